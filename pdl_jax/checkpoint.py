@@ -1,0 +1,244 @@
+"""Checkpoints: atomic and asynchronous saves, restoring onto any mesh, and reading one for inference."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from absl import logging
+from etils import epath
+from orbax.checkpoint import checkpoint_managers
+
+from pdl_jax.train_state import TrainState
+from pdl_jax.typing import PyTree
+
+_FOLDER = 'checkpoints'
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """What a checkpoint gives back to a run."""
+
+    state: TrainState
+    input_position: dict[str, Any]
+    step: int
+
+
+class Checkpointer:
+    """Saves a run's state and gives the newest complete one back.
+
+    A save is written beside the finished ones and renamed when complete, so that a run killed at any moment finds its
+    last completed save. The newest `keep` and the one with the best PQ are kept.
+    """
+
+    def __init__(self, workdir: str, *, keep: int):
+        self.directory = epath.Path(workdir) / _FOLDER
+        policy = checkpoint_managers.AnyPreservationPolicy(
+            [
+                checkpoint_managers.LatestN(keep),
+                checkpoint_managers.BestN(
+                    get_metric_fn=lambda metrics: metrics['pq'],
+                    n=1,
+                    keep_checkpoints_without_metrics=False,
+                ),
+            ]
+        )
+        self._manager = ocp.CheckpointManager(
+            self.directory,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policy, cleanup_tmp_directories=True
+            ),
+        )
+
+    @property
+    def latest_step(self) -> int | None:
+        """The step of the newest complete save, None where there is none."""
+        return self._manager.latest_step()
+
+    def save(
+        self,
+        state: TrainState,
+        *,
+        step: int,
+        input_position: dict[str, Any],
+        description: dict[str, Any],
+        pq: float | None = None,
+    ) -> None:
+        """Starts a save; returns when the arrays have left the device.
+
+        Args:
+          state: to save.
+          step: finished steps.
+          input_position: of the training input; the same on every process.
+          description: 'config' and 'dataset' as JSON values; enough to predict from the checkpoint alone.
+          pq: of an evaluation at this very step, in [0, 1].
+
+        Raises:
+          OSError: this save or the one before it could not be written; saves completed earlier are intact.
+        """
+        try:
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state),
+                    input=ocp.args.JsonSave(input_position),
+                    description=ocp.args.JsonSave(description),
+                ),
+                metrics=None if pq is None else {'pq': pq},
+                force=True,
+            )
+        except Exception as error:
+            raise self._save_error(error) from error
+
+    def restore(self, abstract_state: TrainState) -> Restored:
+        """Reads the newest complete save.
+
+        Args:
+          abstract_state: ShapeDtypeStructs with the shardings to restore onto, which may differ from those of the save.
+
+        Raises:
+          ValueError: the checkpoint belongs to another architecture or class count.
+        """
+        step = self.latest_step
+        check_structure(abstract_state, read_structure(self.directory / str(step)), self.directory)
+        restored = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(abstract_state), input=ocp.args.JsonRestore()
+            ),
+        )
+        return Restored(restored.state, restored.input, step)
+
+    def wait(self) -> None:
+        """Blocks until the save in flight is complete.
+
+        Raises:
+          OSError: it could not be written.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            raise self._save_error(error) from error
+
+    def close(self) -> None:
+        """Finishes the save in flight and frees the manager's threads."""
+        self.wait()
+        self._manager.close()
+
+    def _save_error(self, error):
+        steps = ocp.utils.checkpoint_steps(self.directory)
+        newest = f'the newest complete one is step {max(steps)}' if steps else 'there is no complete one'
+        return OSError(
+            f'could not write a checkpoint to {self.directory}: {error}. Completed checkpoints are intact, {newest}. '
+            f'Free disk space or check the permissions, then run the same command again to resume.'
+        )
+
+
+def find_checkpoint(path: str, step: int | None = None) -> epath.Path:
+    """Finds the folder of one checkpoint.
+
+    Args:
+      path: a workdir, its checkpoints folder, or the folder of one step; local or gs://.
+      step: which step of a workdir; by default the newest.
+
+    Raises:
+      FileNotFoundError: no complete checkpoint is there.
+    """
+    path = epath.Path(path)
+    if (path / 'state').is_dir():
+        return path
+    folder = path / _FOLDER if (path / _FOLDER).is_dir() else path
+    steps = sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit()) if folder.is_dir() else []
+    if not steps:
+        raise FileNotFoundError(
+            f'no checkpoint in {path}: give the --workdir of a run, or one step as WORKDIR/{_FOLDER}/STEP'
+        )
+    if step is not None and step not in steps:
+        raise FileNotFoundError(f'no checkpoint of step {step} in {folder}; there are {steps}')
+    return folder / str(steps[-1] if step is None else step)
+
+
+def read_description(checkpoint: epath.Path) -> dict[str, Any]:
+    """The 'config' and 'dataset' that a checkpoint was saved with."""
+    handler = ocp.Checkpointer(ocp.JsonCheckpointHandler())
+    return handler.restore(checkpoint / 'description')
+
+
+def read_structure(checkpoint: epath.Path) -> dict[str, tuple[int, ...]]:
+    """The shape of every array in a checkpoint, by its path."""
+    metadata = ocp.StandardCheckpointer().metadata(checkpoint / 'state').item_metadata.tree
+    leaves = jax.tree_util.tree_leaves_with_path(metadata)
+    return {_path_name(path): tuple(leaf.shape) for path, leaf in leaves}
+
+
+def restore_variables(
+    checkpoint: epath.Path, abstract_variables: PyTree, sharding: jax.sharding.Sharding
+) -> PyTree:
+    """Reads the variables to evaluate and predict with, and nothing of the optimiser.
+
+    Args:
+      checkpoint: of `find_checkpoint`.
+      abstract_variables: {'params', 'batch_stats'} of ShapeDtypeStructs.
+      sharding: where to put them.
+
+    Returns:
+      The same tree of arrays; averaged parameters where the run kept them.
+
+    Raises:
+      ValueError: the checkpoint belongs to another architecture or class count.
+    """
+    structure = read_structure(checkpoint)
+    has_average = any(name.startswith('ema_params/') for name in structure)
+    key = 'ema_params' if has_average else 'params'
+    wanted = {key: abstract_variables['params'], 'batch_stats': abstract_variables['batch_stats']}
+    check_structure(wanted, structure, checkpoint, is_partial=True)
+    wanted = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), wanted
+    )
+    restored = ocp.Checkpointer(ocp.PyTreeCheckpointHandler()).restore(
+        checkpoint / 'state',
+        args=ocp.args.PyTreeRestore(
+            item=wanted,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
+            partial_restore=True,
+        ),
+    )
+    return {'params': restored[key], 'batch_stats': restored['batch_stats']}
+
+
+def check_structure(
+    wanted: PyTree, found: dict[str, tuple[int, ...]], source: Any, *, is_partial: bool = False
+) -> None:
+    """Compares the arrays that a model needs with those that a checkpoint has.
+
+    Raises:
+      ValueError: names the first arrays that differ, and what to do.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(wanted)
+    shapes = {_path_name(path): tuple(leaf.shape) for path, leaf in leaves}
+    missing = sorted(set(shapes) - set(found))
+    unexpected = [] if is_partial else sorted(set(found) - set(shapes))
+    different = sorted(k for k in set(shapes) & set(found) if shapes[k] != found[k])
+    if not (missing or unexpected or different):
+        return
+    lines = [f'{name}: the model has {shapes[name]}, the checkpoint {found[name]}' for name in different]
+    lines += [f'{name}: not in the checkpoint' for name in missing]
+    lines += [f'{name}: only in the checkpoint' for name in unexpected]
+    for line in lines[:50]:
+        logging.error(line)
+    raise ValueError(
+        f'the checkpoint in {source} does not fit the model: {len(different)} arrays differ in shape, {len(missing)} are '
+        f'missing, {len(unexpected)} unexpected, among them {"; ".join(lines[:3])}. A semantic_head of another shape '
+        f'means another class count. Use the configuration that the checkpoint was trained with, or another --workdir.'
+    )
+
+
+def _path_name(path):
+    """The path of a leaf as a/b/0, the same for dicts, dataclasses and the lists that tuples come back as."""
+    parts = []
+    for entry in path:
+        for attribute in ('key', 'name', 'idx'):
+            if hasattr(entry, attribute):
+                parts.append(str(getattr(entry, attribute)))
+                break
+    return '/'.join(parts)

@@ -1,0 +1,353 @@
+"""Dataset descriptions: categories, semantic classes and the panoptic label format."""
+
+import colorsys
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pdl_jax import typing
+
+SPEC_NAMES = ('auto', 'own', 'coco', 'cityscapes')
+
+
+@dataclasses.dataclass(frozen=True)
+class Category:
+    """One category as the annotation file knows it.
+
+    Attributes:
+      id: the id in the annotation file (COCO's go from 1 to 200 with gaps).
+      name: the category's name.
+      is_thing: whether single objects are told apart.
+      color: (r, g, b), 0..255, for pictures.
+    """
+
+    id: int
+    name: str
+    is_thing: bool
+    color: tuple[int, int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetSpec:
+    """What the numbers in a dataset's labels mean; immutable and hashable.
+
+    Category number i of `categories` is semantic class first_class + i.
+
+    Attributes:
+      name: e.g. 'coco'.
+      categories: in the order of the semantic classes.
+      first_class: 1 where class 0 is a logit of its own for void (COCO in DeepLab2), else 0.
+      ignore_label: the semantic value of void pixels.
+      label_divisor: exclusive upper bound of instance ids.
+    """
+
+    name: str
+    categories: tuple[Category, ...]
+    first_class: int
+    ignore_label: int
+    label_divisor: int
+
+    def __post_init__(self):
+        if not self.categories:
+            raise ValueError(f'DatasetSpec {self.name!r} has no categories: give at least one')
+        if self.first_class not in (0, 1):
+            raise ValueError(f'first_class (={self.first_class}) of {self.name!r} must be 0 or 1')
+        if self.first_class <= self.ignore_label < self.first_class + len(self.categories):
+            taken_by = self.categories[self.ignore_label - self.first_class].name
+            raise ValueError(
+                f'ignore_label (={self.ignore_label}) of {self.name!r} is the class of category '
+                f'{taken_by!r}: choose a value outside the {len(self.categories)} classes'
+            )
+        _refuse_repeated([c.id for c in self.categories], f'categories[].id of {self.name!r}')
+        if self.label_format.num_labels > 2**24:
+            raise ValueError(
+                f'{self.label_format.num_semantic_values} semantic values times label_divisor '
+                f'(={self.label_divisor}) of {self.name!r} exceed 2**24, which a 24-bit PNG holds: '
+                f'choose a smaller label_divisor'
+            )
+
+    @property
+    def num_classes(self) -> int:
+        """Number of logits, a void class included."""
+        return self.first_class + len(self.categories)
+
+    @functools.cached_property
+    def label_format(self) -> typing.LabelFormat:
+        """How one int32 a pixel holds class and instance."""
+        things = tuple(self.first_class + i for i, c in enumerate(self.categories) if c.is_thing)
+        return typing.LabelFormat(
+            num_classes=self.num_classes,
+            thing_classes=things,
+            ignore_label=self.ignore_label,
+            label_divisor=self.label_divisor,
+        )
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names by semantic class; 'void' for class 0 where first_class is 1."""
+        return ('void',) * self.first_class + tuple(c.name for c in self.categories)
+
+    @functools.cached_property
+    def category_of_class(self) -> dict[int, Category]:
+        """Semantic class -> category; a void class has none."""
+        return {self.first_class + i: c for i, c in enumerate(self.categories)}
+
+    @functools.cached_property
+    def class_of_category(self) -> dict[int, int]:
+        """Category id of the annotation file -> semantic class."""
+        return {c.id: self.first_class + i for i, c in enumerate(self.categories)}
+
+    def make_palette(self) -> np.ndarray:
+        """Returns u8[num_semantic_values, 3], a colour for each semantic value; black for void."""
+        palette = np.zeros((self.label_format.num_semantic_values, 3), np.uint8)
+        for semantic, category in self.category_of_class.items():
+            palette[semantic] = category.color
+        return palette
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain JSON types; categories in the form of an annotation file."""
+        return {
+            'name': self.name,
+            'first_class': self.first_class,
+            'ignore_label': self.ignore_label,
+            'label_divisor': self.label_divisor,
+            'categories': [
+                {'id': c.id, 'name': c.name, 'isthing': int(c.is_thing), 'color': list(c.color)}
+                for c in self.categories
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> 'DatasetSpec':
+        """The inverse of `to_dict`.
+
+        Raises:
+          ValueError: a field is missing or has a wrong type.
+        """
+        for key in ('name', 'first_class', 'ignore_label', 'label_divisor', 'categories'):
+            if key not in values:
+                raise ValueError(f'a dataset spec lacks the field {key!r}; it has {sorted(values)}')
+        return cls(
+            name=values['name'],
+            categories=parse_categories(values['categories'], source=f'spec {values["name"]!r}'),
+            first_class=int(values['first_class']),
+            ignore_label=int(values['ignore_label']),
+            label_divisor=int(values['label_divisor']),
+        )
+
+
+def coco() -> DatasetSpec:
+    """COCO panoptic as DeepLab2 labels it: classes 1..133 by id, 0 is void, divisor 256."""
+    categories = _read_table(_COCO_THINGS, True) + _read_table(_COCO_STUFF, False)
+    return DatasetSpec('coco', categories, first_class=1, ignore_label=0, label_divisor=256)
+
+
+def cityscapes(*, is_train_id: bool = False) -> DatasetSpec:
+    """Cityscapes: the 19 train ids are the classes, void is 255, divisor 1000.
+
+    Args:
+      is_train_id: whether the annotation file names categories by train id (made with
+        csCreatePanopticImgs --use-train-id) instead of the official ids 7..33.
+    """
+    categories = _read_table(_CITYSCAPES_STUFF, False) + _read_table(_CITYSCAPES_THINGS, True)
+    if is_train_id:
+        categories = tuple(dataclasses.replace(c, id=i) for i, c in enumerate(categories))
+    return DatasetSpec(
+        'cityscapes', categories, first_class=0, ignore_label=255, label_divisor=1000
+    )
+
+
+def from_categories(
+    name: str, json_categories: Sequence[Mapping[str, Any]], *, source: str = ''
+) -> DatasetSpec:
+    """Makes the spec of any dataset in the COCO panoptic format.
+
+    Args:
+      name: the dataset's name.
+      json_categories: the list 'categories' of the annotation file.
+      source: names the file in errors.
+
+    Returns:
+      Classes 0..N-1 in the list's order, void max(255, N), divisor 1000.
+
+    Raises:
+      ValueError: a category is malformed, or an id is given twice.
+    """
+    categories = parse_categories(json_categories, source=source or name)
+    return DatasetSpec(
+        name, categories, first_class=0, ignore_label=max(255, len(categories)), label_divisor=1000
+    )
+
+
+def get_spec(
+    name: str,
+    json_categories: Sequence[Mapping[str, Any]] | None = None,
+    *,
+    source: str = 'the annotation file',
+) -> DatasetSpec:
+    """Chooses the spec for an annotation file.
+
+    Args:
+      name: 'coco' or 'cityscapes' (the file may list a part of their categories), 'own' (whatever
+        the file says) or 'auto' (COCO or Cityscapes where the file lists exactly their categories,
+        else 'own').
+      json_categories: the list 'categories' of the file; may be None for a named spec.
+      source: names the file in errors.
+
+    Raises:
+      ValueError: the name is unknown, a category is malformed, or the file has categories
+        that the named spec lacks.
+    """
+    if name not in SPEC_NAMES:
+        raise ValueError(f'spec {name!r} is unknown: choose one of {", ".join(SPEC_NAMES)}')
+    named = {'coco': (coco(),), 'cityscapes': (cityscapes(), cityscapes(is_train_id=True))}
+    if json_categories is None:
+        if name not in named:
+            raise ValueError(f'spec {name!r} needs the categories of an annotation file')
+        return named[name][0]
+
+    own = from_categories('own', json_categories, source=source)
+    if name == 'own':
+        return own
+    candidates = [spec for key, specs in named.items() if name in (key, 'auto') for spec in specs]
+    for spec in candidates:
+        if _identify(spec.categories) == _identify(own.categories):
+            return spec
+    if name == 'auto':
+        return own
+    strange = [_identify(own.categories) - _identify(spec.categories) for spec in candidates]
+    if not all(strange):
+        return candidates[strange.index(set())]
+    raise ValueError(
+        f'categories of {source} are not among those of {name!r}: (id, name, isthing) '
+        f'{sorted(min(strange, key=len))[:3]}; choose --spec=own to train on the categories of the '
+        f'file'
+    )
+
+
+def parse_categories(json_categories: Any, *, source: str) -> tuple[Category, ...]:
+    """Validates the list 'categories' of an annotation file.
+
+    A missing colour is invented: categories converted from other formats often have none.
+
+    Raises:
+      ValueError: names the source, the field and the value.
+    """
+    is_list = isinstance(json_categories, Sequence) and not isinstance(json_categories, str)
+    if not is_list or not json_categories:
+        raise ValueError(
+            f'categories of {source} must be a list with at least one category, '
+            f'got {repr(json_categories):.80}'
+        )
+    categories = []
+    for i, values in enumerate(json_categories):
+        where = f'categories[{i}] of {source}'
+        if not isinstance(values, Mapping):
+            raise ValueError(
+                f'{where} must be an object with id, name and isthing, got {repr(values):.80}'
+            )
+        for key in ('id', 'name', 'isthing'):
+            if key not in values:
+                raise ValueError(f'{where} lacks the field {key!r}: {repr(dict(values)):.200}')
+        if not _is_int(values['id']) or values['id'] < 0:
+            raise ValueError(f'{where}: id must be an integer >= 0, got {values["id"]!r}')
+        if not isinstance(values['name'], str) or not values['name']:
+            raise ValueError(f'{where}: name must be a non-empty string, got {values["name"]!r}')
+        if not isinstance(values['isthing'], int) or values['isthing'] not in (0, 1):
+            raise ValueError(f'{where}: isthing must be 0 or 1, got {values["isthing"]!r}')
+        color = values.get('color')
+        if color is None:
+            color = _invent_color(i)
+        if not isinstance(color, Sequence) or len(color) != 3 or not all(map(_is_byte, color)):
+            raise ValueError(f'{where}: color must be three integers from 0 to 255, got {color!r}')
+        is_thing = bool(values['isthing'])
+        categories.append(Category(values['id'], values['name'], is_thing, tuple(color)))
+    _refuse_repeated([c.id for c in categories], f'categories[].id of {source}')
+    return tuple(categories)
+
+
+def _identify(categories: Sequence[Category]) -> set[tuple[int, str, bool]]:
+    return {(c.id, c.name, c.is_thing) for c in categories}
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_byte(value: Any) -> bool:
+    return _is_int(value) and 0 <= value <= 255
+
+
+def _refuse_repeated(values: Sequence[int], field: str) -> None:
+    repeated = sorted({v for v in values if values.count(v) > 1})
+    if repeated:
+        raise ValueError(f'{field} holds {repeated} more than once: ids must be unique')
+
+
+def _invent_color(index: int) -> tuple[int, int, int]:
+    # Steps of the golden ratio keep the hues of neighbouring indices apart however many there are.
+    rgb = colorsys.hsv_to_rgb((index * 0.618034) % 1.0, 0.65, 0.95)
+    return tuple(round(255 * v) for v in rgb)
+
+
+def _read_table(table: str, is_thing: bool) -> tuple[Category, ...]:
+    categories = []
+    for entry in table.strip().replace('\n', ' ').split(';'):
+        number, *words, color = entry.split()
+        rgb = tuple(bytes.fromhex(color))
+        categories.append(Category(int(number), ' '.join(words), is_thing, rgb))
+    return tuple(categories)
+
+
+# Entries are `id name color`. Source: panoptic_coco_categories.json of cocodataset/panopticapi.
+_COCO_THINGS = '''
+1 person dc143c; 2 bicycle 770b20; 3 car 00008e; 4 motorcycle 0000e6; 5 airplane 6a00e4;
+6 bus 003c64; 7 train 005064; 8 truck 000046; 9 boat 0000c0; 10 traffic light faaa1e;
+11 fire hydrant 64aa1e; 13 stop sign dcdc00; 14 parking meter af74af; 15 bench fa001e;
+16 bird a52a2a; 17 cat ff4dff; 18 dog 00e2fc; 19 horse b6b6ff; 20 sheep 005200; 21 cow 78a69d;
+22 elephant 6e4c00; 23 bear ae39ff; 24 zebra c76400; 25 giraffe 480076; 27 backpack ffb3f0;
+28 umbrella 007d5c; 31 handbag d10097; 32 tie bcd0b6; 33 suitcase 00dcb0; 34 frisbee ff63a4;
+35 skis 5c0049; 36 snowboard 8581ff; 37 sports ball 4eb4ff; 38 kite 00e400;
+39 baseball bat aefff3; 40 baseball glove 2d59ff; 41 skateboard 868667; 42 surfboard 9194ae;
+43 tennis racket ffd0ba; 44 bottle c5e2ff; 46 wine glass ab8601; 47 cup 6d3f36; 48 fork cf8aff;
+49 knife 97005f; 50 spoon 09503d; 51 bowl 546933; 52 banana 4a4169; 53 apple a6c466;
+54 sandwich d0c3d2; 55 orange ff6d41; 56 broccoli 008f95; 57 carrot b300c2; 58 hot dog d1636a;
+59 pizza 057900; 60 donut e3ffcd; 61 cake 93bad0; 62 chair 994501; 63 couch 035fa1;
+64 potted plant a3ff00; 65 bed 7700aa; 67 dining table 00b6c7; 70 toilet 00a578; 72 tv b78258;
+73 laptop 5f2000; 74 mouse 827287; 75 remote 6e8185; 76 keyboard a64a76; 77 cell phone db8eb9;
+78 microwave 4fd272; 79 oven b25a3e; 80 toaster 41460f; 81 sink 7fa773; 82 refrigerator 3b696a;
+84 book 8e6c2d; 85 clock c4ac00; 86 vase 5f3650; 87 scissors 804cff; 88 teddy bear c93901;
+89 hair drier f6007a; 90 toothbrush bfa2d0
+'''
+
+_COCO_STUFF = '''
+92 banner ffff80; 93 blanket 93d3cb; 95 bridge 966464; 100 cardboard a8abac; 107 counter 9270c6;
+109 curtain d2aa64; 112 door-stuff 5c8859; 118 floor-wood da58b8; 119 flower f18100;
+122 fruit d911ff; 125 gravel 7c4ab5; 128 house 464646; 130 light ffe4ff; 133 mirror-stuff 9ad000;
+138 net c1005c; 141 pillow 4c5b71; 144 platform ffb4c3; 145 playingfield 6a9ab0;
+147 railroad e6968c; 148 river 3c8fff; 149 road 804080; 151 roof 5c5237; 154 sand fed47c;
+155 sea 494dae; 156 shelf ffa062; 159 snow ffffff; 161 stairs 68546d; 166 tent a9a483;
+168 towel e1c7ff; 171 wall-brick 89364a; 175 wall-stone 879edf; 176 wall-tile 07f6e7;
+177 wall-wood 6bffc8; 178 water-other 3a2995; 180 window-blind b7798e; 181 window-other ff4961;
+184 tree-merged 6b8e23; 185 fence-merged be9999; 186 ceiling-merged 928b8d;
+187 sky-other-merged 4682b4; 188 cabinet-merged 86c79c; 189 table-merged d1e28c;
+190 floor-other-merged 60246c; 191 pavement-merged 606060; 192 mountain-merged 40aa40;
+193 grass-merged 98fb98; 194 dirt-merged d0e5e4; 195 paper-merged cebaab;
+196 food-other-merged 98a140; 197 building-other-merged 747000; 198 rock-merged 00728f;
+199 wall-other-merged 66669c; 200 rug-merged fa8dff
+'''
+
+# By train id. Source: cityscapesscripts/helpers/labels.py.
+_CITYSCAPES_STUFF = '''
+7 road 804080; 8 sidewalk f423e8; 11 building 464646; 12 wall 66669c; 13 fence be9999;
+17 pole 999999; 19 traffic light faaa1e; 20 traffic sign dcdc00; 21 vegetation 6b8e23;
+22 terrain 98fb98; 23 sky 4682b4
+'''
+
+_CITYSCAPES_THINGS = '''
+24 person dc143c; 25 rider ff0000; 26 car 00008e; 27 truck 000046; 28 bus 003c64; 31 train 005064;
+32 motorcycle 0000e6; 33 bicycle 770b20
+'''

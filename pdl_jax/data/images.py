@@ -1,0 +1,130 @@
+"""Decoding images and id maps from untrusted bytes, and encoding id maps, with Pillow."""
+
+import io
+
+import numpy as np
+from PIL import Image, ImageOps
+
+# 8192 x 8192: far above any dataset of street scenes or photographs, far below what fills a host.
+MAX_PIXELS = 2**26
+MAX_IDS = 2**24
+
+_IMAGE_FORMATS = ('JPEG', 'PNG', 'BMP', 'WEBP')
+
+
+def decode_image(
+    data: bytes, *, name: str, max_pixels: int = MAX_PIXELS, is_exif_applied: bool = False
+) -> np.ndarray:
+    """Decodes a JPEG, PNG, BMP or WebP file of any mode to RGB.
+
+    Grey and palette images become RGB, alpha is dropped, 16-bit grey keeps its upper 8 bits.
+
+    Args:
+      data: the bytes of the file.
+      name: names the file in errors.
+      max_pixels: larger images are refused before their pixels are decoded.
+      is_exif_applied: whether to turn the picture as its EXIF orientation says. Annotations are
+        drawn on the pixels as stored, so data with labels must not be turned.
+
+    Returns:
+      u8[H, W, 3].
+
+    Raises:
+      ValueError: the bytes are no such image, are truncated, or exceed `max_pixels`.
+    """
+    image = _open(data, name, max_pixels, _IMAGE_FORMATS)
+    image = _load(image, name)
+    if is_exif_applied:
+        image = ImageOps.exif_transpose(image)
+    if image.mode.startswith('I'):
+        # 16-bit grey: Pillow would clip to 255 instead of scaling.
+        grey = (np.asarray(image).astype(np.int32) >> 8).clip(0, 255).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
+    if image.mode != 'RGB':
+        image = image.convert('RGB')
+    return np.asarray(image)
+
+
+def decode_ids(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Decodes a 24-bit PNG of ids, R + 256 G + 65536 B.
+
+    Args:
+      data: the bytes of the file.
+      name: names the file in errors.
+      max_pixels: larger images are refused before their pixels are decoded.
+
+    Returns:
+      i32[H, W].
+
+    Raises:
+      ValueError: the bytes are no 8-bit RGB PNG, are truncated, or exceed `max_pixels`.
+    """
+    image = _open(data, name, max_pixels, ('PNG',))
+    if image.mode not in ('RGB', 'RGBA'):
+        raise ValueError(
+            f'{name}: ids must be an 8-bit RGB PNG (id = R + 256 G + 65536 B), got mode '
+            f'{image.mode!r}: convert the annotation to the COCO panoptic format'
+        )
+    rgb = np.asarray(_load(image, name))
+    ids = rgb[..., 2].astype(np.int32)
+    for channel in (1, 0):
+        ids <<= 8
+        ids |= rgb[..., channel]
+    return ids
+
+
+def encode_ids(ids: np.ndarray) -> bytes:
+    """Encodes integer ids[H, W], each in 0 .. 2**24 - 1, as a 24-bit PNG.
+
+    Raises:
+      ValueError: `ids` is not two-dimensional, is empty, is no integer array or leaves the range.
+    """
+    ids = np.asarray(ids)
+    if ids.ndim != 2 or not ids.size or not np.issubdtype(ids.dtype, np.integer):
+        raise ValueError(f'ids must be a non-empty integer [H, W], got {ids.dtype}{ids.shape}')
+    low, high = int(ids.min()), int(ids.max())
+    if low < 0 or high >= MAX_IDS:
+        raise ValueError(f'ids span {low} .. {high}, a 24-bit PNG holds 0 .. {MAX_IDS - 1}')
+    rgb = np.stack([ids & 255, (ids >> 8) & 255, ids >> 16], axis=-1).astype(np.uint8)
+    return encode_image(rgb)
+
+
+def encode_image(image: np.ndarray) -> bytes:
+    """Encodes u8[H, W, 3] as PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format='PNG')
+    return buffer.getvalue()
+
+
+def _open(data: bytes, name: str, max_pixels: int, formats: tuple[str, ...]) -> Image.Image:
+    # Only the header is parsed here; restricting the formats keeps Pillow's rarer parsers away
+    # from files that claim to be something else.
+    try:
+        image = Image.open(io.BytesIO(data), formats=formats)
+    except Image.DecompressionBombError as error:
+        raise ValueError(f'{name}: {error}; the limit is {max_pixels} pixels') from error
+    except MemoryError:
+        raise
+    except Exception as error:
+        # Pillow's own text names a buffer's address.
+        raise ValueError(
+            f'{name}: not a readable {"/".join(formats)} image ({len(data)} bytes)'
+        ) from error
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ValueError(
+            f'{name}: {height}x{width} pixels exceed the limit of {max_pixels}: '
+            f'shrink or tile the image'
+        )
+    return image
+
+
+def _load(image: Image.Image, name: str) -> Image.Image:
+    # Pillow raises OSError, SyntaxError, ValueError, EOFError or struct.error for damaged files.
+    try:
+        image.load()
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ValueError(f'{name}: damaged or truncated image: {error}') from error
+    return image

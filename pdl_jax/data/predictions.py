@@ -1,0 +1,82 @@
+"""Writes panoptic maps as the official COCO panoptic predictions: a folder of PNGs and a JSON."""
+
+import json
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from pdl_jax.data.catalog import DatasetSpec
+from pdl_jax.data.images import encode_ids
+
+
+def describe_segments(panoptic: np.ndarray, spec: DatasetSpec) -> list[dict[str, Any]]:
+    """Lists the segments of a panoptic map, ascending by label.
+
+    Args:
+      panoptic: i32[H, W].
+      spec: what the labels mean.
+
+    Returns:
+      One dict per segment that is not void: 'label', 'category_id', 'area' in pixels and 'bbox' as
+      [x, y, width, height] in pixels.
+    """
+    segments = []
+    labels, inverse, areas = np.unique(panoptic, return_inverse=True, return_counts=True)
+    inverse = inverse.reshape(panoptic.shape)
+    for i, (label, area) in enumerate(zip(labels.tolist(), areas.tolist(), strict=True)):
+        category = spec.category_of_class.get(label // spec.label_divisor)
+        if category is None:
+            continue
+        rows = np.flatnonzero((inverse == i).any(axis=1))
+        columns = np.flatnonzero((inverse == i).any(axis=0))
+        top, left = int(rows[0]), int(columns[0])
+        segments.append(
+            {
+                'label': label,
+                'category_id': category.id,
+                'area': area,
+                'bbox': [left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1],
+            }
+        )
+    return segments
+
+
+def encode_segments(panoptic: np.ndarray, segments: list[dict[str, Any]]) -> bytes:
+    """A PNG in which the i-th segment has the id i + 1 as R + 256 G + 65536 B, and void is 0."""
+    ids = np.zeros(panoptic.shape, np.int32)
+    if segments:
+        labels = np.array([segment['label'] for segment in segments])
+        index = np.minimum(np.searchsorted(labels, panoptic), len(labels) - 1)
+        ids = np.where(labels[index] == panoptic, index + 1, 0).astype(np.int32)
+    return encode_ids(ids)
+
+
+class PredictionWriter:
+    """Collects the predictions of one split in DIRECTORY/predictions/*.png and DIRECTORY/predictions.json.
+
+    That pair is what panopticapi and the COCO server take.
+    """
+
+    def __init__(self, directory: str, spec: DatasetSpec):
+        self._directory = epath.Path(directory)
+        self._folder = self._directory / 'predictions'
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._spec = spec
+        self._annotations = []
+
+    def write(self, panoptic: np.ndarray, *, image_id: Any, file_name: str) -> None:
+        """Writes one map i32[H, W]; the PNG takes the name of the image."""
+        name = file_name.rsplit('.', 1)[0] + '.png'
+        segments = describe_segments(panoptic, self._spec)
+        (self._folder / name).write_bytes(encode_segments(panoptic, segments))
+        infos = [
+            {'id': i, **{key: segment[key] for key in ('category_id', 'area', 'bbox')}, 'iscrowd': 0}
+            for i, segment in enumerate(segments, 1)
+        ]
+        self._annotations.append({'image_id': image_id, 'file_name': name, 'segments_info': infos})
+
+    def close(self) -> None:
+        """Writes the JSON."""
+        path = self._directory / 'predictions.json'
+        path.write_text(json.dumps({'annotations': self._annotations}))

@@ -1,0 +1,137 @@
+"""The directory of a prepared split: it appears complete or not at all, also after a crash."""
+
+from collections.abc import Iterator
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import tempfile
+
+from etils import epath
+
+from pdl_jax.data import paths
+
+# Written last: whatever has it has everything else.
+INFO_FILE = 'dataset_info.json'
+
+_OWN_FILES = re.compile(
+    r'(dataset_info|features|metadata)\.json|panoptic_records-\w+\.array_record-\d+-of-\d+'
+)
+
+
+def is_complete(directory: epath.Path) -> bool:
+    """Whether a prepared split lies there."""
+    return (directory / INFO_FILE).exists()
+
+
+def refuse_foreign_files(directory: epath.Path) -> None:
+    """Checks that `directory` is absent or holds nothing but files of a prepared split.
+
+    Raises:
+      FileExistsError: it holds other files, which a new split must not replace.
+    """
+    if not directory.exists():
+        return
+    if not directory.is_dir():
+        raise FileExistsError(f'{os.fspath(directory)} is a file: choose another --out or --split')
+    names = sorted(path.name for path in directory.iterdir())
+    foreign = [name for name in names if not _OWN_FILES.fullmatch(name)]
+    if foreign:
+        raise FileExistsError(
+            f'{os.fspath(directory)} holds other files ({", ".join(foreign[:3])}): '
+            f'choose another --out or --split'
+        )
+
+
+@contextlib.contextmanager
+def claim_workspace(directory: epath.Path) -> Iterator[epath.Path]:
+    """Gives an empty local directory to build `directory` in, for one process at a time.
+
+    It lies beside a local directory, so that publishing is a rename; for a bucket it lies in the
+    machine's folder of temporary files. It is removed at the end. A killed process leaves it
+    behind, and the next one with the same `directory` empties it.
+
+    Raises:
+      OSError: another process holds it.
+    """
+    if paths.is_remote(directory):
+        name = hashlib.sha256(os.fspath(directory).encode()).hexdigest()[:16]
+        workspace = epath.Path(tempfile.gettempdir()) / f'pdl_jax_{name}.partial'
+    else:
+        workspace = directory.parent / f'.{directory.name}.partial'
+    workspace.mkdir(parents=True, exist_ok=True)
+    with _lock(workspace):
+        _empty(workspace)
+        try:
+            yield workspace
+        finally:
+            workspace.rmtree(missing_ok=True)
+
+
+def publish(built: epath.Path, directory: epath.Path) -> None:
+    """Moves a built split to its place, replacing an older one."""
+    refuse_foreign_files(directory)
+    if directory.exists():
+        # The info file first: a half-deleted split must not count as complete.
+        (directory / INFO_FILE).unlink(missing_ok=True)
+        directory.rmtree()
+    if not paths.is_remote(directory):
+        built.rename(directory)
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    for path in sorted(built.iterdir(), key=lambda p: (p.name == INFO_FILE, p.name)):
+        (directory / path.name).write_bytes(path.read_bytes())
+
+
+@contextlib.contextmanager
+def explain_full_disk(directory: epath.Path) -> Iterator[None]:
+    """Turns the many errors of a full disk into one that names the place and the remedy.
+
+    Raises:
+      OSError: no space was left.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not _is_full_disk(error):
+            raise
+        raise OSError(
+            errno.ENOSPC,
+            f'no space left while writing {os.fspath(directory)}: free some (a split takes about '
+            f'as much as its images and PNGs) and run the same command again',
+        ) from error
+
+
+def _is_full_disk(error: BaseException | None) -> bool:
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    while error is not None:
+        # ArrayRecord's writer reports through text only.
+        text = str(error)
+        if getattr(error, 'errno', None) in full or any(os.strerror(e) in text for e in full):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+@contextlib.contextmanager
+def _lock(workspace: epath.Path) -> Iterator[None]:
+    import fcntl  # Absent on Windows, where reading prepared splits still works.
+
+    descriptor = os.open(workspace, os.O_RDONLY)
+    try:
+        try:
+            # Released by the system when the process ends, unlike a lock file.
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OSError(
+                errno.EBUSY, f'another process is preparing this split in {workspace}: wait for it'
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _empty(workspace: epath.Path) -> None:
+    for path in workspace.iterdir():
+        path.rmtree() if path.is_dir() else path.unlink()

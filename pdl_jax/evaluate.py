@@ -1,0 +1,242 @@
+"""Evaluation on a split: padded batches, metrics on the device, exact sums on the host, a report."""
+
+import json
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from etils import epath
+from ml_collections import ConfigDict
+
+from pdl_jax.checkpoint import find_checkpoint, read_description, restore_variables
+from pdl_jax.config import (
+    input_size,
+    make_model,
+    make_step_options,
+    postprocess_arguments,
+    validate_config,
+)
+from pdl_jax.data.catalog import DatasetSpec
+from pdl_jax.data.pipeline import make_eval_batches
+from pdl_jax.data.predictions import PredictionWriter
+from pdl_jax.data.records import RecordSource, open_split
+from pdl_jax.inference import abstract_variables, make_inference_step
+from pdl_jax.metrics.panoptic_quality import PanopticQuality
+from pdl_jax.metrics.semantic_iou import SemanticIoU
+from pdl_jax.sharding import batch_sharding, make_mesh, replicated, shard_batch
+from pdl_jax.typing import PyTree
+
+_GROUPS = ('All', 'Things', 'Stuff')
+
+
+class Evaluator:
+    """Scores variables on one split; compiled at the first call, then called as often as a run evaluates.
+
+    Args:
+      config: of the run.
+      source: the split.
+      mesh: the devices; the images of a batch are spread over its 'data' axis.
+    """
+
+    def __init__(self, config: ConfigDict, source: RecordSource, mesh: jax.sharding.Mesh):
+        self._config = config
+        self._source = source
+        self._mesh = mesh
+        label_format = source.spec.label_format
+        metrics = (
+            PanopticQuality.for_format(label_format, max_segments=config.evaluate.max_segments),
+            SemanticIoU.for_format(label_format),
+        )
+        infer = make_inference_step(
+            make_model(config, label_format.num_classes),
+            label_format=label_format,
+            augment=make_step_options(config, label_format).augment,
+            postprocess=postprocess_arguments(config),
+            input_size=input_size(config, source.max_size),
+        )
+
+        def step(variables, batch):
+            maps = infer(variables, batch['image'], batch['size'])
+            states = [
+                metric.from_model_output(
+                    panoptic_label=batch['panoptic'],
+                    panoptic_prediction=maps['panoptic'],
+                    semantic_prediction=maps['semantic'],
+                    valid=batch['valid'],
+                )
+                for metric in metrics
+            ]
+            return states, maps['panoptic']
+
+        # States are sums over the global batch, so every process gets the same small arrays.
+        self._step = jax.jit(step, out_shardings=(replicated(mesh), batch_sharding(mesh)))
+        self._metrics = metrics
+
+    def __call__(self, variables: PyTree, *, predictions_dir: str = '') -> dict[str, Any]:
+        """Evaluates.
+
+        Args:
+          variables: {'params', 'batch_stats'}, replicated over the mesh.
+          predictions_dir: where to write the official COCO panoptic PNGs and JSON; '' writes none.
+
+        Returns:
+          The report, see `make_report`.
+
+        Raises:
+          ValueError: an image has more segments than config.evaluate.max_segments, or predictions are to be written
+            by several processes.
+        """
+        config, source = self._config, self._source
+        if predictions_dir and jax.process_count() > 1:
+            raise ValueError('predictions are written by one process: evaluate on one host')
+        # A batch is spread over the 'data' axis, so it is rounded up to a multiple of it; the padding is masked.
+        data = self._mesh.shape['data']
+        batch_size = -(-config.evaluate.batch_size // data) * data
+        batches = make_eval_batches(
+            source,
+            batch_size=batch_size,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        writer = PredictionWriter(predictions_dir, source.spec) if predictions_dir else None
+        totals = [metric.empty() for metric in self._metrics]
+        start = time.monotonic()
+        pending = None
+        for batch in batches:
+            sharded = shard_batch(batch, self._mesh)
+            with jax.set_mesh(self._mesh):
+                states, panoptic = self._step(variables, sharded)
+            # The batch before is read while this one runs.
+            if pending is not None:
+                totals = self._collect(totals, *pending, writer)
+            pending = states, panoptic, batch
+        if pending is not None:
+            totals = self._collect(totals, *pending, writer)
+        if writer is not None:
+            writer.close()
+        panoptic_quality, semantic_iou = (total.compute() for total in totals)
+        logging.info('evaluated %d images in %.1f s', len(source), time.monotonic() - start)
+        return make_report(panoptic_quality, semantic_iou, source.spec, num_images=len(source))
+
+    def _collect(self, totals, states, panoptic, batch, writer):
+        states = jax.device_get(states)
+        if writer is not None:
+            panoptic = np.asarray(panoptic)
+            for i in np.flatnonzero(batch['valid']):
+                height, width = batch['size'][i]
+                info = self._source.info(int(batch['record'][i]))
+                writer.write(
+                    panoptic[i, :height, :width],
+                    image_id=info['image_id'],
+                    file_name=info['file_name'],
+                )
+        return [total.merge(state) for total, state in zip(totals, states, strict=True)]
+
+
+def evaluate_checkpoint(
+    config: ConfigDict, workdir: str, *, checkpoint: str, is_prediction_written: bool = False
+) -> dict[str, Any]:
+    """Scores a checkpoint on the eval split; prints the table and writes workdir/report.json.
+
+    Args:
+      config: gives the data and the network; it must fit the checkpoint.
+      workdir: where the report and the predictions go.
+      checkpoint: a workdir or one step of it.
+      is_prediction_written: whether workdir/predictions/*.png and workdir/predictions.json are written.
+
+    Raises:
+      FileNotFoundError: there is no such checkpoint or split.
+      ValueError: the checkpoint has other classes or another architecture.
+    """
+    validate_config(config)
+    path = find_checkpoint(checkpoint)
+    source = open_split(config.data.path, config.data.eval_split)
+    trained = DatasetSpec.from_dict(read_description(path)['dataset'])
+    if trained.class_names != source.spec.class_names:
+        raise ValueError(
+            f'{path} was trained on {len(trained.class_names)} classes {trained.class_names[:3]}..., but {source} has '
+            f'{len(source.spec.class_names)}: {source.spec.class_names[:3]}...; set config.data.path to data of the same classes'
+        )
+    mesh = make_mesh(config.mesh.data, config.mesh.space)
+    model = make_model(config, source.spec.num_classes)
+    variables = restore_variables(path, abstract_variables(model), replicated(mesh))
+    report = Evaluator(config, source, mesh)(
+        variables, predictions_dir=workdir if is_prediction_written else ''
+    )
+    if jax.process_index() == 0:
+        write_report(report, epath.Path(workdir) / 'report.json')
+        print(f'{path} on {source}:\n{format_report(report)}')
+    return report
+
+
+def make_report(
+    panoptic_quality: dict[str, Any],
+    semantic_iou: dict[str, Any],
+    spec: DatasetSpec,
+    *,
+    num_images: int,
+) -> dict[str, Any]:
+    """Brings computed metrics into JSON values.
+
+    Returns:
+      'pq': {'All', 'Things', 'Stuff': {'pq', 'sq', 'rq' in [0, 1], 'n' classes averaged}, 'per_class': {class name: ...}},
+      'miou' in [0, 1], 'iou_per_class', 'num_images'. None where nothing is averaged.
+    """
+    quality = {group: _to_json(panoptic_quality[group]) for group in _GROUPS}
+    arrays = panoptic_quality['per_class']
+    names = spec.class_names
+    quality['per_class'] = {
+        names[i]: {key: _to_json(arrays[key][i]) for key in ('pq', 'sq', 'rq', 'tp', 'fp', 'fn')}
+        for i in np.flatnonzero(arrays['valid'])
+    }
+    iou = {
+        names[i]: float(value)
+        for i, value in enumerate(semantic_iou['per_class'])
+        if value is not None
+    }
+    return {
+        'pq': quality,
+        'miou': _to_json(semantic_iou['miou']),
+        'iou_per_class': iou,
+        'num_images': num_images,
+    }
+
+
+def format_report(report: dict[str, Any]) -> str:
+    """The report as a table, in percent as papers print it."""
+
+    def percent(value):
+        return '     -' if value is None else f'{100 * value:6.1f}'
+
+    quality = report['pq']
+    lines = [f'{"":24} |     PQ     SQ     RQ |      n']
+    for group in _GROUPS:
+        row = ' '.join(percent(quality[group][key]) for key in ('pq', 'sq', 'rq'))
+        lines.append(f'{group:24} | {row} | {quality[group]["n"]:6d}')
+    lines.append(f'{"mIoU":24} | {percent(report["miou"])}')
+    lines.append(f'{"":24} |     PQ     SQ     RQ |     TP     FP     FN |    IoU')
+    for name, row in quality['per_class'].items():
+        rates = ' '.join(percent(row[key]) for key in ('pq', 'sq', 'rq'))
+        counts = ' '.join(f'{row[key]:6d}' for key in ('tp', 'fp', 'fn'))
+        iou = percent(report['iou_per_class'].get(name))
+        lines.append(f'{name[:24]:24} | {rates} | {counts} | {iou}')
+    return '\n'.join(lines)
+
+
+def write_report(report: dict[str, Any], path: str) -> None:
+    """Writes the report as JSON, replacing an older one at once."""
+    path = epath.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f'.{path.name}.partial'
+    temporary.write_text(json.dumps(report, indent=2) + '\n')
+    temporary.replace(path)
+
+
+def _to_json(value):
+    """NumPy numbers to Python's, NaN to None, through dicts."""
+    if isinstance(value, dict):
+        return {key: _to_json(item) for key, item in value.items()}
+    value = value.item() if hasattr(value, 'item') else value
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,0 +1,76 @@
+"""Trains or evaluates Panoptic-DeepLab.
+
+    python -m pdl_jax.main --config=configs/scenes.py --workdir=runs/scenes
+    python -m pdl_jax.main --config=configs/scenes.py --workdir=runs/scenes --mode=evaluate
+
+The same command runs on one CPU, several GPUs or every host of a TPU pod (add --distributed there), and run again it
+resumes.
+"""
+
+import logging as stdlib_logging
+import sys
+
+import jax
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+FLAGS = flags.FLAGS
+config_flags.DEFINE_config_file(
+    'config', None, 'The configuration, e.g. configs/coco.py; --config.field=value sets a field.'
+)
+flags.DEFINE_string('workdir', None, 'Directory of checkpoints, logs and reports; local or gs://.')
+flags.DEFINE_enum('mode', 'train', ['train', 'evaluate'], 'What to do.')
+flags.DEFINE_string(
+    'checkpoint', '', 'For --mode=evaluate: a workdir or one step of it; by default the newest of --workdir.'
+)
+flags.DEFINE_bool(
+    'write_predictions', False, 'For --mode=evaluate: also write COCO panoptic PNGs and JSON to the workdir.'
+)
+flags.DEFINE_bool('distributed', False, 'Join the other processes first: TPU pods, Slurm, GPU clusters.')
+
+
+def main(argv: list[str]) -> None:
+    """Runs the program with parsed flags."""
+    if len(argv) > 1:
+        raise app.UsageError(f'unexpected arguments {argv[1:]}: options start with --')
+    if FLAGS.distributed:
+        jax.distributed.initialize()
+    # Imported late: --help and a misspelt field answer at once.
+    from pdl_jax import evaluate, train
+
+    logging.info('%d device(s) of kind %s', jax.device_count(), jax.devices()[0].device_kind)
+    if FLAGS.mode == 'train':
+        train.train(FLAGS.config, FLAGS.workdir)
+        return
+    evaluate.evaluate_checkpoint(
+        FLAGS.config,
+        FLAGS.workdir,
+        checkpoint=FLAGS.checkpoint or FLAGS.workdir,
+        is_prediction_written=FLAGS.write_predictions,
+    )
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses the command line; a misspelt field of the configuration becomes one line that suggests the right one."""
+    flags.mark_flags_as_required(['config', 'workdir'])
+    try:
+        return FLAGS(argv)
+    except flags.Error as error:
+        message = str(error)
+    except (AttributeError, KeyError) as error:
+        # ml_collections words it: 'batch_siz' Did you mean "batch_size" instead of "batch_siz"?
+        message = 'unknown field of the configuration: ' + str(error.args[0]).replace('\n', ' ')
+    sys.exit(f'{message}\nSee `python -m pdl_jax.main --help`; configs/common.py lists all fields.')
+
+
+def show_own_messages() -> None:
+    """Shows information of this package only; of the libraries below it warnings and errors."""
+    logging.set_verbosity(logging.INFO)
+    logging.get_absl_handler().addFilter(
+        lambda record: record.levelno >= stdlib_logging.WARNING or 'pdl_jax' in record.pathname
+    )
+
+
+if __name__ == '__main__':
+    show_own_messages()
+    app.run(main, flags_parser=parse_flags)

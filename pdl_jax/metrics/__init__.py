@@ -1,0 +1,1 @@
+"""Metrics that are counted on the device and summed on the host."""

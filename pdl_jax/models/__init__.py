@@ -1,0 +1,1 @@
+"""flax.linen modules: variables in, arrays out."""

@@ -1,0 +1,124 @@
+"""The parts every network is made of: convolution, normalisation, and the two of them with an activation."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from pdl_jax.ops import convolution
+from pdl_jax.typing import Array
+
+Activation = Callable[[Array], Array] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerOptions:
+    """What all layers of one network share.
+
+    Attributes:
+      dtype: of activations; parameters, BatchNorm statistics and head outputs stay float32.
+      norm_momentum: share of the old running statistics that one train step keeps.
+      norm_epsilon: added to the variance.
+      padding: 'symmetric' (DeepLab2, PyTorch) or 'same' (TensorFlow's SAME, which TF-slim weights expect). They differ
+        in strided convolutions of even-sized maps only.
+      is_norm_frozen: BatchNorm uses its stored statistics in training too.
+    """
+
+    dtype: Any = jnp.float32
+    norm_momentum: float = 0.99
+    norm_epsilon: float = 1e-3
+    padding: str = 'symmetric'
+    is_norm_frozen: bool = False
+
+    def __post_init__(self):
+        if self.padding not in ('symmetric', 'same'):
+            raise ValueError(f"padding must be 'symmetric' or 'same', not {self.padding!r}")
+
+
+class Conv(nn.Module):
+    """A convolution without bias; depthwise where `is_depthwise`.
+
+    Kernels start he-normal, depthwise ones glorot-uniform as in Keras.
+    """
+
+    features: int
+    kernel_size: int = 1
+    stride: int = 1
+    dilation: int = 1
+    is_depthwise: bool = False
+    options: LayerOptions = LayerOptions()
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        channels = 1 if self.is_depthwise else x.shape[-1]
+        # Keras' glorot fans of a [k, k, C, 1] kernel add up to those of our [k, k, 1, C], so the bound is the same.
+        init = nn.initializers.glorot_uniform() if self.is_depthwise else nn.initializers.he_normal()
+        shape = (self.kernel_size, self.kernel_size, channels, self.features)
+        kernel = self.param('kernel', init, shape, jnp.float32).astype(self.options.dtype)
+        if self.options.padding == 'same':
+            padding = convolution.same_padding(
+                x.shape[1:3], self.kernel_size, self.stride, self.dilation
+            )
+        else:
+            padding = convolution.symmetric_padding(self.kernel_size, self.dilation)
+        convolve = convolution.depthwise_conv if self.is_depthwise else convolution.conv
+        return convolve(x.astype(self.options.dtype), kernel, self.stride, self.dilation, padding)
+
+
+class ConvNorm(nn.Module):
+    """Convolution, BatchNorm, activation.
+
+    Under jit on an array sharded over its batch the statistics are those of the global batch: synchronised BatchNorm
+    without naming an axis.
+    """
+
+    features: int
+    kernel_size: int = 1
+    stride: int = 1
+    dilation: int = 1
+    activation: Activation = nn.relu
+    is_depthwise: bool = False
+    scale_init: Callable = nn.initializers.ones
+    options: LayerOptions = LayerOptions()
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        x = Conv(
+            self.features,
+            self.kernel_size,
+            self.stride,
+            self.dilation,
+            self.is_depthwise,
+            self.options,
+            name='conv',
+        )(x)
+        x = nn.BatchNorm(
+            use_running_average=not train or self.options.is_norm_frozen,
+            momentum=self.options.norm_momentum,
+            epsilon=self.options.norm_epsilon,
+            dtype=self.options.dtype,
+            scale_init=self.scale_init,
+            name='norm',
+        )(x)
+        return x if self.activation is None else self.activation(x)
+
+
+class SeparableConv(nn.Module):
+    """Depthwise then 1x1 convolution, each with BatchNorm and ReLU."""
+
+    features: int
+    kernel_size: int = 5
+    options: LayerOptions = LayerOptions()
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        x = ConvNorm(
+            x.shape[-1],
+            self.kernel_size,
+            is_depthwise=True,
+            options=self.options,
+            name='depthwise',
+        )(x, train=train)
+        return ConvNorm(self.features, options=self.options, name='pointwise')(x, train=train)

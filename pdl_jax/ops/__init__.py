@@ -1,0 +1,1 @@
+"""jnp operations with a formulation per platform; no parameters, no state."""

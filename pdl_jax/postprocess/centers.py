@@ -1,0 +1,80 @@
+"""Instance centres from a heat map."""
+
+import jax.numpy as jnp
+from jax import lax
+
+from pdl_jax.typing import Array
+
+
+def find_centers(
+    heatmap: Array, *, threshold: float = 0.1, kernel_px: int, max_centers: int
+) -> tuple[Array, Array, Array]:
+    """Finds the peaks of a heat map.
+
+    A pixel is a centre if it lies above `threshold` and is the maximum of its window; all pixels of
+    a plateau are. Of more than `max_centers` the highest are kept, equal ones in raster order, a
+    well-defined choice where DeepLab2 takes an arbitrary one. Rows of the result are in raster
+    order too, so that ties between centres fall as in DeepLab2.
+
+    Args:
+      heatmap: f32[H, W].
+      threshold: a centre must be strictly higher.
+      kernel_px: side of the window in pixels; an even one reaches one pixel farther down and right.
+      max_centers: number of rows K.
+
+    Returns:
+      centers: f32[K, 2], (y, x) in pixels; 0 in invalid rows.
+      scores: f32[K], height of the peak; 0 in invalid rows.
+      valid: bool[K], true rows first.
+
+    Raises:
+      ValueError: the window or the number of rows is not positive.
+
+    Source: Cheng et al., Panoptic-DeepLab, CVPR 2020, section 3; window and threshold of DeepLab2.
+    """
+    if kernel_px < 1 or max_centers < 1:
+        raise ValueError(
+            f'kernel_px (={kernel_px}) and max_centers (={max_centers}) must be at least 1'
+        )
+    height, width = heatmap.shape
+    highest = _max_window(_max_window(heatmap, kernel_px, 0), kernel_px, 1)
+    is_peak = (heatmap > threshold) & (heatmap == highest)
+    scores, pixel = _take_highest(jnp.where(is_peak, heatmap, -jnp.inf), max_centers)
+
+    pixel = jnp.where(scores > -jnp.inf, pixel, height * width)
+    pixel, scores = lax.sort((pixel, scores), num_keys=1)
+    valid = pixel < height * width
+    centers = jnp.stack([pixel // width, pixel % width], -1).astype(jnp.float32)
+    return jnp.where(valid[:, None], centers, 0.0), jnp.where(valid, scores, 0.0), valid
+
+
+def _max_window(x, length, axis):
+    """The maximum over windows of `length` pixels by doubling: log2(length) vectorised passes."""
+    before = (length - 1) // 2
+    padding = [(0, 0), (0, 0)]
+    padding[axis] = (before, length - 1 - before)
+    size = x.shape[axis]
+    x = jnp.pad(x, padding, constant_values=-jnp.inf)
+    span = 1
+    while span < length:
+        shift = min(span, length - span)
+        end = x.shape[axis] - shift
+        shifted = lax.slice_in_dim(x, shift, end + shift, axis=axis)
+        x = jnp.maximum(lax.slice_in_dim(x, 0, end, axis=axis), shifted)
+        span += shift
+    return lax.slice_in_dim(x, 0, size, axis=axis)
+
+
+def _take_highest(scores, count):
+    """Values and flat positions i32[count] of the highest scores, the lower position on ties.
+
+    First the highest of every row, then the highest of those: candidates keep their raster order,
+    so ties do too.
+    """
+    height, width = scores.shape
+    values, columns = lax.top_k(scores, min(count, width))
+    pixels = (jnp.arange(height, dtype=jnp.int32)[:, None] * width + columns).reshape(-1)
+    values, rows = lax.top_k(values.reshape(-1), min(count, values.size))
+    pixels = pixels[rows]
+    missing = count - values.shape[0]
+    return jnp.pad(values, (0, missing), constant_values=-jnp.inf), jnp.pad(pixels, (0, missing))

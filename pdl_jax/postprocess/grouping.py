@@ -1,0 +1,60 @@
+"""Pixels to instance centres."""
+
+import jax.numpy as jnp
+from jax import lax
+
+from pdl_jax.typing import Array
+
+
+def group_pixels(centers: Array, valid: Array, offsets: Array, *, block: int = 8) -> Array:
+    """Assigns every pixel to the nearest predicted centre.
+
+    A pixel votes for (y, x) + offset(y, x); the id is the 1-based row of the nearest valid centre,
+    the lower row on ties. A running minimum over blocks of centres, which ends after the last valid
+    one, keeps memory at a few maps and passes over them once per block.
+
+    Args:
+      centers: f32[K, 2], (y, x) in pixels of the offset map; ignored where `valid` is false.
+      valid: bool[K].
+      offsets: f32[H, W, 2], (dy, dx) in pixels from a pixel to its centre.
+      block: centres per pass over the image.
+
+    Returns:
+      i32[H, W], 0 where no centre is valid (or the offset is not a number), else 1..K.
+
+    Raises:
+      ValueError: shapes disagree or `block` is not positive.
+
+    Source: Cheng et al., Panoptic-DeepLab, CVPR 2020, section 3.
+    """
+    if centers.shape != (*valid.shape, 2) or offsets.shape[2:] != (2,) or block < 1:
+        raise ValueError(
+            f'expected centers [K, 2], valid [K], offsets [H, W, 2] and block >= 1, got '
+            f'{centers.shape}, {valid.shape}, {offsets.shape} and {block}'
+        )
+    height, width, _ = offsets.shape
+    count = valid.shape[0]
+    # An infinite distance is never below the running minimum: the loop need not test for validity.
+    centers = jnp.where(valid[:, None], centers, jnp.inf)
+    centers = jnp.pad(centers, ((0, -count % block), (0, 0)), constant_values=jnp.inf)
+    last = jnp.max(jnp.where(valid, jnp.arange(1, count + 1), 0), initial=0)
+    num_blocks = (last + block - 1) // block
+
+    vote_y = offsets[..., 0] + jnp.arange(height, dtype=jnp.float32)[:, None]
+    vote_x = offsets[..., 1] + jnp.arange(width, dtype=jnp.float32)[None, :]
+
+    def compare(block_number, state):
+        nearest, instance = state
+        start = block_number * block
+        rows = lax.dynamic_slice_in_dim(centers, start, block)
+        for i in range(block):
+            distance = (rows[i, 0] - vote_y) ** 2 + (rows[i, 1] - vote_x) ** 2
+            is_nearer = distance < nearest
+            nearest = jnp.where(is_nearer, distance, nearest)
+            instance = jnp.where(is_nearer, start + i + 1, instance)
+        return nearest, instance
+
+    # Derived from the votes, not from constants, so that the loop state is sharded like the maps.
+    nearest = jnp.full_like(vote_y, jnp.inf)
+    instance = jnp.zeros_like(vote_y, dtype=jnp.int32)
+    return lax.fori_loop(0, num_blocks, compare, (nearest, instance))[1]

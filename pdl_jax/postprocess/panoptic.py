@@ -1,0 +1,123 @@
+"""The whole way from network outputs to panoptic label maps."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from pdl_jax.postprocess.centers import find_centers
+from pdl_jax.postprocess.grouping import group_pixels
+from pdl_jax.postprocess.merge import is_in_classes, merge_panoptic
+from pdl_jax.postprocess.scores import map_center_scores
+from pdl_jax.typing import Array, LabelFormat
+
+
+def post_process(
+    outputs: dict[str, Array],
+    *,
+    label_format: LabelFormat,
+    center_threshold: float = 0.1,
+    nms_kernel_px: int,
+    max_centers: int,
+    stuff_area_limit: int,
+) -> dict[str, Array]:
+    """Turns network outputs into panoptic label maps.
+
+    Images are mapped with vmap, so a batch that is sharded over devices stays sharded; every step
+    needs only a few maps of memory per image.
+
+    Args:
+      outputs: at the resolution of the result, 'semantic': f32[B, H, W, C] logits, 'center':
+        f32[B, H, W, 1] heat and 'offset': f32[B, H, W, 2], (dy, dx) in pixels from a pixel to its
+        centre.
+      label_format: how classes and instances are coded.
+      center_threshold: lowest heat of a centre, exclusive.
+      nms_kernel_px: side of the window in which a centre must be the maximum, in pixels.
+      max_centers: most centres K of an image.
+      stuff_area_limit: smallest area of a stuff class in pixels.
+
+    Returns:
+      'panoptic': i32[B, H, W].
+      'semantic': i32[B, H, W], before the majority vote.
+      'instance': i32[B, H, W], 1-based row in `centers`; 0 on stuff.
+      'class_probability': f32[B, H, W], probability of the class in 'semantic'.
+      'center_score': f32[B, H, W], heat of the pixel's centre; 0 on stuff.
+      'centers': f32[B, K, 2], (y, x) in pixels.
+      'center_valid': bool[B, K].
+
+    Raises:
+      ValueError: the logits have another number of classes than the label format.
+    """
+    num_logits = outputs['semantic'].shape[-1]
+    if num_logits != label_format.num_classes:
+        raise ValueError(
+            f"outputs['semantic'] has {num_logits} classes but the label format has "
+            f'{label_format.num_classes}: use the dataset that the model was trained on'
+        )
+    process = functools.partial(
+        _process_image,
+        label_format=label_format,
+        center_threshold=center_threshold,
+        nms_kernel_px=nms_kernel_px,
+        max_centers=max_centers,
+        stuff_area_limit=stuff_area_limit,
+    )
+    return jax.vmap(process)(outputs['semantic'], outputs['center'][..., 0], outputs['offset'])
+
+
+def classify_pixels(logits: Array) -> tuple[Array, Array]:
+    """Takes the most likely class and its probability.
+
+    The probability is exp(max - logsumexp): reductions only, so that no second map of all classes
+    is written.
+
+    Args:
+      logits: float[..., C].
+
+    Returns:
+      semantic: i32[...], the smallest class on ties.
+      probability: f32[...].
+    """
+    logits = logits.astype(jnp.float32)
+    highest = jnp.max(logits, axis=-1, keepdims=True)
+    probability = 1.0 / jnp.sum(jnp.exp(logits - highest), axis=-1)
+    return jnp.argmax(logits, axis=-1).astype(jnp.int32), probability
+
+
+def _process_image(
+    logits,
+    heatmap,
+    offsets,
+    *,
+    label_format,
+    center_threshold,
+    nms_kernel_px,
+    max_centers,
+    stuff_area_limit,
+):
+    semantic, probability = classify_pixels(logits)
+    centers, scores, valid = find_centers(
+        heatmap.astype(jnp.float32),
+        threshold=center_threshold,
+        kernel_px=nms_kernel_px,
+        max_centers=max_centers,
+    )
+    is_thing = is_in_classes(semantic, label_format.thing_classes)
+    nearest = group_pixels(centers, valid, offsets.astype(jnp.float32))
+    instance = jnp.where(is_thing, nearest, 0)
+    panoptic = merge_panoptic(
+        semantic,
+        instance,
+        label_format=label_format,
+        max_instances=max_centers,
+        stuff_area_limit=stuff_area_limit,
+    )
+    return {
+        'panoptic': panoptic,
+        'semantic': semantic,
+        'instance': instance,
+        'class_probability': probability,
+        'center_score': map_center_scores(instance, scores),
+        'centers': centers,
+        'center_valid': valid,
+    }

@@ -1,0 +1,75 @@
+"""Scores of pixels and segments, for ranking in average precision and for display."""
+
+import jax.numpy as jnp
+
+from pdl_jax.ops.segments import (
+    count_pairs,
+    index_labels,
+    lookup,
+    segment_boxes,
+    segment_sum,
+    unique_labels,
+)
+from pdl_jax.postprocess.merge import is_in_classes
+from pdl_jax.typing import Array, LabelFormat
+
+
+def map_center_scores(instance: Array, scores: Array) -> Array:
+    """Writes the score of its centre to every pixel of an instance.
+
+    Args:
+      instance: i32[H, W], 1-based row of the centre; 0 on stuff.
+      scores: f32[K], heat of every centre.
+
+    Returns:
+      f32[H, W], 0 on stuff.
+    """
+    return lookup(scores, instance - 1)
+
+
+def segment_table(
+    panoptic: Array,
+    class_probability: Array,
+    center_score: Array,
+    *,
+    label_format: LabelFormat,
+    max_segments: int,
+) -> dict[str, Array]:
+    """Describes the segments of a panoptic map.
+
+    The score of a thing is the mean class probability over its mask times the mean centre score; of
+    stuff, the former alone. The probability of a pixel is that of its own predicted class, which
+    differs from DeepLab2, where it is that of the segment's class, at the few pixels that the
+    majority vote overruled.
+
+    Args:
+      panoptic: i32[H, W].
+      class_probability: f32[H, W], probability of the predicted semantic class.
+      center_score: f32[H, W], as `map_center_scores` gives it.
+      label_format: how classes and instances are coded.
+      max_segments: number of rows S; segments with the highest labels are left out beyond it.
+
+    Returns:
+      'label': i32[S], ascending panoptic labels, void excluded; void in invalid rows.
+      'area': i32[S], in pixels.
+      'box': i32[S, 4], (y0, x0, y1, x1) in pixels, ends exclusive.
+      'score': f32[S] in [0, 1] if the inputs are.
+      'valid': bool[S], true rows first.
+    """
+    num_labels, divisor = label_format.num_labels, label_format.label_divisor
+    labels = jnp.where(panoptic // divisor == label_format.ignore_label, num_labels, panoptic)
+    ids, _ = unique_labels(labels, size=max_segments, num_labels=num_labels)
+    index = index_labels(labels, ids, num_labels=num_labels)
+    area = count_pairs(index, jnp.zeros_like(index), max_segments, 1)[:, 0]
+
+    sums = segment_sum(index, jnp.stack([class_probability, center_score], -1), max_segments)
+    mean = sums / jnp.maximum(area, 1)[:, None]
+    is_thing = is_in_classes(ids // divisor, label_format.thing_classes)
+    valid = ids < num_labels
+    return {
+        'label': jnp.where(valid, ids, label_format.void_label),
+        'area': area,
+        'box': segment_boxes(index, max_segments),
+        'score': mean[:, 0] * jnp.where(is_thing, mean[:, 1], 1.0),
+        'valid': valid,
+    }

@@ -1,0 +1,129 @@
+"""Resizing, random scale, crop and flip as one resampling from a fixed canvas to a fixed crop."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from pdl_jax.ops.sampling import sample_bilinear, sample_nearest
+from pdl_jax.preprocess.normalize import normalize_image
+from pdl_jax.typing import Array
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentOptions:
+    """How a sample becomes a training crop.
+
+    Attributes:
+      crop_size: (height, width) of the network input in pixels.
+      resize_min_px: resize first so that the shorter side reaches this, 0 for never.
+      resize_max_px: but the longer side does not exceed this, 0 for no limit.
+      min_scale: smallest random scale.
+      max_scale: largest random scale.
+      num_scales: the scale is drawn from so many equidistant values; 0 draws from the whole interval. DeepLab2 draws from 15
+        values in [0.5, 2] (Cityscapes) or 10 in [0.5, 1.5] (COCO), none of which is 1.
+      flip_probability: of mirroring left and right.
+      normalization: see `normalize.normalize_image`.
+    """
+
+    crop_size: tuple[int, int]
+    resize_min_px: int = 0
+    resize_max_px: int = 0
+    min_scale: float = 0.5
+    max_scale: float = 2.0
+    num_scales: int = 0
+    flip_probability: float = 0.5
+    normalization: str = 'unit'
+
+
+class Window(NamedTuple):
+    """Where the pixels of a resampled image lie in its source.
+
+    Attributes:
+      rows: f32[H], source row of each row.
+      columns: f32[W], source column of each column.
+    """
+
+    rows: Array
+    columns: Array
+
+
+def resize_to_range(size: Array, min_px: int, max_px: int) -> Array:
+    """The size of an image whose shorter side is brought to `min_px` and whose longer side then at most to `max_px`.
+
+    Args:
+      size: i32[2], (height, width) in pixels.
+      min_px: target of the shorter side; 0 leaves the size as it is unless `max_px` is exceeded.
+      max_px: limit of the longer side; 0 is no limit.
+
+    Returns:
+      i32[2]. Two floors in float32 one after the other, as in DeepLab2: (480, 640) with 641 and 641 becomes (481, 641).
+    """
+    dims = size.astype(jnp.float32)
+    if min_px:
+        dims = jnp.floor(dims * jnp.max(min_px / dims))
+    if max_px:
+        dims = jnp.floor(dims * jnp.minimum(jnp.min(max_px / dims), 1.0))
+    return jnp.maximum(dims.astype(jnp.int32), 1)
+
+
+def random_window(key: Array, size: Array, options: AugmentOptions) -> Window:
+    """Draws a scale, a crop or padding position, and a flip.
+
+    Args:
+      key: a random key.
+      size: i32[2], (height, width) of the source in pixels.
+      options: what to draw from.
+
+    Returns:
+      The window of `options.crop_size`. An image smaller than the crop lies at a random place in it.
+
+    Source: DeepLab2's data/preprocessing; its resize and its scaling are composed into one resampling here.
+    """
+    scale_key, pad_key, crop_key, flip_key = jax.random.split(key, 4)
+    resized = resize_to_range(size, options.resize_min_px, options.resize_max_px)
+    if options.num_scales:
+        scales = jnp.linspace(options.min_scale, options.max_scale, options.num_scales)
+        scale = jax.random.choice(scale_key, scales)
+    else:
+        scale = jax.random.uniform(
+            scale_key, minval=options.min_scale, maxval=options.max_scale
+        )
+    scaled = jnp.maximum((resized.astype(jnp.float32) * scale).astype(jnp.int32), 1)
+    crop = jnp.array(options.crop_size)
+    before = jax.random.randint(pad_key, (2,), 0, jnp.maximum(crop - scaled, 1))
+    start = jax.random.randint(crop_key, (2,), 0, jnp.maximum(scaled - crop, 0) + 1)
+    is_flipped = jax.random.uniform(flip_key) < options.flip_probability
+    rows = jnp.arange(options.crop_size[0])
+    columns = jnp.arange(options.crop_size[1])
+    columns = jnp.where(is_flipped, columns[::-1], columns)
+    offset = start - before
+    step = _corner_aligned_step(size, scaled)
+    return Window((rows + offset[0]) * step[0], (columns + offset[1]) * step[1])
+
+
+def centered_window(size: Array, resized: Array, out_size: tuple[int, int]) -> Window:
+    """The window of an image resized to `resized`, in the top-left corner of an output of `out_size`.
+
+    Exchange `size` and `resized` for the way back.
+    """
+    step = _corner_aligned_step(size, resized)
+    return Window(jnp.arange(out_size[0]) * step[0], jnp.arange(out_size[1]) * step[1])
+
+
+def _corner_aligned_step(source, target):
+    """f32[2], source pixels per target pixel with the corner pixels coinciding; 0 where the target is one pixel."""
+    step = (source - 1).astype(jnp.float32) / jnp.maximum(target - 1, 1).astype(jnp.float32)
+    return jnp.where(target > 1, step, 0.0)
+
+
+def sample_image(image: Array, size: Array, window: Window, *, normalization: str) -> Array:
+    """Normalises a canvas and resamples it. u8[H, W, 3] to f32[H', W', 3], 0 outside of the image."""
+    image = normalize_image(image, size, kind=normalization)
+    return sample_bilinear(image, window.rows, window.columns, size, fill=0.0)
+
+
+def sample_labels(labels: Array, size: Array, window: Window, *, fill) -> Array:
+    """Resamples a label map with nearest neighbours; `fill` outside of the image."""
+    return sample_nearest(labels, window.rows, window.columns, size, fill=fill)

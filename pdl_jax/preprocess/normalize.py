@@ -1,0 +1,37 @@
+"""Pixel values to network input."""
+
+import jax.numpy as jnp
+
+from pdl_jax.typing import Array
+
+NORMALIZATIONS = ('unit', 'per_image')
+
+
+def normalize_image(image: Array, size: Array, *, kind: str = 'unit') -> Array:
+    """Brings pixel values around zero, so that 0 is the neutral value to pad with.
+
+    Args:
+      image: u8[H, W, 3] on a canvas.
+      size: i32[2], valid (height, width) in pixels.
+      kind: 'unit' maps [0, 255] to [-1, 1] (DeepLab2, TF-slim); 'per_image' subtracts the mean of the valid pixels and
+        divides by their standard deviation, for images of varying exposure such as microscopy.
+
+    Returns:
+      f32[H, W, 3].
+
+    Raises:
+      ValueError: `kind` is unknown.
+    """
+    image = image.astype(jnp.float32)
+    if kind == 'unit':
+        return image / 127.5 - 1
+    if kind != 'per_image':
+        raise ValueError(f'normalization {kind!r} is unknown; choose one of {NORMALIZATIONS}')
+    rows = jnp.arange(image.shape[0])[:, None, None] < size[0]
+    columns = jnp.arange(image.shape[1])[None, :, None] < size[1]
+    valid = rows & columns
+    count = (size[0] * size[1] * image.shape[2]).astype(jnp.float32)
+    mean = jnp.sum(image, where=valid) / count
+    variance = jnp.sum((image - mean) ** 2, where=valid) / count
+    # A grey level of deviation at least: a flat image stays flat instead of turning into amplified noise.
+    return (image - mean) / jnp.sqrt(jnp.maximum(variance, 1.0))

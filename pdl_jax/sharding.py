@@ -1,0 +1,60 @@
+"""The device mesh and where arrays lie on it."""
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from pdl_jax.typing import Array, PyTree
+
+
+def make_mesh(data: int = -1, space: int = 1, devices=None) -> Mesh:
+    """Makes the mesh with axes 'data' (the batch) and 'space' (image rows).
+
+    The axes are Auto: with Explicit axes, the default of `jax.make_mesh`, flax.linen breaks.
+
+    Args:
+      data: devices along the batch; -1 takes what `space` leaves.
+      space: devices along the rows of an image.
+      devices: by default all of them, on all processes.
+
+    Raises:
+      ValueError: the product is not the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    if space < 1 or len(devices) % space:
+        raise ValueError(
+            f'mesh.space (={space}) must divide the number of devices (={len(devices)})'
+        )
+    if data == -1:
+        data = len(devices) // space
+    if data * space != len(devices):
+        raise ValueError(
+            f'mesh.data (={data}) times mesh.space (={space}) must equal the number of devices '
+            f'(={len(devices)}); set mesh.data=-1 to take all that are left'
+        )
+    return jax.make_mesh(
+        (data, space), ('data', 'space'), axis_types=(AxisType.Auto,) * 2, devices=devices
+    )
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """A full copy on every device."""
+    return NamedSharding(mesh, P())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The first axis over 'data', copies over 'space': how batches are fed, since odd image sizes cannot be split."""
+    return NamedSharding(mesh, P('data'))
+
+
+def split_rows(x: PyTree) -> PyTree:
+    """Inside jit: the batch over 'data' and image rows over 'space'; no constraint outside of a mesh."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, P('data', 'space')), x)
+
+
+def shard_batch(batch: PyTree, mesh: Mesh) -> dict[str, Array]:
+    """Puts this process's share of a batch of NumPy arrays on its devices, as one global array over all processes."""
+    sharding = batch_sharding(mesh)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)

@@ -1,0 +1,308 @@
+"""Training: build everything, resume if there is something to resume, loop, leave cleanly."""
+
+import contextlib
+import functools
+import json
+import os
+import signal
+import threading
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
+
+from pdl_jax import config as config_lib
+from pdl_jax.checkpoint import Checkpointer
+from pdl_jax.convert.mobilenet_v2 import load_mobilenet_v2
+from pdl_jax.data import scenes
+from pdl_jax.data.pipeline import make_train_iterator
+from pdl_jax.data.prepare import prepare_panoptic_folder
+from pdl_jax.data.records import RecordSource, open_split
+from pdl_jax.evaluate import Evaluator, format_report, write_report
+from pdl_jax.optim import make_optimizer, make_schedule
+from pdl_jax.pictures import PictureMaker
+from pdl_jax.sharding import make_mesh, replicated, shard_batch
+from pdl_jax.train_state import TrainState
+from pdl_jax.train_step import init_state, make_train_step
+from pdl_jax.writers import make_writer
+
+
+def train(config: ConfigDict, workdir: str) -> dict[str, Any] | None:
+    """Trains until `config.train.num_steps`, continuing from the newest checkpoint in `workdir`.
+
+    Args:
+      config: see configs/common.py.
+      workdir: directory of checkpoints, logs, pictures and the final report; local or gs://.
+
+    Returns:
+      The report of the final evaluation, or None where the run was told to stop before its end (SIGTERM).
+
+    Raises:
+      ValueError: a field of the configuration, the data or the checkpoint does not fit.
+      FloatingPointError: the loss or its gradient is not finite.
+      OSError: a checkpoint could not be written.
+    """
+    config_lib.validate_config(config)
+    make_scenes(config)
+    mesh = make_mesh(config.mesh.data, config.mesh.space)
+    with jax.set_mesh(mesh), _Preemption() as preemption:
+        return _Job(config, workdir, mesh, preemption).execute()
+
+
+def make_scenes(config: ConfigDict) -> None:
+    """Generates and prepares the scenes of `config.data.scenes` where nothing is at `config.data.path` yet."""
+    options = config.data.scenes
+    if not options.num_train:
+        return
+    if jax.process_index() == 0:
+        raw = config.data.path.rstrip('/') + '_raw'
+        scenes.write_scenes(
+            raw,
+            num_train=options.num_train,
+            num_val=options.num_eval,
+            height_px=options.height_px,
+            width_px=options.width_px,
+            seed=options.seed,
+        )
+        for split in ('train', 'val'):
+            prepare_panoptic_folder(
+                images_dir=os.path.join(raw, split, 'images'),
+                panoptic_dir=os.path.join(raw, split, f'panoptic_{split}'),
+                json_path=os.path.join(raw, split, f'panoptic_{split}.json'),
+                out_dir=config.data.path,
+                split=split,
+            )
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices('scenes')
+
+
+class _Job:
+    """Everything that training needs, built once."""
+
+    def __init__(self, config, workdir, mesh, preemption):
+        self.config, self.workdir, self.mesh, self.preemption = config, workdir, mesh, preemption
+        self.source = open_split(config.data.path, config.data.train_split)
+        spec = self.source.spec
+        self.options = config_lib.make_step_options(config, spec.label_format)
+        self.model = config_lib.make_model(config, spec.num_classes)
+        optimizer_options = config_lib.make_optimizer_options(config)
+        optimizer = make_optimizer(optimizer_options, config.train.num_steps)
+        schedule = make_schedule(optimizer_options, config.train.num_steps)
+        self.init = functools.partial(init_state, self.model, optimizer, self.options)
+        self.train_step = jax.jit(
+            make_train_step(self.model, optimizer, schedule, self.options),
+            donate_argnums=0,
+            out_shardings=(replicated(mesh), replicated(mesh)),
+        )
+        # Opened before the first step, so that a wrong split is found now and not after hours.
+        eval_source = open_split(config.data.path, config.data.eval_split)
+        _check_same_classes(self.source, eval_source)
+        self.evaluator = Evaluator(config, eval_source, mesh)
+        self.pictures = PictureMaker(config, self.source.spec, mesh)
+        self.description = {
+            'config': config_lib.config_to_json(config),
+            'dataset': spec.to_dict(),
+        }
+
+    def execute(self):
+        config = self.config
+        checkpointer = Checkpointer(self.workdir, keep=config.train.keep_checkpoints)
+        iterator = make_train_iterator(
+            self.source,
+            batch_size=config.train.batch_size,
+            canvas_size=self._canvas_size(),
+            seed=config.seed,
+            num_workers=config.data.num_workers,
+            is_unreadable_skipped=config.data.is_unreadable_skipped,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        state, step = self._start(checkpointer, iterator)
+        with contextlib.ExitStack() as stack:
+            stack.callback(checkpointer.close)
+            writer = make_writer(
+                self.workdir,
+                total_steps=config.train.num_steps,
+                initial_step=step,
+                batch_size=config.train.batch_size,
+                is_main_process=jax.process_index() == 0,
+            )
+            stack.callback(writer.close)
+            if step == 0:
+                writer.write_text(0, 'config', json.dumps(self.description['config'], indent=2))
+            loop = _Loop(self, checkpointer, iterator, writer)
+            return loop.run(state, step)
+
+    def _canvas_size(self):
+        data = self.config.data
+        height, width = self.source.max_size
+        return data.canvas_height_px or height, data.canvas_width_px or width
+
+    def _start(self, checkpointer, iterator):
+        """The state to go on from and its step: restored, or drawn anew."""
+        sharding = replicated(self.mesh)
+        abstract = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+            jax.eval_shape(self.init),
+        )
+        if checkpointer.latest_step is not None:
+            restored = checkpointer.restore(abstract)
+            iterator.set_state(restored.input_position)
+            logging.info('resuming from step %d of %s', restored.step, checkpointer.directory)
+            return restored.state, restored.step
+        state = jax.jit(self.init, out_shardings=sharding)()
+        if self.config.model.backbone_weights:
+            state = self._load_backbone(state, sharding)
+        return state, 0
+
+    def _load_backbone(self, state: TrainState, sharding) -> TrainState:
+        model = self.config.model
+        if model.backbone != 'mobilenet_v2':
+            raise ValueError(
+                f'config.model.backbone_weights is read for mobilenet_v2 only, not for {model.backbone!r}: '
+                f"leave it empty ('')"
+            )
+        loaded = load_mobilenet_v2(
+            model.backbone_weights,
+            {'params': state.params['backbone'], 'batch_stats': state.batch_stats['backbone']},
+            norm_epsilon=model.norm_epsilon,
+            is_norm_frozen=model.is_backbone_norm_frozen,
+        )
+        # Put on the devices once per tree: averaged parameters must not share a donated buffer.
+        def replace(tree, collection):
+            return {**tree, 'backbone': jax.device_put(loaded[collection], sharding)}
+
+        logging.info('the backbone starts from %s', model.backbone_weights)
+        ema_params = state.ema_params
+        return state.replace(
+            params=replace(state.params, 'params'),
+            batch_stats=replace(state.batch_stats, 'batch_stats'),
+            ema_params=None if ema_params is None else replace(ema_params, 'params'),
+        )
+
+
+class _Loop:
+    """Runs steps; decides when to log, draw, evaluate and save."""
+
+    def __init__(self, job: _Job, checkpointer: Checkpointer, iterator, writer):
+        self.job, self.checkpointer, self.iterator, self.writer = job, checkpointer, iterator, writer
+        self.config = job.config.train
+        self.num_unreadable = 0
+        self.report = None
+
+    def run(self, state: TrainState, step: int) -> dict[str, Any] | None:
+        job, config = self.job, self.config
+        pending = None
+        while step < config.num_steps:
+            batch = next(self.iterator)
+            self.num_unreadable += int(np.sum(batch.pop('num_unreadable', 0)))
+            sharded = shard_batch(batch, job.mesh)
+            step += 1
+            # Numbers that slip in from the host would cost a transfer every step.
+            with jax.transfer_guard('disallow'):
+                state, scalars = job.train_step(state, sharded)
+            # The step before is read while this one runs, so the device never waits for the host.
+            if pending is not None:
+                self._check(*pending)
+            pending = step, scalars
+            is_last = step == config.num_steps
+            is_stopped = job.preemption.is_requested(step)
+            if is_due(step, config.log_every_steps) or is_last or is_stopped:
+                self._log(step, self._check(*pending))
+            if is_due(step, config.picture_every_steps):
+                self.writer.write_images(step, job.pictures(state, sharded))
+            is_evaluated = is_due(step, config.evaluate_every_steps) or is_last
+            if is_evaluated and not is_stopped:
+                self._evaluate(state, step)
+            if is_due(step, config.checkpoint_every_steps) or is_evaluated or is_stopped:
+                # Parameters follow from this gradient: only a finite one makes a good checkpoint.
+                self._check(*pending)
+                self._save(state, step, is_evaluated and not is_stopped)
+            if is_stopped and not is_last:
+                logging.warning('told to stop: saved step %d; the same command resumes there', step)
+                return None
+        if self.report is None:
+            # Everything was done before: say the result again.
+            self._evaluate(state, step)
+        self.checkpointer.wait()
+        if jax.process_index() == 0:
+            write_report(self.report, os.path.join(job.workdir, 'report.json'))
+            logging.info('result at step %d:\n%s', step, format_report(self.report))
+        return self.report
+
+    def _check(self, step, scalars):
+        """Reads a step's scalars to the host; stops the run when they are not finite."""
+        scalars = {key: float(value) for key, value in jax.device_get(scalars).items()}
+        if np.isfinite(scalars['loss']) and np.isfinite(scalars['gradient_norm']):
+            return scalars
+        with contextlib.suppress(OSError):
+            self.checkpointer.wait()
+        good = self.checkpointer.latest_step
+        where = 'there is no checkpoint yet'
+        if good is not None:
+            where = f'the last good checkpoint is step {good} in {self.checkpointer.directory}'
+        raise FloatingPointError(
+            f'step {step} has loss {scalars["loss"]} and gradient norm {scalars["gradient_norm"]}; {where}. Lower '
+            f'config.optimizer.learning_rate, raise warmup_steps or set clip_norm, then run again.'
+        )
+
+    def _log(self, step, scalars):
+        if self.job.config.data.is_unreadable_skipped:
+            scalars['num_unreadable'] = self.num_unreadable
+        self.writer.write_scalars(step, scalars)
+
+    def _evaluate(self, state, step):
+        self.report = self.job.evaluator(state.eval_variables)
+        quality = self.report['pq']
+        scalars = {'eval/miou': self.report['miou']}
+        for group, prefix in (('All', ''), ('Things', '_things'), ('Stuff', '_stuff')):
+            scalars[f'eval/pq{prefix}'] = quality[group]['pq']
+        self.writer.write_scalars(step, {k: v for k, v in scalars.items() if v is not None})
+
+    def _save(self, state, step, is_evaluated):
+        self.checkpointer.save(
+            state,
+            step=step,
+            input_position=self.iterator.get_state(),
+            description=self.job.description,
+            pq=(self.report['pq']['All']['pq'] or 0.0) if is_evaluated else None,
+        )
+
+
+def is_due(step: int, every: int) -> bool:
+    """Whether something that happens every so many steps happens now; 0 is never."""
+    return every > 0 and step % every == 0
+
+
+class _Preemption:
+    """Turns SIGTERM into a question that the loop asks between two steps."""
+
+    def __enter__(self):
+        self._requested = threading.Event()
+        self._is_handled = threading.current_thread() is threading.main_thread()
+        # With several processes JAX's own service agrees on one step for all of them.
+        self._is_handled &= jax.process_count() == 1
+        if self._is_handled:
+            self._previous = signal.signal(signal.SIGTERM, lambda *_: self._requested.set())
+        return self
+
+    def __exit__(self, *_):
+        if self._is_handled:
+            signal.signal(signal.SIGTERM, self._previous)
+
+    def is_requested(self, step: int) -> bool:
+        """Whether to save and leave after this step; the same answer on every process."""
+        if jax.process_count() > 1:
+            return multihost_utils.reached_preemption_sync_point(step)
+        return self._requested.is_set()
+
+
+def _check_same_classes(train_source: RecordSource, eval_source: RecordSource) -> None:
+    if train_source.spec != eval_source.spec:
+        raise ValueError(
+            f'the splits have different categories: {train_source.directory} has {train_source.spec.class_names}, '
+            f'{eval_source.directory} has {eval_source.spec.class_names}; prepare both from JSON files with the same categories'
+        )

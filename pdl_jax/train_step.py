@@ -1,0 +1,133 @@
+"""The pure train step: arrays in, arrays out, no I/O."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from pdl_jax.losses import LossOptions, panoptic_loss
+from pdl_jax.models.panoptic_deeplab import PanopticDeepLab, upsample_outputs
+from pdl_jax.preprocess.augment import (
+    AugmentOptions,
+    random_window,
+    sample_image,
+    sample_labels,
+)
+from pdl_jax.preprocess.targets import TargetOptions, make_targets
+from pdl_jax.sharding import split_rows
+from pdl_jax.train_state import TrainState
+from pdl_jax.typing import Array, LabelFormat
+
+
+@dataclasses.dataclass(frozen=True)
+class StepOptions:
+    """Everything a step depends on apart from arrays; built by `config.make_step_options`."""
+
+    label_format: LabelFormat
+    augment: AugmentOptions = AugmentOptions((513, 513))
+    targets: TargetOptions = TargetOptions()
+    loss: LossOptions = LossOptions()
+    ema_decay: float = 0.0
+    seed: int = 0
+
+
+def init_state(
+    model: PanopticDeepLab, optimizer: optax.GradientTransformation, options: StepOptions
+) -> TrainState:
+    """Draws initial variables; a function of the seed alone, so jit and eval_shape take it."""
+    image = jnp.zeros((1, *options.augment.crop_size, 3))
+    variables = model.init(jax.random.key(options.seed), image)
+    params = variables['params']
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        batch_stats=variables['batch_stats'],
+        opt_state=optimizer.init(params),
+        # A copy: the state is donated, and one buffer cannot be donated twice.
+        ema_params=jax.tree.map(jnp.copy, params) if options.ema_decay else None,
+    )
+
+
+def make_training_samples(
+    batch: dict[str, Array], step: Array, options: StepOptions
+) -> tuple[Array, dict[str, Array]]:
+    """Augments a batch and makes its targets.
+
+    The draws depend on the seed, the step and the position in the global batch only, so a resumed run or another mesh repeats them.
+
+    Returns:
+      The images f32[B, H, W, 3] and a batch of targets.
+    """
+    key = jax.random.fold_in(jax.random.key(options.seed), step)
+    keys = jax.random.split(key, batch['image'].shape[0])
+
+    def prepare(key, image, panoptic, size):
+        window = random_window(key, size, options.augment)
+        image = sample_image(image, size, window, normalization=options.augment.normalization)
+        void = options.label_format.void_label
+        panoptic = sample_labels(panoptic, size, window, fill=void)
+        targets = make_targets(
+            panoptic, label_format=options.label_format, options=options.targets
+        )
+        return image, targets
+
+    samples = jax.vmap(prepare)(keys, batch['image'], batch['panoptic'], batch['size'])
+    return split_rows(samples)
+
+
+def make_train_step(
+    model: PanopticDeepLab,
+    optimizer: optax.GradientTransformation,
+    schedule: Callable[[Array], Array],
+    options: StepOptions,
+) -> Callable[[TrainState, dict[str, Array]], tuple[TrainState, dict[str, Array]]]:
+    """Makes the step (state, batch) -> (state, scalars); to be jitted with the state donated."""
+
+    def train_step(state, batch):
+        images, targets = make_training_samples(batch, state.step, options)
+        dropout_key = jax.random.fold_in(jax.random.key(options.seed + 1), state.step)
+
+        def loss_of(params):
+            outputs, updates = model.apply(
+                {'params': params, 'batch_stats': state.batch_stats},
+                images,
+                train=True,
+                rngs={'dropout': dropout_key},
+                mutable=['batch_stats'],
+            )
+            outputs = split_rows(upsample_outputs(outputs, images.shape[1:3]))
+            loss, terms = panoptic_loss(
+                outputs,
+                targets,
+                ignore_label=options.label_format.ignore_label,
+                options=options.loss,
+            )
+            # Frozen BatchNorm updates nothing and then leaves the collection out.
+            return loss, (terms, updates.get('batch_stats', state.batch_stats))
+
+        (loss, (terms, batch_stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
+            state.params
+        )
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema_params = state.ema_params
+        if ema_params is not None:
+            ema_params = optax.incremental_update(params, ema_params, 1 - options.ema_decay)
+        scalars = {
+            'loss': loss,
+            **{f'loss_{key}': value for key, value in terms.items()},
+            'learning_rate': schedule(state.step),
+            'gradient_norm': optax.global_norm(gradients),
+        }
+        state = TrainState(
+            step=state.step + 1,
+            params=params,
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+            ema_params=ema_params,
+        )
+        return state, scalars
+
+    return train_step

@@ -1,0 +1,75 @@
+"""The types that every layer shares: array aliases and the panoptic label format."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+Array = jax.Array
+PyTree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelFormat:
+    """How one int32 per pixel holds a class and an instance.
+
+    panoptic = semantic * label_divisor + instance. Instance 0 is stuff, or a crowd region when the class is a thing;
+    instances from 1 on are single objects. Hashable, so it can be a static argument of a jitted function.
+
+    Attributes:
+      num_classes: number of logits; semantic classes are 0 .. num_classes - 1.
+      thing_classes: the semantic classes that have instances, ascending.
+      ignore_label: semantic value of void pixels; may lie inside the classes (COCO: 0) or beyond them (Cityscapes: 255).
+      label_divisor: exclusive upper bound of instance ids.
+    """
+
+    num_classes: int
+    thing_classes: tuple[int, ...]
+    ignore_label: int
+    label_divisor: int
+
+    def __post_init__(self):
+        if self.num_classes < 1 or self.label_divisor < 2 or self.ignore_label < 0:
+            raise ValueError(
+                f'LabelFormat needs num_classes >= 1 (={self.num_classes}), label_divisor >= 2 '
+                f'(={self.label_divisor}) and ignore_label >= 0 (={self.ignore_label})'
+            )
+        outside = [c for c in self.thing_classes if not 0 <= c < self.num_classes]
+        if outside:
+            raise ValueError(
+                f'thing_classes {outside} lie outside the {self.num_classes} classes: '
+                f'give contiguous class indices, not the ids of the annotation file'
+            )
+        if self.num_labels > 2**31 - 1:
+            raise ValueError(
+                f'{self.num_semantic_values} semantic values times label_divisor (={self.label_divisor}) exceed int32: '
+                f'choose a smaller label_divisor'
+            )
+
+    @property
+    def void_label(self) -> int:
+        """The panoptic value of a void pixel."""
+        return self.ignore_label * self.label_divisor
+
+    @property
+    def num_semantic_values(self) -> int:
+        """Exclusive upper bound of semantic values, void included."""
+        return max(self.num_classes, self.ignore_label + 1)
+
+    @property
+    def num_labels(self) -> int:
+        """Exclusive upper bound of panoptic values."""
+        return self.num_semantic_values * self.label_divisor
+
+    @property
+    def stuff_classes(self) -> tuple[int, ...]:
+        """The semantic classes without instances, void excluded."""
+        things = set(self.thing_classes) | {self.ignore_label}
+        return tuple(c for c in range(self.num_classes) if c not in things)
+
+    def thing_table(self) -> np.ndarray:
+        """bool[num_semantic_values], true where the semantic value is a thing."""
+        table = np.zeros(self.num_semantic_values, bool)
+        table[list(self.thing_classes)] = True
+        return table

@@ -1,0 +1,24 @@
+"""Shared fixtures: simulated devices, the compilation cache and the reference data beside the checkout."""
+
+import os
+import pathlib
+
+import jax
+import pytest
+
+jax.config.update('jax_platforms', 'cpu')
+jax.config.update('jax_num_cpu_devices', 8)
+# XLA compiles dominate the test time: a second run of the suite finds its programs here.
+jax.config.update('jax_compilation_cache_dir', os.environ.get('PDL_JAX_TEST_CACHE', '/tmp/pdl_jax_test_cache'))
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope='session')
+def shared_dir() -> pathlib.Path:
+    """The folder of reference data (goldens, real images, real weights); skips where it is absent."""
+    path = pathlib.Path(os.environ.get('PDL_JAX_SHARED', ROOT.parent / 'shared'))
+    if not path.is_dir():
+        pytest.skip(f'reference data not found at {path}; set PDL_JAX_SHARED to run this test')
+    return path

@@ -1,0 +1,466 @@
+"""From a folder in the COCO panoptic format to record files: labels, errors, crashes."""
+
+import errno
+import hashlib
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+from etils import epath
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+import tiny_folder
+
+from pdl_jax.data import images, panoptic_folder, prepare, records, split_directory
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tiny_folder.write_tiny_folder(tmp_path / 'in')
+
+
+def prepare_tiny(folder, out, **options):
+    return prepare.prepare_panoptic_folder(**folder, out_dir=out, **{'num_processes': 0, **options})
+
+
+def hash_files(directory) -> dict[str, str]:
+    directory = pathlib.Path(directory)
+    return {
+        str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(directory.rglob('*'))
+        if path.is_file()
+    }
+
+
+def make_command(folder, out, *flags) -> list[str]:
+    return [
+        sys.executable, '-m', 'pdl_jax.data.prepare', '--format=coco_panoptic',
+        f'--images={folder["images_dir"]}', f'--panoptic={folder["panoptic_dir"]}',
+        f'--json={folder["json_path"]}', f'--out={out}', *flags,
+    ]  # fmt: skip
+
+
+def run_command(command, **options) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False, **options
+    )
+
+
+def edit_json(folder, edit):
+    content = json.loads(folder['json_path'].read_text())
+    edit(content)
+    folder['json_path'].write_text(json.dumps(content))
+
+
+def test_labels_are_translated(folder, tmp_path):
+    prepare_tiny(folder, tmp_path / 'out')
+    source = records.open_split(tmp_path / 'out', 'train')
+    # Classes in the order of the file: dog 0, cat 1, sky 2; divisor 1000, void 255.
+    for index in range(6):
+        ids, _ = tiny_folder.make_ids(index)
+        expected = np.full(ids.shape, 255_000, np.int32)
+        # The cats are numbered in the file's order, not by id or position.
+        labels = {16_000_000: 1001, 300: 1002, 5: 1, 70000 + index: 2000, 999: 0}
+        for segment_id, label in labels.items():
+            expected[ids == segment_id] = label
+        image, panoptic = source.decode(index)
+        np.testing.assert_array_equal(panoptic, expected)
+        np.testing.assert_array_equal(image, tiny_folder.make_image(index))
+        assert panoptic.dtype == np.int32
+
+
+def test_metadata_and_info(folder, tmp_path):
+    prepare_tiny(folder, tmp_path / 'out')
+    source = records.open_split(tmp_path / 'out', 'train')
+    assert len(source) == source.num_images == 6
+    assert source.max_size == (32, 32)
+    # An image with a crowd has sky, two cats, a dog and the crowd; the crowd is no instance.
+    assert (source.max_segments, source.max_instances) == (5, 3)
+    assert source.spec.class_names == ('dog', 'cat', 'sky')
+    assert source.info(3) == {
+        'image_id': 103,
+        'file_name': '000003.png',
+        'annotation_file_name': '000003.png',
+        'height': 20,
+        'width': 30,
+    }
+    assert source[5]['image'] == (folder['images_dir'] / '000005.png').read_bytes()
+    with pytest.raises(IndexError, match='record 6'):
+        source[6]
+
+
+def test_plain_tfds_reads_the_split(folder, tmp_path):
+    prepare_tiny(folder, tmp_path / 'out', split='val', num_shards=4)
+    builder = tfds.builder_from_directory(str(tmp_path / 'out' / 'val'))
+    plain = builder.as_data_source('val')
+    assert len(plain) == 6
+    assert builder.info.splits['val'].num_shards == 4
+    np.testing.assert_array_equal(plain[2]['image'], tiny_folder.make_image(2))
+    label = plain[2]['panoptic'].astype(int) @ [1, 256, 65536]
+    source = records.open_split(tmp_path / 'out', 'val')
+    np.testing.assert_array_equal(label, source.decode(2)[1])
+    assert [source.info(i)['image_id'] for i in range(6)] == list(range(100, 106))
+
+
+def test_coco_images_keep_their_areas(shared_dir, tmp_path):
+    root = shared_dir / 'data/coco_panoptic_200/val'
+    content = json.loads((root / 'panoptic_val.json').read_text())
+    content['annotations'] = content['annotations'][:5]
+    (tmp_path / 'few.json').write_text(json.dumps(content))
+    prepare.prepare_panoptic_folder(
+        images_dir=root / 'images',
+        panoptic_dir=root / 'panoptic_val',
+        json_path=tmp_path / 'few.json',
+        out_dir=tmp_path / 'out',
+        num_processes=0,
+    )
+    source = records.open_split(tmp_path / 'out', 'train')
+    assert source.spec.name == 'coco'
+    for index, annotation in enumerate(content['annotations']):
+        _, panoptic = source.decode(index)
+        expected, counts = {}, {}
+        for segment in annotation['segments_info']:
+            semantic = source.spec.class_of_category[segment['category_id']]
+            instance = 0
+            if semantic <= 80 and not segment['iscrowd']:
+                instance = counts[semantic] = counts.get(semantic, 0) + 1
+            label = semantic * 256 + instance
+            expected[label] = expected.get(label, 0) + segment['area']
+        labels, areas = np.unique(panoptic[panoptic != 0], return_counts=True)
+        assert dict(zip(labels.tolist(), areas.tolist())) == expected
+        assert source.info(index)['annotation_file_name'] == annotation['file_name']
+
+
+def test_bytes_do_not_depend_on_processes_or_place(folder, tmp_path):
+    moved = tiny_folder.write_tiny_folder(tmp_path / 'elsewhere')
+    prepare_tiny(folder, tmp_path / 'a', num_shards=2)
+    result = run_command(make_command(moved, tmp_path / 'b', '--num_processes=2', '--num_shards=2'))
+    assert result.returncode == 0, result.stderr
+    assert hash_files(tmp_path / 'a') == hash_files(tmp_path / 'b')
+    # No --split: 'train'; no traces of the workspace.
+    assert sorted(os.listdir(tmp_path / 'b')) == ['train']
+    assert len(hash_files(tmp_path / 'b')) == 5
+    # Neither reading nor writing needs TensorFlow.
+    check = (
+        'import sys; from pdl_jax.data import pipeline, prepare, records\n'
+        f'records.open_split({str(tmp_path / "b")!r}, "train").decode(0)\n'
+        'assert "tensorflow" not in sys.modules and "torch" not in sys.modules'
+    )
+    result = run_command([sys.executable, '-c', check])
+    assert result.returncode == 0, result.stderr
+
+
+def test_second_split_and_repetition(folder, tmp_path, capsys):
+    out = tmp_path / 'out'
+    prepare_tiny(folder, out)
+    before = hash_files(out)
+    prepare_tiny(folder, out, split='val')
+    assert sorted(os.listdir(out)) == ['train', 'val']
+    times = {path: path.stat().st_mtime_ns for path in out.rglob('*')}
+    capsys.readouterr()
+    prepare_tiny(folder, out)
+    assert 'exists already' in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in out.rglob('*')} == times
+
+    edit_json(folder, lambda content: content['annotations'].pop())
+    with pytest.raises(ValueError, match='prepared from other annotations.*--overwrite'):
+        prepare_tiny(folder, out)
+    prepare_tiny(folder, out, is_overwritten=True)
+    assert len(records.open_split(out, 'train')) == 5
+    assert hash_files(out) != before
+
+
+def test_other_files_are_never_replaced(folder, tmp_path):
+    (tmp_path / 'out' / 'train').mkdir(parents=True)
+    (tmp_path / 'out' / 'train' / 'photo.jpg').write_text('precious')
+    for is_overwritten in (False, True):
+        with pytest.raises(FileExistsError, match=r'photo\.jpg'):
+            prepare_tiny(folder, tmp_path / 'out', is_overwritten=is_overwritten)
+    assert (tmp_path / 'out' / 'train' / 'photo.jpg').read_text() == 'precious'
+
+
+def test_killed_and_started_again(tmp_path):
+    folder = tiny_folder.write_tiny_folder(tmp_path / 'in', num_images=300)
+    prepare_tiny(folder, tmp_path / 'whole')
+    out = tmp_path / 'out'
+    command = make_command(folder, out, '--num_processes=1')
+    workspace = out / '.train.partial'
+    # Killed while the workspace is fresh, and again while records are written.
+    for pattern in ('.train.partial', '.train.partial/panoptic_records/*/*array_record*'):
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + 60
+        while not list(out.glob(pattern)):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.002)
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        assert workspace.exists() and not (out / 'train').exists()
+        with pytest.raises(FileNotFoundError, match="no split 'train'"):
+            records.open_split(out, 'train')
+    result = run_command(command)
+    assert result.returncode == 0, result.stderr
+    assert hash_files(out) == hash_files(tmp_path / 'whole')
+    assert os.listdir(out) == ['train']
+
+
+def test_workers_end_with_a_killed_parent(tmp_path):
+    script = tmp_path / 'parent.py'
+    script.write_text(
+        'import os, time\n'
+        'from pdl_jax.data import process_map\n'
+        'def work(i):\n'
+        '    print(os.getpid(), flush=True)\n'
+        '    return i\n'
+        'if __name__ == "__main__":\n'
+        '    with process_map.map_ordered(work, range(100), 1) as results:\n'
+        '        next(results)\n'
+        '        time.sleep(60)\n'
+    )
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    worker = int(process.stdout.readline())
+    process.kill()
+    process.wait()
+    for _ in range(100):
+        if not is_running(worker):
+            return
+        time.sleep(0.1)
+    os.kill(worker, signal.SIGKILL)
+    pytest.fail('the worker outlived its parent')
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return pathlib.Path(f'/proc/{pid}/stat').read_text().rsplit(')', 1)[1].split()[0] != 'Z'
+    except FileNotFoundError:
+        return False
+
+
+def test_one_process_a_split(folder, tmp_path):
+    out = tmp_path / 'out'
+    with split_directory.claim_workspace(epath.Path(out / 'train')):
+        with pytest.raises(OSError, match='another process is preparing') as caught:
+            prepare_tiny(folder, out)
+    assert caught.value.errno == errno.EBUSY
+    assert prepare_tiny(folder, out).name == 'train'
+
+
+def test_full_disk_is_explained(tmp_path):
+    folder = tiny_folder.write_tiny_folder(tmp_path / 'in', num_images=60)
+    # A limit on the size of files fails as a full disk does, in the middle of a record file.
+    code = (
+        'import resource, signal, sys\n'
+        'from pdl_jax.data import prepare\n'
+        'resource.setrlimit(resource.RLIMIT_FSIZE, (70_000, 70_000))\n'
+        'prepare.main(sys.argv[1:])'
+    )
+    flags = make_command(folder, tmp_path / 'out', '--num_processes=0')[3:]
+    result = run_command([sys.executable, '-c', code, *flags])
+    assert result.returncode == 1
+    assert 'no space left while writing' in result.stderr
+    assert 'Traceback' not in result.stderr
+    assert os.listdir(tmp_path / 'out') == []
+
+
+def test_city_folders_and_string_ids(folder, tmp_path):
+    (folder['images_dir'] / 'aachen').mkdir()
+    name = '000001.png'
+    (folder['images_dir'] / name).rename(folder['images_dir'] / 'aachen' / name)
+
+    def use_string_ids(content):
+        for values in content['images']:
+            values['id'] = f'city_{values["id"]}'
+        for values in content['annotations']:
+            values['image_id'] = f'city_{values["image_id"]}'
+
+    edit_json(folder, use_string_ids)
+    prepare_tiny(folder, tmp_path / 'out')
+    info = records.open_split(tmp_path / 'out', 'train').info(1)
+    assert (info['image_id'], info['file_name']) == ('city_101', name)
+
+
+def test_images_without_annotation_are_left_out(folder, tmp_path, capsys):
+    edit_json(folder, lambda content: content['annotations'].pop(0))
+    prepare_tiny(folder, tmp_path / 'out')
+    assert '1 images' in capsys.readouterr().out
+    source = records.open_split(tmp_path / 'out', 'train')
+    assert [source.info(i)['image_id'] for i in range(5)] == [101, 102, 103, 104, 105]
+
+
+def set_segment(key, value):
+    def edit(content):
+        content['annotations'][2]['segments_info'][1][key] = value
+
+    return edit
+
+
+def set_annotation(key, value):
+    return lambda content: content['annotations'][2].update({key: value})
+
+
+def set_image(key, value):
+    return lambda content: content['images'][2].update({key: value})
+
+
+@pytest.mark.parametrize(
+    'edit, message',
+    [
+        (lambda c: c.pop('annotations'), r"panoptic\.json lacks the field 'annotations'"),
+        (lambda c: c.update(images={}), r'images must be list'),
+        (lambda c: c.update(annotations=[]), r'annotations is empty'),
+        (lambda c: c['categories'][0].pop('id'), r"categories\[0\].*lacks the field 'id'"),
+        (lambda c: c['annotations'].append(c['annotations'][0]), r'annotations\[\]\.image_id.*100'),
+        (lambda c: c['images'].append(c['images'][0]), r'images\[6\].*id 100 is given twice'),
+        (set_annotation('image_id', 7), r'annotations\[2\].*image_id 7'),
+        (set_annotation('image_id', None), r'annotations\[2\].*image_id must be int or str'),
+        (set_annotation('file_name', '000001.png'), r"file_name.*'000001\.png' more than once"),
+        (set_annotation('file_name', '../x.png'), r"file_name '\.\./x\.png' must be a plain name"),
+        (set_annotation('file_name', '/etc/passwd'), r'must be a plain name'),
+        (set_annotation('segments_info', {}), r'segments_info must be list'),
+        (set_image('file_name', '..'), r"images\[2\].*'\.\.' must be a plain name"),
+        (set_image('file_name', '000003.png'), r"images\[\]\.file_name.*'000003\.png' more than"),
+        (set_image('id', 1.5), r'images\[2\].*id must be int or str, got 1\.5'),
+        (set_image('height', 0), r'images\[2\].*height 0'),
+        (set_image('width', '32'), r"width must be int, got '32'"),
+        (set_image('width', 2**40), r'span at most'),
+        (set_segment('id', 0), r'segments_info\[1\] of annotations\[2\].*id 0 must lie in 1 \.\.'),
+        (set_segment('id', 2**24), r'16777216 must lie in'),
+        (set_segment('id', 5), r'holds 5 more than once'),
+        (set_segment('id', True), r'id must be int, got True'),
+        (set_segment('category_id', 4), r'category_id 4 is not among the categories'),
+        (set_segment('iscrowd', 3), r'iscrowd must be 0 or 1, got 3'),
+        (set_segment('area', None), r'area must be int or float, got None'),
+    ],
+)
+def test_malformed_json_is_named(folder, tmp_path, edit, message):
+    edit_json(folder, edit)
+    with pytest.raises(ValueError, match=message):
+        prepare_tiny(folder, tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
+
+
+def test_json_that_is_no_json(folder, tmp_path):
+    folder['json_path'].write_text('{"images": [')
+    with pytest.raises(ValueError, match=r'panoptic\.json is not valid JSON'):
+        prepare_tiny(folder, tmp_path / 'out')
+
+
+def break_image(folder):
+    path = folder['images_dir'] / '000002.png'
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def edit_ids_of_2(edit):
+    def spoil(folder):
+        path = folder['panoptic_dir'] / '000002.png'
+        ids = images.decode_ids(path.read_bytes(), name=path.name)
+        path.write_bytes(images.encode_ids(edit(ids)))
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    'spoil, message',
+    [
+        (break_image, r'000002\.png: damaged or truncated'),
+        (edit_ids_of_2(lambda ids: np.where(ids == 0, 77, ids)), r'segment id 77 \(first at y=10'),
+        (edit_ids_of_2(lambda ids: np.where(ids == 5, 0, ids)), r'segment id 5 of the.*no pixel'),
+        (edit_ids_of_2(lambda ids: ids[:-1]), r'000002\.png has 31x24 .* says 32x24'),
+        (lambda f: edit_json(f, set_image('height', 33)), r'000002\.png has 32x24 .* says 33x24'),
+        (lambda f: edit_json(f, set_segment('area', 3)), r'240 pixels.*area 3.*--ignore_area'),
+    ],
+)
+def test_contradictions_are_named(folder, tmp_path, spoil, message):
+    spoil(folder)
+    with pytest.raises(ValueError, match=message):
+        prepare_tiny(folder, tmp_path / 'out')
+    assert os.listdir(tmp_path / 'out') == []
+
+
+def test_area_may_be_ignored(folder, tmp_path):
+    edit_json(folder, set_segment('area', 3))
+    prepare_tiny(folder, tmp_path / 'out', is_area_checked=False)
+    assert len(records.open_split(tmp_path / 'out', 'train')) == 6
+
+
+@pytest.mark.parametrize(
+    'key, name',
+    [('images_dir', '000004.png'), ('panoptic_dir', '000001.png')],
+)
+def test_missing_files_are_named(folder, tmp_path, key, name):
+    (folder[key] / name).unlink()
+    with pytest.raises(FileNotFoundError, match=rf'1 of 6 files.*{name}'):
+        prepare_tiny(folder, tmp_path / 'out')
+    with pytest.raises(FileNotFoundError, match='nowhere'):
+        prepare_tiny({**folder, key: tmp_path / 'nowhere'}, tmp_path / 'out')
+    with pytest.raises(FileNotFoundError, match=r'no\.json does not exist'):
+        prepare_tiny({**folder, 'json_path': tmp_path / 'no.json'}, tmp_path / 'out')
+
+
+def test_instances_beyond_the_divisor(tmp_path):
+    ids = np.arange(1, 1025, dtype=np.int32).reshape(32, 32)
+    segments = tuple(panoptic_folder.Segment(int(i), 3, False, 1) for i in ids.ravel())
+    folder = tiny_folder.write_tiny_folder(tmp_path / 'in')
+    read = panoptic_folder.read_folder(**folder)
+    (folder['panoptic_dir'] / 'many.png').write_bytes(images.encode_ids(ids))
+    (folder['images_dir'] / 'many.png').write_bytes(images.encode_ids(ids))
+    entry = panoptic_folder.Entry(1, 'many.png', 'many.png', 32, 32, segments)
+    with pytest.raises(ValueError, match=r"\(=1000\) must exceed the 1024 instances of 'cat' in"):
+        panoptic_folder.load_record(read, entry)
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        ({'split': '../x'}, r"split '\.\./x' must start with a letter"),
+        ({'split': 'all'}, 'not be "all"'),
+        ({'num_shards': 7}, r'num_shards \(=7\) must lie in 1 \.\. 6'),
+        ({'num_processes': -1}, r'num_processes \(=-1\)'),
+        ({'spec': 'cityscapes'}, '--spec=own'),
+    ],
+)
+def test_bad_options_are_named(folder, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        prepare_tiny(folder, tmp_path / 'out', **options)
+
+
+def test_command_reports_errors_in_one_line(folder, tmp_path, capsys):
+    break_image(folder)
+    with pytest.raises(SystemExit) as caught:
+        prepare.main(make_command(folder, tmp_path / 'out', '--num_processes=0')[3:])
+    assert caught.value.code == 1
+    error = capsys.readouterr().err
+    assert error.startswith('error: 000002.png: damaged or truncated image')
+
+
+def test_opening_a_missing_split_gives_the_command(folder, tmp_path):
+    prepare_tiny(folder, tmp_path / 'out', split='val')
+    with pytest.raises(FileNotFoundError, match=r"no split 'train' \(it has val\)") as caught:
+        records.open_split(tmp_path / 'out', 'train')
+    assert f'--out={tmp_path / "out"} --split=train' in str(caught.value)
+    with pytest.raises(FileNotFoundError, match='python -m pdl_jax.data.prepare'):
+        records.open_split(tmp_path / 'nowhere', 'train')
+
+
+def test_opening_foreign_or_old_data(folder, tmp_path):
+    prepare_tiny(folder, tmp_path / 'out')
+    path = tmp_path / 'out' / 'train' / 'metadata.json'
+    metadata = json.loads(path.read_text())
+    path.write_text(json.dumps({**metadata, 'num_images': 0}))
+    with pytest.raises(ValueError, match='train is empty'):
+        records.open_split(tmp_path / 'out', 'train')
+    metadata.pop('max_height_px')
+    path.write_text(json.dumps(metadata))
+    with pytest.raises(ValueError, match="lacks the field 'max_height_px'"):
+        records.open_split(tmp_path / 'out', 'train')

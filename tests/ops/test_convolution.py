@@ -1,0 +1,70 @@
+"""The CPU spellings of convolutions against XLA's own, values and gradients."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from pdl_jax.ops import convolution
+
+
+def _reference(x, kernel, stride, dilation, padding, groups=1):
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        padding,
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+        feature_group_count=groups,
+    )
+
+
+def _check(ours, reference, x, kernel):
+    rng = np.random.default_rng(1)
+    expected, expected_vjp = jax.vjp(reference, x, kernel)
+    actual, actual_vjp = jax.vjp(ours, x, kernel)
+    np.testing.assert_allclose(actual, expected, atol=1e-4)
+    gradient = jnp.asarray(rng.normal(size=expected.shape), jnp.float32)
+    for a, b in zip(actual_vjp(gradient), expected_vjp(gradient), strict=True):
+        assert a.shape == b.shape
+        np.testing.assert_allclose(a, b, atol=3e-4)
+
+
+CASES = list(itertools.product((1, 3, 5), (1, 2), (1, 2), ('symmetric', 'same')))
+
+
+@pytest.mark.parametrize(('size', 'stride', 'dilation', 'padding'), CASES)
+@pytest.mark.parametrize('is_depthwise', [False, True])
+def test_equals_xla(size, stride, dilation, padding, is_depthwise):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, 10, 13, 4)), jnp.float32)
+    if padding == 'same':
+        pads = convolution.same_padding((10, 13), size, stride, dilation)
+    else:
+        pads = convolution.symmetric_padding(size, dilation)
+    if is_depthwise:
+        kernel = jnp.asarray(rng.normal(size=(size, size, 1, 4)), jnp.float32)
+        _check(
+            lambda x, k: convolution.depthwise_conv(x, k, stride, dilation, pads),
+            lambda x, k: _reference(x, k, stride, dilation, pads, groups=4),
+            x,
+            kernel,
+        )
+    else:
+        kernel = jnp.asarray(rng.normal(size=(size, size, 4, 6)), jnp.float32)
+        _check(
+            lambda x, k: convolution.conv(x, k, stride, dilation, pads),
+            lambda x, k: _reference(x, k, stride, dilation, pads),
+            x,
+            kernel,
+        )
+
+
+@pytest.mark.parametrize(('size', 'stride'), [(10, 2), (11, 2), (9, 1), (7, 3)])
+def test_same_padding_is_that_of_xla(size, stride):
+    expected = lax.padtype_to_pads((size, size), (3, 3), (stride, stride), 'SAME')
+    assert list(convolution.same_padding((size, size), 3, stride, 1)) == [tuple(p) for p in expected]

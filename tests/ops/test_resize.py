@@ -1,0 +1,57 @@
+"""Aligned-corner resizing against its definition."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pdl_jax.ops import resize
+
+
+def _reference(x, size):
+    """The definition, pixel by pixel in float64."""
+    height, width = x.shape[1:3]
+    out = np.zeros((x.shape[0], *size, x.shape[3]))
+    for i in range(size[0]):
+        for j in range(size[1]):
+            y = i * (height - 1) / (size[0] - 1) if size[0] > 1 else 0.0
+            z = j * (width - 1) / (size[1] - 1) if size[1] > 1 else 0.0
+            y0, z0 = int(np.floor(y + 1e-9)), int(np.floor(z + 1e-9))
+            y1, z1 = min(y0 + 1, height - 1), min(z0 + 1, width - 1)
+            a, b = y - y0, z - z0
+            top = x[:, y0, z0] * (1 - b) + x[:, y0, z1] * b
+            low = x[:, y1, z0] * (1 - b) + x[:, y1, z1] * b
+            out[:, i, j] = top * (1 - a) + low * a
+    return out
+
+
+SIZES = [((3, 3), (5, 5)), ((5, 9), (17, 33)), ((9, 7), (4, 3)), ((1, 1), (6, 5)), ((4, 6), (1, 1)), ((5, 3), (5, 9))]
+
+
+@pytest.mark.parametrize(('before', 'after'), SIZES)
+def test_equals_definition(before, after):
+    x = np.random.default_rng(0).normal(size=(2, *before, 3)).astype(np.float32)
+    expected = _reference(x, after)
+    np.testing.assert_allclose(resize.resize_bilinear(jnp.asarray(x), after), expected, atol=1e-5)
+    # The spelling of TPU and GPU, which a CPU does not choose.
+    np.testing.assert_allclose(resize._multiply(jnp.asarray(x), after), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(('before', 'after'), SIZES)
+def test_gradient_is_the_transpose(before, after):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, *before, 3)), jnp.float32)
+    value, vjp = jax.vjp(lambda x: resize.resize_bilinear(x, after), x)
+    gradient = jnp.asarray(rng.normal(size=value.shape), jnp.float32)
+    # <J x, g> = <x, J^T g> for a linear map.
+    np.testing.assert_allclose(jnp.vdot(value, gradient), jnp.vdot(x, vjp(gradient)[0]), rtol=1e-4)
+
+
+def test_doubling_a_linear_field_is_exact():
+    """DeepLab2's own expectation: (2 - i, 2 - j) from 3x3 to 5x5, times two, is (4 - i, 4 - j)."""
+    i, j = np.mgrid[:3, :3]
+    field = jnp.asarray(np.stack([2 - i, 2 - j], -1)[None], jnp.float32)
+    i, j = np.mgrid[:5, :5]
+    np.testing.assert_array_equal(
+        resize.resize_bilinear(field * 2, (5, 5))[0], np.stack([4 - i, 4 - j], -1)
+    )

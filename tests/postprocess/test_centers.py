@@ -1,0 +1,55 @@
+"""Peaks of a heat map against a loop over pixels."""
+
+import jax
+import numpy as np
+import pytest
+
+from pdl_jax.postprocess.centers import find_centers
+
+
+def find_by_loops(heatmap, threshold, kernel, count):
+    """Every pixel against its window; the `count` highest, raster order on ties and in the result."""
+    before, height, width = (kernel - 1) // 2, *heatmap.shape
+    found = []
+    for y in range(height):
+        for x in range(width):
+            top, left = max(0, y - before), max(0, x - before)
+            window = heatmap[top : y - before + kernel, left : x - before + kernel]
+            if heatmap[y, x] > threshold and heatmap[y, x] == window.max():
+                found.append((-heatmap[y, x], y, x))
+    return sorted((y, x, -negative) for negative, y, x in sorted(found)[:count])
+
+
+@pytest.mark.parametrize('kernel', [1, 2, 3, 4, 7, 41])
+@pytest.mark.parametrize('count', [1, 5, 600])
+def test_equals_loops_with_plateaus_and_tied_scores(kernel, count):
+    heatmap = np.random.default_rng(kernel).integers(0, 6, (19, 23)).astype(np.float32) / 5
+    find = jax.jit(find_centers, static_argnames=('threshold', 'kernel_px', 'max_centers'))
+    centers, scores, valid = find(heatmap, threshold=0.4, kernel_px=kernel, max_centers=count)
+    expected = find_by_loops(heatmap, np.float32(0.4), kernel, count)
+    assert centers.shape == (count, 2)
+    np.testing.assert_array_equal(valid, np.arange(count) < len(expected))
+    found = np.concatenate([centers, np.asarray(scores)[:, None]], -1)
+    np.testing.assert_array_equal(found[: len(expected)], np.array(expected, np.float32))
+    np.testing.assert_array_equal(found[len(expected) :], 0)
+
+
+def test_threshold_is_strict_and_may_be_negative():
+    heatmap = np.array([[-0.5, -0.2], [-0.5, -0.5]], np.float32)
+    _, scores, valid = find_centers(heatmap, threshold=-0.3, kernel_px=3, max_centers=2)
+    np.testing.assert_array_equal(valid, [True, False])
+    assert scores[0] == np.float32(-0.2)
+    assert not find_centers(heatmap, threshold=-0.2, kernel_px=3, max_centers=2)[2].any()
+
+
+def test_vmap_equals_single_images():
+    heatmaps = np.random.default_rng(0).random((3, 12, 17), np.float32)
+    batched = jax.vmap(lambda h: find_centers(h, kernel_px=5, max_centers=8))(heatmaps)
+    for i, heatmap in enumerate(heatmaps):
+        for one, many in zip(find_centers(heatmap, kernel_px=5, max_centers=8), batched, strict=True):
+            np.testing.assert_array_equal(one, many[i])
+
+
+def test_errors_name_the_values():
+    with pytest.raises(ValueError, match=r'kernel_px \(=0\)'):
+        find_centers(np.zeros((4, 4), np.float32), kernel_px=0, max_centers=3)

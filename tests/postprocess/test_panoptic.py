@@ -1,0 +1,162 @@
+"""The whole post-processing: reference programs, memory and sharding."""
+
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from pdl_jax.postprocess.centers import find_centers
+from pdl_jax.postprocess.grouping import group_pixels
+from pdl_jax.postprocess.panoptic import classify_pixels, post_process
+from pdl_jax.typing import LabelFormat
+
+CASES = """all_below_threshold all_stuff all_thing border_centers equidistant_centers large_nms_merges
+majority_tie majority_vote no_centers plateau_tie random_00 random_01 random_03 random_05
+score_equals_threshold stuff_area_below stuff_area_equal topk_below_count topk_equals_count topk_one
+toy_basic""".split()
+# More peaks than centres: the choice of DeepLab2's unsorted top_k is arbitrary.
+ARBITRARY_IN_DEEPLAB2 = {'topk_below_count', 'topk_equals_count', 'topk_one'}
+
+
+def read_case(shared_dir, name):
+    with np.load(shared_dir / 'golden' / 'postprocess' / f'{name}.npz') as arrays:
+        case = dict(arrays)
+    return case, json.loads(str(case['params']))
+
+
+def make_outputs(case, num_classes):
+    """Logits of the semantic map where the case has none; a batch of one."""
+    if 'sem_logits' in case:
+        logits = np.moveaxis(case['sem_logits'], 0, -1)
+    else:
+        logits = np.eye(num_classes, dtype=np.float32)[case['sem']] * 4
+    offset = np.moveaxis(case['offset'], 0, -1)
+    return {'semantic': logits[None], 'center': case['heatmap'][None, ..., None], 'offset': offset[None]}
+
+
+def renumber(panoptic, divisor):
+    """Numbers the instances of every class in raster order."""
+    result, count = panoptic.copy(), {}
+    for label in dict.fromkeys(panoptic.ravel().tolist()):
+        if label % divisor:
+            count[label // divisor] = count.get(label // divisor, 0) + 1
+            result[panoptic == label] = label // divisor * divisor + count[label // divisor]
+    return result
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def run(outputs, options):
+    return post_process(outputs, **dict(options))
+
+
+def process_case(case, params):
+    options = {
+        'label_format': LabelFormat(
+            params['num_classes'],
+            tuple(params['thing_ids']),
+            params['ignore_label'],
+            params['label_divisor'],
+        ),
+        'center_threshold': params['threshold'],
+        'nms_kernel_px': params['nms_kernel'],
+        'max_centers': params['top_k'],
+        'stuff_area_limit': params['stuff_area'],
+    }
+    outputs = make_outputs(case, params['num_classes'])
+    return jax.tree.map(np.asarray, run(outputs, tuple(options.items())))
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_equals_reference_programs(shared_dir, name):
+    case, params = read_case(shared_dir, name)
+    result = process_case(case, params)
+    np.testing.assert_array_equal(result['semantic'][0], case['sem'])
+    centers = result['centers'][0][result['center_valid'][0]]
+    assert sorted(map(tuple, centers)) == sorted(map(tuple, case['brute_centers'].tolist()))
+
+    is_clear = ~case['ambiguous']
+    references = ['brute'] if name in ARBITRARY_IN_DEEPLAB2 else ['brute', 'deeplab2_tf']
+    for reference in references:
+        ours, theirs = (
+            renumber(np.where(is_clear, p, params['ignore_label'] * params['label_divisor']), params['label_divisor'])
+            for p in (result['panoptic'][0], case[reference])
+        )
+        np.testing.assert_array_equal(ours, theirs, err_msg=reference)
+
+
+def test_toy_of_deeplab2():
+    heatmap = np.zeros((5, 5), np.float32)
+    heatmap[0, 0], heatmap[1, 0], heatmap[3, 3], heatmap[3, 4], heatmap[4, 4] = 1, 0.8, 0.1, 0.7, 0.2
+    centers, scores, valid = find_centers(heatmap, threshold=0.0, kernel_px=3, max_centers=2)
+    instance = group_pixels(centers, valid, np.zeros((5, 5, 2), np.float32))
+    rows = ['11112', '11122', '11222', '12222', '12222']
+    np.testing.assert_array_equal(instance, [[int(c) for c in row] for row in rows])
+    np.testing.assert_array_equal(scores, np.array([1.0, 0.7], np.float32))
+
+
+def test_probability_equals_softmax():
+    logits = np.random.default_rng(0).normal(0, 5, (7, 9, 12)).astype(np.float32)
+    semantic, probability = classify_pixels(logits)
+    np.testing.assert_array_equal(semantic, logits.argmax(-1))
+    np.testing.assert_allclose(probability, jax.nn.softmax(logits).max(-1), rtol=1e-5)
+
+
+def test_center_score_lies_on_things_only(shared_dir):
+    case, params = read_case(shared_dir, 'random_00')
+    result = process_case(case, params)
+    is_thing = np.isin(result['semantic'][0], params['thing_ids'])
+    np.testing.assert_array_equal(result['instance'][0] > 0, is_thing)
+    centers = result['centers'][0].astype(int)
+    heat = case['heatmap'][tuple(centers[result['instance'][0] - 1].transpose(2, 0, 1))]
+    np.testing.assert_array_equal(result['center_score'][0], np.where(is_thing, heat, 0))
+
+
+def describe_outputs(batch, height, width, sharding=None):
+    def describe(channels):
+        return jax.ShapeDtypeStruct((batch, height, width, channels), jnp.float32, sharding=sharding)
+
+    return {'semantic': describe(19), 'center': describe(1), 'offset': describe(2)}
+
+
+CITYSCAPES = {
+    'label_format': LabelFormat(19, tuple(range(11, 19)), 255, 1000),
+    'nms_kernel_px': 7,
+    'max_centers': 200,
+    'stuff_area_limit': 2048,
+}
+
+
+@pytest.mark.parametrize('batch', [1, 2])
+def test_memory_per_image_at_full_resolution(batch):
+    outputs = describe_outputs(batch, 1025, 2049)
+    memory = run.lower(outputs, tuple(CITYSCAPES.items())).compile().memory_analysis()
+    assert memory.temp_size_in_bytes + memory.output_size_in_bytes < 100e6 * batch
+
+
+def test_batch_sharded_over_devices_stays_there():
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:4]), ('data',))
+    sharding = NamedSharding(mesh, PartitionSpec('data'))
+    rng = np.random.default_rng(0)
+    outputs = {
+        'semantic': rng.normal(0, 1, (4, 48, 64, 19)).astype(np.float32),
+        'center': rng.random((4, 48, 64, 1), np.float32),
+        'offset': rng.normal(0, 4, (4, 48, 64, 2)).astype(np.float32),
+    }
+    options = tuple(CITYSCAPES.items())
+    sharded = jax.device_put(outputs, sharding)
+    compiled = run.lower(sharded, options).compile()
+    for collective in ('all-gather', 'all-to-all', 'collective-permute'):
+        assert f' {collective}(' not in compiled.as_text()
+    expected = run(outputs, options)
+    for name, value in compiled(sharded).items():
+        assert value.sharding.is_equivalent_to(sharding, value.ndim), name
+        np.testing.assert_array_equal(value, expected[name], err_msg=name)
+
+
+def test_errors_name_the_classes():
+    with pytest.raises(ValueError, match='has 5 classes but the label format has 19'):
+        post_process({'semantic': np.zeros((1, 4, 4, 5), np.float32)}, **CITYSCAPES)

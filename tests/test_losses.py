@@ -1,0 +1,81 @@
+"""Losses against the values of DeepLab2's own program, and their edge cases."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pdl_jax.losses import LossOptions, panoptic_loss, top_k_mean, weighted_cross_entropy
+
+CASES = (
+    'all_ignored',
+    'basic',
+    'coco_ignore0',
+    'mostly_ignored',
+    'no_things',
+    'topk_rounding_odd',
+)
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_equals_deeplab2(shared_dir, case):
+    golden = np.load(shared_dir / 'golden' / 'losses' / f'{case}.npz')
+    params = json.loads(str(golden['params']))
+    outputs = {
+        'semantic': jnp.asarray(golden['logits'].transpose(0, 2, 3, 1)),
+        'center': jnp.asarray(golden['center'])[..., None],
+        'offset': jnp.asarray(golden['offset'].transpose(0, 2, 3, 1)),
+    }
+    targets = {
+        'semantic': jnp.asarray(golden['labels']),
+        'semantic_weight': jnp.asarray(golden['sem_weights']),
+        'center': jnp.asarray(golden['center_gt']),
+        'center_weight': jnp.asarray(golden['center_weights']),
+        'offset': jnp.asarray(golden['offset_gt'].transpose(0, 2, 3, 1)),
+        'offset_weight': jnp.asarray(golden['offset_weights']),
+    }
+    for fraction in params['top_k']:
+        total, terms = panoptic_loss(
+            outputs,
+            targets,
+            ignore_label=params['ignore_label'],
+            options=LossOptions(1.0, 1.0, 1.0, fraction),
+        )
+        expected = {
+            'semantic': golden[f'deeplab2_sem_top{fraction:g}_np'],
+            'center': golden['deeplab2_center_mse_np'],
+            'offset': golden['deeplab2_offset_l1_np'],
+        }
+        for key, value in expected.items():
+            np.testing.assert_allclose(terms[key], value.mean(), rtol=1e-5, atol=1e-7, err_msg=key)
+        np.testing.assert_allclose(total, sum(v.mean() for v in expected.values()), rtol=1e-5)
+
+
+def test_top_k_equals_a_sort():
+    losses = np.random.default_rng(0).exponential(size=(3, 11, 13)).astype(np.float32)
+    kept = round(0.2 * 11 * 13)
+    expected = np.sort(losses.reshape(3, -1), axis=1)[:, -kept:].mean(axis=1)
+    np.testing.assert_allclose(top_k_mean(jnp.asarray(losses), 0.2), expected, rtol=1e-6)
+
+
+def test_ties_at_the_threshold_share_their_gradient():
+    losses = jnp.array([[[4.0, 2.0, 2.0, 2.0, 1.0]]])
+    value, gradient = jax.value_and_grad(lambda x: top_k_mean(x, 0.4)[0])(losses)
+    np.testing.assert_allclose(value, 3.0, rtol=1e-6)
+    np.testing.assert_allclose(gradient[0, 0], [1 / 2, 1 / 6, 1 / 6, 1 / 6, 0], rtol=1e-6)
+
+
+def test_infinite_logits_on_void_do_no_harm():
+    logits = jnp.zeros((1, 1, 2, 3)).at[0, 0, 0].set(jnp.inf)
+    labels = jnp.array([[[255, 1]]])
+
+    def loss(logits):
+        return jnp.sum(weighted_cross_entropy(logits, labels, jnp.ones((1, 1, 2)), 255))
+
+    np.testing.assert_allclose(loss(logits), np.log(3), rtol=1e-6)
+
+
+def test_nan_is_not_hidden():
+    assert np.isnan(top_k_mean(jnp.array([[[1.0, jnp.nan, 2.0, 0.5, 0.25]]]), 0.4))[0]
