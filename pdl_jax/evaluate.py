@@ -191,11 +191,8 @@ def make_report(
         names[i]: {key: _to_json(arrays[key][i]) for key in ('pq', 'sq', 'rq', 'tp', 'fp', 'fn')}
         for i in np.flatnonzero(arrays['valid'])
     }
-    iou = {
-        names[i]: float(value)
-        for i, value in enumerate(semantic_iou['per_class'])
-        if value is not None
-    }
+    iou = semantic_iou['per_class']
+    iou = {names[i]: _to_json(iou['iou'][i]) for i in np.flatnonzero(iou['valid'])}
     return {
         'pq': quality,
         'miou': _to_json(semantic_iou['miou']),

@@ -160,8 +160,8 @@ class RecordSource:
         except Exception as error:
             # ArrayRecord reports damage by exceptions of several types.
             raise ValueError(
-                f'record {index} of {self.directory} cannot be read: {error}; prepare the split '
-                f'again with --overwrite'
+                f'record {index} of {self.directory} cannot be read: {error}; if the storage '
+                f'can be reached, the file is damaged: prepare the split again with --overwrite'
             ) from error
         return {
             'image': record['image'],

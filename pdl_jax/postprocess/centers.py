@@ -1,5 +1,7 @@
 """Instance centres from a heat map."""
 
+import functools
+
 import jax.numpy as jnp
 from jax import lax
 
@@ -28,7 +30,7 @@ def find_centers(
       valid: bool[K], true rows first.
 
     Raises:
-      ValueError: the window or the number of rows is not positive.
+      ValueError: the window or the number of rows is not positive, or the map exceeds 2**24 pixels.
 
     Source: Cheng et al., Panoptic-DeepLab, CVPR 2020, section 3; window and threshold of DeepLab2.
     """
@@ -37,6 +39,8 @@ def find_centers(
             f'kernel_px (={kernel_px}) and max_centers (={max_centers}) must be at least 1'
         )
     height, width = heatmap.shape
+    if height * width > 2**24:
+        raise ValueError(f'heatmap of {height}x{width} pixels: at most 2**24 pixels are supported')
     highest = _max_window(_max_window(heatmap, kernel_px, 0), kernel_px, 1)
     is_peak = (heatmap > threshold) & (heatmap == highest)
     scores, pixel = _take_highest(jnp.where(is_peak, heatmap, -jnp.inf), max_centers)
@@ -66,15 +70,34 @@ def _max_window(x, length, axis):
 
 
 def _take_highest(scores, count):
-    """Values and flat positions i32[count] of the highest scores, the lower position on ties.
-
-    First the highest of every row, then the highest of those: candidates keep their raster order,
-    so ties do too.
-    """
-    height, width = scores.shape
-    values, columns = lax.top_k(scores, min(count, width))
-    pixels = (jnp.arange(height, dtype=jnp.int32)[:, None] * width + columns).reshape(-1)
-    values, rows = lax.top_k(values.reshape(-1), min(count, values.size))
-    pixels = pixels[rows]
+    """Values and flat positions i32[count] of the highest scores, lower positions on ties."""
+    values, pixels = lax.platform_dependent(
+        scores,
+        tpu=functools.partial(_take_by_sort, count=min(count, scores.size)),
+        default=functools.partial(_take_by_selection, count=min(count, scores.size)),
+    )
     missing = count - values.shape[0]
     return jnp.pad(values, (0, missing), constant_values=-jnp.inf), jnp.pad(pixels, (0, missing))
+
+
+def _take_by_selection(scores, count):
+    # lax.top_k would gather a batch that is sharded over devices. approx_max_k does not; on CPU and
+    # GPU it is exact, but ties fall arbitrarily, so keys without ties choose the pixels. Positions
+    # are read, not values: without them XLA:CPU no longer selects but sorts, sixty times slower.
+    scores = scores.reshape(-1)
+    lowest = scores[lax.approx_max_k(scores, count, recall_target=1.0)[1][-1]]
+    pixels = jnp.arange(scores.size, dtype=jnp.float32)
+    keys = jnp.where(scores == lowest, -pixels, -jnp.inf)
+    keys = jnp.where(scores > lowest, scores.size - pixels, keys)
+    chosen = lax.approx_max_k(keys, count, recall_target=1.0)[1]
+    return scores[chosen], chosen
+
+
+def _take_by_sort(scores, count):
+    """The highest of every row, then the highest of those: candidates keep their raster order."""
+    height, width = scores.shape
+    pixels = jnp.arange(height * width, dtype=jnp.int32).reshape(height, width)
+    negative, pixels = lax.sort((-scores, pixels), num_keys=1, is_stable=True)
+    candidates = (v[:, : min(count, width)].reshape(-1) for v in (negative, pixels))
+    negative, pixels = lax.sort(tuple(candidates), num_keys=1, is_stable=True)
+    return -negative[:count], pixels[:count]

@@ -143,3 +143,7 @@ def test_ids_in_a_lossy_format_are_refused():
 def test_encode_ids_refuses(ids, message):
     with pytest.raises(ValueError, match=message):
         images.encode_ids(ids)
+
+
+def test_encode_image_is_lossless():
+    np.testing.assert_array_equal(images.decode_image(images.encode_image(RGB), name='x'), RGB)

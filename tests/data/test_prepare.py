@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import importlib.util
 import json
 import os
 import pathlib
@@ -16,7 +17,7 @@ import pytest
 import tensorflow_datasets as tfds
 import tiny_folder
 
-from pdl_jax.data import images, panoptic_folder, prepare, records, split_directory
+from pdl_jax.data import images, panoptic_folder, paths, prepare, records, split_directory
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -464,3 +465,32 @@ def test_opening_foreign_or_old_data(folder, tmp_path):
     path.write_text(json.dumps(metadata))
     with pytest.raises(ValueError, match="lacks the field 'max_height_px'"):
         records.open_split(tmp_path / 'out', 'train')
+
+
+def test_buckets_get_the_info_file_last(folder, tmp_path, monkeypatch):
+    # A local folder that is treated as a bucket: built elsewhere, then copied file by file.
+    out = str(tmp_path / 'out')
+    monkeypatch.setattr(paths, 'is_remote', lambda path: str(path).startswith(out))
+    written = []
+    write_bytes = type(epath.Path(tmp_path)).write_bytes
+
+    def record_name(self, data):
+        written.append(self.name)
+        return write_bytes(self, data)
+
+    monkeypatch.setattr(type(epath.Path(tmp_path)), 'write_bytes', record_name)
+    prepare_tiny(folder, tmp_path / 'out')
+    prepare_tiny(folder, tmp_path / 'out', is_overwritten=True)
+    monkeypatch.undo()
+    assert len(written) == 8 and written[3] == written[7] == 'dataset_info.json'
+    assert os.listdir(tmp_path / 'out') == ['train']
+    prepare_tiny(folder, tmp_path / 'local')
+    assert hash_files(tmp_path / 'out') == hash_files(tmp_path / 'local')
+
+
+@pytest.mark.skipif(importlib.util.find_spec('gcsfs') is not None, reason='gcsfs is installed')
+def test_buckets_without_gcsfs_say_what_to_install(folder):
+    with pytest.raises(ImportError, match='gs://bucket/out.*pip install gcsfs'):
+        prepare_tiny(folder, 'gs://bucket/out')
+    with pytest.raises(ImportError, match='pip install gcsfs'):
+        records.open_split('gs://bucket/out', 'train')

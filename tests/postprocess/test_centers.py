@@ -4,11 +4,12 @@ import jax
 import numpy as np
 import pytest
 
+from pdl_jax.postprocess import centers as centers_module
 from pdl_jax.postprocess.centers import find_centers
 
 
 def find_by_loops(heatmap, threshold, kernel, count):
-    """Every pixel against its window; the `count` highest, raster order on ties and in the result."""
+    """Every pixel against its window; the `count` highest in raster order."""
     before, height, width = (kernel - 1) // 2, *heatmap.shape
     found = []
     for y in range(height):
@@ -34,6 +35,16 @@ def test_equals_loops_with_plateaus_and_tied_scores(kernel, count):
     np.testing.assert_array_equal(found[len(expected) :], 0)
 
 
+@pytest.mark.parametrize('count', [1, 30, 200])
+def test_both_ways_to_select_agree_on_ties(count):
+    scores = np.random.default_rng(1).integers(0, 9, (19, 23)).astype(np.float32)
+    order = np.argsort(-scores.ravel(), kind='stable')[:count]
+    for select in (centers_module._take_by_selection, centers_module._take_by_sort):
+        values, pixels = map(np.asarray, jax.jit(select, static_argnums=1)(scores, count))
+        np.testing.assert_array_equal(np.sort(pixels), np.sort(order))
+        np.testing.assert_array_equal(values, scores.ravel()[pixels])
+
+
 def test_threshold_is_strict_and_may_be_negative():
     heatmap = np.array([[-0.5, -0.2], [-0.5, -0.5]], np.float32)
     _, scores, valid = find_centers(heatmap, threshold=-0.3, kernel_px=3, max_centers=2)
@@ -46,7 +57,8 @@ def test_vmap_equals_single_images():
     heatmaps = np.random.default_rng(0).random((3, 12, 17), np.float32)
     batched = jax.vmap(lambda h: find_centers(h, kernel_px=5, max_centers=8))(heatmaps)
     for i, heatmap in enumerate(heatmaps):
-        for one, many in zip(find_centers(heatmap, kernel_px=5, max_centers=8), batched, strict=True):
+        single = find_centers(heatmap, kernel_px=5, max_centers=8)
+        for one, many in zip(single, batched, strict=True):
             np.testing.assert_array_equal(one, many[i])
 
 

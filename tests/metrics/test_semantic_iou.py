@@ -1,0 +1,84 @@
+"""Mean IoU against reference numbers and NumPy."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pdl_jax.metrics.semantic_iou import SemanticIoU
+from pdl_jax.typing import LabelFormat
+
+
+@pytest.mark.parametrize('name', ['coco_d1000_ign255', 'voc_d1000_ign255'])
+def test_equals_the_reference_over_all_cases(shared_dir, name):
+    folder = shared_dir / 'golden' / 'pq' / name
+    meta = json.loads((folder / 'meta.json').read_text())
+    expected = json.loads((folder / 'expected_miou.json').read_text())
+    label_format = LabelFormat(
+        meta['num_classes'], tuple(meta['thing_ids']), meta['ignore_label'], meta['label_divisor']
+    )
+    metric = SemanticIoU.for_format(label_format)
+    count = jax.jit(metric.from_model_output)
+    total = metric.empty()
+    for path in sorted((folder / 'cases').glob('*.npz')):
+        label = np.full((1, 224, 224), label_format.void_label, np.int32)
+        prediction = np.full_like(label, label_format.ignore_label)
+        with np.load(path) as case:
+            height, width = case['gt'].shape
+            label[0, :height, :width] = case['gt']
+            prediction[0, :height, :width] = case['pred'] // label_format.label_divisor
+        batch = {'panoptic_label': label, 'semantic_prediction': prediction}
+        total = total.merge(count(**batch, valid=np.ones(1, bool)).to_host())
+    np.testing.assert_array_equal(
+        total.confusion, expected['confusion_rows_gt_cols_pred_lastcol_void']
+    )
+    result = total.compute()
+    assert result['miou'] == pytest.approx(expected['void_as_fn']['miou'], abs=1e-12)
+    assert result['n'] == expected['void_as_fn']['n']
+    assert result['pixel_accuracy'] == pytest.approx(expected['void_as_fn']['pixel_acc'], abs=1e-12)
+    for c, iou in expected['void_as_fn']['per_class_iou'].items():
+        assert result['per_class']['valid'][int(c)] == (iou is not None)
+        assert result['per_class']['iou'][int(c)] == pytest.approx(iou or 0.0, abs=1e-12)
+
+
+def test_ignored_class_inside_the_classes_is_a_miss_and_not_averaged():
+    label_format = LabelFormat(4, (1,), 0, 10)
+    label = np.array([[[10, 12, 20, 20, 0, 0]]], np.int32)
+    prediction = np.array([[[1, 0, 2, 1, 2, 0]]], np.int32)
+    metric = SemanticIoU.for_format(label_format)
+    result = metric.from_model_output(
+        panoptic_label=label, semantic_prediction=prediction, valid=np.ones(1, bool)
+    ).compute()
+    np.testing.assert_allclose(result['per_class']['iou'], [0, 1 / 3, 1 / 2, 0])
+    np.testing.assert_array_equal(result['per_class']['valid'], [False, True, True, False])
+    assert result['miou'] == pytest.approx(5 / 12)
+    assert result['pixel_accuracy'] == 0.5
+
+
+def test_padding_images_do_not_count():
+    metric = SemanticIoU.for_format(LabelFormat(3, (1,), 255, 10))
+    label, prediction = np.full((2, 4, 5), 20, np.int32), np.full((2, 4, 5), 2, np.int32)
+    prediction[1] = 0
+    batch = {'panoptic_label': label, 'semantic_prediction': prediction}
+    result = metric.from_model_output(**batch, valid=np.array([True, False]))
+    assert int(result.confusion.sum()) == 20
+    assert result.compute()['miou'] == 1.0
+    nothing = metric.from_model_output(**batch, valid=np.zeros(2, bool)).compute()
+    assert nothing['miou'] is None and nothing['n'] == 0 and nothing['pixel_accuracy'] is None
+
+
+def test_pixels_on_the_host_do_not_overflow():
+    metric = SemanticIoU.for_format(LabelFormat(1, (), 255, 10))
+    batch = metric(confusion=jnp.full((1, 2), 2**30, jnp.int32))
+    total = metric.empty()
+    for _ in range(5):
+        total = total.merge(batch.to_host())
+    assert total.confusion.tolist() == [[5 * 2**30] * 2]
+    assert total.compute()['miou'] == 0.5
+
+
+def test_class_without_format_names_the_remedy():
+    with pytest.raises(ValueError, match='for_format'):
+        SemanticIoU.empty()
