@@ -23,12 +23,12 @@ def get_config() -> ConfigDict:
     config.model.aspp_rates = (2, 4, 6)
     config.model.aspp_pooling = 'global'
     config.model.semantic_features = 64
-    config.model.semantic_low_level_features = (32, 16)
+    config.model.semantic_low_level_features = (24, 12)
     config.model.semantic_aspp_features = 64
-    config.model.semantic_head_features = 64
-    config.model.instance_features = 64
-    config.model.instance_low_level_features = (32, 16)
-    config.model.instance_aspp_features = 64
+    config.model.semantic_head_features = 48
+    config.model.instance_features = 48
+    config.model.instance_low_level_features = (16, 8)
+    config.model.instance_aspp_features = 48
     config.model.norm_momentum = 0.9
 
     config.augment.crop_height_px = 129
@@ -41,17 +41,19 @@ def get_config() -> ConfigDict:
     config.targets.small_instance_area_px = 400
     config.targets.max_instances = 64
 
-    config.optimizer.learning_rate = 3e-3
-    config.optimizer.warmup_steps = 100
+    config.loss.top_k_fraction = 0.5
+
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.warmup_steps = 50
     config.optimizer.ema_decay = 0.995
     config.optimizer.clip_norm = 10.0
 
     config.train.batch_size = 16
-    config.train.num_steps = 1500
+    config.train.num_steps = 900
     config.train.log_every_steps = 25
-    config.train.picture_every_steps = 250
-    config.train.checkpoint_every_steps = 250
-    config.train.evaluate_every_steps = 750
+    config.train.picture_every_steps = 300
+    config.train.checkpoint_every_steps = 300
+    config.train.evaluate_every_steps = 450
     config.train.keep_checkpoints = 3
 
     config.evaluate.batch_size = 10

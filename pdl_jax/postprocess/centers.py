@@ -82,10 +82,10 @@ def _take_highest(scores, count):
 
 def _take_by_selection(scores, count):
     # lax.top_k would gather a batch that is sharded over devices. approx_max_k does not; on CPU and
-    # GPU it is exact, but ties fall arbitrarily, so keys without ties choose the pixels. Positions
-    # are read, not values: without them XLA:CPU no longer selects but sorts, sixty times slower.
+    # GPU it is exact, but ties fall arbitrarily, so keys without ties choose the pixels. The lowest
+    # is a minimum, not the last entry, for which XLA:CPU sorts the whole map, sixty times slower.
     scores = scores.reshape(-1)
-    lowest = scores[lax.approx_max_k(scores, count, recall_target=1.0)[1][-1]]
+    lowest = jnp.min(lax.approx_max_k(scores, count, recall_target=1.0)[0])
     pixels = jnp.arange(scores.size, dtype=jnp.float32)
     keys = jnp.where(scores == lowest, -pixels, -jnp.inf)
     keys = jnp.where(scores > lowest, scores.size - pixels, keys)

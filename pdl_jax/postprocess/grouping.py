@@ -1,5 +1,6 @@
 """Pixels to instance centres."""
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -38,7 +39,7 @@ def group_pixels(centers: Array, valid: Array, offsets: Array, *, block: int = 8
     centers = jnp.where(valid[:, None], centers, jnp.inf)
     centers = jnp.pad(centers, ((0, -count % block), (0, 0)), constant_values=jnp.inf)
     last = jnp.max(jnp.where(valid, jnp.arange(1, count + 1), 0), initial=0)
-    num_blocks = (last + block - 1) // block
+    num_blocks = _share_over_batch((last + block - 1) // block)
 
     vote_y = offsets[..., 0] + jnp.arange(height, dtype=jnp.float32)[:, None]
     vote_x = offsets[..., 1] + jnp.arange(width, dtype=jnp.float32)[None, :]
@@ -58,3 +59,19 @@ def group_pixels(centers: Array, valid: Array, offsets: Array, *, block: int = 8
     nearest = jnp.full_like(vote_y, jnp.inf)
     instance = jnp.zeros_like(vote_y, dtype=jnp.int32)
     return lax.fori_loop(0, num_blocks, compare, (nearest, instance))[1]
+
+
+@jax.custom_batching.custom_vmap
+def _share_over_batch(count):
+    """The largest count of a vmapped batch, for all its images.
+
+    With a loop bound per image, vmap would ask after every step whether any image of the batch goes
+    on, which is a collective where the batch is sharded, and select between old and new state.
+    """
+    return count
+
+
+@_share_over_batch.def_vmap
+def _share_over_batch_rule(axis_size, in_batched, count):
+    del axis_size
+    return jnp.max(count) if in_batched[0] else count, False

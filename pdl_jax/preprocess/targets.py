@@ -60,7 +60,8 @@ def make_targets(
     is_crowd = is_thing & (instance == 0)
     is_instance = (instance > 0) & ~is_void
 
-    no_label = label_format.num_labels
+    # Labels of instances end with the classes: a table of them is small even where void is 255.
+    no_label = label_format.num_classes * label_format.label_divisor
     labels = jnp.where(is_instance, panoptic, no_label)
     # One row more for no_label, which sorts last, so that it never displaces an instance.
     ids, _ = unique_labels(labels, size=options.max_instances, num_labels=no_label)

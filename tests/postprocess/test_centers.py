@@ -21,8 +21,9 @@ def find_by_loops(heatmap, threshold, kernel, count):
     return sorted((y, x, -negative) for negative, y, x in sorted(found)[:count])
 
 
-@pytest.mark.parametrize('kernel', [1, 2, 3, 4, 7, 41])
-@pytest.mark.parametrize('count', [1, 5, 600])
+@pytest.mark.parametrize(
+    ('kernel', 'count'), [(1, 600), (2, 5), (3, 600), (4, 5), (7, 1), (7, 600), (41, 5)]
+)
 def test_equals_loops_with_plateaus_and_tied_scores(kernel, count):
     heatmap = np.random.default_rng(kernel).integers(0, 6, (19, 23)).astype(np.float32) / 5
     find = jax.jit(find_centers, static_argnames=('threshold', 'kernel_px', 'max_centers'))
@@ -55,10 +56,10 @@ def test_threshold_is_strict_and_may_be_negative():
 
 def test_vmap_equals_single_images():
     heatmaps = np.random.default_rng(0).random((3, 12, 17), np.float32)
-    batched = jax.vmap(lambda h: find_centers(h, kernel_px=5, max_centers=8))(heatmaps)
+    find = jax.jit(lambda h: find_centers(h, kernel_px=5, max_centers=8))
+    batched = jax.jit(jax.vmap(find))(heatmaps)
     for i, heatmap in enumerate(heatmaps):
-        single = find_centers(heatmap, kernel_px=5, max_centers=8)
-        for one, many in zip(single, batched, strict=True):
+        for one, many in zip(find(heatmap), batched, strict=True):
             np.testing.assert_array_equal(one, many[i])
 
 

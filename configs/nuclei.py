@@ -1,0 +1,39 @@
+"""Nuclei in microscopy (Data Science Bowl 2018): one thing class that touches itself, from scratch on two CPU cores.
+
+    python -m pdl_jax.data.prepare --format=coco_panoptic --images=DIR/train360/images \
+        --panoptic=DIR/train360/panoptic_train360 --json=DIR/train360/panoptic_train360.json \
+        --out=data/nuclei --split=train
+    (the same with val360 and --split=val)
+    python -m pdl_jax.main --config=configs/nuclei.py --workdir=runs/nuclei
+"""
+
+from ml_collections import ConfigDict
+
+from configs import scenes
+
+
+def get_config() -> ConfigDict:
+    """The network of the generated scenes, for 360x360 images with some 24 nuclei each."""
+    config = scenes.get_config()
+    config.unlock()
+    config.data.path = 'data/nuclei'
+    config.data.scenes.num_train = 0
+
+    config.augment.crop_height_px = 193
+    config.augment.crop_width_px = 193
+    config.augment.min_scale = 0.7
+    config.augment.max_scale = 1.4
+    # Exposure differs from plate to plate by more than the contrast of a nucleus.
+    config.augment.normalization = 'per_image'
+
+    config.targets.sigma_px = 6.0
+    config.targets.small_instance_area_px = 600
+
+    config.train.num_steps = 1000
+    config.train.evaluate_every_steps = 250
+    config.train.checkpoint_every_steps = 250
+
+    config.evaluate.batch_size = 4
+    config.postprocess.nms_kernel_px = 15
+    config.postprocess.max_centers = 200
+    return config.lock()
