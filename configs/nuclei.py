@@ -29,9 +29,10 @@ def get_config() -> ConfigDict:
     config.targets.sigma_px = 6.0
     config.targets.small_instance_area_px = 600
 
-    config.train.num_steps = 1000
-    config.train.evaluate_every_steps = 250
-    config.train.checkpoint_every_steps = 250
+    config.train.batch_size = 8
+    config.train.num_steps = 800
+    config.train.evaluate_every_steps = 400
+    config.train.checkpoint_every_steps = 200
 
     config.evaluate.batch_size = 4
     config.postprocess.nms_kernel_px = 15

@@ -45,15 +45,15 @@ def get_config() -> ConfigDict:
 
     config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup_steps = 50
-    config.optimizer.ema_decay = 0.995
+    config.optimizer.ema_decay = 0.99
     config.optimizer.clip_norm = 10.0
 
     config.train.batch_size = 16
-    config.train.num_steps = 900
+    config.train.num_steps = 700
     config.train.log_every_steps = 25
-    config.train.picture_every_steps = 300
-    config.train.checkpoint_every_steps = 300
-    config.train.evaluate_every_steps = 450
+    config.train.picture_every_steps = 350
+    config.train.checkpoint_every_steps = 175
+    config.train.evaluate_every_steps = 350
     config.train.keep_checkpoints = 3
 
     config.evaluate.batch_size = 10

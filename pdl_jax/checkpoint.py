@@ -182,15 +182,14 @@ def restore_variables(
       sharding: where to put them.
 
     Returns:
-      The same tree of arrays; averaged parameters where the run kept them.
+      The same tree of arrays; the averaged variables where the run kept them.
 
     Raises:
       ValueError: the checkpoint belongs to another architecture or class count.
     """
     structure = read_structure(checkpoint)
-    has_average = any(name.startswith('ema_params/') for name in structure)
-    key = 'ema_params' if has_average else 'params'
-    wanted = {key: abstract_variables['params'], 'batch_stats': abstract_variables['batch_stats']}
+    has_average = any(name.startswith('ema_variables/') for name in structure)
+    wanted = {'ema_variables': abstract_variables} if has_average else abstract_variables
     check_structure(wanted, structure, checkpoint, is_partial=True)
     wanted = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), wanted
@@ -203,7 +202,7 @@ def restore_variables(
             partial_restore=True,
         ),
     )
-    return {'params': restored[key], 'batch_stats': restored['batch_stats']}
+    return restored['ema_variables'] if has_average else restored
 
 
 def check_structure(

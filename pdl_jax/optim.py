@@ -20,7 +20,7 @@ class OptimizerOptions:
       adam_b2: decay of the second moment.
       adam_epsilon: added to the root of the second moment; 1e-7 in Keras.
       clip_norm: gradients are scaled down to this global norm; 0 leaves them.
-      ema_decay: of the averaged parameters that are evaluated and exported; 0 keeps no average.
+      ema_decay: of the averaged variables that are evaluated and predicted with; 0 keeps no average.
     """
 
     learning_rate: float = 5e-4

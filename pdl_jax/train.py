@@ -171,17 +171,18 @@ class _Job:
             norm_epsilon=model.norm_epsilon,
             is_norm_frozen=model.is_backbone_norm_frozen,
         )
-        # Put on the devices once per tree: averaged parameters must not share a donated buffer.
-        def replace(tree, collection):
-            return {**tree, 'backbone': jax.device_put(loaded[collection], sharding)}
+
+        def replace(variables):
+            # Put on the devices anew for each: averaged variables must not share a donated buffer.
+            return {
+                key: {**variables[key], 'backbone': jax.device_put(loaded[key], sharding)}
+                for key in ('params', 'batch_stats')
+            }
 
         logging.info('the backbone starts from %s', model.backbone_weights)
-        ema_params = state.ema_params
-        return state.replace(
-            params=replace(state.params, 'params'),
-            batch_stats=replace(state.batch_stats, 'batch_stats'),
-            ema_params=None if ema_params is None else replace(ema_params, 'params'),
-        )
+        if state.ema_variables is not None:
+            state = state.replace(ema_variables=replace(state.ema_variables))
+        return state.replace(**replace({'params': state.params, 'batch_stats': state.batch_stats}))
 
 
 class _Loop:

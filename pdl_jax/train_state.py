@@ -14,17 +14,19 @@ class TrainState:
       params: trainable parameters, float32.
       batch_stats: running statistics of BatchNorm, float32.
       opt_state: of the optimiser.
-      ema_params: averaged parameters, or None without averaging.
+      ema_variables: averaged {'params', 'batch_stats'}, or None without averaging. The statistics are averaged too, because
+        those of the newest parameters do not fit the averaged ones.
     """
 
     step: Array
     params: PyTree
     batch_stats: PyTree
     opt_state: PyTree
-    ema_params: PyTree | None = None
+    ema_variables: dict[str, PyTree] | None = None
 
     @property
     def eval_variables(self) -> dict[str, PyTree]:
-        """The variables to evaluate and predict with: averaged parameters where there are any."""
-        params = self.params if self.ema_params is None else self.ema_params
-        return {'params': params, 'batch_stats': self.batch_stats}
+        """The variables to evaluate and predict with: the averaged ones where there are any."""
+        if self.ema_variables is not None:
+            return self.ema_variables
+        return {'params': self.params, 'batch_stats': self.batch_stats}

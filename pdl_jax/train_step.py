@@ -46,7 +46,7 @@ def init_state(
         batch_stats=variables['batch_stats'],
         opt_state=optimizer.init(params),
         # A copy: the state is donated, and one buffer cannot be donated twice.
-        ema_params=jax.tree.map(jnp.copy, params) if options.ema_decay else None,
+        ema_variables=jax.tree.map(jnp.copy, variables) if options.ema_decay else None,
     )
 
 
@@ -112,9 +112,12 @@ def make_train_step(
         )
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        ema_params = state.ema_params
-        if ema_params is not None:
-            ema_params = optax.incremental_update(params, ema_params, 1 - options.ema_decay)
+        ema_variables = state.ema_variables
+        if ema_variables is not None:
+            # The average of the first steps is that of few variables, not one that the initial values dominate.
+            decay = jnp.minimum(options.ema_decay, (1 + state.step) / (10 + state.step))
+            variables = {'params': params, 'batch_stats': batch_stats}
+            ema_variables = optax.incremental_update(variables, ema_variables, 1 - decay)
         scalars = {
             'loss': loss,
             **{f'loss_{key}': value for key, value in terms.items()},
@@ -126,7 +129,7 @@ def make_train_step(
             params=params,
             batch_stats=batch_stats,
             opt_state=opt_state,
-            ema_params=ema_params,
+            ema_variables=ema_variables,
         )
         return state, scalars
 

@@ -1,132 +1,121 @@
-"""Where a run's numbers and pictures go: console, metrics.jsonl, TensorBoard files and PNGs."""
+"""Where the numbers and pictures of a run go: console, metrics.jsonl, TensorBoard files, PNGs.
 
+    WORKDIR/metrics.jsonl                     one JSON object per line: {"step": 100, "loss": 1.2}
+    WORKDIR/tensorboard/                      tensorboard --logdir=WORKDIR/tensorboard
+    WORKDIR/pictures/step_00000100/NAME.png   what `write_images` was given
+
+TensorBoard files come from tensorboardX, so nothing here needs TensorFlow. All of it works on gs://
+too. An object store cannot append: there metrics.jsonl is rewritten whole, which is cheap since it
+is small, and event files are written to a temporary folder and copied now and then, without
+pictures, which would make every copy long.
+"""
+
+import contextlib
 import json
 import math
+import os
 import sys
+import tempfile
 import time
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import numpy as np
+import tensorboardX
 import tqdm
 from absl import logging
 from etils import epath
-from tensorboardX import SummaryWriter
 
 from pdl_jax.data.images import encode_image
+from pdl_jax.data.paths import is_remote, make_path
+
+# Event files on gs:// are copied at most this often; `flush` and `close` always copy them.
+_COPY_EVERY_SECONDS = 60.0
+# A thread of tensorboardX writes the events; its own flush does not wait for that thread.
+_FLUSH_EVERY_SECONDS = 5
 
 
-class MetricWriter:
-    """Writes scalars and pictures of a run to everything that shows them.
+class MetricWriter(Protocol):
+    """What the training loop writes to."""
+
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Writes numbers; with a 'loss' they are a train step's and get its rates added."""
+
+    def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+        """Writes u8[H, W, 3] pictures."""
+
+    def write_text(self, step: int, name: str, text: str) -> None:
+        """Writes a text, such as the configuration."""
+
+    def flush(self) -> None:
+        """Sends what was written so far on its way; event files follow within seconds."""
+
+    def close(self) -> None:
+        """Flushes and lets go of all files; to be called once, at the end."""
+
+
+def make_writer(
+    workdir: str | os.PathLike,
+    *,
+    total_steps: int,
+    initial_step: int,
+    batch_size: int | None = None,
+    is_main_process: bool = True,
+) -> MetricWriter:
+    """Makes the writer of a run.
+
+    What a killed run wrote beyond `initial_step` is dropped, since those steps are done again.
 
     Args:
-      workdir: local or gs://. TensorBoard files are written to local workdirs only.
-      total_steps: of the run, for the progress bar and the remaining time.
-      initial_step: finished steps; what a killed run logged beyond them is dropped, since it will be logged again.
-      batch_size: images of a step.
+      workdir: local or gs://; made where it is missing.
+      total_steps: of the whole run, for the progress bar and the time left.
+      initial_step: steps that are done already; 0 for a new run.
+      batch_size: images of a step over all processes; without it no image rate is written.
+      is_main_process: the writer of any other process writes nothing.
+
+    Raises:
+      ImportError: `workdir` is on gs:// and gcsfs is missing.
     """
-
-    def __init__(self, workdir: str, *, total_steps: int, initial_step: int, batch_size: int):
-        self._workdir = epath.Path(workdir)
-        self._workdir.mkdir(parents=True, exist_ok=True)
-        self._total_steps = total_steps
-        self._batch_size = batch_size
-        self._last = initial_step, time.monotonic()
-        self._jsonl = self._workdir / 'metrics.jsonl'
-        self._lines = read_lines_until(self._jsonl, initial_step)
-        self._is_local = '://' not in str(workdir)
-        self._write_lines('w', self._lines)
-        self._tensorboard = None
-        if self._is_local:
-            # purge_step hides what a killed run wrote beyond its last checkpoint.
-            self._tensorboard = SummaryWriter(str(self._workdir / 'tensorboard'), purge_step=initial_step + 1)
-        self._bar = tqdm.tqdm(
-            total=total_steps, initial=initial_step, unit='step', disable=not sys.stderr.isatty()
-        )
-
-    def write_scalars(self, step: int, scalars: dict[str, float]) -> None:
-        """Writes finite and other numbers; adds images_per_second, step_seconds and the time left at train steps."""
-        scalars = {key: float(value) for key, value in scalars.items()}
-        last_step, last_time = self._last
-        if 'loss' in scalars and step > last_step:
-            now = time.monotonic()
-            seconds = (now - last_time) / (step - last_step)
-            self._last = step, now
-            scalars['step_seconds'] = seconds
-            scalars['images_per_second'] = self._batch_size / seconds
-        values = ', '.join(f'{key} {value:.4g}' for key, value in scalars.items())
-        left = ''
-        if 'step_seconds' in scalars:
-            left = f' (ETA {format_duration((self._total_steps - step) * scalars["step_seconds"])})'
-        self._bar.update(step - self._bar.n)
-        with _logging_above(self._bar):
-            logging.info('step %d/%d%s: %s', step, self._total_steps, left, values)
-        line = {'step': step, **{k: v if math.isfinite(v) else None for k, v in scalars.items()}}
-        self._lines.append(json.dumps(line))
-        # An object store cannot append; the file stays small, so it is written whole.
-        self._write_lines(*(('a', self._lines[-1:]) if self._is_local else ('w', self._lines)))
-        if self._tensorboard is not None:
-            for key, value in scalars.items():
-                self._tensorboard.add_scalar(key, value, step)
-            self._tensorboard.flush()
-
-    def write_images(self, step: int, images: dict[str, np.ndarray]) -> None:
-        """Writes u8[H, W, 3] pictures to TensorBoard and to workdir/pictures/STEP/NAME.png."""
-        folder = self._workdir / 'pictures' / f'{step:08d}'
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, image in images.items():
-            (folder / f'{name}.png').write_bytes(encode_image(image))
-            if self._tensorboard is not None:
-                self._tensorboard.add_image(name, image, step, dataformats='HWC')
-
-    def write_text(self, step: int, name: str, text: str) -> None:
-        """Writes a text to TensorBoard."""
-        if self._tensorboard is not None:
-            self._tensorboard.add_text(name, f'```\n{text}\n```', step)
-
-    def close(self) -> None:
-        """Flushes and closes all files."""
-        self._bar.close()
-        if self._tensorboard is not None:
-            self._tensorboard.close()
-
-    def _write_lines(self, mode, lines):
-        with self._jsonl.open(mode) as file:
-            file.write(''.join(line + '\n' for line in lines))
+    if not is_main_process:
+        return _SilentWriter()
+    workdir = make_path(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    clock = _Clock(total_steps=total_steps, initial_step=initial_step, batch_size=batch_size)
+    return _RunWriter(
+        clock,
+        _Console(total_steps=total_steps, initial_step=initial_step),
+        _JsonLines(workdir / 'metrics.jsonl', initial_step),
+        _EventFiles(workdir / 'tensorboard', initial_step),
+        workdir / 'pictures',
+    )
 
 
-class SilentWriter:
-    """The writer of all processes but the first: writes nothing."""
+def truncate_after(path: str | os.PathLike, step: int) -> list[str]:
+    """Drops lines of a metrics.jsonl with a later step, and those that a kill left half written.
 
-    def write_scalars(self, step: int, scalars: dict[str, Any]) -> None:
-        """Does nothing."""
+    The file is replaced at once, so a run killed here loses nothing.
 
-    def write_images(self, step: int, images: dict[str, Any]) -> None:
-        """Does nothing."""
+    Args:
+      path: of the file; where it is missing, nothing happens.
+      step: the last step to keep.
 
-    def write_text(self, step: int, name: str, text: str) -> None:
-        """Does nothing."""
-
-    def close(self) -> None:
-        """Does nothing."""
-
-
-def make_writer(workdir: str, *, is_main_process: bool = True, **arguments) -> MetricWriter | SilentWriter:
-    """A `MetricWriter` on the main process, a silent one on the others."""
-    return MetricWriter(workdir, **arguments) if is_main_process else SilentWriter()
-
-
-def read_lines_until(path: epath.Path, step: int) -> list[str]:
-    """The lines of a metrics.jsonl up to `step`; half-written lines of a killed run are left out."""
+    Returns:
+      The lines that the file holds now.
+    """
+    path = epath.Path(path)
     if not path.exists():
         return []
-    lines = []
-    for line in path.read_text().splitlines():
-        try:
-            is_kept = json.loads(line)['step'] <= step
-        except (ValueError, KeyError, TypeError):
-            continue
-        if is_kept:
-            lines.append(line)
+    # A machine that lost power may leave bytes that are no text.
+    text = path.read_bytes().decode(errors='replace')
+    lines = [line for line in text.splitlines() if _is_kept(line, step)]
+    kept = ''.join(f'{line}\n' for line in lines)
+    if kept != text:
+        logging.info(
+            '%s: dropped %d line(s) after step %d', path, len(text.splitlines()) - len(lines), step
+        )
+        temporary = path.parent / f'.{path.name}.partial'
+        temporary.write_text(kept)
+        temporary.replace(path)
     return lines
 
 
@@ -137,16 +126,195 @@ def format_duration(seconds: float) -> str:
     return f'{hours}:{minutes:02d}:{seconds:02d}' if hours else f'{minutes}:{seconds:02d}'
 
 
-class _logging_above:  # noqa: N801 - reads as a statement.
-    """Clears a progress bar while a line is logged, so that the two do not run into each other."""
+def _is_kept(line, step):
+    try:
+        return json.loads(line)['step'] <= step
+    except (ValueError, KeyError, TypeError):
+        return False
 
-    def __init__(self, bar):
-        self._bar = bar
 
-    def __enter__(self):
-        if not self._bar.disable:
-            self._bar.clear()
+class _RunWriter:
+    """Hands everything to all places."""
 
-    def __exit__(self, *_):
-        if not self._bar.disable:
-            self._bar.refresh()
+    def __init__(self, clock, console, json_lines, event_files, pictures):
+        self._clock, self._console = clock, console
+        self._json_lines, self._event_files = json_lines, event_files
+        self._pictures = pictures
+
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        scalars = {key: float(value) for key, value in scalars.items()}
+        rates = {}
+        if 'loss' in scalars:
+            rates = self._clock.measure(step)
+        else:
+            # Evaluation took the time since the last train step: it is no part of the next ones.
+            self._clock.restart(step)
+        self._console.write(step, scalars, rates, self._clock.seconds_left(step))
+        self._json_lines.write(step, scalars | rates)
+        self._event_files.write_scalars(step, scalars | rates)
+
+    def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+        folder = self._pictures / f'step_{step:08d}'
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, image in images.items():
+            (folder / f'{name.replace("/", "_")}.png').write_bytes(encode_image(image))
+            self._event_files.write_image(step, name, image)
+
+    def write_text(self, step: int, name: str, text: str) -> None:
+        self._event_files.write_text(step, name, text)
+
+    def flush(self) -> None:
+        self._event_files.flush()
+
+    def close(self) -> None:
+        self._console.close()
+        self._event_files.close()
+
+
+class _SilentWriter:
+    """Writes nothing."""
+
+    def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+        pass
+
+    def write_images(self, step: int, images: Mapping[str, Any]) -> None:
+        pass
+
+    def write_text(self, step: int, name: str, text: str) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class _Clock:
+    """Measures steps between two logs."""
+
+    def __init__(self, *, total_steps, initial_step, batch_size):
+        self._total_steps, self._batch_size = total_steps, batch_size
+        self._seconds_per_step = None
+        self.restart(initial_step)
+
+    def restart(self, step):
+        self._last_step, self._last_time = step, time.monotonic()
+
+    def measure(self, step):
+        """Rates since the last log; none where no step was done since."""
+        num_steps = step - self._last_step
+        seconds = time.monotonic() - self._last_time
+        self.restart(step)
+        if num_steps <= 0 or seconds <= 0:
+            return {}
+        self._seconds_per_step = seconds / num_steps
+        rates = {'steps_per_second': num_steps / seconds}
+        if self._batch_size:
+            rates['images_per_second'] = num_steps * self._batch_size / seconds
+        return rates
+
+    def seconds_left(self, step):
+        if self._seconds_per_step is None:
+            return None
+        return max(self._total_steps - step, 0) * self._seconds_per_step
+
+
+class _Console:
+    """One log line per call, and a progress bar below where someone watches."""
+
+    def __init__(self, *, total_steps, initial_step):
+        self._total_steps = total_steps
+        self._bar = None
+        if sys.stderr.isatty():
+            self._bar = tqdm.tqdm(
+                total=total_steps, initial=initial_step, unit='step', leave=False, mininterval=0
+            )
+
+    def write(self, step, scalars, rates, seconds_left):
+        left = f' (ETA {format_duration(seconds_left)})' if rates else ''
+        values = ', '.join(f'{key} {value:.4g}' for key, value in (scalars | rates).items())
+        # The bar is cleared while the line is logged, so that the two do not run into each other.
+        quiet = (
+            tqdm.tqdm.external_write_mode(file=sys.stderr)
+            if self._bar
+            else contextlib.nullcontext()
+        )
+        with quiet:
+            logging.info('step %d/%d%s: %s', step, self._total_steps, left, values)
+        if self._bar is not None:
+            self._bar.update(step - self._bar.n)
+
+    def close(self):
+        if self._bar is not None:
+            self._bar.close()
+
+
+class _JsonLines:
+    """metrics.jsonl: a line per call, each valid JSON; numbers that are not finite are null."""
+
+    def __init__(self, path, initial_step):
+        self._path = path
+        lines = truncate_after(path, initial_step)
+        # Local files are appended to, so only a remote one must be remembered.
+        self._lines = lines if is_remote(path) else None
+
+    def write(self, step, scalars):
+        finite = {key: value if math.isfinite(value) else None for key, value in scalars.items()}
+        line = json.dumps({'step': int(step), **finite}, allow_nan=False)
+        if self._lines is None:
+            with self._path.open('a') as file:
+                file.write(line + '\n')
+            return
+        self._lines.append(line)
+        self._path.write_text(''.join(f'{line}\n' for line in self._lines))
+
+
+class _EventFiles:
+    """TensorBoard event files."""
+
+    def __init__(self, folder, initial_step):
+        self._folder = folder
+        self._temporary = None
+        local = os.fspath(folder)
+        if is_remote(folder):
+            self._temporary = tempfile.TemporaryDirectory(prefix='pdl_jax_tensorboard_')
+            self._last_copy = time.monotonic()
+            local = self._temporary.name
+        # purge_step hides what a killed run wrote beyond its last checkpoint.
+        self._writer = tensorboardX.SummaryWriter(
+            local, purge_step=initial_step + 1, flush_secs=_FLUSH_EVERY_SECONDS
+        )
+
+    def write_scalars(self, step, scalars):
+        for key, value in scalars.items():
+            self._writer.add_scalar(key, value, step)
+        if self._temporary is not None and time.monotonic() - self._last_copy > _COPY_EVERY_SECONDS:
+            self.flush()
+
+    def write_image(self, step, name, image):
+        if self._temporary is None:
+            self._writer.add_image(name, image, step, dataformats='HWC')
+
+    def write_text(self, step, name, text):
+        # Indented by four spaces Markdown keeps lines as they are, whatever they hold.
+        indented = ''.join(f'    {line}\n' for line in text.splitlines())
+        self._writer.add_text(name, indented, step)
+
+    def flush(self):
+        self._writer.flush()
+        if self._temporary is not None:
+            self._copy()
+
+    def close(self):
+        # Closing waits for the thread that writes.
+        self._writer.close()
+        if self._temporary is not None:
+            self._copy()
+            self._temporary.cleanup()
+
+    def _copy(self):
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for path in epath.Path(self._temporary.name).iterdir():
+            (self._folder / path.name).write_bytes(path.read_bytes())
+        self._last_copy = time.monotonic()

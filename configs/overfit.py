@@ -1,0 +1,55 @@
+"""A first check of data and code: a few COCO images learnt by heart, MobileNetV2 started from real weights.
+
+Prepare a JSON with a handful of images as `train` and as `val` of one directory, then
+
+    python -m pdl_jax.main --config=configs/overfit.py --workdir=runs/overfit --config.data.path=data/overfit \
+        --config.model.backbone_weights=folded_f32.npz
+
+with the weights of a TF-slim MobileNetV2 whose BatchNorm is folded in.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import coco
+
+
+def get_config() -> ConfigDict:
+    """COCO's recipe at half the resolution, without augmentation, for a few hundred steps."""
+    config = coco.get_config()
+    config.unlock()
+    config.data.path = 'data/overfit'
+    config.data.num_workers = 0
+
+    config.model.backbone = 'mobilenet_v2'
+    config.model.output_stride = 16
+    config.model.aspp_rates = (6, 12, 18)
+    config.model.backbone_padding = 'same'
+    config.model.is_backbone_norm_frozen = True
+    config.model.dropout_rate = 0.0
+    config.model.norm_momentum = 0.9
+
+    config.augment.crop_height_px = 321
+    config.augment.crop_width_px = 321
+    config.augment.resize_min_px = 321
+    config.augment.resize_max_px = 321
+    config.augment.min_scale = 1.0
+    config.augment.max_scale = 1.0
+    config.augment.num_scales = 0
+    config.augment.flip_probability = 0.0
+    config.targets.sigma_px = 6.0
+    config.targets.small_instance_area_px = 1024
+
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.warmup_steps = 20
+    config.train.batch_size = 4
+    config.train.num_steps = 300
+    config.train.log_every_steps = 20
+    config.train.picture_every_steps = 100
+    config.train.checkpoint_every_steps = 100
+    config.train.evaluate_every_steps = 100
+    config.train.keep_checkpoints = 1
+
+    config.evaluate.batch_size = 4
+    config.postprocess.nms_kernel_px = 21
+    config.postprocess.stuff_area_limit_px = 256
+    return config.lock()

@@ -1,0 +1,190 @@
+"""The network: parameter counts of the original, any input size, atrous consistency, real weights."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from pdl_jax.convert.mobilenet_v2 import load_mobilenet_v2
+from pdl_jax.models.aspp import average_pool
+from pdl_jax.models.backbones import make_backbone
+from pdl_jax.models.backbones.mobilenet_v2 import MobileNetV2
+from pdl_jax.models.blocks import LayerOptions
+from pdl_jax.models.panoptic_deeplab import PanopticDeepLab, upsample_outputs
+from pdl_jax.ops.resize import resize_bilinear
+
+
+def _shapes(module, size=(65, 65), **arguments):
+    return jax.eval_shape(
+        lambda: module.init(jax.random.key(0), jnp.zeros((1, *size, 3)), **arguments)
+    )
+
+
+def _count(tree):
+    return sum(x.size for x in jax.tree.leaves(tree))
+
+
+# Totals and parts as DeepLab2's own tests and its recomputed tables give them.
+@pytest.mark.parametrize(
+    ('backbone', 'num_classes', 'total'),
+    [
+        ('resnet50', 19, 54_973_702),
+        ('resnet50', 134, 55_003_257),
+        ('resnet50_beta', 19, 55_097_478),
+        ('resnet50_beta', 134, 55_127_033),
+    ],
+)
+def test_parameter_count(backbone, num_classes, total):
+    params = _shapes(PanopticDeepLab(num_classes, backbone))['params']
+    assert _count(params) == total
+    assert _count(params['semantic_decoder']) == 15_749_344
+    assert _count(params['instance_decoder']) == 15_623_152
+    assert _count(params['center_head']) == 7_649
+    assert _count(params['offset_head']) == 7_682
+
+
+@pytest.mark.parametrize('backbone', ['resnet50', 'resnet50_beta', 'mobilenet_v2'])
+@pytest.mark.parametrize('output_stride', [8, 16, 32])
+@pytest.mark.parametrize('size', [(65, 97), (64, 50), (33, 41)])
+def test_output_shapes_at_any_size(backbone, output_stride, size):
+    model = PanopticDeepLab(5, backbone, output_stride, pool_window=(3, 3))
+    variables = _shapes(model)
+
+    def run(variables, image):
+        features = make_backbone(backbone, output_stride=output_stride)
+        endpoints = features.apply(
+            {key: value['backbone'] for key, value in variables.items()}, image, train=False
+        )
+        return endpoints, upsample_outputs(model.apply(variables, image), image.shape[1:3])
+
+    endpoints, outputs = jax.eval_shape(run, variables, jnp.zeros((2, *size, 3)))
+    for key, stride in (('stride4', 4), ('stride8', 8), ('last', output_stride)):
+        assert endpoints[key].shape[1:3] == tuple(-(-n // stride) for n in size), key
+    assert outputs['semantic'].shape == (2, *size, 5)
+    assert outputs['center'].shape == (2, *size, 1)
+    assert outputs['offset'].shape == (2, *size, 2)
+
+
+@pytest.mark.parametrize('backbone', ['resnet50', 'mobilenet_v2'])
+def test_atrous_consistency(backbone):
+    """With the same weights a smaller output stride gives the same features, only more of them."""
+    width = 0.125 if backbone == 'resnet50' else 0.35
+    image = jax.random.normal(jax.random.key(1), (1, 65, 65, 3))
+    features = {}
+    for stride in (8, 16, 32):
+        module = make_backbone(backbone, output_stride=stride, width_multiplier=width)
+        variables = module.init(jax.random.key(0), image, train=False)
+        # Zero-initialised BatchNorms would hide the residual branches.
+        variables = jax.tree.map(lambda x: jnp.where(jnp.all(x == 0), 0.3, x), variables)
+        features[stride] = jax.jit(lambda v, x, m=module: m.apply(v, x, train=False))(variables, image)
+    for stride in (8, 16):
+        for key in ('stride4', 'stride8'):
+            np.testing.assert_allclose(features[stride][key], features[32][key], atol=1e-5)
+        step = 32 // stride
+        dense = features[stride]['last'][:, ::step, ::step]
+        scale = float(jnp.max(jnp.abs(dense)))
+        assert scale > 1e-3
+        np.testing.assert_allclose(dense, features[32]['last'], atol=1e-4 * scale)
+
+
+def test_offsets_are_scaled_to_image_pixels():
+    rows, columns = jnp.meshgrid(jnp.arange(5.0), jnp.arange(9.0), indexing='ij')
+    # All pixels of the small map point at its pixel (2, 3), which is (8, 12) in the large one.
+    offset = jnp.stack([2 - rows, 3 - columns], axis=-1)[None]
+    large = upsample_outputs({'offset': offset}, (17, 33))['offset'][0]
+    rows, columns = jnp.meshgrid(jnp.arange(17.0), jnp.arange(33.0), indexing='ij')
+    np.testing.assert_allclose(large + jnp.stack([rows, columns], -1), np.broadcast_to([8, 12], (17, 33, 2)), atol=1e-4)
+
+
+def test_pool_window_slides_over_a_larger_map_and_is_clipped_to_a_smaller():
+    x = jnp.arange(24.0).reshape(1, 4, 6, 1)
+    pooled = average_pool(x, (2, 3))
+    assert pooled.shape == (1, 3, 4, 1)
+    np.testing.assert_allclose(pooled[0, 1, 2, 0], x[0, 1:3, 2:5].mean())
+    np.testing.assert_allclose(average_pool(x, (9, 9)), x.mean((1, 2), keepdims=True))
+
+
+def test_bfloat16_network_answers_in_float32_and_keeps_float32_parameters():
+    model = PanopticDeepLab(
+        3, 'mobilenet_v2', 16, 0.35, options=LayerOptions(dtype=jnp.bfloat16)
+    )
+    variables = _shapes(model)
+    outputs = jax.eval_shape(model.apply, variables, jnp.zeros((1, 33, 33, 3)))
+    assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype('float32')}
+    assert {x.dtype for x in outputs.values()} == {jnp.dtype('float32')}
+
+
+def test_unknown_backbone_names_the_known_ones():
+    with pytest.raises(ValueError, match="'resnet51' is unknown.*resnet50_beta"):
+        make_backbone('resnet51')
+
+
+def _load_photo(path, size):
+    image = Image.open(path).convert('RGB').resize((size, size), Image.BILINEAR)
+    return np.asarray(image, np.float32)[None] / 127.5 - 1
+
+
+def _load(path, width, stride, is_norm_frozen):
+    options = LayerOptions(padding='same', is_norm_frozen=is_norm_frozen)
+    module = MobileNetV2(stride, width, options)
+    return module, load_mobilenet_v2(
+        str(path), _shapes(module, train=False), norm_epsilon=1e-3, is_norm_frozen=is_norm_frozen
+    )
+
+
+def test_keras_weights_give_the_features_of_keras(shared_dir):
+    folder = shared_dir / 'data' / 'weights' / 'mobilenetv2_0.35_imagenet_keras'
+    module, variables = _load(folder / 'backbone_unfolded_f32.npz', 0.35, 32, False)
+    arrays = np.load(folder / 'backbone_unfolded_f32.npz')
+    golden = np.load(folder / 'golden_pooled_features.npz')
+    apply = jax.jit(lambda x: module.apply(variables, x, train=False)['last'])
+    for name in golden.files:
+        x = apply(_load_photo(shared_dir / 'data' / 'coral_photos' / name, 224))
+        # The last convolution belongs to the classifier, so it is applied here.
+        x = x @ arrays['Conv_1/kernel'][0, 0]
+        deviation = np.sqrt(arrays['Conv_1_bn/moving_variance'] + 1e-3)
+        x = (x - arrays['Conv_1_bn/moving_mean']) / deviation
+        x = x * arrays['Conv_1_bn/gamma'] + arrays['Conv_1_bn/beta']
+        np.testing.assert_allclose(jnp.clip(x, 0, 6).mean((1, 2))[0], golden[name], atol=1e-4)
+
+
+def test_folded_weights_segment_as_the_original(shared_dir):
+    """The whole DeepLabv3 of the file, its head re-stated here: atrous backbone, padding and resize are those of TF."""
+    folder = shared_dir / 'data' / 'weights' / 'deeplabv3_mnv2_1.0_voc'
+    module, variables = _load(folder / 'folded_f32.npz', 1.0, 16, True)
+    arrays = np.load(folder / 'folded_f32.npz')
+
+    def dense(x, layer):
+        return x @ arrays[f'{layer}.kernel'][0, 0] + arrays[f'{layer}.bias']
+
+    @jax.jit
+    def segment(image):
+        x = module.apply(variables, image, train=False)['last']
+        near = jax.nn.relu(dense(x, '62.conv'))
+        far = jax.nn.relu(dense(x.mean((1, 2), keepdims=True), '63.conv'))
+        x = jnp.concatenate([jnp.broadcast_to(far, near.shape), near], axis=-1)
+        x = dense(jax.nn.relu(dense(x, '67.conv')), '68.conv')
+        return jnp.argmax(resize_bilinear(x, (513, 513)), axis=-1)[0]
+
+    photo = shared_dir / 'data' / 'coral_photos' / 'bird_segmentation.bmp'
+    golden = np.asarray(Image.open(folder / 'golden_argmax513_bird_segmentation.png'))
+    assert np.mean(np.asarray(segment(_load_photo(photo, 513))) == golden) > 0.999
+
+
+def test_weights_that_do_not_fit_are_refused(shared_dir, tmp_path):
+    weights = shared_dir / 'data' / 'weights'
+    folded = weights / 'deeplabv3_mnv2_1.0_voc' / 'folded_f32.npz'
+    with pytest.raises(ValueError, match='is_backbone_norm_frozen=True'):
+        _load(folded, 1.0, 16, False)
+    keras = weights / 'mobilenetv2_0.35_imagenet_keras' / 'backbone_unfolded_f32.npz'
+    with pytest.raises(ValueError, match='stem/conv/kernel has shape .*width_multiplier'):
+        _load(keras, 1.0, 16, False)
+    (tmp_path / 'broken.npz').write_bytes(keras.read_bytes()[:5000])
+    with pytest.raises(ValueError, match='broken.npz cannot be read'):
+        _load(tmp_path / 'broken.npz', 0.35, 16, False)
+    np.savez(tmp_path / 'objects.npz', **{'Conv1/kernel': np.array([{}], dtype=object)})
+    with pytest.raises(ValueError, match='objects.npz cannot be read as an .npz of plain arrays'):
+        _load(tmp_path / 'objects.npz', 0.35, 16, False)
+    with pytest.raises(FileNotFoundError, match='no such file'):
+        _load(tmp_path / 'absent.npz', 0.35, 16, False)

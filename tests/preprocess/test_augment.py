@@ -1,0 +1,130 @@
+"""Resizing, random windows and sampling."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pdl_jax.ops import sampling
+from pdl_jax.preprocess.augment import (
+    AugmentOptions,
+    centered_window,
+    random_window,
+    resize_to_range,
+    sample_image,
+    sample_labels,
+)
+from pdl_jax.preprocess.normalize import normalize_image
+
+
+# DeepLab2's own expectations.
+@pytest.mark.parametrize(
+    ('size', 'low', 'high', 'expected'),
+    [
+        ((480, 640), 641, 641, (481, 641)),
+        ((640, 480), 641, 641, (641, 481)),
+        ((427, 640), 641, 641, (428, 641)),
+        ((640, 427), 641, 641, (641, 428)),
+        ((500, 375), 641, 641, (641, 481)),
+        ((60, 40), 50, 100, (75, 50)),
+        ((15, 30), 50, 100, (50, 100)),
+        ((15, 50), 50, 100, (30, 100)),
+        ((15, 50), 0, 0, (15, 50)),
+        ((30, 50), 0, 25, (15, 25)),
+    ],
+)
+def test_resize_to_range(size, low, high, expected):
+    assert tuple(resize_to_range(jnp.array(size), low, high).tolist()) == expected
+
+
+def _reference(image, labels, size, window, fill):
+    """Pixel by pixel in float64."""
+    rows, columns = np.asarray(window.rows, np.float64), np.asarray(window.columns, np.float64)
+    out = np.full((len(rows), len(columns), image.shape[2]), 0.0)
+    out_labels = np.full((len(rows), len(columns)), fill)
+    for i, y in enumerate(rows):
+        for j, x in enumerate(columns):
+            if not (-1e-3 < y < size[0] - 1 + 1e-3 and -1e-3 < x < size[1] - 1 + 1e-3):
+                continue
+            y1, x1 = np.clip(y, 0, size[0] - 1), np.clip(x, 0, size[1] - 1)
+            y0, x0 = int(y1), int(x1)
+            a, b = y1 - y0, x1 - x0
+            ya, xa = min(y0 + 1, size[0] - 1), min(x0 + 1, size[1] - 1)
+            top = image[y0, x0] * (1 - b) + image[y0, xa] * b
+            low = image[ya, x0] * (1 - b) + image[ya, xa] * b
+            out[i, j] = top * (1 - a) + low * a
+            out_labels[i, j] = labels[int(np.floor(y1 + 0.5)), int(np.floor(x1 + 0.5))]
+    return out, out_labels
+
+
+@pytest.mark.parametrize('seed', range(6))
+def test_random_window_equals_definition(seed):
+    rng = np.random.default_rng(seed)
+    size = (int(rng.integers(5, 20)), int(rng.integers(5, 24)))
+    canvas = rng.integers(0, 255, (20, 24, 3)).astype(np.uint8)
+    labels = rng.integers(1, 9, (20, 24)).astype(np.int32)
+    options = AugmentOptions((17, 13), min_scale=0.5, max_scale=2.0, num_scales=5)
+    window = random_window(jax.random.key(seed), jnp.array(size), options)
+    image = sample_image(jnp.asarray(canvas), jnp.array(size), window, normalization='unit')
+    sampled = sample_labels(jnp.asarray(labels), jnp.array(size), window, fill=0)
+    expected, expected_labels = _reference(canvas / 127.5 - 1, labels, size, window, 0)
+    np.testing.assert_allclose(image, expected, atol=1e-4)
+    assert np.mean(np.asarray(sampled) == expected_labels) > 0.99
+    # Void and padding are the same pixels.
+    np.testing.assert_array_equal(np.asarray(sampled) == 0, expected_labels == 0)
+    # The spelling of a TPU, which a CPU does not choose.
+    low, high, fraction, _ = sampling._split(window.rows, size[0])
+    matrix = sampling._interpolation(low, high, fraction, 20)
+    np.testing.assert_allclose(matrix.sum(1), 1, atol=1e-5)
+
+
+def test_without_scale_and_flip_the_crop_is_a_cut():
+    rng = np.random.default_rng(0)
+    labels = jnp.asarray(rng.integers(0, 1000, (12, 16)), jnp.int32)
+    options = AugmentOptions((8, 9), min_scale=1.0, max_scale=1.0, flip_probability=0.0)
+    window = random_window(jax.random.key(3), jnp.array([12, 16]), options)
+    cut = np.asarray(sample_labels(labels, jnp.array([12, 16]), window, fill=-1))
+    y, x = round(float(window.rows[0])), round(float(window.columns[0]))
+    np.testing.assert_array_equal(cut, labels[y : y + 8, x : x + 9])
+
+
+def test_flip_mirrors_and_all_draws_occur():
+    options = AugmentOptions((4, 4), min_scale=1.0, max_scale=1.0)
+    keys = jax.random.split(jax.random.key(0), 200)
+    windows = jax.vmap(lambda key: random_window(key, jnp.array([6, 6]), options))(keys)
+    is_flipped = windows.columns[:, 0] > windows.columns[:, -1]
+    assert 0.35 < float(is_flipped.mean()) < 0.65
+    assert set(np.round(np.asarray(windows.rows[:, 0])).astype(int)) == {0, 1, 2}
+
+
+def test_small_image_lies_anywhere_in_the_crop():
+    options = AugmentOptions((9, 9), min_scale=1.0, max_scale=1.0, flip_probability=0.0)
+    keys = jax.random.split(jax.random.key(0), 100)
+    windows = jax.vmap(lambda key: random_window(key, jnp.array([5, 5]), options))(keys)
+    starts = {int(np.flatnonzero(np.round(rows) == 0)[0]) for rows in np.asarray(windows.rows)}
+    # DeepLab2 draws the padding before an image from 0 .. crop - size - 1.
+    assert starts == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize('resized', [(7, 9), (13, 17), (25, 33)])
+def test_there_and_back_keeps_labels(resized):
+    """Enlarging and shrinking with nearest neighbours on aligned corners returns every label."""
+    size = jnp.array([7, 9])
+    labels = jnp.arange(1, 64).reshape(7, 9)
+    window = centered_window(size, jnp.array(resized), (27, 35))
+    large = sample_labels(labels, size, window, fill=0)
+    assert large[resized[0] :].max() == 0 and large[:, resized[1] :].max() == 0
+    back = sample_labels(large, jnp.array(resized), centered_window(jnp.array(resized), size, (8, 10)), fill=0)
+    np.testing.assert_array_equal(back[:7, :9], labels)
+    assert back[7:].max() == 0 and back[:, 9:].max() == 0
+
+
+def test_per_image_normalization_sees_valid_pixels_only():
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 60, (8, 10, 3)).astype(np.uint8)
+    image[5:] = 255
+    normalized = normalize_image(jnp.asarray(image), jnp.array([5, 10]), kind='per_image')[:5]
+    np.testing.assert_allclose(normalized.mean(), 0, atol=1e-5)
+    np.testing.assert_allclose(normalized.std(), 1, atol=1e-4)
+    with pytest.raises(ValueError, match="'none' is unknown"):
+        normalize_image(jnp.asarray(image), jnp.array([5, 10]), kind='none')

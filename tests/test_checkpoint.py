@@ -1,0 +1,84 @@
+"""What is kept of a run's checkpoints, and what does not fit is refused."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from pdl_jax.checkpoint import Checkpointer, check_structure, find_checkpoint, read_description
+from pdl_jax.sharding import make_mesh
+from pdl_jax.train_state import TrainState
+
+
+def _state(step):
+    return TrainState(
+        step=jnp.asarray(step, jnp.int32),
+        params={'layer': {'kernel': jnp.arange(16.0) + step}},
+        batch_stats={'layer': {'mean': jnp.zeros(3)}},
+        opt_state=(jnp.zeros(2), {'mu': jnp.ones(4)}),
+        ema_variables=None,
+    )
+
+
+def _save(checkpointer, step, pq=None):
+    checkpointer.save(
+        _state(step), step=step, input_position={'next_record': step}, description={'config': {'a': step}}, pq=pq
+    )
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path):
+    checkpointer = Checkpointer(tmp_path, keep=2)
+    for step, pq in [(1, 0.1), (2, 0.5), (3, None), (4, 0.2), (5, None), (6, None)]:
+        _save(checkpointer, step, pq)
+    checkpointer.close()
+    assert sorted(int(p.name) for p in (tmp_path / 'checkpoints').iterdir()) == [2, 5, 6]
+    assert find_checkpoint(tmp_path).name == '6'
+    assert find_checkpoint(tmp_path, 2) == find_checkpoint(tmp_path / 'checkpoints' / '2')
+    assert read_description(find_checkpoint(tmp_path)) == {'config': {'a': 6}}
+
+
+def test_restores_onto_another_mesh(tmp_path):
+    checkpointer = Checkpointer(tmp_path, keep=2)
+    _save(checkpointer, 3)
+    checkpointer.wait()
+    sharding = jax.sharding.NamedSharding(make_mesh(8, 1), P())
+    abstract = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), _state(0)
+    )
+    split = jax.sharding.NamedSharding(make_mesh(4, 2), P('data'))
+    kernel = abstract.params['layer']['kernel']
+    abstract.params['layer']['kernel'] = jax.ShapeDtypeStruct(kernel.shape, kernel.dtype, sharding=split)
+    restored = checkpointer.restore(abstract)
+    assert restored.step == 3 and restored.input_position == {'next_record': 3}
+    np.testing.assert_array_equal(restored.state.params['layer']['kernel'], jnp.arange(16.0) + 3)
+    assert restored.state.params['layer']['kernel'].sharding == split
+    assert isinstance(restored.state.opt_state, tuple)
+    checkpointer.close()
+
+
+def test_half_written_saves_are_not_taken_for_checkpoints(tmp_path):
+    checkpointer = Checkpointer(tmp_path, keep=2)
+    _save(checkpointer, 1)
+    checkpointer.close()
+    # What a process killed in the middle of a save leaves.
+    (tmp_path / 'checkpoints' / '2.orbax-checkpoint-tmp' / 'state').mkdir(parents=True)
+    assert find_checkpoint(tmp_path).name == '1'
+    checkpointer = Checkpointer(tmp_path, keep=2)
+    assert checkpointer.latest_step == 1
+    checkpointer.close()
+
+
+def test_structure_differences_are_named():
+    found = {'params/semantic_head/kernel': (1, 1, 8, 19), 'params/old': (2,)}
+    wanted = {'params': {'semantic_head': {'kernel': jnp.zeros((1, 1, 8, 134))}, 'new': jnp.zeros(3)}}
+    with pytest.raises(ValueError) as error:
+        check_structure(wanted, found, 'runs/x')
+    message = str(error.value)
+    assert 'params/semantic_head/kernel: the model has (1, 1, 8, 134), the checkpoint (1, 1, 8, 19)' in message
+    assert 'params/new: not in the checkpoint' in message
+    assert 'params/old: only in the checkpoint' in message
+    assert 'another class count' in message
+    del wanted['params']['new']
+    wanted['params']['semantic_head']['kernel'] = jnp.zeros((1, 1, 8, 19))
+    check_structure(wanted, found, 'runs/x', is_partial=True)

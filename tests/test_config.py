@@ -1,0 +1,203 @@
+"""Configurations: complete, valid, documented, and what the command line says about a wrong one."""
+
+import ast
+import importlib.util
+import os
+import pathlib
+import random
+import re
+import shlex
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from configs import common
+from pdl_jax import config as config_lib
+from pdl_jax.preprocess.augment import resize_to_range
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+FILES = sorted(
+    path.stem
+    for path in (ROOT / 'configs').glob('*.py')
+    if path.stem not in ('common', '__init__')
+)
+
+
+def load_config(name, monkeypatch):
+    """What the flag --config=configs/NAME.py does: the file is loaded by its path."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    spec = importlib.util.spec_from_file_location(f'config_{name}', ROOT / 'configs' / f'{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config()
+
+
+def list_fields(config, prefix=''):
+    """Dotted names of all fields with the types of their values."""
+    fields = {}
+    for key, value in config.items():
+        if hasattr(value, 'items'):
+            fields |= list_fields(value, f'{prefix}{key}.')
+        else:
+            fields[prefix + key] = type(value)
+    return fields
+
+
+def make_config(**fields):
+    """The defaults with some fields set, by names such as train__batch_size."""
+    config = common.get_config()
+    config.data.path = 'data/coco'
+    with config.ignore_type():
+        config.update_from_flattened_dict({k.replace('__', '.'): v for k, v in fields.items()})
+    return config
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_file_has_exactly_the_common_fields(name, monkeypatch):
+    config = load_config(name, monkeypatch)
+    assert list_fields(config) == list_fields(common.get_config())
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_file_is_locked_and_valid(name, monkeypatch):
+    config = load_config(name, monkeypatch)
+    assert config.is_locked and config.train.is_locked
+    with pytest.raises(AttributeError, match='batch_size'):
+        config.train.batch_siz = 3
+    config_lib.validate_config(config)
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_file_tells_its_command_line(name):
+    doc = ast.get_docstring(ast.parse((ROOT / 'configs' / f'{name}.py').read_text()))
+    assert doc, f'configs/{name}.py has no docstring'
+    commands = re.findall(r'python -m pdl_jax\.main (.*(?:\\\n.*)*)', doc)
+    assert commands, f'the docstring of configs/{name}.py has no `python -m pdl_jax.main` command'
+    arguments = shlex.split(commands[0].replace('\\\n', ' '))
+    assert f'--config=configs/{name}.py' in arguments
+    assert any(a.startswith('--workdir=') for a in arguments)
+
+
+def test_each_call_makes_a_new_config():
+    common.get_config().train.batch_size = 7
+    assert common.get_config().train.batch_size != 7
+
+
+@pytest.mark.parametrize(
+    ('field', 'value'),
+    [
+        ('model.backbone', 'resnet5'),
+        ('model.output_stride', 12),
+        ('model.aspp_pooling', 'local'),
+        ('model.backbone_padding', 'valid'),
+        ('model.dtype', 'float16'),
+        ('model.dropout_rate', 1.5),
+        ('augment.normalization', 'imagenet'),
+        ('augment.crop_height_px', 0),
+        ('augment.flip_probability', -0.1),
+        ('augment.max_scale', 0.25),
+        ('loss.top_k_fraction', 0.0),
+        ('loss.top_k_fraction', 1.01),
+        ('optimizer.learning_rate', float('nan')),
+        ('optimizer.ema_decay', 2.0),
+        ('train.batch_size', 0),
+        ('train.num_steps', -1),
+        ('data.path', ''),
+    ],
+)
+def test_values_out_of_range_are_named(field, value):
+    config = make_config()
+    config_lib.validate_config(config)
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(ValueError, match=re.escape(f'config.{field}')) as error:
+        config_lib.validate_config(config)
+    assert value == '' or repr(value) in str(error.value)
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_json_round_trip(name, monkeypatch):
+    config = load_config(name, monkeypatch)
+    restored = config_lib.config_from_json(config_lib.config_to_json(config))
+    assert restored == config
+    assert restored.is_locked
+    assert list_fields(restored) == list_fields(config)
+    assert isinstance(restored.model.aspp_rates, tuple)
+    restored.model.aspp_rates = (1, 2, 4)
+    assert restored != config
+
+
+@pytest.mark.parametrize(
+    ('limit', 'stride', 'max_size', 'expected'),
+    [
+        (641, 32, (480, 640), (641, 641)),
+        (641, 32, (4000, 6000), (641, 641)),
+        (0, 32, (1024, 2048), (1025, 2049)),
+        (0, 16, (360, 360), (369, 369)),
+        (0, 16, (1, 1), (17, 17)),
+    ],
+)
+def test_input_size(limit, stride, max_size, expected):
+    config = make_config(augment__resize_max_px=limit, model__output_stride=stride)
+    assert config_lib.input_size(config, max_size) == expected
+
+
+def test_input_size_grows_with_the_shorter_side():
+    config = make_config(augment__resize_min_px=500, model__output_stride=8)
+    assert config_lib.input_size(config, (250, 400)) == (505, 801)
+
+
+@pytest.mark.parametrize('stride', [8, 16, 32])
+def test_input_holds_the_resized_image_and_is_aligned(stride):
+    rng = random.Random(stride)
+    for _ in range(40):
+        minimum, limit = rng.choice([(0, 0), (0, 641), (641, 641), (300, 900), (200, 0)])
+        max_size = (rng.randint(1, 1500), rng.randint(1, 1500))
+        config = make_config(
+            augment__resize_min_px=minimum,
+            augment__resize_max_px=limit,
+            model__output_stride=stride,
+        )
+        size = config_lib.input_size(config, max_size)
+        resized = np.asarray(resize_to_range(np.array(max_size), minimum, limit))
+        case = f'{max_size} with {minimum}, {limit}: {resized} in {size}'
+        assert (np.array(size) >= resized).all(), case
+        assert [(n - 1) % stride for n in size] == [0, 0], case
+        # Padding is computed for nothing: at most one stride beyond what may be needed.
+        bound = (limit, limit) if limit else np.maximum(resized, max_size)
+        assert (np.array(size) <= np.array(bound) + stride).all(), case
+
+
+def test_common_fields_feed_every_options_class():
+    # A field that is renamed on one side only would fail here and not at the start of a run.
+    config = make_config()
+    options = config_lib.make_step_options(config, label_format=None)
+    assert options.augment.crop_size == (1025, 2049)
+    assert options.loss.top_k_fraction == config.loss.top_k_fraction
+    assert config_lib.make_optimizer_options(config).poly_power == config.optimizer.poly_power
+    assert config_lib.postprocess_arguments(config)['stuff_area_limit'] == 2048
+
+
+@pytest.mark.parametrize(
+    ('flag', 'suggestion'),
+    [('train.batch_siz=3', 'batch_size'), ('tran.batch_size=3', '"train"')],
+)
+def test_misspelt_field_is_one_line_on_the_console(flag, suggestion, tmp_path):
+    workdir = tmp_path / 'run'
+    result = subprocess.run(
+        [
+            *(sys.executable, '-m', 'pdl_jax.main', '--config=configs/scenes.py'),
+            *(f'--workdir={workdir}', f'--config.{flag}'),
+        ],
+        cwd=ROOT,
+        env=os.environ | {'JAX_PLATFORMS': 'cpu'},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    output = result.stdout + result.stderr
+    assert result.returncode != 0
+    assert suggestion in output
+    assert 'Traceback' not in output
+    assert not workdir.exists()

@@ -1,0 +1,283 @@
+"""Who may import whom, and what importing the package must not do.
+
+The table lists, for each module or package below pdl_jax, the modules it may import; a package
+stands for everything in it. The longest matching row counts.
+"""
+
+import ast
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+ALLOWED = {
+    'typing': (),
+    'ops': ('typing', 'ops'),
+    'models': ('typing', 'ops', 'models'),
+    'preprocess': ('typing', 'ops', 'preprocess'),
+    'postprocess': ('typing', 'ops', 'postprocess'),
+    'metrics': ('typing', 'ops', 'metrics'),
+    'losses': ('typing', 'ops'),
+    'optim': ('typing', 'ops'),
+    'sharding': ('typing', 'ops'),
+    'data': ('typing', 'data'),
+    'visualize': ('typing',),
+    'writers': ('data.images', 'data.paths'),
+    'train_state': ('typing',),
+    'train_step': (
+        'typing',
+        'models',
+        'preprocess',
+        'losses',
+        'optim',
+        'sharding',
+        'train_state',
+    ),
+    'checkpoint': ('typing', 'train_state'),
+    'convert': ('typing', 'models', 'checkpoint', 'convert'),
+    'config': ('typing', 'models', 'preprocess', 'losses', 'optim', 'train_step'),
+    'inference': ('typing', 'models', 'preprocess', 'postprocess', 'sharding'),
+    'predict': ('inference', 'config', 'checkpoint', 'data', 'postprocess', 'visualize'),
+    'export': (
+        'typing',
+        'config',
+        'checkpoint',
+        'inference',
+        'models',
+        'postprocess',
+        'preprocess',
+    ),
+    'pictures': (
+        'typing',
+        'config',
+        'data.catalog',
+        'models',
+        'postprocess',
+        'sharding',
+        'train_state',
+        'train_step',
+        'visualize',
+    ),
+    'evaluate': (
+        'typing',
+        'inference',
+        'config',
+        'checkpoint',
+        'data',
+        'metrics',
+        'postprocess',
+        'sharding',
+    ),
+    'main': ('train', 'evaluate'),
+}
+# Training stands above everything but the command lines.
+ALLOWED['train'] = tuple(row for row in ALLOWED if row not in ('main', 'predict', 'export'))
+# (importer, imported) pairs that no row may ever allow.
+NEVER = (('postprocess', 'models'), ('metrics', 'postprocess'))
+# What configurations may import, whole names.
+CONFIGS_MAY_IMPORT = ('ml_collections', 'configs')
+# Large and optional: inside functions, and only where files of other frameworks are read.
+OPTIONAL = ('tensorflow', 'torch', 'tensorboard')
+OPTIONAL_ONLY_IN = ('convert', 'data')
+VAGUE_NAMES = ('utils', 'helpers', 'common')
+
+
+def is_under(name, prefix):
+    return name == prefix or name.startswith(prefix + '.')
+
+
+def find_imports(tree):
+    """Yields (line, dotted name, whether inside of a function); `from a import b` counts as a.b."""
+
+    def visit(node, is_inside):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import):
+                for alias in child.names:
+                    yield child.lineno, alias.name, is_inside
+            elif isinstance(child, ast.ImportFrom):
+                for alias in child.names:
+                    dots = '.' * child.level
+                    yield child.lineno, f'{dots}{child.module or ""}.{alias.name}', is_inside
+            else:
+                is_function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+                yield from visit(child, is_inside or is_function)
+
+    return list(visit(tree, False))
+
+
+def check_module(module, source):
+    """The violations of one module, given its dotted name below pdl_jax ('' is the package)."""
+    faults = []
+    rows = [row for row in ALLOWED if is_under(module, row)]
+    if module and not rows:
+        faults.append(f'{module}: no row: add one to the table in tests/test_imports.py')
+    allowed = ALLOWED[max(rows, key=len)] if rows else ()
+    if module.rpartition('.')[2] in VAGUE_NAMES:
+        faults.append(f'{module}: name it after what it holds')
+    for line, name, is_inside in find_imports(ast.parse(source)):
+        where = f'{module}:{line}'
+        top = name.partition('.')[0]
+        if not top:
+            faults.append(f'{where}: relative import {name}: write it absolute')
+        elif top in OPTIONAL and not any(is_under(module, p) for p in OPTIONAL_ONLY_IN):
+            faults.append(f'{where}: {top} only in {" and ".join(OPTIONAL_ONLY_IN)}')
+        elif top in OPTIONAL and not is_inside:
+            faults.append(f'{where}: {top} only inside of functions')
+        elif top in ('configs', 'tests', 'benchmarks', 'launch'):
+            faults.append(f'{where}: the package must not import {name}')
+        elif top == 'pdl_jax' and name != 'pdl_jax':
+            target = name.removeprefix('pdl_jax.')
+            if not target.startswith('__') and not any(is_under(target, p) for p in allowed):
+                faults.append(f'{where}: must not import {target}')
+    return faults
+
+
+def check_config(name, source):
+    """The violations of one file of configs/."""
+    return [
+        f'configs.{name}:{line}: must not import {imported}'
+        for line, imported, _ in find_imports(ast.parse(source))
+        if not any(is_under(imported, allowed) for allowed in CONFIGS_MAY_IMPORT)
+    ]
+
+
+def list_modules():
+    """(dotted name below pdl_jax, path) of every module that exists."""
+    package = ROOT / 'pdl_jax'
+    for path in sorted(package.rglob('*.py')):
+        parts = path.relative_to(package).with_suffix('').parts
+        yield '.'.join(part for part in parts if part != '__init__'), path
+
+
+def test_modules_import_only_what_lies_below_them():
+    modules = list(list_modules())
+    assert len(modules) > 5
+    faults = [fault for module, path in modules for fault in check_module(module, path.read_text())]
+    assert not faults, '\n'.join(faults)
+
+
+def test_configs_import_only_ml_collections():
+    paths = sorted((ROOT / 'configs').glob('*.py'))
+    faults = [fault for path in paths for fault in check_config(path.stem, path.read_text())]
+    assert not faults, '\n'.join(faults)
+
+
+@pytest.mark.parametrize(
+    ('module', 'source', 'fault'),
+    [
+        ('postprocess.merge', 'from pdl_jax.models import heads', 'must not import models.heads'),
+        ('metrics.semantic_iou', 'import pdl_jax.postprocess.merge', 'must not import postprocess'),
+        ('ops.resize', 'from pdl_jax import train', 'must not import train'),
+        ('evaluate', 'from pdl_jax.main import main', 'must not import main'),
+        ('predict', 'from pdl_jax import train_step', 'must not import train_step'),
+        ('writers', 'import pdl_jax.data.pipeline', 'must not import data.pipeline'),
+        ('train', 'from pdl_jax import predict', 'must not import predict'),
+        ('data.pipeline', 'def f():\n  from pdl_jax.losses import x', ':2: must not import losses'),
+        ('train_step', 'from .losses import x', 'relative import .losses.x'),
+        ('data.records', 'import tensorflow as tf', 'tensorflow only inside of functions'),
+        ('convert.a', 'if True:\n  from torch import nn', ':2: torch only inside of functions'),
+        ('data.a', 'class A:\n  import tensorboard', ':2: tensorboard only inside'),
+        ('evaluate', 'def f():\n  import torch', 'torch only in convert and data'),
+        ('ops.utils', '', 'name it after what it holds'),
+        ('losses', 'from configs import coco', 'must not import configs.coco'),
+        ('unheard_of', '', 'add one to the table'),
+        ('', 'from pdl_jax.train import train', 'must not import train'),
+    ],
+)
+def test_checker_finds_violations(module, source, fault):
+    faults = check_module(module, source)
+    assert len(faults) == 1 and fault in faults[0]
+
+
+@pytest.mark.parametrize(
+    ('module', 'source'),
+    [
+        ('data.records', 'import tensorflow_datasets\ndef f():\n  import tensorflow.compat.v1'),
+        ('predict', 'from pdl_jax.data.images import decode_image'),
+        ('predict', 'from pdl_jax.data import images'),
+        ('data.scenes', 'from pdl_jax import typing'),
+        ('typing', 'import jax, pdl_jax\nfrom pdl_jax import __version__'),
+    ],
+)
+def test_checker_passes_what_is_allowed(module, source):
+    assert check_module(module, source) == []
+
+
+def test_checker_finds_violations_in_configs():
+    source = (
+        'from ml_collections import ConfigDict\nfrom configs import common\nimport ml_collections'
+    )
+    assert check_config('good', source) == []
+    for bad in ('import jax', 'import configs_of_others', 'from pdl_jax import config'):
+        assert len(check_config('bad', bad)) == 1
+
+
+def test_table_keeps_to_the_design():
+    assert [row for row, allowed in ALLOWED.items() if 'main' in allowed] == []
+    for importer, imported in NEVER:
+        assert imported not in ALLOWED[importer], f'{importer} must never import {imported}'
+
+
+def test_table_has_no_cycles():
+    def reach(row, path):
+        assert row not in path, ' -> '.join((*path, row))
+        for name in ALLOWED[row]:
+            below = name.partition('.')[0]
+            if below != row:
+                reach(below, (*path, row))
+
+    for row in ALLOWED:
+        reach(row, ())
+
+
+# Entry points import all that lies below them. Two processes, since two command lines in one may
+# define a flag twice.
+@pytest.mark.parametrize('entries', [('train', 'evaluate', 'predict', 'export'), ('main',)])
+def test_importing_loads_no_framework_and_no_device(entries):
+    existing = [name for name, _ in list_modules()]
+    entries = [name for name in entries if name in existing]
+    code = f"""
+import sys
+import pdl_jax
+for module in ('jax', 'numpy'):
+    assert module not in sys.modules, f'importing pdl_jax imports {{module}}'
+import importlib
+for name in {entries!r}:
+    importlib.import_module('pdl_jax.' + name)
+    for module in {OPTIONAL!r}:
+        assert module not in sys.modules, f'importing pdl_jax.{{name}} imports {{module}}'
+    from jax._src import xla_bridge
+    assert not xla_bridge.backends_are_initialized(), f'importing pdl_jax.{{name}} starts a device'
+"""
+    result = subprocess.run(
+        [sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_requirements_name_what_the_package_imports():
+    # Distributions whose import name is another.
+    names = {
+        'absl': 'absl-py',
+        'PIL': 'pillow',
+        'orbax': 'orbax-checkpoint',
+        'tensorflow_datasets': 'tensorflow-datasets',
+    }
+    text = (ROOT / 'requirements.txt').read_text()
+    lines = [line.partition('#')[0].strip() for line in text.splitlines()]
+    required = {
+        re.split(r'[\[<>=~! ]', line)[0].lower().replace('_', '-') for line in lines if line
+    }
+    imported = {
+        name.partition('.')[0]
+        for _, path in list_modules()
+        for _, name, is_inside in find_imports(ast.parse(path.read_text()))
+        if not is_inside
+    }
+    imported -= set(sys.stdlib_module_names) | {'pdl_jax'}
+    needed = {names.get(name, name).lower().replace('_', '-') for name in imported}
+    assert needed <= required, f'missing in requirements.txt: {sorted(needed - required)}'

@@ -1,0 +1,155 @@
+"""Evaluating and predicting from a checkpoint, in Python and from the command line."""
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from pdl_jax.data.images import decode_ids
+from pdl_jax.data.records import open_split
+from pdl_jax.evaluate import evaluate_checkpoint
+from pdl_jax.metrics.panoptic_quality import PanopticQuality
+from pdl_jax.predict import Predictor, find_images, predict_file
+from pdl_jax.train import train
+from tests import tiny
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    return tiny.prepare_scenes(tmp_path_factory.mktemp('scenes'))
+
+
+@pytest.fixture(scope='module')
+def workdir(data, tmp_path_factory):
+    path = tmp_path_factory.mktemp('run')
+    train(tiny.make_config(data, train__num_steps=40, train__checkpoint_every_steps=40), str(path))
+    return path
+
+
+@pytest.fixture(scope='module')
+def predictor(workdir):
+    return Predictor.load(workdir)
+
+
+@pytest.mark.parametrize('size', [(48, 64), (37, 131), (1, 1), (150, 20)])
+def test_any_size(predictor, size):
+    image = np.random.default_rng(0).integers(0, 255, (*size, 3)).astype(np.uint8)
+    result = predictor(image)
+    assert result.panoptic.shape == size and result.panoptic.dtype == np.int32
+    labels, areas = np.unique(result.panoptic, return_counts=True)
+    found = dict(zip(labels.tolist(), areas.tolist(), strict=True))
+    found.pop(predictor.spec.label_format.void_label, None)
+    assert {s.label: s.area_px for s in result.segments} == found
+    for segment in result.segments:
+        y0, x0, y1, x1 = segment.box
+        mask = result.panoptic == segment.label
+        assert mask[y0:y1, x0:x1].sum() == segment.area_px
+        assert mask[y0].any() and mask[y1 - 1].any() and mask[:, x0].any() and mask[:, x1 - 1].any()
+        assert 0 <= segment.score <= 1
+        assert segment.class_name == predictor.spec.class_names[segment.class_id]
+        assert segment.is_thing == (segment.class_id in predictor.spec.label_format.thing_classes)
+    assert result.draw_overlay(image).shape == image.shape
+
+
+def test_wrong_arrays_are_refused(predictor):
+    for image in (np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8)):
+        with pytest.raises(ValueError, match='must be uint8'):
+            predictor(image)
+
+
+def test_predictions_equal_those_of_the_evaluation(data, workdir, predictor, tmp_path):
+    report = evaluate_checkpoint(
+        tiny.make_config(data), str(tmp_path), checkpoint=str(workdir), is_prediction_written=True
+    )
+    assert json.loads((tmp_path / 'report.json').read_text()) == json.loads(json.dumps(report))
+    source = open_split(data, 'val')
+    annotations = json.loads((tmp_path / 'predictions.json').read_text())['annotations']
+    assert len(annotations) == len(source)
+    metric = PanopticQuality.for_format(source.spec.label_format, max_segments=64)
+    total = metric.empty()
+    for i, annotation in enumerate(annotations):
+        image, label = source.decode(i)
+        ids = decode_ids((tmp_path / 'predictions' / annotation['file_name']).read_bytes(), name='')
+        result = predictor(image)
+        # The pixels of void and the number of segments do not depend on how segments are numbered.
+        np.testing.assert_array_equal(ids == 0, result.panoptic == source.spec.label_format.void_label)
+        assert len(annotation['segments_info']) == len(result.segments)
+        total = total.merge(
+            jax.device_get(
+                metric.from_model_output(
+                    panoptic_label=label[None], panoptic_prediction=result.panoptic[None], valid=np.ones(1, bool)
+                )
+            )
+        )
+    assert total.compute()['All']['pq'] == pytest.approx(report['pq']['All']['pq'], abs=1e-6)
+
+
+def test_evaluation_refuses_data_of_other_classes(workdir, data, tmp_path):
+    import shutil
+
+    other = tmp_path / 'other'
+    shutil.copytree(data, other)
+    path = other / 'val' / 'metadata.json'
+    path.write_text(path.read_text().replace('"sheep"', '"goat"'))
+    with pytest.raises(ValueError, match='was trained on 14 classes'):
+        evaluate_checkpoint(tiny.make_config(other), str(tmp_path), checkpoint=str(workdir))
+
+
+def test_command_line_writes_three_files_and_reports_broken_images(workdir, tmp_path):
+    photos, out = tmp_path / 'photos', tmp_path / 'out'
+    photos.mkdir()
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 255, (50, 70, 3)).astype(np.uint8)).save(photos / 'a.png')
+    Image.fromarray(rng.integers(0, 255, (50, 70)).astype(np.uint8)).save(photos / 'grey.png')
+    (photos / 'broken.png').write_bytes((photos / 'a.png').read_bytes()[:2000])
+    process = subprocess.run(
+        [sys.executable, '-m', 'pdl_jax.predict', f'--checkpoint={workdir}', f'--images={photos}/*.png', f'--output={out}'],
+        cwd=tiny.ROOT,
+        env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert process.returncode == 1
+    assert '2 of 3 images predicted' in process.stdout and 'broken.png' in process.stderr
+    assert sorted(p.name for p in out.iterdir()) == [
+        'a.json', 'a_overlay.png', 'a_panoptic.png', 'grey.json', 'grey_overlay.png', 'grey_panoptic.png',
+    ]  # fmt: skip
+    description = json.loads((out / 'a.json').read_text())
+    assert (description['height'], description['width']) == (50, 70)
+    ids = decode_ids((out / 'a_panoptic.png').read_bytes(), name='a')
+    assert ids.shape == (50, 70)
+    assert sorted(set(np.unique(ids)) - {0}) == [s['id'] for s in description['segments']]
+    for segment in description['segments']:
+        assert (ids == segment['id']).sum() == segment['area_px']
+
+
+def test_photo_is_turned_upright(predictor, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # The camera was held upright: turn by 90 degrees.
+    Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(tmp_path / 'phone.jpg', exif=exif)
+    result = predict_file(predictor, str(tmp_path / 'phone.jpg'), tmp_path)
+    assert result.panoptic.shape == (60, 40)
+
+
+def test_find_images(tmp_path):
+    for name in ('b.jpg', 'a.jpg', 'a.png'):
+        (tmp_path / name).write_bytes(b'')
+    pattern = f'{tmp_path}/*.jpg'
+    assert find_images([pattern, pattern]) == [f'{tmp_path}/a.jpg', f'{tmp_path}/b.jpg']
+    with pytest.raises(ValueError, match='a.jpg and .*a.png would both be written as a.json'):
+        find_images([f'{tmp_path}/*'])
+    with pytest.raises(FileNotFoundError, match='no such file'):
+        find_images([f'{tmp_path}/*.bmp'])
+
+
+def test_missing_checkpoint(workdir, tmp_path):
+    with pytest.raises(FileNotFoundError, match='no checkpoint in'):
+        Predictor.load(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r'no checkpoint of step 7 .* there are \[40\]'):
+        Predictor.load(workdir, step=7)

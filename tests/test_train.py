@@ -1,0 +1,186 @@
+"""Training end to end: falling loss, resuming bit for bit, and clear ends when something goes wrong."""
+
+import json
+import os
+import resource
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from pdl_jax.checkpoint import find_checkpoint, read_structure, restore_variables
+from pdl_jax.config import make_model
+from pdl_jax.data.records import open_split
+from pdl_jax.inference import abstract_variables
+from pdl_jax.train import train
+from tests import tiny
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    return tiny.prepare_scenes(tmp_path_factory.mktemp('scenes'))
+
+
+@pytest.fixture(scope='module')
+def finished(data, tmp_path_factory):
+    """An uninterrupted run of the program: its workdir and its output."""
+    workdir = tmp_path_factory.mktemp('finished')
+    process = tiny.start_main(data, workdir)
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
+    return workdir, output
+
+
+def _read_params(workdir, step=None):
+    structure = find_checkpoint(workdir, step)
+    config = tiny.make_config('unused')
+    model = make_model(config, 14)
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return restore_variables(structure, abstract_variables(model), device)
+
+
+def _check_same(workdir, other):
+    for a, b in zip(
+        jax.tree.leaves(_read_params(workdir)), jax.tree.leaves(_read_params(other)), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_run_leaves_everything_it_should(finished):
+    workdir, output = finished
+    assert sorted(int(p.name) for p in (workdir / 'checkpoints').iterdir()) == [4, 6]
+    lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+    steps = [line['step'] for line in lines if 'loss' in line]
+    assert steps == [1, 2, 3, 4, 5, 6]
+    terms = lines[0]['loss_semantic'] + lines[0]['loss_center'] + lines[0]['loss_offset']
+    np.testing.assert_allclose(lines[0]['loss'], terms, rtol=1e-5)
+    assert list((workdir / 'tensorboard').glob('events*'))
+    report = json.loads((workdir / 'report.json').read_text())
+    assert report['num_images'] == 5
+    assert 0 <= report['pq']['All']['pq'] <= 1
+    assert 'step 6/6 (ETA 0:00)' in output and 'images_per_second' in output
+    # The averaged parameters are what is evaluated, so they must be saved.
+    assert any(key.startswith('ema_variables/') for key in read_structure(find_checkpoint(workdir)))
+
+
+def test_killed_run_continues_bit_identically(data, finished, tmp_path):
+    process = tiny.start_main(data, tmp_path)
+    for line in process.stdout:
+        # Step 5 comes after the save of step 4 was started and before that of step 6.
+        if 'step 5/6' in line:
+            process.send_signal(signal.SIGKILL)
+            break
+    process.wait()
+    assert process.returncode == -signal.SIGKILL
+    saved = [int(p.name) for p in (tmp_path / 'checkpoints').iterdir() if p.name.isdigit()]
+    assert saved and max(saved) < 6
+    process = tiny.start_main(data, tmp_path)
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
+    assert f'resuming from step {max(saved)}' in output
+    _check_same(tmp_path, finished[0])
+    # The metrics of the killed run are continued, not repeated.
+    lines = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
+    assert [line['step'] for line in lines if 'loss' in line] == [1, 2, 3, 4, 5, 6]
+
+
+def test_sigterm_saves_before_leaving(data, finished, tmp_path):
+    process = tiny.start_main(data, tmp_path, '--config.train.checkpoint_every_steps=100')
+    for line in process.stdout:
+        if 'step 1/6' in line:
+            process.send_signal(signal.SIGTERM)
+            break
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
+    steps = [int(p.name) for p in (tmp_path / 'checkpoints').iterdir()]
+    assert len(steps) == 1 and 1 <= steps[0] < 6
+    assert f'saved step {steps[0]}' in output
+    process = tiny.start_main(data, tmp_path)
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
+    _check_same(tmp_path, finished[0])
+
+
+def test_full_disk_names_the_directory_and_keeps_the_older_save(data, finished, tmp_path):
+    process = tiny.start_main(data, tmp_path, '--config.train.num_steps=2')
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
+    before = _read_params(tmp_path, 2)
+
+    def forbid_large_files():
+        # The kernel refuses to write beyond this, as a full disk would.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+
+    process = tiny.start_main(data, tmp_path, preexec_fn=forbid_large_files)
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode != 0
+    assert f'could not write a checkpoint to {tmp_path}/checkpoints' in output
+    assert 'the newest complete one is step 2' in output and 'Free disk space' in output
+    assert find_checkpoint(tmp_path).name == '2'
+    for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(_read_params(tmp_path)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_loss_falls(data, tmp_path):
+    train(tiny.make_config(data, train__num_steps=25, train__checkpoint_every_steps=25), str(tmp_path))
+    losses = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
+    losses = [line['loss'] for line in losses if 'loss' in line]
+    assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
+
+
+def test_nan_stops_the_run_and_names_the_last_good_checkpoint(data, tmp_path):
+    config = tiny.make_config(data, train__num_steps=2, optimizer__clip_norm=0.0)
+    train(config, str(tmp_path))
+    with config.unlocked():
+        config.train.num_steps = 20
+        config.optimizer.learning_rate = 1e30
+    with pytest.raises(FloatingPointError, match='step [34] has loss nan.*last good checkpoint is step 2'):
+        train(config, str(tmp_path))
+    assert find_checkpoint(tmp_path).name == '2'
+
+
+@pytest.mark.parametrize(
+    ('field', 'value', 'message'),
+    [
+        ('model__semantic_features', 16, 'does not fit the model.*params/semantic_decoder/fuse_stride'),
+        ('optimizer__ema_decay', 0.0, r'ema_variables/.*only in the checkpoint'),
+    ],
+)
+def test_checkpoint_of_another_network_is_refused(data, finished, field, value, message):
+    with pytest.raises(ValueError, match=message):
+        train(tiny.make_config(data, **{field: value}), str(finished[0]))
+
+
+def test_missing_data_names_the_command_that_prepares_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match='pdl_jax.data.prepare'):
+        train(tiny.make_config(tmp_path / 'absent'), str(tmp_path / 'work'))
+
+
+def test_finished_run_only_evaluates_again(data, finished):
+    workdir, _ = finished
+    before = json.loads((workdir / 'report.json').read_text())
+    report = train(tiny.make_config(data), str(workdir))
+    assert json.loads(json.dumps(report)) == before
+
+
+def test_unreadable_record_stops_the_run_unless_skipping_is_allowed(data, tmp_path):
+    """Overwrites the middle of one picture inside the records."""
+    import shutil
+
+    broken = tmp_path / 'data'
+    shutil.copytree(data, broken)
+    image = open_split(str(data), 'train')[3]['image']
+    (records,) = (broken / 'train').glob('*.array_record*')
+    content = records.read_bytes()
+    position = content.find(image[len(image) // 2 : len(image) // 2 + 64])
+    if position < 0:
+        pytest.skip('the records are compressed, so the picture cannot be found in them')
+    start = content.find(image[:64])
+    records.write_bytes(content[:start] + b'\0' * 64 + content[start + 64 :])
+    with pytest.raises(ValueError, match='record|jpg'):
+        train(tiny.make_config(broken), str(tmp_path / 'stopped'))
+
+
+def test_environment_of_the_tests_has_eight_devices():
+    assert jax.device_count() == 8, os.environ.get('XLA_FLAGS')

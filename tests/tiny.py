@@ -1,0 +1,95 @@
+"""A tiny dataset and configuration that train in seconds; shared by the end-to-end tests."""
+
+import importlib.util
+import os
+import pathlib
+import subprocess
+import sys
+
+from ml_collections import ConfigDict
+
+from pdl_jax.data import scenes
+from pdl_jax.data.prepare import prepare_panoptic_folder
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+def prepare_scenes(folder: pathlib.Path) -> pathlib.Path:
+    """Renders and prepares 12 + 5 scenes of 48x64 pixels."""
+    raw = folder / 'raw'
+    scenes.write_scenes(raw, num_train=12, num_val=5, height_px=48, width_px=64, num_processes=1)
+    for split in ('train', 'val'):
+        prepare_panoptic_folder(
+            images_dir=raw / split / 'images',
+            panoptic_dir=raw / split / f'panoptic_{split}',
+            json_path=raw / split / f'panoptic_{split}.json',
+            out_dir=folder / 'data',
+            split=split,
+            num_processes=0,
+        )
+    return folder / 'data'
+
+
+def overrides(data: pathlib.Path) -> dict:
+    """Fields that make configs/scenes.py tiny."""
+    return {
+        'data.path': str(data),
+        'data.scenes.num_train': 0,
+        'model.width_multiplier': 0.35,
+        'model.semantic_features': 8,
+        'model.semantic_low_level_features': (8, 8),
+        'model.semantic_aspp_features': 8,
+        'model.semantic_head_features': 8,
+        'model.instance_features': 8,
+        'model.instance_low_level_features': (8, 8),
+        'model.instance_aspp_features': 8,
+        'model.instance_head_features': 8,
+        'augment.crop_height_px': 33,
+        'augment.crop_width_px': 33,
+        'optimizer.learning_rate': 1e-3,
+        'optimizer.warmup_steps': 0,
+        'targets.max_instances': 16,
+        'train.batch_size': 8,
+        'train.num_steps': 6,
+        'train.log_every_steps': 1,
+        'train.picture_every_steps': 0,
+        'train.checkpoint_every_steps': 2,
+        'train.evaluate_every_steps': 0,
+        'train.keep_checkpoints': 2,
+        'evaluate.batch_size': 4,
+        'postprocess.max_centers': 16,
+        'mesh.data': 1,
+    }
+
+
+def make_config(data: pathlib.Path, **changes) -> ConfigDict:
+    """configs/scenes.py with `overrides` and `changes` (dots in names written as double underscores)."""
+    if str(ROOT) not in sys.path:
+        sys.path.insert(0, str(ROOT))
+    spec = importlib.util.spec_from_file_location('scenes_config', ROOT / 'configs' / 'scenes.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config()
+    fields = {**overrides(data), **{k.replace('__', '.'): v for k, v in changes.items()}}
+    config.update_from_flattened_dict(fields)
+    return config
+
+
+def start_main(data: pathlib.Path, workdir: pathlib.Path, *flags: str, **options) -> subprocess.Popen:
+    """Starts `python -m pdl_jax.main` on the tiny configuration, its output piped."""
+    fields = [f'--config.{key}={value}' for key, value in overrides(data).items() if key != 'mesh.data']
+    command = [sys.executable, '-m', 'pdl_jax.main', '--config=configs/scenes.py', f'--workdir={workdir}']
+    environment = {
+        **os.environ,
+        'JAX_PLATFORMS': 'cpu',
+        'JAX_COMPILATION_CACHE_DIR': os.environ.get('PDL_JAX_TEST_CACHE', '/tmp/pdl_jax_test_cache'),
+    }
+    return subprocess.Popen(
+        [*command, *fields, *flags],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **options,
+    )
