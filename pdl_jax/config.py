@@ -74,6 +74,12 @@ def validate_config(config: ConfigDict) -> None:
             f'config.augment.max_scale (={config.augment.max_scale}) must not be below '
             f'config.augment.min_scale (={config.augment.min_scale})'
         )
+    if config.augment.resize_min_px and not config.augment.resize_max_px:
+        # Without a limit a long image would grow beyond every fixed input size.
+        raise ValueError(
+            f'config.augment.resize_min_px (={config.augment.resize_min_px}) needs config.augment.resize_max_px too: '
+            f'set it to the longest side that the network shall see'
+        )
     if not config.data.path:
         raise ValueError(
             'config.data.path is empty: give the directory that `python -m pdl_jax.data.prepare` wrote, '
@@ -176,11 +182,6 @@ def input_size(config: ConfigDict, max_size: tuple[int, int]) -> tuple[int, int]
     """
     stride = config.model.output_stride
     limit = config.augment.resize_max_px
-    minimum = config.augment.resize_min_px
-    if minimum and not limit:
-        # Without a limit on the longer side it grows with the scale that the shorter side needs.
-        scale = max(minimum / n for n in max_size)
-        max_size = tuple(math.ceil(n * max(scale, 1.0)) for n in max_size)
     bound = (limit, limit) if limit else max_size
     return tuple(math.ceil(max(n - 1, 1) / stride) * stride + 1 for n in bound)
 

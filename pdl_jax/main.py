@@ -59,7 +59,9 @@ def parse_flags(argv: list[str]) -> list[str]:
         message = str(error)
     except (AttributeError, KeyError) as error:
         # ml_collections words it: 'batch_siz' Did you mean "batch_size" instead of "batch_siz"?
-        message = 'unknown field of the configuration: ' + str(error.args[0]).replace('\n', ' ')
+        # AttributeError wraps it in another repr.
+        words = str(error.args[0]).replace('\\n', ' ').replace('\n', ' ').replace('\\', '')
+        message = f'unknown field of the configuration: {words}'
     sys.exit(f'{message}\nSee `python -m pdl_jax.main --help`; configs/common.py lists all fields.')
 
 

@@ -6,6 +6,7 @@ writes for each photo NAME_panoptic.png (ids as in the COCO panoptic format), NA
 NAME_overlay.png (a picture for people).
 """
 
+import argparse
 import dataclasses
 import functools
 import glob
@@ -13,13 +14,12 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 import tqdm
-from absl import app, flags, logging
 from etils import epath
 
 from pdl_jax.checkpoint import find_checkpoint, read_description, restore_variables
@@ -257,39 +257,40 @@ def _stem(path):
     return os.path.splitext(os.path.basename(path))[0]
 
 
-_CHECKPOINT = flags.DEFINE_string(
-    'checkpoint', None, 'A workdir of pdl_jax.main or one step of it; local or gs://.', required=True
-)
-_IMAGES = flags.DEFINE_multi_string(
-    'images', None, 'Image files, as a quoted glob pattern; may be given several times.', required=True
-)
-_OUTPUT = flags.DEFINE_string('output', None, 'Directory of the results; local or gs://.', required=True)
-_STEP = flags.DEFINE_integer('step', None, 'Step of the checkpoint; by default the newest.')
-
-
-def main(argv: list[str]) -> None:
-    """Predicts all images; one that cannot be read is reported and does not stop the others."""
-    if len(argv) > 1:
-        raise app.UsageError(f'unexpected arguments {argv[1:]}: quote the pattern of --images')
-    paths = find_images(_IMAGES.value)
-    predictor = Predictor.load(_CHECKPOINT.value, step=_STEP.value)
-    output = epath.Path(_OUTPUT.value)
-    output.mkdir(parents=True, exist_ok=True)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line; `python -m pdl_jax.predict --help` lists the flags."""
+    parser = argparse.ArgumentParser(
+        prog='python -m pdl_jax.predict',
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument('--checkpoint', required=True, help='a workdir or one step of it, local or gs://')
+    parser.add_argument('--images', required=True, nargs='+', help='files or quoted glob patterns')
+    parser.add_argument('--output', required=True, help='directory of the results, local or gs://')
+    parser.add_argument('--step', type=int, help='of a workdir (default: the newest)')
+    flags = parser.parse_args(arguments)
+    try:
+        paths = find_images(flags.images)
+        predictor = Predictor.load(flags.checkpoint, step=flags.step)
+        output = epath.Path(flags.output)
+        output.mkdir(parents=True, exist_ok=True)
+    except (ImportError, OSError, ValueError) as error:
+        parser.exit(1, f'error: {error}\n')
     failures = []
     for path in tqdm.tqdm(paths, unit='image', disable=not sys.stderr.isatty()):
+        # One image that cannot be read does not stop the others.
         try:
             result = predict_file(predictor, path, output)
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             failures.append(str(error))
-            logging.error('%s', error)
             continue
-        names = ', '.join(f'{s.class_name} {s.score:.2f}' for s in result.segments if s.is_thing)
-        logging.info('%s: %d segments; %s', path, len(result.segments), names or 'no things')
+        things = ', '.join(f'{s.class_name} {s.score:.2f}' for s in result.segments if s.is_thing)
+        tqdm.tqdm.write(f'{path}: {len(result.segments)} segments; {things or "no things"}')
     print(f'{len(paths) - len(failures)} of {len(paths)} images predicted to {output}')
     if failures:
-        sys.exit('not predicted:\n' + '\n'.join(failures))
+        parser.exit(1, 'error: not predicted:\n' + '\n'.join(failures) + '\n')
 
 
 if __name__ == '__main__':
-    logging.set_verbosity(logging.INFO)
-    app.run(main)
+    main()

@@ -209,7 +209,7 @@ class _Clock:
         if num_steps <= 0 or seconds <= 0:
             return {}
         self._seconds_per_step = seconds / num_steps
-        rates = {'steps_per_second': num_steps / seconds}
+        rates = {'step_seconds': seconds / num_steps}
         if self._batch_size:
             rates['images_per_second'] = num_steps * self._batch_size / seconds
         return rates

@@ -161,7 +161,7 @@ def test_console_line_tells_rates_and_time_left(tmp_path, messages, clock):
     clock[0] += 20
     writer.write_scalars(110, {'loss': 1.23456, 'loss_center': 0.5})
     assert messages[-1] == (
-        'step 110/1000 (ETA 29:40): loss 1.235, loss_center 0.5, steps_per_second 0.5, '
+        'step 110/1000 (ETA 29:40): loss 1.235, loss_center 0.5, step_seconds 2, '
         'images_per_second 4'
     )
     # An hour of evaluation is no part of the next steps' time.
@@ -174,7 +174,7 @@ def test_console_line_tells_rates_and_time_left(tmp_path, messages, clock):
     assert read_lines(tmp_path)[-1] == {
         'step': 120,
         'loss': 1.0,
-        'steps_per_second': 2.0,
+        'step_seconds': 0.5,
         'images_per_second': 16.0,
     }
 
