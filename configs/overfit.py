@@ -14,7 +14,7 @@ from configs import coco
 
 
 def get_config() -> ConfigDict:
-    """COCO's recipe at half the resolution, without augmentation, for a few hundred steps."""
+    """COCO's recipe at low resolution with narrower decoders, without augmentation, for a few hundred steps."""
     config = coco.get_config()
     config.unlock()
     config.data.path = 'data/overfit'
@@ -26,17 +26,22 @@ def get_config() -> ConfigDict:
     config.model.backbone_padding = 'same'
     config.model.is_backbone_norm_frozen = True
     config.model.dropout_rate = 0.0
+    config.model.semantic_features = 128
+    config.model.semantic_aspp_features = 128
+    config.model.semantic_head_features = 128
+    config.model.instance_features = 64
+    config.model.instance_aspp_features = 64
     config.model.norm_momentum = 0.9
 
-    config.augment.crop_height_px = 321
-    config.augment.crop_width_px = 321
-    config.augment.resize_min_px = 321
-    config.augment.resize_max_px = 321
+    config.augment.crop_height_px = 257
+    config.augment.crop_width_px = 257
+    config.augment.resize_min_px = 257
+    config.augment.resize_max_px = 257
     config.augment.min_scale = 1.0
     config.augment.max_scale = 1.0
     config.augment.num_scales = 0
     config.augment.flip_probability = 0.0
-    config.targets.sigma_px = 6.0
+    config.targets.sigma_px = 5.0
     config.targets.small_instance_area_px = 1024
 
     config.optimizer.learning_rate = 1e-3
@@ -50,6 +55,6 @@ def get_config() -> ConfigDict:
     config.train.keep_checkpoints = 1
 
     config.evaluate.batch_size = 4
-    config.postprocess.nms_kernel_px = 21
+    config.postprocess.nms_kernel_px = 15
     config.postprocess.stuff_area_limit_px = 256
     return config.lock()
