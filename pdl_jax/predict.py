@@ -37,7 +37,7 @@ from pdl_jax.inference import abstract_variables, make_inference_step
 from pdl_jax.postprocess.scores import segment_table
 from pdl_jax.visualize import overlay_panoptic
 
-# Images are placed on canvases of multiples of this, so that many sizes share one compiled program.
+# Where every image is resized to one network input, canvases are multiples of this, so that sizes share programs.
 _CANVAS_STEP_PX = 128
 
 
@@ -150,7 +150,10 @@ class Predictor:
                 f'an image must be uint8[H, W, 3] in RGB order, not {image.dtype}{list(image.shape)}'
             )
         size = image.shape[:2]
-        canvas_size = tuple(math.ceil(n / _CANVAS_STEP_PX) * _CANVAS_STEP_PX for n in size)
+        # Otherwise the canvas decides the input, and padding beyond the output stride would change the predictions.
+        has_fixed_input = self._augment.resize_max_px > 0
+        step = _CANVAS_STEP_PX if has_fixed_input else self._model.output_stride
+        canvas_size = tuple(math.ceil(n / step) * step for n in size)
         canvas = np.zeros((1, *canvas_size, 3), np.uint8)
         canvas[0, : size[0], : size[1]] = image
         panoptic, table = jax.device_get(

@@ -55,7 +55,8 @@ def make_training_samples(
 ) -> tuple[Array, dict[str, Array]]:
     """Augments a batch and makes its targets.
 
-    The draws depend on the seed, the step and the position in the global batch only, so a resumed run or another mesh repeats them.
+    The draws depend on the seed, the step and the position in the global batch only, so a resumed run or another mesh
+    repeats them.
 
     Returns:
       The images f32[B, H, W, 3] and a batch of targets.

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -17,6 +18,12 @@ from pdl_jax.metrics.panoptic_quality import PanopticQuality
 from pdl_jax.predict import Predictor, find_images, predict_file
 from pdl_jax.train import train
 from tests import tiny
+
+
+@pytest.fixture(scope='module', autouse=True)
+def one_device():
+    with tiny.one_device():
+        yield
 
 
 @pytest.fixture(scope='module')
@@ -90,8 +97,6 @@ def test_predictions_equal_those_of_the_evaluation(data, workdir, predictor, tmp
 
 
 def test_evaluation_refuses_data_of_other_classes(workdir, data, tmp_path):
-    import shutil
-
     other = tmp_path / 'other'
     shutil.copytree(data, other)
     path = other / 'val' / 'metadata.json'

@@ -1,15 +1,20 @@
 """A tiny dataset and configuration that train in seconds; shared by the end-to-end tests."""
 
+import contextlib
 import importlib.util
 import os
 import pathlib
 import subprocess
 import sys
 
+import jax
+import pytest
 from ml_collections import ConfigDict
 
+from pdl_jax import evaluate, train
 from pdl_jax.data import scenes
 from pdl_jax.data.prepare import prepare_panoptic_folder
+from pdl_jax.sharding import make_mesh
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -58,8 +63,16 @@ def overrides(data: pathlib.Path) -> dict:
         'train.keep_checkpoints': 2,
         'evaluate.batch_size': 4,
         'postprocess.max_centers': 16,
-        'mesh.data': 1,
     }
+
+
+@contextlib.contextmanager
+def one_device():
+    """Training and evaluation in this process see the first of the simulated devices only, which compiles faster."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (train, evaluate):
+            patch.setattr(module, 'make_mesh', lambda *_: make_mesh(devices=jax.devices()[:1]))
+        yield
 
 
 def make_config(data: pathlib.Path, **changes) -> ConfigDict:
@@ -77,7 +90,7 @@ def make_config(data: pathlib.Path, **changes) -> ConfigDict:
 
 def start_main(data: pathlib.Path, workdir: pathlib.Path, *flags: str, **options) -> subprocess.Popen:
     """Starts `python -m pdl_jax.main` on the tiny configuration, its output piped."""
-    fields = [f'--config.{key}={value}' for key, value in overrides(data).items() if key != 'mesh.data']
+    fields = [f'--config.{key}={value}' for key, value in overrides(data).items()]
     command = [sys.executable, '-m', 'pdl_jax.main', '--config=configs/scenes.py', f'--workdir={workdir}']
     environment = {
         **os.environ,

@@ -12,8 +12,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from etils import epath
 import numpy as np
+from etils import epath
 
 from pdl_jax.data import catalog, images, paths
 
@@ -228,7 +228,7 @@ def _translate_ids(
             f'it in segments_info or paint it 0 (void)'
         )
     counts = np.bincount(row.ravel(), minlength=len(known))[1:]
-    for segment, count in zip(entry.segments, counts):
+    for segment, count in zip(entry.segments, counts, strict=True):
         if not count:
             raise ValueError(
                 f'segment id {segment.id} of the JSON has no pixel in '
@@ -239,7 +239,7 @@ def _translate_ids(
 
 
 def _check_areas(entry: Entry, counts: np.ndarray) -> None:
-    for segment, count in zip(entry.segments, counts):
+    for segment, count in zip(entry.segments, counts, strict=True):
         if segment.area_px != count:
             raise ValueError(
                 f'segment id {segment.id} covers {count} pixels in {entry.annotation_file_name}, '

@@ -7,14 +7,14 @@ Every batch has the keys
 and more as the functions say. B is the share of this process in the global batch.
 """
 
-from collections.abc import Iterator
 import concurrent.futures
 import os
+from collections.abc import Iterator
 from typing import Any
 
-from absl import flags
 import grain
 import numpy as np
+from absl import flags
 from PIL import Image
 
 from pdl_jax.data import records
@@ -249,7 +249,7 @@ def make_eval_batches(
     if canvas_size is None:
         canvas_size = source.max_size
     _check_canvas(canvas_size)
-    if any(have < need for have, need in zip(canvas_size, source.max_size)):
+    if any(have < need for have, need in zip(canvas_size, source.max_size, strict=True)):
         raise ValueError(
             f'canvas_size {tuple(canvas_size)} is smaller than {source.max_size}, the largest '
             f'height and width of {source!r}: evaluation scores the original pixels and never '

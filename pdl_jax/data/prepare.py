@@ -10,7 +10,6 @@ either completely or not at all: after a crash, run the same command again.
 """
 
 import argparse
-from collections.abc import Iterable, Sequence
 import dataclasses
 import functools
 import hashlib
@@ -19,14 +18,14 @@ import json
 import math
 import os
 import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from etils import epath
 import tensorflow_datasets as tfds
 import tqdm
+from etils import epath
 
-from pdl_jax.data import catalog, images, panoptic_folder, paths
-from pdl_jax.data import process_map, records, split_directory
+from pdl_jax.data import catalog, images, panoptic_folder, paths, process_map, records, split_directory
 
 FORMATS = ('coco_panoptic',)
 # TFDS holds the records of one shard in memory while it writes them: 128 photographs are 20 MB, 128

@@ -1,13 +1,13 @@
 """An ordered map over worker processes that keeps a bounded number of results in flight."""
 
 import collections
-from collections.abc import Callable, Iterator, Sequence
 import concurrent.futures
 import contextlib
 import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 _In = TypeVar('_In')

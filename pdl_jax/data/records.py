@@ -4,14 +4,14 @@ A split is one directory that plain TFDS reads as well:
 `tfds.builder_from_directory('DIR/train').as_data_source('train')`.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import os
 import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from etils import epath
 import numpy as np
 import tensorflow_datasets as tfds
+from etils import epath
 from tensorflow_datasets.core import writer
 from tensorflow_datasets.proto import tf_example_pb2
 

@@ -1,12 +1,12 @@
 """The directory of a prepared split: it appears complete or not at all, also after a crash."""
 
-from collections.abc import Iterator
 import contextlib
 import errno
 import hashlib
 import os
 import re
 import tempfile
+from collections.abc import Iterator
 
 from etils import epath
 

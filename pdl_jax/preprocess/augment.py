@@ -99,8 +99,10 @@ def random_window(key: Array, size: Array, options: AugmentOptions) -> Window:
     columns = jnp.arange(options.crop_size[1])
     columns = jnp.where(is_flipped, columns[::-1], columns)
     offset = start - before
-    step = _corner_aligned_step(size, scaled)
-    return Window((rows + offset[0]) * step[0], (columns + offset[1]) * step[1])
+    return Window(
+        _source_positions(rows + offset[0], size[0], scaled[0]),
+        _source_positions(columns + offset[1], size[1], scaled[1]),
+    )
 
 
 def centered_window(size: Array, resized: Array, out_size: tuple[int, int]) -> Window:
@@ -108,14 +110,18 @@ def centered_window(size: Array, resized: Array, out_size: tuple[int, int]) -> W
 
     Exchange `size` and `resized` for the way back.
     """
-    step = _corner_aligned_step(size, resized)
-    return Window(jnp.arange(out_size[0]) * step[0], jnp.arange(out_size[1]) * step[1])
+    rows, columns = jnp.arange(out_size[0]), jnp.arange(out_size[1])
+    return Window(
+        _source_positions(rows, size[0], resized[0]), _source_positions(columns, size[1], resized[1])
+    )
 
 
-def _corner_aligned_step(source, target):
-    """f32[2], source pixels per target pixel with the corner pixels coinciding; 0 where the target is one pixel."""
+def _source_positions(index, source, target):
+    """f32, where pixels of an axis resized from `source` to `target` pixels lie; -1, so outside, beyond its ends."""
+    # Corners coincide; a target of one pixel takes the first of the source.
     step = (source - 1).astype(jnp.float32) / jnp.maximum(target - 1, 1).astype(jnp.float32)
-    return jnp.where(target > 1, step, 0.0)
+    is_inside = (index >= 0) & (index < target)
+    return jnp.where(is_inside, index * jnp.where(target > 1, step, 0.0), -1.0)
 
 
 def sample_image(image: Array, size: Array, window: Window, *, normalization: str) -> Array:

@@ -5,8 +5,8 @@ import struct
 import zlib
 
 import numpy as np
-from PIL import Image
 import pytest
+from PIL import Image
 
 from pdl_jax.data import images
 

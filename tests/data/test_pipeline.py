@@ -218,7 +218,7 @@ def test_damaged_records_are_replaced_and_counted(damaged, num_workers):
     assert sorted(list_indices(batch)) == [0, 3, 3, 3, 4, 5]
     assert batch['num_unreadable'].dtype == np.int32
     assert sorted(batch['num_unreadable'].tolist()) == [0, 0, 0, 0, 1, 2]
-    assert all(i == 3 for i, n in zip(list_indices(batch), batch['num_unreadable']) if n)
+    assert all(i == 3 for i, n in zip(list_indices(batch), batch['num_unreadable'], strict=True) if n)
 
 
 def test_nothing_readable_is_an_error(source, monkeypatch):
@@ -315,6 +315,6 @@ def test_evaluation_of_large_and_odd_sizes(shared_dir, tmp_path):
     assert batch['image'].shape == (3, 1040, 1388, 3)
     for row, annotation in enumerate(content['annotations']):
         label, areas = np.unique(batch['panoptic'][row], return_counts=True)
-        found = dict(zip(label.tolist(), areas.tolist()))
+        found = dict(zip(label.tolist(), areas.tolist(), strict=True))
         nuclei = [s for s in annotation['segments_info'] if s['category_id'] == 1]
         assert [found[i + 1] for i in range(len(nuclei))] == [s['area'] for s in nuclei]

@@ -11,11 +11,11 @@ import subprocess
 import sys
 import time
 
-from etils import epath
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 import tiny_folder
+from etils import epath
 
 from pdl_jax.data import images, panoptic_folder, paths, prepare, records, split_directory
 
@@ -135,7 +135,7 @@ def test_coco_images_keep_their_areas(shared_dir, tmp_path):
             label = semantic * 256 + instance
             expected[label] = expected.get(label, 0) + segment['area']
         labels, areas = np.unique(panoptic[panoptic != 0], return_counts=True)
-        assert dict(zip(labels.tolist(), areas.tolist())) == expected
+        assert dict(zip(labels.tolist(), areas.tolist(), strict=True)) == expected
         assert source.info(index)['annotation_file_name'] == annotation['file_name']
 
 
