@@ -215,15 +215,20 @@ def check_structure(
     """
     leaves = jax.tree_util.tree_leaves_with_path(wanted)
     shapes = {_path_name(path): tuple(leaf.shape) for path, leaf in leaves}
-    missing = sorted(set(shapes) - set(found))
-    unexpected = [] if is_partial else sorted(set(found) - set(shapes))
-    different = sorted(k for k in set(shapes) & set(found) if shapes[k] != found[k])
+
+    def order(names):
+        # Parameters first: the optimiser's moments and averages only repeat their differences.
+        return sorted(names, key=lambda name: (not name.startswith('params/'), name))
+
+    missing = order(set(shapes) - set(found))
+    unexpected = [] if is_partial else order(set(found) - set(shapes))
+    different = order(name for name in set(shapes) & set(found) if shapes[name] != found[name])
     if not (missing or unexpected or different):
         return
     lines = [f'{name}: the model has {shapes[name]}, the checkpoint {found[name]}' for name in different]
     lines += [f'{name}: not in the checkpoint' for name in missing]
     lines += [f'{name}: only in the checkpoint' for name in unexpected]
-    for line in lines[:50]:
+    for line in lines[:20]:
         logging.error(line)
     raise ValueError(
         f'the checkpoint in {source} does not fit the model: {len(different)} arrays differ in shape, {len(missing)} are '

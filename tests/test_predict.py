@@ -43,6 +43,13 @@ def predictor(workdir):
     return Predictor.load(workdir)
 
 
+def test_loss_fell(workdir):
+    lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+    losses = [line['loss'] for line in lines if 'loss' in line]
+    assert len(losses) == 40
+    assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
+
+
 @pytest.mark.parametrize('size', [(48, 64), (37, 131), (1, 1), (150, 20)])
 def test_any_size(predictor, size):
     image = np.random.default_rng(0).integers(0, 255, (*size, 3)).astype(np.uint8)

@@ -1,11 +1,11 @@
 """Training end to end: falling loss, resuming bit for bit, and clear ends when something goes wrong."""
 
 import json
-import resource
 import shutil
 import signal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -109,40 +109,40 @@ def test_sigterm_saves_before_leaving(data, finished, tmp_path):
 
 
 def test_full_disk_names_the_directory_and_keeps_the_older_save(data, finished, tmp_path):
-    process = tiny.start_main(data, tmp_path, '--config.train.num_steps=2')
-    output, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, output
-    before = _read_params(tmp_path, 2)
-
-    def forbid_large_files():
-        # The kernel refuses to write beyond this, as a full disk would.
-        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
-
-    process = tiny.start_main(data, tmp_path, preexec_fn=forbid_large_files)
+    workdir = tmp_path / 'run'
+    shutil.copytree(finished[0], workdir)
+    shutil.rmtree(workdir / 'checkpoints' / '6')
+    before = _read_params(workdir, 4)
+    process = tiny.start_main(data, workdir, max_file_kib=60)
     output, _ = process.communicate(timeout=600)
     assert process.returncode != 0
-    assert f'could not write a checkpoint to {tmp_path}/checkpoints' in output
-    assert 'the newest complete one is step 2' in output and 'Free disk space' in output
-    assert find_checkpoint(tmp_path).name == '2'
-    for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(_read_params(tmp_path)), strict=True):
+    assert f'could not write a checkpoint to {workdir}/checkpoints' in output
+    assert 'the newest complete one is step 4' in output and 'Free disk space' in output
+    assert find_checkpoint(workdir).name == '4'
+    for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(_read_params(workdir)), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-def test_loss_falls(data, tmp_path):
-    train(tiny.make_config(data, train__num_steps=25, train__checkpoint_every_steps=25), str(tmp_path))
-    losses = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
-    losses = [line['loss'] for line in losses if 'loss' in line]
-    assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
+def _replace_step(monkeypatch, **scalars):
+    """Puts in the place of the train step one that only counts and reports `scalars`, functions of the step."""
+
+    def make_step(*_):
+        def step(state, batch):
+            values = {'loss': 1.0, 'gradient_norm': 1.0, 'learning_rate': 0.0}
+            values |= {key: function(state.step) for key, function in scalars.items()}
+            return state.replace(step=state.step + 1), values
+
+        return step
+
+    monkeypatch.setattr('pdl_jax.train.make_train_step', make_step)
 
 
-def test_nan_stops_the_run_and_names_the_last_good_checkpoint(data, tmp_path):
-    config = tiny.make_config(data, train__num_steps=2, optimizer__clip_norm=0.0)
-    train(config, str(tmp_path))
-    with config.unlocked():
-        config.train.num_steps = 20
-        config.optimizer.learning_rate = 1e30
-    with pytest.raises(FloatingPointError, match='step [34] has loss nan.*last good checkpoint is step 2'):
-        train(config, str(tmp_path))
+@pytest.mark.parametrize('scalar', ['loss', 'gradient_norm'])
+def test_nan_stops_the_run_and_names_the_last_good_checkpoint(data, tmp_path, monkeypatch, scalar):
+    _replace_step(monkeypatch, **{scalar: lambda step: jnp.where(step == 2, jnp.nan, 1.0)})
+    name = scalar.replace('_', ' ')
+    with pytest.raises(FloatingPointError, match=f'step 3 has .*{name} nan.*last good checkpoint is step 2'):
+        train(tiny.make_config(data), str(tmp_path))
     assert find_checkpoint(tmp_path).name == '2'
 
 
@@ -179,12 +179,13 @@ def test_unreadable_record_stops_the_run_unless_skipping_is_allowed(data, tmp_pa
         return {**record, 'image': record['image'][:200]} if is_damaged else record
 
     monkeypatch.setattr(RecordSource, '__getitem__', read_damaged)
+    _replace_step(monkeypatch)
     name = open_split(data, 'train').info(3)['file_name']
     with pytest.raises(ValueError, match=f'{name}.*(damaged|truncated|not a readable)'):
         train(tiny.make_config(data), str(tmp_path / 'stopped'))
-    config = tiny.make_config(data, data__is_unreadable_skipped=True, train__num_steps=3)
+    config = tiny.make_config(data, data__is_unreadable_skipped=True)
     assert train(config, str(tmp_path / 'skipped')) is not None
     lines = (tmp_path / 'skipped' / 'metrics.jsonl').read_text().splitlines()
     counts = [json.loads(line).get('num_unreadable') for line in lines if '"loss"' in line]
-    # Three batches of eight are two epochs of twelve.
-    assert counts[-1] == 2 and counts == sorted(counts)
+    # Six batches of eight are four epochs of twelve.
+    assert counts[-1] == 4 and counts == sorted(counts)

@@ -88,10 +88,17 @@ def make_config(data: pathlib.Path, **changes) -> ConfigDict:
     return config
 
 
-def start_main(data: pathlib.Path, workdir: pathlib.Path, *flags: str, **options) -> subprocess.Popen:
-    """Starts `python -m pdl_jax.main` on the tiny configuration, its output piped."""
+def start_main(
+    data: pathlib.Path, workdir: pathlib.Path, *flags: str, max_file_kib: int = 0
+) -> subprocess.Popen:
+    """Starts `python -m pdl_jax.main` on the tiny configuration, its output piped.
+
+    With `max_file_kib` the kernel refuses to write larger files, as a full disk would.
+    """
     fields = [f'--config.{key}={value}' for key, value in overrides(data).items()]
     command = [sys.executable, '-m', 'pdl_jax.main', '--config=configs/scenes.py', f'--workdir={workdir}']
+    if max_file_kib:
+        command = ['bash', '-c', f'ulimit -f {max_file_kib}; exec "$@"', 'bash', *command]
     environment = {
         **os.environ,
         'JAX_PLATFORMS': 'cpu',
@@ -104,5 +111,4 @@ def start_main(data: pathlib.Path, workdir: pathlib.Path, *flags: str, **options
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        **options,
     )
