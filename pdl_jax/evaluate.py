@@ -153,12 +153,7 @@ def evaluate_checkpoint(
     validate_config(config)
     path = find_checkpoint(checkpoint)
     source = open_split(config.data.path, config.data.eval_split)
-    trained = DatasetSpec.from_dict(read_description(path)['dataset'])
-    if trained.class_names != source.spec.class_names:
-        raise ValueError(
-            f'{path} was trained on {len(trained.class_names)} classes {trained.class_names[:3]}..., but {source} has '
-            f'{len(source.spec.class_names)}: {source.spec.class_names[:3]}...; set config.data.path to data of the same classes'
-        )
+    check_same_classes(read_description(path)['dataset'], source, path)
     mesh = make_mesh(config.mesh.data, config.mesh.space)
     model = make_model(config, source.spec.num_classes)
     variables = restore_variables(path, abstract_variables(model), replicated(mesh))
@@ -169,6 +164,28 @@ def evaluate_checkpoint(
         write_report(report, epath.Path(workdir) / 'report.json')
         print(f'{path} on {source}:\n{format_report(report)}')
     return report
+
+
+def check_same_classes(trained: dict[str, Any], source: RecordSource, origin: Any) -> None:
+    """Checks that a split has the classes that something else was made for.
+
+    Args:
+      trained: a dataset's `DatasetSpec.to_dict()`.
+      source: the split.
+      origin: names where `trained` comes from.
+
+    Raises:
+      ValueError: classes or label formats differ.
+    """
+    trained = DatasetSpec.from_dict(trained)
+    spec = source.spec
+    if (trained.class_names, trained.label_format) == (spec.class_names, spec.label_format):
+        return
+    raise ValueError(
+        f'{origin} has {trained.num_classes} classes, {", ".join(trained.class_names[:4])}..., but {source} has '
+        f'{spec.num_classes}: {", ".join(spec.class_names[:4])}...; set config.data.path to data with the same '
+        f'categories in the same order, or start anew in another --workdir'
+    )
 
 
 def make_report(

@@ -20,8 +20,8 @@ from pdl_jax.convert.mobilenet_v2 import load_mobilenet_v2
 from pdl_jax.data import scenes
 from pdl_jax.data.pipeline import make_train_iterator
 from pdl_jax.data.prepare import prepare_panoptic_folder
-from pdl_jax.data.records import RecordSource, open_split
-from pdl_jax.evaluate import Evaluator, format_report, write_report
+from pdl_jax.data.records import open_split
+from pdl_jax.evaluate import Evaluator, check_same_classes, format_report, write_report
 from pdl_jax.optim import make_optimizer, make_schedule
 from pdl_jax.pictures import PictureMaker
 from pdl_jax.sharding import make_mesh, replicated, shard_batch
@@ -99,7 +99,7 @@ class _Job:
         )
         # Opened before the first step, so that a wrong split is found now and not after hours.
         eval_source = open_split(config.data.path, config.data.eval_split)
-        _check_same_classes(self.source, eval_source)
+        check_same_classes(spec.to_dict(), eval_source, self.source.directory)
         self.evaluator = Evaluator(config, eval_source, mesh)
         self.pictures = PictureMaker(config, self.source.spec, mesh)
         self.description = {
@@ -120,9 +120,10 @@ class _Job:
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
-        state, step = self._start(checkpointer, iterator)
         with contextlib.ExitStack() as stack:
             stack.callback(checkpointer.close)
+            stack.callback(iterator.close)
+            state, step = self._start(checkpointer, iterator)
             writer = make_writer(
                 self.workdir,
                 total_steps=config.train.num_steps,
@@ -150,6 +151,7 @@ class _Job:
         )
         if checkpointer.latest_step is not None:
             restored = checkpointer.restore(abstract)
+            check_same_classes(restored.description['dataset'], self.source, checkpointer.directory)
             iterator.set_state(restored.input_position)
             logging.info('resuming from step %d of %s', restored.step, checkpointer.directory)
             return restored.state, restored.step
@@ -192,7 +194,7 @@ class _Loop:
         self.job, self.checkpointer, self.iterator, self.writer = job, checkpointer, iterator, writer
         self.config = job.config.train
         self.num_unreadable = 0
-        self.report = None
+        self.report, self.evaluated_step = None, None
 
     def run(self, state: TrainState, step: int) -> dict[str, Any] | None:
         job, config = self.job, self.config
@@ -225,8 +227,8 @@ class _Loop:
             if is_stopped and not is_last:
                 logging.warning('told to stop: saved step %d; the same command resumes there', step)
                 return None
-        if self.report is None:
-            # Everything was done before: say the result again.
+        if self.evaluated_step != step:
+            # Everything was done before, or the last step was told to stop.
             self._evaluate(state, step)
         self.checkpointer.wait()
         if jax.process_index() == 0:
@@ -256,7 +258,7 @@ class _Loop:
         self.writer.write_scalars(step, scalars)
 
     def _evaluate(self, state, step):
-        self.report = self.job.evaluator(state.eval_variables)
+        self.report, self.evaluated_step = self.job.evaluator(state.eval_variables), step
         quality = self.report['pq']
         scalars = {'eval/miou': self.report['miou']}
         for group, prefix in (('All', ''), ('Things', '_things'), ('Stuff', '_stuff')):
@@ -299,11 +301,3 @@ class _Preemption:
         if jax.process_count() > 1:
             return multihost_utils.reached_preemption_sync_point(step)
         return self._requested.is_set()
-
-
-def _check_same_classes(train_source: RecordSource, eval_source: RecordSource) -> None:
-    if train_source.spec != eval_source.spec:
-        raise ValueError(
-            f'the splits have different categories: {train_source.directory} has {train_source.spec.class_names}, '
-            f'{eval_source.directory} has {eval_source.spec.class_names}; prepare both from JSON files with the same categories'
-        )
