@@ -1,6 +1,7 @@
 """Checkpoints: atomic and asynchronous saves, restoring onto any mesh, and reading one for inference."""
 
 import dataclasses
+import os
 from typing import Any
 
 import jax
@@ -33,7 +34,7 @@ class Checkpointer:
     """
 
     def __init__(self, workdir: str, *, keep: int):
-        self.directory = epath.Path(workdir) / _FOLDER
+        self.directory = _absolute(workdir) / _FOLDER
         policy = checkpoint_managers.AnyPreservationPolicy(
             [
                 checkpoint_managers.LatestN(keep),
@@ -146,7 +147,7 @@ def find_checkpoint(path: str, step: int | None = None) -> epath.Path:
     Raises:
       FileNotFoundError: no complete checkpoint is there.
     """
-    path = epath.Path(path)
+    path = _absolute(path)
     if (path / 'state').is_dir():
         return path
     folder = path / _FOLDER if (path / _FOLDER).is_dir() else path
@@ -237,6 +238,12 @@ def check_structure(
         f'missing, {len(unexpected)} unexpected, among them {"; ".join(lines[:3])}. A semantic_head of another shape '
         f'means another class count. Use the configuration that the checkpoint was trained with, or another --workdir.'
     )
+
+
+def _absolute(path):
+    """An absolute path, which Orbax insists on; buckets are absolute already."""
+    path = os.fspath(path)
+    return epath.Path(path if '://' in path else os.path.abspath(os.path.expanduser(path)))
 
 
 def _path_name(path):
