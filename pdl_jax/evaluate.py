@@ -130,7 +130,7 @@ class Evaluator:
                 writer.write(
                     panoptic[i, :height, :width],
                     image_id=info['image_id'],
-                    file_name=info['file_name'],
+                    file_name=info['annotation_file_name'],
                 )
         return [total.merge(state) for total, state in zip(totals, states, strict=True)]
 

@@ -1,6 +1,7 @@
 """Writes panoptic maps as the official COCO panoptic predictions: a folder of PNGs and a JSON."""
 
 import json
+import os
 from typing import Any
 
 import numpy as np
@@ -66,8 +67,8 @@ class PredictionWriter:
         self._annotations = []
 
     def write(self, panoptic: np.ndarray, *, image_id: Any, file_name: str) -> None:
-        """Writes one map i32[H, W]; the PNG takes the name of the image."""
-        name = file_name.rsplit('.', 1)[0] + '.png'
+        """Writes one map i32[H, W]; the PNG takes the last part of `file_name`, that of the annotation."""
+        name = os.path.splitext(os.path.basename(file_name))[0] + '.png'
         segments = describe_segments(panoptic, self._spec)
         (self._folder / name).write_bytes(encode_segments(panoptic, segments))
         infos = [
