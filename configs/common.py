@@ -107,8 +107,6 @@ def get_config() -> ConfigDict:
 
     config.evaluate = ConfigDict()
     config.evaluate.batch_size = 8
-    # Most segments of one image that the metric can hold.
-    config.evaluate.max_segments = 512
 
     config.postprocess = ConfigDict()
     config.postprocess.center_threshold = 0.1

@@ -30,6 +30,7 @@ def get_config() -> ConfigDict:
 
     config.targets.sigma_px = 6.0
     config.targets.small_instance_area_px = 600
+    config.targets.max_instances = 256
 
     config.train.batch_size = 8
     config.train.num_steps = 800

@@ -57,7 +57,6 @@ def get_config() -> ConfigDict:
     config.train.keep_checkpoints = 3
 
     config.evaluate.batch_size = 10
-    config.evaluate.max_segments = 128
     config.postprocess.nms_kernel_px = 9
     config.postprocess.max_centers = 64
     config.postprocess.stuff_area_limit_px = 128

@@ -133,7 +133,7 @@ class Checkpointer:
         newest = f'the newest complete one is step {max(steps)}' if steps else 'there is no complete one'
         return OSError(
             f'could not write a checkpoint to {self.directory}: {error}. Completed checkpoints are intact, {newest}. '
-            f'Free disk space or check the permissions, then run the same command again to resume.'
+            f'Free disk space or check the permissions if that is the cause, then run the same command again to resume.'
         )
 
 
@@ -151,7 +151,8 @@ def find_checkpoint(path: str, step: int | None = None) -> epath.Path:
     if (path / 'state').is_dir():
         return path
     folder = path / _FOLDER if (path / _FOLDER).is_dir() else path
-    steps = sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit()) if folder.is_dir() else []
+    # Orbax knows which are complete: on a bucket an unfinished save has its final name.
+    steps = sorted(ocp.utils.checkpoint_steps(folder)) if folder.is_dir() else []
     if not steps:
         raise FileNotFoundError(
             f'no checkpoint in {path}: give the --workdir of a run, or one step as WORKDIR/{_FOLDER}/STEP'

@@ -34,7 +34,6 @@ _POSITIVE = (
     'augment.crop_width_px',
     'augment.min_scale',
     'evaluate.batch_size',
-    'evaluate.max_segments',
     'model.width_multiplier',
     'optimizer.learning_rate',
     'postprocess.max_centers',

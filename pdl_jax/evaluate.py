@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -45,8 +46,12 @@ class Evaluator:
         self._source = source
         self._mesh = mesh
         label_format = source.spec.label_format
+        # No label map has more, nor can a prediction: things come from centres, stuff is one segment a class.
+        max_segments = max(
+            source.max_segments, config.postprocess.max_centers + label_format.num_classes
+        )
         metrics = (
-            PanopticQuality.for_format(label_format, max_segments=config.evaluate.max_segments),
+            PanopticQuality.for_format(label_format, max_segments=max_segments),
             SemanticIoU.for_format(label_format),
         )
         infer = make_inference_step(
@@ -74,19 +79,25 @@ class Evaluator:
         self._step = jax.jit(step, out_shardings=(replicated(mesh), batch_sharding(mesh)))
         self._metrics = metrics
 
-    def __call__(self, variables: PyTree, *, predictions_dir: str = '') -> dict[str, Any]:
+    def __call__(
+        self,
+        variables: PyTree,
+        *,
+        predictions_dir: str = '',
+        is_stopped: Callable[[], bool] = lambda: False,
+    ) -> dict[str, Any] | None:
         """Evaluates.
 
         Args:
           variables: {'params', 'batch_stats'}, replicated over the mesh.
           predictions_dir: where to write the official COCO panoptic PNGs and JSON; '' writes none.
+          is_stopped: asked before every batch whether to give up.
 
         Returns:
-          The report, see `make_report`.
+          The report, see `make_report`; None where `is_stopped` said so.
 
         Raises:
-          ValueError: an image has more segments than config.evaluate.max_segments, or predictions are to be written
-            by several processes.
+          ValueError: an image cannot be read, or predictions are to be written by several processes.
         """
         config, source = self._config, self._source
         if predictions_dir and jax.process_count() > 1:
@@ -105,6 +116,8 @@ class Evaluator:
         start = time.monotonic()
         pending = None
         for batch in batches:
+            if is_stopped():
+                return None
             sharded = shard_batch(batch, self._mesh)
             with jax.set_mesh(self._mesh):
                 states, panoptic = self._step(variables, sharded)

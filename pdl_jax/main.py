@@ -59,6 +59,8 @@ def parse_flags(argv: list[str]) -> list[str]:
         message = str(error)
     except (AttributeError, KeyError) as error:
         # ml_collections words it: 'batch_siz' Did you mean "batch_size" instead of "batch_siz"?
+        if 'Did you mean' not in str(error) and not any('--config.' in a for a in argv):
+            raise
         # AttributeError wraps it in another repr.
         words = str(error.args[0]).replace('\\n', ' ').replace('\n', ' ').replace('\\', '')
         message = f'unknown field of the configuration: {words}'

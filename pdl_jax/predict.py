@@ -29,6 +29,7 @@ from pdl_jax.config import (
     make_model,
     make_step_options,
     postprocess_arguments,
+    validate_config,
 )
 from pdl_jax.data.catalog import DatasetSpec
 from pdl_jax.data.images import decode_image, encode_image
@@ -128,8 +129,14 @@ class Predictor:
         """
         checkpoint = find_checkpoint(path, step)
         description = read_description(checkpoint)
-        config = config_from_json(description['config'])
-        spec = DatasetSpec.from_dict(description['dataset'])
+        try:
+            config = config_from_json(description['config'])
+            validate_config(config)
+            spec = DatasetSpec.from_dict(description['dataset'])
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(
+                f'{checkpoint}/description lacks or misstates a field that this version needs: {error}'
+            ) from error
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         model = make_model(config, spec.num_classes)
         variables = restore_variables(checkpoint, abstract_variables(model), device)
@@ -150,10 +157,11 @@ class Predictor:
                 f'an image must be uint8[H, W, 3] in RGB order, not {image.dtype}{list(image.shape)}'
             )
         size = image.shape[:2]
-        # Otherwise the canvas decides the input, and padding beyond the output stride would change the predictions.
-        has_fixed_input = self._augment.resize_max_px > 0
-        step = _CANVAS_STEP_PX if has_fixed_input else self._model.output_stride
-        canvas_size = tuple(math.ceil(n / step) * step for n in size)
+        if self._augment.resize_max_px:
+            canvas_size = tuple(math.ceil(n / _CANVAS_STEP_PX) * _CANVAS_STEP_PX for n in size)
+        else:
+            # The canvas decides the input, and padding that evaluation does not have would change the predictions.
+            canvas_size = input_size(self._config, size)
         canvas = np.zeros((1, *canvas_size, 3), np.uint8)
         canvas[0, : size[0], : size[1]] = image
         panoptic, table = jax.device_get(
@@ -285,8 +293,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # One image that cannot be read does not stop the others.
         try:
             result = predict_file(predictor, path, output)
-        except (OSError, ValueError) as error:
-            failures.append(str(error))
+        except (OSError, ValueError, jax.errors.JaxRuntimeError) as error:
+            failures.append(f'{path}: {error}')
             continue
         things = ', '.join(f'{s.class_name} {s.score:.2f}' for s in result.segments if s.is_thing)
         tqdm.tqdm.write(f'{path}: {len(result.segments)} segments; {things or "no things"}')

@@ -18,7 +18,7 @@ def make_mesh(data: int = -1, space: int = 1, devices=None) -> Mesh:
       devices: by default all of them, on all processes.
 
     Raises:
-      ValueError: the product is not the number of devices.
+      ValueError: the product is not the number of devices, or an image would be spread over processes.
     """
     devices = jax.devices() if devices is None else devices
     if space < 1 or len(devices) % space:
@@ -32,9 +32,16 @@ def make_mesh(data: int = -1, space: int = 1, devices=None) -> Mesh:
             f'mesh.data (={data}) times mesh.space (={space}) must equal the number of devices '
             f'(={len(devices)}); set mesh.data=-1 to take all that are left'
         )
-    return jax.make_mesh(
+    mesh = jax.make_mesh(
         (data, space), ('data', 'space'), axis_types=(AxisType.Auto,) * 2, devices=devices
     )
+    if any(len({device.process_index for device in row}) > 1 for row in mesh.devices):
+        # Each process feeds its own images, so one image cannot be shared by two.
+        raise ValueError(
+            f'mesh.space (={space}) spreads one image over several processes; it must divide the '
+            f'{jax.local_device_count()} devices of a process'
+        )
+    return mesh
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -18,9 +18,11 @@ from pdl_jax import config as config_lib
 from pdl_jax.checkpoint import Checkpointer
 from pdl_jax.convert.mobilenet_v2 import load_mobilenet_v2
 from pdl_jax.data import scenes
+from pdl_jax.data.paths import make_path
 from pdl_jax.data.pipeline import make_train_iterator
 from pdl_jax.data.prepare import prepare_panoptic_folder
 from pdl_jax.data.records import open_split
+from pdl_jax.data.split_directory import is_complete
 from pdl_jax.evaluate import Evaluator, check_same_classes, format_report, write_report
 from pdl_jax.optim import make_optimizer, make_schedule
 from pdl_jax.pictures import PictureMaker
@@ -57,6 +59,9 @@ def make_scenes(config: ConfigDict) -> None:
     options = config.data.scenes
     if not options.num_train:
         return
+    if all(is_complete(make_path(config.data.path) / split) for split in ('train', 'val')):
+        logging.info('the scenes at %s are there already', config.data.path)
+        return
     if jax.process_index() == 0:
         raw = config.data.path.rstrip('/') + '_raw'
         scenes.write_scenes(
@@ -84,7 +89,20 @@ class _Job:
 
     def __init__(self, config, workdir, mesh, preemption):
         self.config, self.workdir, self.mesh, self.preemption = config, workdir, mesh, preemption
+        data = mesh.shape['data']
+        if config.train.batch_size % data:
+            raise ValueError(
+                f'config.train.batch_size (={config.train.batch_size}) must be a multiple of the {data} devices along the '
+                f'batch; change it or config.mesh'
+            )
         self.source = open_split(config.data.path, config.data.train_split)
+        if self.source.max_instances > config.targets.max_instances:
+            logging.warning(
+                'an image has %d instances, more than config.targets.max_instances (=%d): crops with more than that '
+                'leave the others out of the instance losses',
+                self.source.max_instances,
+                config.targets.max_instances,
+            )
         spec = self.source.spec
         self.options = config_lib.make_step_options(config, spec.label_format)
         self.model = config_lib.make_model(config, spec.num_classes)
@@ -216,20 +234,22 @@ class _Loop:
             if is_due(step, config.log_every_steps) or is_last or is_stopped:
                 self._log(step, self._check(*pending))
             if is_due(step, config.picture_every_steps):
-                self.writer.write_images(step, job.pictures(state, sharded))
-            is_evaluated = is_due(step, config.evaluate_every_steps) or is_last
-            if is_evaluated and not is_stopped:
-                self._evaluate(state, step)
-            if is_due(step, config.checkpoint_every_steps) or is_evaluated or is_stopped:
+                self._write(self.writer.write_images, step, job.pictures(state, sharded))
+            is_due_evaluation = is_due(step, config.evaluate_every_steps) or is_last
+            if is_due(step, config.checkpoint_every_steps) or is_due_evaluation or is_stopped:
                 # Parameters follow from this gradient: only a finite one makes a good checkpoint.
                 self._check(*pending)
-                self._save(state, step, is_evaluated and not is_stopped)
-            if is_stopped and not is_last:
+                if is_due_evaluation and not is_stopped:
+                    is_stopped = not self._evaluate(state, step)
+                self._save(state, step)
+            if is_stopped:
+                self.checkpointer.wait()
                 logging.warning('told to stop: saved step %d; the same command resumes there', step)
                 return None
         if self.evaluated_step != step:
-            # Everything was done before, or the last step was told to stop.
-            self._evaluate(state, step)
+            # Everything was done before: say the result again.
+            if not self._evaluate(state, step):
+                return None
         self.checkpointer.wait()
         if jax.process_index() == 0:
             write_report(self.report, os.path.join(job.workdir, 'report.json'))
@@ -255,17 +275,41 @@ class _Loop:
     def _log(self, step, scalars):
         if self.job.config.data.is_unreadable_skipped:
             scalars['num_unreadable'] = self.num_unreadable
-        self.writer.write_scalars(step, scalars)
+        self._write(self.writer.write_scalars, step, scalars)
+
+    def _write(self, write, step, values):
+        try:
+            write(step, values)
+        except OSError as error:
+            # A full disk ends no training before a checkpoint is due.
+            logging.warning('step %d is missing from the logs: %s', step, error)
 
     def _evaluate(self, state, step):
-        self.report, self.evaluated_step = self.job.evaluator(state.eval_variables), step
+        """Scores a state; false where the run was told to stop meanwhile."""
+        try:
+            report = self.job.evaluator(
+                state.eval_variables, is_stopped=self.job.preemption.is_signalled
+            )
+        except Exception:
+            # What was trained since the last save must outlive an image that cannot be read.
+            self._save(state, step)
+            self.checkpointer.wait()
+            raise
+        if report is None:
+            return False
+        self.report, self.evaluated_step = report, step
         quality = self.report['pq']
         scalars = {'eval/miou': self.report['miou']}
         for group, prefix in (('All', ''), ('Things', '_things'), ('Stuff', '_stuff')):
             scalars[f'eval/pq{prefix}'] = quality[group]['pq']
-        self.writer.write_scalars(step, {k: v for k, v in scalars.items() if v is not None})
+        scalars = {key: value for key, value in scalars.items() if value is not None}
+        self._write(self.writer.write_scalars, step, scalars)
+        return True
 
-    def _save(self, state, step, is_evaluated):
+    def _save(self, state, step):
+        if step == self.checkpointer.latest_step:
+            return
+        is_evaluated = step == self.evaluated_step
         self.checkpointer.save(
             state,
             step=step,
@@ -300,4 +344,8 @@ class _Preemption:
         """Whether to save and leave after this step; the same answer on every process."""
         if jax.process_count() > 1:
             return multihost_utils.reached_preemption_sync_point(step)
+        return self.is_signalled()
+
+    def is_signalled(self) -> bool:
+        """Whether this process alone knows that it shall leave; never true with several processes."""
         return self._requested.is_set()

@@ -22,3 +22,11 @@ def shared_dir() -> pathlib.Path:
     if not path.is_dir():
         pytest.skip(f'reference data not found at {path}; set PDL_JAX_SHARED to run this test')
     return path
+
+
+@pytest.fixture(scope='session')
+def data(tmp_path_factory) -> pathlib.Path:
+    """A prepared dataset of a dozen tiny scenes."""
+    from tests import tiny
+
+    return tiny.prepare_scenes(tmp_path_factory.mktemp('scenes'))

@@ -27,11 +27,6 @@ def one_device():
 
 
 @pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    return tiny.prepare_scenes(tmp_path_factory.mktemp('scenes'))
-
-
-@pytest.fixture(scope='module')
 def workdir(data, tmp_path_factory):
     path = tmp_path_factory.mktemp('run')
     train(tiny.make_config(data, train__num_steps=40, train__checkpoint_every_steps=40), str(path))

@@ -13,6 +13,7 @@ from pdl_jax.checkpoint import find_checkpoint, read_structure, restore_variable
 from pdl_jax.config import make_model
 from pdl_jax.data.records import RecordSource, open_split
 from pdl_jax.inference import abstract_variables
+from pdl_jax.sharding import make_mesh
 from pdl_jax.train import train
 from tests import tiny
 
@@ -21,11 +22,6 @@ from tests import tiny
 def one_device():
     with tiny.one_device():
         yield
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    return tiny.prepare_scenes(tmp_path_factory.mktemp('scenes'))
 
 
 @pytest.fixture(scope='module')
@@ -144,6 +140,37 @@ def test_nan_stops_the_run_and_names_the_last_good_checkpoint(data, tmp_path, mo
     with pytest.raises(FloatingPointError, match=f'step 3 has .*{name} nan.*last good checkpoint is step 2'):
         train(tiny.make_config(data), str(tmp_path))
     assert find_checkpoint(tmp_path).name == '2'
+
+
+def test_failed_evaluation_loses_no_step(data, tmp_path, monkeypatch):
+    _replace_step(monkeypatch)
+
+    def fail(*_, **__):
+        raise ValueError('val.jpg: damaged')
+
+    monkeypatch.setattr('pdl_jax.train.Evaluator.__call__', fail)
+    with pytest.raises(ValueError, match='val.jpg'):
+        train(tiny.make_config(data, train__checkpoint_every_steps=100), str(tmp_path))
+    assert find_checkpoint(tmp_path).name == '6'
+
+
+def test_told_to_stop_during_the_evaluation_saves_without_it(data, tmp_path, monkeypatch):
+    _replace_step(monkeypatch)
+
+    def stop(self, variables, *, is_stopped):
+        signal.raise_signal(signal.SIGTERM)
+        assert is_stopped()
+
+    monkeypatch.setattr('pdl_jax.train.Evaluator.__call__', stop)
+    config = tiny.make_config(data, train__evaluate_every_steps=3)
+    assert train(config, str(tmp_path)) is None
+    assert find_checkpoint(tmp_path).name == '3'
+
+
+def test_batch_that_the_devices_cannot_share_is_refused(data, tmp_path, monkeypatch):
+    monkeypatch.setattr('pdl_jax.train.make_mesh', lambda *_: make_mesh(8, 1))
+    with pytest.raises(ValueError, match=r'train.batch_size \(=4\) must be a multiple of the 8 devices'):
+        train(tiny.make_config(data, train__batch_size=4), str(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import Any
 
 import grain
 import numpy as np
-from absl import flags
+from absl import flags, logging
 from PIL import Image
 
 from pdl_jax.data import records
@@ -280,6 +280,7 @@ class _Decode:
             except ValueError as error:
                 if not self._is_unreadable_skipped:
                     raise
+                logging.warning('skipped: %s', error)
                 num_unreadable += 1
                 # Replacing, not dropping, keeps every position computable, hence resumable.
                 if num_unreadable >= min(_MAX_UNREADABLE_RUN, len(self._source)):

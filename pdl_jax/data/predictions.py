@@ -65,10 +65,14 @@ class PredictionWriter:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._spec = spec
         self._annotations = []
+        self._names = set()
 
     def write(self, panoptic: np.ndarray, *, image_id: Any, file_name: str) -> None:
         """Writes one map i32[H, W]; the PNG takes the last part of `file_name`, that of the annotation."""
         name = os.path.splitext(os.path.basename(file_name))[0] + '.png'
+        if name in self._names:
+            raise ValueError(f'two images would both be written as {name}: their file names must differ')
+        self._names.add(name)
         segments = describe_segments(panoptic, self._spec)
         (self._folder / name).write_bytes(encode_segments(panoptic, segments))
         infos = [
