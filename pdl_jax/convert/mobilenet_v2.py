@@ -1,6 +1,8 @@
 """MobileNetV2 weights from .npz files: Keras Applications with BatchNorm, or TF-slim graphs with BatchNorm folded in."""
 
 import re
+import zipfile
+import zlib
 from typing import Any
 
 import numpy as np
@@ -67,8 +69,12 @@ def _read_npz(path):
         raise ValueError(f'{path} has more than {_MAX_BYTES} bytes: no MobileNetV2 is that large')
     try:
         with file.open('rb') as stream, np.load(stream, allow_pickle=False) as archive:
+            # Unpacked sizes too: a small archive may unpack to more than the memory.
+            if sum(member.file_size for member in archive.zip.infolist()) > _MAX_BYTES:
+                raise ValueError(f'its arrays have more than {_MAX_BYTES} bytes')
             return {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError) as error:
+    except (AttributeError, OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        # AttributeError: a lone .npy array has no archive.
         raise ValueError(f'{path} cannot be read as an .npz of plain arrays: {error}') from error
 
 

@@ -84,7 +84,7 @@ def test_atrous_consistency(backbone):
         step = 32 // stride
         dense = features[stride]['last'][:, ::step, ::step]
         scale = float(jnp.max(jnp.abs(dense)))
-        assert scale > 1e-3
+        assert scale > 1e-5
         np.testing.assert_allclose(dense, features[32]['last'], atol=1e-4 * scale)
 
 
@@ -178,7 +178,7 @@ def test_weights_that_do_not_fit_are_refused(shared_dir, tmp_path):
     with pytest.raises(ValueError, match='is_backbone_norm_frozen=True'):
         _load(folded, 1.0, 16, False)
     keras = weights / 'mobilenetv2_0.35_imagenet_keras' / 'backbone_unfolded_f32.npz'
-    with pytest.raises(ValueError, match='stem/conv/kernel has shape .*width_multiplier'):
+    with pytest.raises(ValueError, match='has shape .*width_multiplier'):
         _load(keras, 1.0, 16, False)
     (tmp_path / 'broken.npz').write_bytes(keras.read_bytes()[:5000])
     with pytest.raises(ValueError, match='broken.npz cannot be read'):
