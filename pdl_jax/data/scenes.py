@@ -300,6 +300,7 @@ def _write_annotations(path, split, annotations, height_px, width_px):
 
 
 def main():
+    """The command line; `python -m pdl_jax.data.scenes --help` lists the flags."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
