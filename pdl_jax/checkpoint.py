@@ -1,6 +1,7 @@
 """Checkpoints: atomic and asynchronous saves, restoring onto any mesh, and reading one for inference."""
 
 import dataclasses
+import json
 import os
 from typing import Any
 
@@ -39,7 +40,7 @@ class Checkpointer:
             [
                 checkpoint_managers.LatestN(keep),
                 checkpoint_managers.BestN(
-                    get_metric_fn=lambda metrics: metrics['pq'],
+                    get_metric_fn=_get_pq,
                     n=1,
                     keep_checkpoints_without_metrics=False,
                 ),
@@ -48,7 +49,10 @@ class Checkpointer:
         self._manager = ocp.CheckpointManager(
             self.directory,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=policy, cleanup_tmp_directories=True
+                preservation_policy=policy,
+                cleanup_tmp_directories=True,
+                # Without it metrics are not written, and a resumed run would not know its best checkpoint.
+                best_fn=_get_pq,
             ),
         )
 
@@ -137,15 +141,15 @@ class Checkpointer:
         )
 
 
-def find_checkpoint(path: str, step: int | None = None) -> epath.Path:
+def find_checkpoint(path: str, step: int | str | None = None) -> epath.Path:
     """Finds the folder of one checkpoint.
 
     Args:
       path: a workdir, its checkpoints folder, or the folder of one step; local or gs://.
-      step: which step of a workdir; by default the newest.
+      step: which step of a workdir, or 'best' for the one with the highest PQ; by default the newest.
 
     Raises:
-      FileNotFoundError: no complete checkpoint is there.
+      FileNotFoundError: no complete checkpoint is there, or none of that step.
     """
     path = _absolute(path)
     if (path / 'state').is_dir():
@@ -157,6 +161,12 @@ def find_checkpoint(path: str, step: int | None = None) -> epath.Path:
         raise FileNotFoundError(
             f'no checkpoint in {path}: give the --workdir of a run, or one step as WORKDIR/{_FOLDER}/STEP'
         )
+    if step == 'best':
+        scored = {n: folder / str(n) / 'metrics' / 'metrics' for n in steps}
+        scored = {n: _get_pq(json.loads(p.read_text())) for n, p in scored.items() if p.exists()}
+        if not scored:
+            raise FileNotFoundError(f'no checkpoint in {folder} was evaluated; there are the steps {steps}')
+        step = max(scored, key=scored.get)
     if step is not None and step not in steps:
         raise FileNotFoundError(f'no checkpoint of step {step} in {folder}; there are {steps}')
     return folder / str(steps[-1] if step is None else step)
@@ -239,6 +249,10 @@ def check_structure(
         f'missing, {len(unexpected)} unexpected, among them {"; ".join(lines[:3])}. A semantic_head of another shape '
         f'means another class count. Use the configuration that the checkpoint was trained with, or another --workdir.'
     )
+
+
+def _get_pq(metrics):
+    return metrics['pq']
 
 
 def _absolute(path):

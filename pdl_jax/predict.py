@@ -116,12 +116,12 @@ class Predictor:
         self._augment = make_step_options(config, spec.label_format).augment
 
     @classmethod
-    def load(cls, path: str, *, step: int | None = None) -> 'Predictor':
+    def load(cls, path: str, *, step: int | str | None = None) -> 'Predictor':
         """Loads a checkpoint.
 
         Args:
           path: a workdir or one step of it; local or gs://.
-          step: which step of a workdir; by default the newest.
+          step: which step of a workdir, or 'best'; by default the newest.
 
         Raises:
           FileNotFoundError: no checkpoint is there.
@@ -279,7 +279,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument('--checkpoint', required=True, help='a workdir or one step of it, local or gs://')
     parser.add_argument('--images', required=True, nargs='+', help='files or quoted glob patterns')
     parser.add_argument('--output', required=True, help='directory of the results, local or gs://')
-    parser.add_argument('--step', type=int, help='of a workdir (default: the newest)')
+    parser.add_argument(
+        '--step',
+        type=lambda value: value if value == 'best' else int(value),
+        help='of a workdir, or best for the one with the highest PQ (default: the newest)',
+    )
     flags = parser.parse_args(arguments)
     try:
         paths = find_images(flags.images)

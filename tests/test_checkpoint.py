@@ -31,12 +31,18 @@ def test_the_newest_and_the_best_are_kept(tmp_path, monkeypatch):
     # A relative path, as people write it.
     monkeypatch.chdir(tmp_path.parent)
     checkpointer = Checkpointer(tmp_path.name, keep=2)
-    for step, pq in [(1, 0.1), (2, 0.5), (3, None), (4, 0.2), (5, None), (6, None)]:
+    for step, pq in [(1, 0.1), (2, 0.5), (3, None)]:
+        _save(checkpointer, step, pq)
+    checkpointer.close()
+    # A resumed run still knows which one was the best.
+    checkpointer = Checkpointer(tmp_path.name, keep=2)
+    for step, pq in [(4, 0.2), (5, None), (6, None)]:
         _save(checkpointer, step, pq)
     checkpointer.close()
     assert sorted(int(p.name) for p in (tmp_path / 'checkpoints').iterdir()) == [2, 5, 6]
     assert find_checkpoint(tmp_path.name).name == '6'
     assert find_checkpoint(tmp_path, 2) == find_checkpoint(tmp_path / 'checkpoints' / '2')
+    assert find_checkpoint(tmp_path, 'best').name == '2'
     assert read_description(find_checkpoint(tmp_path)) == {'config': {'a': 6}}
 
 
