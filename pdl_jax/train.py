@@ -104,14 +104,14 @@ class _Job:
                 config.targets.max_instances,
             )
         spec = self.source.spec
-        self.options = config_lib.make_step_options(config, spec.label_format)
-        self.model = config_lib.make_model(config, spec.num_classes)
+        options = config_lib.make_step_options(config, spec.label_format)
+        model = config_lib.make_model(config, spec.num_classes)
         optimizer_options = config_lib.make_optimizer_options(config)
         optimizer = make_optimizer(optimizer_options, config.train.num_steps)
         schedule = make_schedule(optimizer_options, config.train.num_steps)
-        self.init = functools.partial(init_state, self.model, optimizer, self.options)
+        self.init = functools.partial(init_state, model, optimizer, options)
         self.train_step = jax.jit(
-            make_train_step(self.model, optimizer, schedule, self.options),
+            make_train_step(model, optimizer, schedule, options),
             donate_argnums=0,
             out_shardings=(replicated(mesh), replicated(mesh)),
         )
