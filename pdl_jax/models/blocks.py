@@ -38,9 +38,10 @@ class LayerOptions:
 
 
 class Conv(nn.Module):
-    """A convolution without bias; depthwise where `is_depthwise`.
+    """A convolution; depthwise where `is_depthwise`.
 
-    Kernels start he-normal, depthwise ones glorot-uniform as in Keras.
+    Every convolution of every network is one of these, which is what lets `models.summary` count them. Kernels start he-normal,
+    depthwise ones glorot-uniform as in Keras.
     """
 
     features: int
@@ -48,31 +49,52 @@ class Conv(nn.Module):
     stride: int = 1
     dilation: int = 1
     is_depthwise: bool = False
+    has_bias: bool = False
+    kernel_init: Callable | None = None
     options: LayerOptions = LayerOptions()
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, *, dilation: int | None = None) -> Array:
+        """Convolves float[B, H, W, C]; `dilation` takes the place of the module's, for kernels that are applied twice."""
+        dilation = self.dilation if dilation is None else dilation
+        dtype = self.options.dtype
         channels = 1 if self.is_depthwise else x.shape[-1]
         # Keras' glorot fans of a [k, k, C, 1] kernel add up to those of our [k, k, 1, C], so the bound is the same.
         init = nn.initializers.glorot_uniform() if self.is_depthwise else nn.initializers.he_normal()
         shape = (self.kernel_size, self.kernel_size, channels, self.features)
-        kernel = self.param('kernel', init, shape, jnp.float32).astype(self.options.dtype)
+        kernel = self.param('kernel', self.kernel_init or init, shape, jnp.float32).astype(dtype)
         if self.options.padding == 'same':
-            padding = convolution.same_padding(
-                x.shape[1:3], self.kernel_size, self.stride, self.dilation
-            )
+            padding = convolution.same_padding(x.shape[1:3], self.kernel_size, self.stride, dilation)
         else:
-            padding = convolution.symmetric_padding(self.kernel_size, self.dilation)
+            padding = convolution.symmetric_padding(self.kernel_size, dilation)
         convolve = convolution.depthwise_conv if self.is_depthwise else convolution.conv
-        return convolve(x.astype(self.options.dtype), kernel, self.stride, self.dilation, padding)
+        x = convolve(x.astype(dtype), kernel, self.stride, dilation, padding)
+        if self.has_bias:
+            x = x + self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32).astype(dtype)
+        return x
 
 
-class ConvNorm(nn.Module):
-    """Convolution, BatchNorm, activation.
+def batch_norm(
+    options: LayerOptions, *, train: bool, scale_init: Callable = nn.initializers.ones, name: str = 'norm'
+) -> nn.BatchNorm:
+    """BatchNorm as `options` describe it, a child of the module that is being called.
 
     Under jit on an array sharded over its batch the statistics are those of the global batch: synchronised BatchNorm
     without naming an axis.
     """
+    return nn.BatchNorm(
+        use_running_average=not train or options.is_norm_frozen,
+        momentum=options.norm_momentum,
+        epsilon=options.norm_epsilon,
+        dtype=options.dtype,
+        scale_init=scale_init,
+        name=name,
+    )
+
+
+class ConvNorm(nn.Module):
+    """Convolution, BatchNorm, activation.
+"""
 
     features: int
     kernel_size: int = 1
@@ -81,6 +103,7 @@ class ConvNorm(nn.Module):
     activation: Activation = nn.relu
     is_depthwise: bool = False
     scale_init: Callable = nn.initializers.ones
+    kernel_init: Callable | None = None
     options: LayerOptions = LayerOptions()
 
     @nn.compact
@@ -91,17 +114,11 @@ class ConvNorm(nn.Module):
             self.stride,
             self.dilation,
             self.is_depthwise,
-            self.options,
+            kernel_init=self.kernel_init,
+            options=self.options,
             name='conv',
         )(x)
-        x = nn.BatchNorm(
-            use_running_average=not train or self.options.is_norm_frozen,
-            momentum=self.options.norm_momentum,
-            epsilon=self.options.norm_epsilon,
-            dtype=self.options.dtype,
-            scale_init=self.scale_init,
-            name='norm',
-        )(x)
+        x = batch_norm(self.options, train=train, scale_init=self.scale_init)(x)
         return x if self.activation is None else self.activation(x)
 
 
