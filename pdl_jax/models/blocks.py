@@ -11,6 +11,8 @@ from pdl_jax.ops import convolution
 from pdl_jax.typing import Array
 
 Activation = Callable[[Array], Array] | None
+# In pixels; a pair where height and width differ.
+Dilation = int | tuple[int, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,14 +49,14 @@ class Conv(nn.Module):
     features: int
     kernel_size: int = 1
     stride: int = 1
-    dilation: int = 1
+    dilation: Dilation = 1
     is_depthwise: bool = False
     has_bias: bool = False
     kernel_init: Callable | None = None
     options: LayerOptions = LayerOptions()
 
     @nn.compact
-    def __call__(self, x: Array, *, dilation: int | None = None) -> Array:
+    def __call__(self, x: Array, *, dilation: Dilation | None = None) -> Array:
         """Convolves float[B, H, W, C]; `dilation` takes the place of the module's, for kernels that are applied twice."""
         dilation = self.dilation if dilation is None else dilation
         dtype = self.options.dtype
@@ -99,7 +101,7 @@ class ConvNorm(nn.Module):
     features: int
     kernel_size: int = 1
     stride: int = 1
-    dilation: int = 1
+    dilation: Dilation = 1
     activation: Activation = nn.relu
     is_depthwise: bool = False
     scale_init: Callable = nn.initializers.ones
@@ -127,6 +129,7 @@ class SeparableConv(nn.Module):
 
     features: int
     kernel_size: int = 5
+    dilation: Dilation = 1
     options: LayerOptions = LayerOptions()
 
     @nn.compact
@@ -134,8 +137,50 @@ class SeparableConv(nn.Module):
         x = ConvNorm(
             x.shape[-1],
             self.kernel_size,
+            dilation=self.dilation,
             is_depthwise=True,
             options=self.options,
             name='depthwise',
         )(x, train=train)
         return ConvNorm(self.features, options=self.options, name='pointwise')(x, train=train)
+
+
+class TwoConvs(nn.Module):
+    """Two 3x3 convolutions in a row, plain or separable."""
+
+    widths: tuple[int, int]
+    is_separable: bool
+    options: LayerOptions = LayerOptions()
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        layer = SeparableConv if self.is_separable else ConvNorm
+        for i, width in enumerate(self.widths, 1):
+            x = layer(width, 3, options=self.options, name=f'conv{i}')(x, train=train)
+        return x
+
+
+FUSIONS = ('conv3x3', 'two_conv3x3', 'separable5x5', 'two_separable3x3')
+
+
+def make_fusion(kind: str, features: int, hidden_features: int, options: LayerOptions, *, name: str) -> nn.Module:
+    """The convolutions of one decoder stage or head, in the kinds that the originals have.
+
+    Args:
+      kind: 'separable5x5' (DeepLab2, bowenc0221), 'two_conv3x3' (detectron2), 'two_separable3x3' (DeepLabv3+) or 'conv3x3'
+        (DeepLabv3 of DeepLab2 and torchvision).
+      features: channels of the result.
+      hidden_features: channels between the convolutions of 'two_conv3x3' and 'two_separable3x3'.
+      options: shared by all layers.
+      name: of the module.
+
+    Raises:
+      ValueError: `kind` is unknown.
+    """
+    if kind == 'separable5x5':
+        return SeparableConv(features, 5, options=options, name=name)
+    if kind == 'conv3x3':
+        return ConvNorm(features, 3, options=options, name=name)
+    if kind not in FUSIONS:
+        raise ValueError(f'fusion {kind!r} is unknown; choose one of {FUSIONS}')
+    return TwoConvs((hidden_features, features), kind == 'two_separable3x3', options, name=name)

@@ -15,31 +15,36 @@ from jax import lax
 from pdl_jax.typing import Array
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
+Dilation = int | tuple[int, int]
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
 
-def symmetric_padding(kernel_size: int, dilation: int) -> Padding:
+def symmetric_padding(kernel_size: int, dilation: Dilation) -> Padding:
     """Zero padding of (k_eff - 1) // 2 on both sides, whatever the stride (DeepLab2, PyTorch)."""
-    pad = (kernel_size - 1) * dilation // 2
-    return ((pad, pad), (pad, pad))
+    pads = [(kernel_size - 1) * d // 2 for d in _pair(dilation)]
+    return tuple((pad, pad) for pad in pads)
 
 
-def same_padding(size: tuple[int, int], kernel_size: int, stride: int, dilation: int) -> Padding:
+def same_padding(size: tuple[int, int], kernel_size: int, stride: int, dilation: Dilation) -> Padding:
     """TensorFlow's SAME padding for an input of `size`: the odd pixel goes to the bottom and right."""
-    reach = (kernel_size - 1) * dilation + 1
-    totals = [max((-(-n // stride) - 1) * stride + reach - n, 0) for n in size]
+    reach = [(kernel_size - 1) * d + 1 for d in _pair(dilation)]
+    totals = [max((-(-n // stride) - 1) * stride + r - n, 0) for n, r in zip(size, reach, strict=True)]
     return tuple((total // 2, total - total // 2) for total in totals)
 
 
+def _pair(dilation):
+    return (dilation, dilation) if isinstance(dilation, int) else tuple(dilation)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def conv(x: Array, kernel: Array, stride: int, dilation: int, padding: Padding) -> Array:
+def conv(x: Array, kernel: Array, stride: int, dilation: Dilation, padding: Padding) -> Array:
     """Convolves a batch of feature maps.
 
     Args:
       x: [B, H, W, C].
       kernel: [k, k, C, D], of the dtype of `x`.
       stride: step in pixels, the same on both axes.
-      dilation: distance between kernel taps in pixels.
+      dilation: distance between kernel taps in pixels, (height, width) where the two differ.
       padding: zeros added as ((top, bottom), (left, right)).
 
     Returns:
@@ -97,14 +102,14 @@ conv.defvjp(_conv_forward, _conv_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def depthwise_conv(x: Array, kernel: Array, stride: int, dilation: int, padding: Padding) -> Array:
+def depthwise_conv(x: Array, kernel: Array, stride: int, dilation: Dilation, padding: Padding) -> Array:
     """Convolves every channel with its own kernel.
 
     Args:
       x: [B, H, W, C].
       kernel: [k, k, 1, C], of the dtype of `x`.
       stride: step in pixels, the same on both axes.
-      dilation: distance between kernel taps in pixels.
+      dilation: distance between kernel taps in pixels, (height, width) where the two differ.
       padding: zeros added as ((top, bottom), (left, right)).
 
     Returns:
@@ -147,7 +152,7 @@ def _lax_conv(x, kernel, stride, dilation, padding, groups=1):
         kernel,
         window_strides=(stride, stride),
         padding=padding,
-        rhs_dilation=(dilation, dilation),
+        rhs_dilation=_pair(dilation),
         dimension_numbers=_DIMENSIONS,
         feature_group_count=groups,
     )
@@ -155,15 +160,15 @@ def _lax_conv(x, kernel, stride, dilation, padding, groups=1):
 
 def _tap(x, i, j, stride, dilation, out_shape):
     """The pixels of padded `x` that kernel tap (i, j) meets, [B, H', W', C]."""
-    y, z = i * dilation, j * dilation
+    y, z = (index * d for index, d in zip((i, j), _pair(dilation), strict=True))
     rows, columns = (out_shape[1] - 1) * stride + 1, (out_shape[2] - 1) * stride + 1
     return x[:, y : y + rows : stride, z : z + columns : stride]
 
 
 def _output_shape(x, kernel, stride, dilation, padding):
     size = [
-        (n + sum(pad) - (k - 1) * dilation - 1) // stride + 1
-        for n, k, pad in zip(x.shape[1:3], kernel.shape[:2], padding, strict=True)
+        (n + sum(pad) - (k - 1) * d - 1) // stride + 1
+        for n, k, d, pad in zip(x.shape[1:3], kernel.shape[:2], _pair(dilation), padding, strict=True)
     ]
     return (x.shape[0], *size, x.shape[3])
 
@@ -180,7 +185,7 @@ def _shifted_sum(x, kernel, stride, dilation, padding):
 
 def _shifted_sum_input_gradient(x, kernel, gradient, stride, dilation, padding):
     """The transposed convolution: a stride-1 shifted sum over the gradient with the kernel turned by 180 degrees."""
-    reach = [(k - 1) * dilation for k in kernel.shape[:2]]
+    reach = [(k - 1) * d for k, d in zip(kernel.shape[:2], _pair(dilation), strict=True)]
     pads = []
     for axis in range(2):
         low = reach[axis] - padding[axis][0]
@@ -202,7 +207,7 @@ def _depthwise_kernel_gradient(x, kernel, gradient, stride, dilation, padding):
     size, rows = kernel.shape[0], gradient.shape[1]
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     row_shape = (1, 1, *gradient.shape[2:])
-    window_shape = (1, (size - 1) * dilation + 1, *x.shape[2:])
+    window_shape = (1, (size - 1) * _pair(dilation)[0] + 1, *x.shape[2:])
 
     def add_row(index, totals):
         image, row = index // rows, index % rows

@@ -1,4 +1,4 @@
-"""Bilinear resizing of feature maps with aligned corners."""
+"""Bilinear resizing of feature maps, with aligned corners or half-pixel centres."""
 
 import functools
 
@@ -8,6 +8,8 @@ import numpy as np
 from jax import lax
 
 from pdl_jax.typing import Array
+
+MODES = ('corner_aligned', 'half_pixel')
 
 
 def corner_aligned_positions(in_size: int, out_size: int) -> np.ndarray:
@@ -21,15 +23,27 @@ def corner_aligned_positions(in_size: int, out_size: int) -> np.ndarray:
     return np.arange(out_size, dtype=np.float32) * scale
 
 
-def _neighbours(in_size, out_size):
-    position = corner_aligned_positions(in_size, out_size)
+def half_pixel_positions(in_size: int, out_size: int) -> np.ndarray:
+    """f32[out_size], where each output pixel lies on the input axis: (i + 1/2) * in / out - 1/2, not outside of it.
+
+    Source: PyTorch's interpolate with align_corners=False, which detectron2 and torchvision use.
+    """
+    position = (np.arange(out_size, dtype=np.float32) + 0.5) * np.float32(in_size / out_size) - 0.5
+    return np.clip(position, 0, in_size - 1)
+
+
+def _neighbours(in_size, out_size, mode):
+    if mode not in MODES:
+        raise ValueError(f'resize mode {mode!r} is unknown; choose one of {MODES}')
+    find_positions = corner_aligned_positions if mode == 'corner_aligned' else half_pixel_positions
+    position = find_positions(in_size, out_size)
     low = np.clip(np.floor(position).astype(np.int32), 0, in_size - 1)
     return low, np.minimum(low + 1, in_size - 1), position - low
 
 
-def _weights(in_size, out_size):
+def _weights(in_size, out_size, mode):
     """f32[out_size, in_size], the interpolation as a matrix."""
-    low, high, fraction = _neighbours(in_size, out_size)
+    low, high, fraction = _neighbours(in_size, out_size, mode)
     matrix = np.zeros((out_size, in_size), np.float32)
     rows = np.arange(out_size)
     np.add.at(matrix, (rows, low), 1 - fraction)
@@ -37,9 +51,9 @@ def _weights(in_size, out_size):
     return matrix
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def resize_bilinear(x: Array, size: tuple[int, int]) -> Array:
-    """Resizes feature maps so that the corner pixels of input and output coincide.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def resize_bilinear(x: Array, size: tuple[int, int], mode: str = 'corner_aligned') -> Array:
+    """Resizes feature maps.
 
     On TPU and GPU two products with small constant matrices, with no gather; on CPU blends of neighbouring rows and columns,
     which XLA:CPU runs several times faster.
@@ -47,29 +61,34 @@ def resize_bilinear(x: Array, size: tuple[int, int]) -> Array:
     Args:
       x: float[B, H, W, C].
       size: (height, width) of the result in pixels.
+      mode: 'corner_aligned' puts corner pixel on corner pixel (TensorFlow's DeepLabs, bowenc0221); 'half_pixel' corner on
+        corner of the images (detectron2, torchvision), without low-pass filter when shrinking.
 
     Returns:
       float[B, height, width, C] of the dtype of `x`.
+
+    Raises:
+      ValueError: `mode` is unknown.
     """
     if x.shape[1:3] == tuple(size):
         return x
     if x.shape[1:3] == (1, 1):
         return jnp.broadcast_to(x, (x.shape[0], *size, x.shape[3]))
     return lax.platform_dependent(
-        x, cpu=lambda x: _blend(x, size), default=lambda x: _multiply(x, size)
+        x, cpu=lambda x: _blend(x, size, mode), default=lambda x: _multiply(x, size, mode)
     )
 
 
-def _resize_forward(x, size):
+def _resize_forward(x, size, mode):
     # The residual only carries the input's shape and dtype; XLA drops its values.
-    return resize_bilinear(x, size), jnp.zeros((0, *x.shape[1:3]), x.dtype)
+    return resize_bilinear(x, size, mode), jnp.zeros((0, *x.shape[1:3]), x.dtype)
 
 
-def _resize_backward(size, residual, gradient):
+def _resize_backward(size, mode, residual, gradient):
     in_size = residual.shape[1:]
     if in_size == tuple(size):
         return (gradient,)
-    rows, columns = (_weights(n, m) for n, m in zip(in_size, size, strict=True))
+    rows, columns = (_weights(n, m, mode) for n, m in zip(in_size, size, strict=True))
     return (_apply(gradient, rows.T, columns.T),)
 
 
@@ -83,13 +102,13 @@ def _apply(x, rows, columns):
     return jnp.einsum('wj,bhjc->bhwc', columns, x, precision=lax.Precision.HIGHEST)
 
 
-def _multiply(x, size):
-    return _apply(x, _weights(x.shape[1], size[0]), _weights(x.shape[2], size[1]))
+def _multiply(x, size, mode):
+    return _apply(x, _weights(x.shape[1], size[0], mode), _weights(x.shape[2], size[1], mode))
 
 
-def _blend(x, size):
+def _blend(x, size, mode):
     for axis in (1, 2):
-        low, high, fraction = _neighbours(x.shape[axis], size[axis - 1])
+        low, high, fraction = _neighbours(x.shape[axis], size[axis - 1], mode)
         fraction = jnp.asarray(fraction, x.dtype).reshape([-1 if i == axis else 1 for i in range(4)])
         below, above = jnp.take(x, low, axis=axis), jnp.take(x, high, axis=axis)
         x = below + (above - below) * fraction

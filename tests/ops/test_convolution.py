@@ -17,7 +17,7 @@ def _reference(x, kernel, stride, dilation, padding, groups=1):
         kernel,
         (stride, stride),
         padding,
-        rhs_dilation=(dilation, dilation),
+        rhs_dilation=np.broadcast_to(dilation, 2),
         dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
         feature_group_count=groups,
     )
@@ -68,3 +68,21 @@ def test_equals_xla(size, stride, dilation, padding, is_depthwise):
 def test_same_padding_is_that_of_xla(size, stride):
     expected = lax.padtype_to_pads((size, size), (3, 3), (stride, stride), 'SAME')
     assert list(convolution.same_padding((size, size), 3, stride, 1)) == [tuple(p) for p in expected]
+
+
+@pytest.mark.parametrize('padding', ['symmetric', 'same'])
+def test_dilation_of_height_and_width_may_differ(padding):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, 10, 13, 4)), jnp.float32)
+    dilation = (1, 3)
+    if padding == 'same':
+        pads = convolution.same_padding((10, 13), 3, 1, dilation)
+    else:
+        pads = convolution.symmetric_padding(3, dilation)
+    assert pads == ((1, 1), (3, 3))
+    _check(
+        lambda x, k: convolution.depthwise_conv(x, k, 1, dilation, pads),
+        lambda x, k: _reference(x, k, 1, dilation, pads, groups=4),
+        x,
+        jnp.asarray(rng.normal(size=(3, 3, 1, 4)), jnp.float32),
+    )
