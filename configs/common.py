@@ -4,7 +4,49 @@ Units are in the names. `python -m pdl_jax.main --config=configs/coco.py --confi
 field from the command line.
 """
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
+
+_MODEL_FIELDS = {
+    'backbone': str,
+    'output_stride': int,
+    'width_multiplier': float,
+    'stem': str,
+    'stride_dialect': str,
+    'multi_grid': tuple,
+    'endpoints': str,
+    'squeeze_excite_gate': str,
+    'drop_path_keep_prob': float,
+    'normalization': str,
+    'norm_momentum': float,
+    'norm_epsilon': float,
+    'backbone_norm_momentum': float,
+    'backbone_norm_epsilon': float,
+    'backbone_padding': str,
+    'resize': str,
+    'context': str,
+    'aspp_rates': tuple,
+    'is_aspp_separable': bool,
+    'aspp_pooling': str,
+    'aspp_pool_layer': str,
+    'dropout_rate': float,
+    'decoder': str,
+    'skip_strides': tuple,
+    'is_skip_first': bool,
+    'fusion': str,
+    'lr_aspp_gate': str,
+    'semantic_features': int,
+    'semantic_low_level_features': tuple,
+    'semantic_aspp_features': int,
+    'semantic_head': str,
+    'semantic_head_features': int,
+    'has_instances': bool,
+    'instance_features': int,
+    'instance_low_level_features': tuple,
+    'instance_aspp_features': int,
+    'instance_head_features': int,
+    'center_head': str,
+    'offset_head': str,
+}
 
 
 def get_config() -> ConfigDict:
@@ -17,6 +59,8 @@ def get_config() -> ConfigDict:
     config.data.path = ''
     config.data.train_split = 'train'
     config.data.eval_split = 'val'
+    # Logits, where a network is looked at without its data (pdl_jax.models.summary); 0 takes the data's.
+    config.data.num_classes = 0
     # Training images lie on a canvas of this size; larger ones are shrunk to fit. 0 takes the largest image's.
     config.data.canvas_height_px = 0
     config.data.canvas_width_px = 0
@@ -33,28 +77,14 @@ def get_config() -> ConfigDict:
     config.data.scenes.seed = 0
 
     config.model = ConfigDict()
-    config.model.backbone = 'resnet50'  # or resnet50_beta, mobilenet_v2
-    config.model.output_stride = 32
-    config.model.width_multiplier = 1.0
+    # The network: a name of pdl_jax/models/presets.py; the fields of ModelOptions (pdl_jax/models/options.py explains
+    # them) below override it where they are set.
+    config.model.preset = 'deeplab2/resnet50_os32'
+    for field, kind in _MODEL_FIELDS.items():
+        config.model[field] = config_dict.placeholder(kind)
     # An .npz of published weights that the backbone starts from; '' starts at random.
     config.model.backbone_weights = ''
     config.model.is_backbone_norm_frozen = False
-    # 'symmetric', or 'same' for backbones whose weights come from TF-slim or Keras.
-    config.model.backbone_padding = 'symmetric'
-    config.model.aspp_rates = (3, 6, 9)
-    # 'train_crop' averages over the window of the training crop, 'global' over the whole map.
-    config.model.aspp_pooling = 'train_crop'
-    config.model.dropout_rate = 0.1
-    config.model.semantic_features = 256
-    config.model.semantic_low_level_features = (64, 32)
-    config.model.semantic_aspp_features = 256
-    config.model.semantic_head_features = 256
-    config.model.instance_features = 128
-    config.model.instance_low_level_features = (32, 16)
-    config.model.instance_aspp_features = 256
-    config.model.instance_head_features = 32
-    config.model.norm_momentum = 0.99
-    config.model.norm_epsilon = 1e-3
     # Of activations: 'auto' is bfloat16 on TPU and GPU and float32 on CPU, where bfloat16 is slow.
     config.model.dtype = 'auto'
 
@@ -70,7 +100,6 @@ def get_config() -> ConfigDict:
     # Draw the scale from so many equidistant values, DeepLab2's recipe; 0 draws from the whole interval.
     config.augment.num_scales = 15
     config.augment.flip_probability = 0.5
-    config.augment.normalization = 'unit'  # or per_image
 
     config.targets = ConfigDict()
     config.targets.sigma_px = 8.0
@@ -86,9 +115,12 @@ def get_config() -> ConfigDict:
     config.loss.top_k_fraction = 0.2
 
     config.optimizer = ConfigDict()
+    config.optimizer.kind = 'adam'  # or sgd
     config.optimizer.learning_rate = 2.5e-4
     config.optimizer.warmup_steps = 0
     config.optimizer.poly_power = 0.9
+    config.optimizer.momentum = 0.9  # of sgd
+    config.optimizer.weight_decay = 0.0
     config.optimizer.adam_b1 = 0.9
     config.optimizer.adam_b2 = 0.999
     config.optimizer.adam_epsilon = 1e-7
@@ -107,6 +139,9 @@ def get_config() -> ConfigDict:
 
     config.evaluate = ConfigDict()
     config.evaluate.batch_size = 8
+    # Average the outputs over the image at several scales, and over its mirror image.
+    config.evaluate.scales = (1.0,)
+    config.evaluate.is_flipped = False
 
     config.postprocess = ConfigDict()
     config.postprocess.center_threshold = 0.1

@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
     config.augment.min_scale = 0.7
     config.augment.max_scale = 1.4
     # Exposure differs from plate to plate by more than the contrast of a nucleus.
-    config.augment.normalization = 'per_image'
+    config.model.normalization = 'per_image'
 
     config.targets.sigma_px = 6.0
     config.targets.small_instance_area_px = 600

@@ -9,11 +9,10 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from pdl_jax.losses import LossOptions
-from pdl_jax.models.backbones import BACKBONES
-from pdl_jax.models.blocks import LayerOptions
-from pdl_jax.models.decoder import DecoderOptions
-from pdl_jax.models.panoptic_deeplab import PanopticDeepLab
-from pdl_jax.optim import OptimizerOptions
+from pdl_jax.models.options import ModelOptions
+from pdl_jax.models.panoptic_deeplab import PanopticDeepLab, make_model_backbone
+from pdl_jax.models.presets import make_options
+from pdl_jax.optim import OPTIMIZERS, OptimizerOptions
 from pdl_jax.preprocess.augment import AugmentOptions
 from pdl_jax.preprocess.normalize import NORMALIZATIONS
 from pdl_jax.preprocess.targets import TargetOptions
@@ -22,19 +21,16 @@ from pdl_jax.typing import LabelFormat
 
 _DTYPES = ('auto', 'float32', 'bfloat16')
 _CHOICES = {
-    'model.backbone': sorted(BACKBONES),
-    'model.output_stride': [8, 16, 32],
-    'model.aspp_pooling': ['train_crop', 'global'],
-    'model.backbone_padding': ['symmetric', 'same'],
     'model.dtype': _DTYPES,
-    'augment.normalization': NORMALIZATIONS,
+    'optimizer.kind': OPTIMIZERS,
 }
+# What `config.model` holds beside the fields of ModelOptions.
+_NOT_OPTIONS = ('preset', 'backbone_weights', 'is_backbone_norm_frozen', 'dtype')
 _POSITIVE = (
     'augment.crop_height_px',
     'augment.crop_width_px',
     'augment.min_scale',
     'evaluate.batch_size',
-    'model.width_multiplier',
     'optimizer.learning_rate',
     'postprocess.max_centers',
     'postprocess.nms_kernel_px',
@@ -65,9 +61,13 @@ def validate_config(config: ConfigDict) -> None:
     for field in ('loss.top_k_fraction',):
         if not 0 < get_field(config, field) <= 1:
             raise ValueError(f'config.{field} (={get_field(config, field)!r}) must lie in (0, 1]')
-    for field in ('augment.flip_probability', 'optimizer.ema_decay', 'model.dropout_rate'):
+    for field in ('augment.flip_probability', 'optimizer.ema_decay', 'optimizer.momentum'):
         if not 0 <= get_field(config, field) <= 1:
             raise ValueError(f'config.{field} (={get_field(config, field)!r}) must lie in [0, 1]')
+    scales = config.evaluate.scales
+    if not scales or not all(scale > 0 for scale in scales):
+        raise ValueError(f'config.evaluate.scales (={scales!r}) must be positive numbers, at least one')
+    make_model_options(config)
     if config.augment.max_scale < config.augment.min_scale:
         raise ValueError(
             f'config.augment.max_scale (={config.augment.max_scale}) must not be below '
@@ -109,43 +109,88 @@ def config_from_json(data: dict[str, Any]) -> ConfigDict:
     return ConfigDict(restore(data)).lock()
 
 
-def make_model(config: ConfigDict, num_classes: int) -> PanopticDeepLab:
-    """The network that `config.model` describes."""
-    m = config.model
-    options = LayerOptions(_compute_dtype(m.dtype), m.norm_momentum, m.norm_epsilon)
-    backbone_options = LayerOptions(
-        options.dtype, m.norm_momentum, m.norm_epsilon, m.backbone_padding, m.is_backbone_norm_frozen
-    )
+def make_model_options(config: ConfigDict) -> ModelOptions:
+    """The preset of `config.model` with what the other fields override.
+
+    Raises:
+      ValueError: the preset is unknown or no network for pixels, or the fields contradict each other.
+    """
+    overrides = {key: value for key, value in config.model.items() if key not in _NOT_OPTIONS}
+    overrides = {key: tuple(v) if isinstance(v, list) else v for key, v in overrides.items()}
+    try:
+        options = make_options(config.model.preset, **overrides)
+        # Constructing it looks at every name; nothing is computed.
+        make_model_backbone(options)
+    except ValueError as error:
+        where = 'config.' if str(error).startswith('model.') else f'config.model.backbone (={config.model.backbone!r}): '
+        raise ValueError(f'{where}{error}') from error
+    if options.normalization not in NORMALIZATIONS:
+        raise ValueError(
+            f'config.model.normalization (={options.normalization!r}) must be one of {list(NORMALIZATIONS)}'
+        )
+    if options.decoder == 'classifier':
+        raise ValueError(
+            f'config.model.preset (={config.model.preset!r}) classifies whole images: choose one that labels pixels'
+        )
+    return options
+
+
+def has_instances(config: ConfigDict) -> bool:
+    """Whether the network has an instance branch; without it, it is a semantic one."""
+    return make_model_options(config).has_instances
+
+
+def make_model(config: ConfigDict, num_classes: int, *, scale: float = 1.0) -> PanopticDeepLab:
+    """The network that `config.model` describes.
+
+    Args:
+      config: a configuration.
+      num_classes: of the data.
+      scale: for images enlarged by this factor; the window that the ASPP averages over grows along.
+
+    Raises:
+      ValueError: `config.data.num_classes` says otherwise, or see `make_model_options`.
+    """
+    if config.data.num_classes not in (0, num_classes):
+        raise ValueError(
+            f'config.data.num_classes (={config.data.num_classes}) is not that of the data, {num_classes}: set it to 0 or '
+            f'choose the other data'
+        )
+    options = make_model_options(config)
     crop = (config.augment.crop_height_px, config.augment.crop_width_px)
-    window = tuple((n - 1) // m.output_stride + 1 for n in crop)
     return PanopticDeepLab(
         num_classes=num_classes,
-        backbone=m.backbone,
-        output_stride=m.output_stride,
-        width_multiplier=m.width_multiplier,
-        aspp_rates=tuple(m.aspp_rates),
-        pool_window=window if m.aspp_pooling == 'train_crop' else None,
-        dropout_rate=m.dropout_rate,
-        semantic_decoder=DecoderOptions(
-            m.semantic_features, tuple(m.semantic_low_level_features), m.semantic_aspp_features
-        ),
-        instance_decoder=DecoderOptions(
-            m.instance_features, tuple(m.instance_low_level_features), m.instance_aspp_features
-        ),
-        semantic_head_features=m.semantic_head_features,
-        instance_head_features=m.instance_head_features,
-        options=options,
-        backbone_options=backbone_options,
+        model=options,
+        pool_crop=scale_size(crop, scale, options),
+        dtype=_compute_dtype(config.model.dtype),
+        is_backbone_norm_frozen=config.model.is_backbone_norm_frozen,
     )
+
+
+def scale_size(size: tuple[int, int], scale: float, options: ModelOptions) -> tuple[int, int]:
+    """The size of an input resized by a factor, in the grid of the network's own resizes.
+
+    Args:
+      size: (height, width) in pixels.
+      scale: factor.
+      options: of the network.
+
+    Returns:
+      (height, width): int((n - 1) * scale + 1) where corners are aligned (DeepLab2), else round(n * scale).
+    """
+    if options.resize == 'corner_aligned':
+        return tuple(int((n - 1) * scale + 1) for n in size)
+    return tuple(max(1, round(n * scale)) for n in size)
 
 
 def make_step_options(config: ConfigDict, label_format: LabelFormat) -> StepOptions:
     """The options of the train and eval steps."""
     augment = config.augment.to_dict()
     crop_size = (augment.pop('crop_height_px'), augment.pop('crop_width_px'))
+    normalization = make_model_options(config).normalization
     return StepOptions(
         label_format=label_format,
-        augment=AugmentOptions(crop_size=crop_size, **augment),
+        augment=AugmentOptions(crop_size=crop_size, normalization=normalization, **augment),
         targets=TargetOptions(**config.targets.to_dict()),
         loss=LossOptions(**config.loss.to_dict()),
         ema_decay=config.optimizer.ema_decay,
@@ -177,12 +222,14 @@ def input_size(config: ConfigDict, max_size: tuple[int, int]) -> tuple[int, int]
       max_size: largest (height, width) of the images in pixels.
 
     Returns:
-      (height, width), each a multiple of the output stride plus 1, so that corners stay aligned in the network.
+      (height, width), each a multiple of the output stride, plus 1 where the network aligns corners.
     """
-    stride = config.model.output_stride
+    options = make_model_options(config)
+    stride = options.output_stride
+    excess = 1 if options.resize == 'corner_aligned' else 0
     limit = config.augment.resize_max_px
     bound = (limit, limit) if limit else max_size
-    return tuple(math.ceil(max(n - 1, 1) / stride) * stride + 1 for n in bound)
+    return tuple(math.ceil(max(n - excess, 1) / stride) * stride + excess for n in bound)
 
 
 def _compute_dtype(name):

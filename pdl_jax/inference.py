@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from pdl_jax.models.panoptic_deeplab import PanopticDeepLab, upsample_outputs
+from pdl_jax.models.panoptic_deeplab import PanopticDeepLab
 from pdl_jax.postprocess.panoptic import post_process
 from pdl_jax.preprocess.augment import (
     AugmentOptions,
@@ -56,7 +56,7 @@ def make_inference_step(
 
         images, resized = jax.vmap(prepare)(image, size)
         outputs = model.apply(variables, split_rows(images), train=False)
-        outputs = split_rows(upsample_outputs(outputs, input_size))
+        outputs = split_rows(model.upsample(outputs, input_size))
         maps = post_process(outputs, label_format=label_format, **postprocess)
         canvas = image.shape[1:3]
 

@@ -2,10 +2,13 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import optax
 
-from pdl_jax.typing import Array
+from pdl_jax.typing import Array, PyTree
+
+OPTIMIZERS = ('adam', 'sgd')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,9 +16,13 @@ class OptimizerOptions:
     """How parameters are updated.
 
     Attributes:
+      kind: 'adam' (Panoptic-DeepLab) or 'sgd' with momentum (the semantic DeepLabs).
       learning_rate: peak of the schedule.
       warmup_steps: the rate rises linearly over so many steps.
       poly_power: exponent of the decay to 0 over the whole run.
+      momentum: of SGD.
+      weight_decay: L2 penalty on convolution kernels, added to their gradients; depthwise kernels, biases and BatchNorm have
+        none, as in TF DeepLab.
       adam_b1: decay of the first moment.
       adam_b2: decay of the second moment.
       adam_epsilon: added to the root of the second moment; 1e-7 in Keras.
@@ -23,9 +30,12 @@ class OptimizerOptions:
       ema_decay: of the averaged variables that are evaluated and predicted with; 0 keeps no average.
     """
 
+    kind: str = 'adam'
     learning_rate: float = 5e-4
     warmup_steps: int = 0
     poly_power: float = 0.9
+    momentum: float = 0.9
+    weight_decay: float = 0.0
     adam_b1: float = 0.9
     adam_b2: float = 0.999
     adam_epsilon: float = 1e-7
@@ -52,13 +62,28 @@ def make_schedule(options: OptimizerOptions, num_steps: int) -> optax.Schedule:
 
 
 def make_optimizer(options: OptimizerOptions, num_steps: int) -> optax.GradientTransformation:
-    """Adam without weight decay, as every Panoptic-DeepLab is trained in DeepLab2; clipped where asked for."""
-    adam = optax.adam(
-        make_schedule(options, num_steps),
-        b1=options.adam_b1,
-        b2=options.adam_b2,
-        eps=options.adam_epsilon,
-    )
-    if not options.clip_norm:
-        return adam
-    return optax.chain(optax.clip_by_global_norm(options.clip_norm), adam)
+    """Clipping and weight decay where asked for, then the optimiser.
+
+    Raises:
+      ValueError: `options.kind` is unknown.
+    """
+    schedule = make_schedule(options, num_steps)
+    if options.kind == 'adam':
+        update = optax.adam(
+            schedule, b1=options.adam_b1, b2=options.adam_b2, eps=options.adam_epsilon
+        )
+    elif options.kind == 'sgd':
+        update = optax.sgd(schedule, momentum=options.momentum)
+    else:
+        raise ValueError(f'optimizer.kind (={options.kind!r}) must be one of {OPTIMIZERS}')
+    before = []
+    if options.clip_norm:
+        before.append(optax.clip_by_global_norm(options.clip_norm))
+    if options.weight_decay:
+        before.append(optax.add_decayed_weights(options.weight_decay, mask=_find_dense_kernels))
+    return optax.chain(*before, update) if before else update
+
+
+def _find_dense_kernels(params: PyTree) -> PyTree:
+    """True for kernels [k, k, C, D] with C > 1; depthwise ones have C = 1."""
+    return jax.tree.map(lambda x: x.ndim == 4 and x.shape[2] > 1, params)

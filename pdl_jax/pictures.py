@@ -7,7 +7,6 @@ from ml_collections import ConfigDict
 
 from pdl_jax.config import make_model, make_step_options, postprocess_arguments
 from pdl_jax.data.catalog import DatasetSpec
-from pdl_jax.models.panoptic_deeplab import upsample_outputs
 from pdl_jax.postprocess.panoptic import post_process
 from pdl_jax.sharding import replicated
 from pdl_jax.train_state import TrainState
@@ -35,7 +34,7 @@ class PictureMaker:
             # The whole batch is augmented so that the first sample is the one that was trained on.
             images, targets = make_training_samples(batch, step_number, options)
             image, target = images[:1], jax.tree.map(lambda x: x[:1], targets)
-            outputs = upsample_outputs(model.apply(variables, image), image.shape[1:3])
+            outputs = model.upsample(model.apply(variables, image), image.shape[1:3])
             maps = post_process(outputs, label_format=spec.label_format, **arguments)
             prediction = {
                 'semantic': jnp.argmax(outputs['semantic'], axis=-1),

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from pdl_jax.losses import LossOptions, panoptic_loss
-from pdl_jax.models.panoptic_deeplab import PanopticDeepLab, upsample_outputs
+from pdl_jax.models.panoptic_deeplab import PanopticDeepLab
 from pdl_jax.preprocess.augment import (
     AugmentOptions,
     random_window,
@@ -98,7 +98,7 @@ def make_train_step(
                 rngs={'dropout': dropout_key},
                 mutable=['batch_stats'],
             )
-            outputs = split_rows(upsample_outputs(outputs, images.shape[1:3]))
+            outputs = split_rows(model.upsample(outputs, images.shape[1:3]))
             loss, terms = panoptic_loss(
                 outputs,
                 targets,

@@ -1,6 +1,7 @@
 """Configurations: complete, valid, documented, and what the command line says about a wrong one."""
 
 import ast
+import dataclasses
 import importlib.util
 import os
 import pathlib
@@ -9,12 +10,15 @@ import re
 import shlex
 import subprocess
 import sys
+import types
+import typing
 
 import numpy as np
 import pytest
 
 from configs import common
 from pdl_jax import config as config_lib
+from pdl_jax.models.options import ModelOptions
 from pdl_jax.preprocess.augment import resize_to_range
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -56,8 +60,19 @@ def make_config(**fields):
 
 @pytest.mark.parametrize('name', FILES)
 def test_file_has_exactly_the_common_fields(name, monkeypatch):
-    config = load_config(name, monkeypatch)
-    assert list_fields(config) == list_fields(common.get_config())
+    fields, defaults = list_fields(load_config(name, monkeypatch)), list_fields(common.get_config())
+    assert fields.keys() == defaults.keys()
+    # A field that the preset decides is empty until a file sets it.
+    different = {key for key in fields if fields[key] != defaults[key] and defaults[key] is not type(None)}
+    assert not different
+
+
+def test_every_field_of_a_network_can_be_overridden():
+    fields = {field.name: field.type for field in dataclasses.fields(ModelOptions)}
+    for name, kind in fields.items():
+        kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+        assert common._MODEL_FIELDS[name] in [typing.get_origin(k) or k for k in kinds], name
+    assert set(common._MODEL_FIELDS) == set(fields)
 
 
 @pytest.mark.parametrize('name', FILES)
@@ -94,7 +109,14 @@ def test_each_call_makes_a_new_config():
         ('model.backbone_padding', 'valid'),
         ('model.dtype', 'float16'),
         ('model.dropout_rate', 1.5),
-        ('augment.normalization', 'imagenet'),
+        ('model.normalization', 'caffe'),
+        ('model.preset', 'deeplab2/resnet49'),
+        ('model.preset', 'imagenet/resnet50'),
+        ('model.resize', 'nearest'),
+        ('evaluate.scales', ()),
+        ('evaluate.scales', (1.0, 0.0)),
+        ('optimizer.kind', 'lamb'),
+        ('optimizer.momentum', 1.5),
         ('augment.crop_height_px', 0),
         ('augment.flip_probability', -0.1),
         ('augment.max_scale', 0.25),
@@ -124,8 +146,9 @@ def test_json_round_trip(name, monkeypatch):
     assert restored == config
     assert restored.is_locked
     assert list_fields(restored) == list_fields(config)
-    assert isinstance(restored.model.aspp_rates, tuple)
-    restored.model.aspp_rates = (1, 2, 4)
+    assert isinstance(restored.evaluate.scales, tuple)
+    assert config_lib.make_model_options(restored) == config_lib.make_model_options(config)
+    restored.evaluate.scales = (0.5, 2.0)
     assert restored != config
 
 
@@ -142,6 +165,40 @@ def test_json_round_trip(name, monkeypatch):
 def test_input_size(limit, stride, max_size, expected):
     config = make_config(augment__resize_max_px=limit, model__output_stride=stride)
     assert config_lib.input_size(config, max_size) == expected
+
+
+def test_half_pixel_networks_take_multiples_of_the_stride():
+    config = make_config(model__preset='detectron2/resnet52_os16')
+    assert config_lib.input_size(config, (1024, 2041)) == (1024, 2048)
+
+
+def test_what_a_backbone_refuses_is_told_with_its_field():
+    config = make_config(model__backbone='resnet50', model__stem='gamma')
+    with pytest.raises(ValueError, match=r"config.model.backbone \(='resnet50'\): .* not 'gamma'"):
+        config_lib.validate_config(config)
+    config = make_config(model__backbone='hrnet_w18', model__stem='beta')
+    with pytest.raises(ValueError, match=r"config.model.stem \(='beta'\) does not apply to .*'hrnet_w18'"):
+        config_lib.validate_config(config)
+
+
+def test_unset_fields_are_those_of_the_preset():
+    config = make_config(model__preset='bowenc0221/resnet50_os32', model__dropout_rate=0.25)
+    options = config_lib.make_model_options(config)
+    assert (options.dropout_rate, options.aspp_pool_layer, options.skip_strides) == (0.25, 'plain', (16, 8, 4))
+    assert config_lib.make_step_options(config, label_format=None).augment.normalization == 'imagenet'
+
+
+def test_window_of_the_pooling_grows_with_the_scale_of_the_image():
+    config = make_config(augment__crop_height_px=513, augment__crop_width_px=1025)
+    assert config_lib.make_model(config, 19).pool_crop == (513, 1025)
+    assert config_lib.make_model(config, 19, scale=1.5).pool_crop == (769, 1537)
+
+
+def test_number_of_classes_must_be_that_of_the_data():
+    config = make_config(data__num_classes=134)
+    assert config_lib.make_model(config, 134).num_classes == 134
+    with pytest.raises(ValueError, match=r'config.data.num_classes \(=134\) is not that of the data, 19'):
+        config_lib.make_model(config, 19)
 
 
 @pytest.mark.parametrize('stride', [8, 16, 32])

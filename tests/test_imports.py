@@ -18,6 +18,8 @@ ALLOWED = {
     'typing': (),
     'ops': ('typing', 'ops'),
     'models': ('typing', 'ops', 'models'),
+    # A command: it looks at the networks of configurations.
+    'models.summary': ('models', 'config'),
     'preprocess': ('typing', 'ops', 'preprocess'),
     'postprocess': ('typing', 'ops', 'postprocess'),
     'metrics': ('typing', 'ops', 'metrics'),

@@ -39,3 +39,27 @@ def test_clipping_bounds_the_global_norm():
     _, state = optimizer.update(gradients, optimizer.init(gradients), gradients)
     moments = [x for x in jax.tree.leaves(state) if x.shape == (1,)]
     np.testing.assert_allclose(sorted(float(x[0]) for x in moments)[-2:], [0.6, 0.8], rtol=1e-5)
+
+
+def test_sgd_with_weight_decay_equals_its_definition():
+    """The penalty of dense kernels joins their gradients; depthwise kernels and biases have none."""
+    options = OptimizerOptions(kind='sgd', learning_rate=0.1, momentum=0.5, weight_decay=0.01)
+    optimizer = make_optimizer(options, 10)
+    params = {'dense': jnp.full((1, 1, 2, 1), 4.0), 'depthwise': jnp.full((1, 1, 1, 2), 4.0), 'bias': jnp.full(2, 4.0)}
+    state = optimizer.init(params)
+    expected = {'dense': 4.0, 'depthwise': 4.0, 'bias': 4.0}
+    trace = dict.fromkeys(expected, 0.0)
+    for t in range(3):
+        updates, state = optimizer.update(jax.tree.map(jnp.ones_like, params), state, params)
+        params = jax.tree.map(jnp.add, params, updates)
+        for key in expected:
+            gradient = 1.0 + (0.01 * expected[key] if key == 'dense' else 0.0)
+            trace[key] = 0.5 * trace[key] + gradient
+            expected[key] -= 0.1 * (1 - t / 10) ** 0.9 * trace[key]
+    for key, value in expected.items():
+        np.testing.assert_allclose(params[key], jnp.full_like(params[key], value), rtol=1e-5)
+
+
+def test_unknown_kind_is_refused():
+    with pytest.raises(ValueError, match="kind .*'lamb'.* must be one of"):
+        make_optimizer(OptimizerOptions(kind='lamb'), 10)

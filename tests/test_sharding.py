@@ -7,9 +7,8 @@ import optax
 import pytest
 
 from pdl_jax.losses import panoptic_loss
-from pdl_jax.models.blocks import LayerOptions
-from pdl_jax.models.decoder import DecoderOptions
-from pdl_jax.models.panoptic_deeplab import PanopticDeepLab, upsample_outputs
+from pdl_jax.models.panoptic_deeplab import PanopticDeepLab
+from pdl_jax.models.presets import make_options
 from pdl_jax.preprocess.augment import AugmentOptions
 from pdl_jax.preprocess.targets import TargetOptions
 from pdl_jax.sharding import make_mesh, replicated, shard_batch, split_rows
@@ -27,19 +26,22 @@ OPTIONS = StepOptions(
 
 
 def _make_model() -> PanopticDeepLab:
-    return PanopticDeepLab(
-        FORMAT.num_classes,
-        'mobilenet_v2',
-        output_stride=16,
+    model = make_options(
+        'deeplab2/resnet50_os16',
+        backbone='mobilenet_v2',
         width_multiplier=0.35,
         aspp_rates=(1, 2, 3),
         dropout_rate=0.0,
-        semantic_decoder=DecoderOptions(8, (8, 8), 8),
-        instance_decoder=DecoderOptions(8, (8, 8), 8),
+        semantic_features=8,
+        semantic_low_level_features=(8, 8),
+        semantic_aspp_features=8,
         semantic_head_features=8,
+        instance_features=8,
+        instance_low_level_features=(8, 8),
+        instance_aspp_features=8,
         instance_head_features=8,
-        options=LayerOptions(dtype=jnp.float64),
     )
+    return PanopticDeepLab(FORMAT.num_classes, model, dtype=jnp.float64)
 
 
 def _run(mesh):
@@ -58,7 +60,7 @@ def _run(mesh):
         outputs, updates = model.apply(
             {'params': params, 'batch_stats': batch_stats}, images, train=True, mutable=['batch_stats']
         )
-        outputs = split_rows(upsample_outputs(outputs, images.shape[1:3]))
+        outputs = split_rows(model.upsample(outputs, images.shape[1:3]))
         loss, _ = panoptic_loss(
             outputs, targets, ignore_label=FORMAT.ignore_label, options=OPTIONS.loss
         )

@@ -4,62 +4,73 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from pdl_jax.models.blocks import ConvNorm, LayerOptions
+from pdl_jax.models.blocks import Conv, ConvNorm, LayerOptions, SeparableConv
 from pdl_jax.ops.resize import resize_bilinear
 from pdl_jax.typing import Array
 
 
 class ASPP(nn.Module):
-    """Looks at a feature map at several scales: 1x1, three dilated 3x3 convolutions and an image average.
+    """Looks at a feature map at several scales: 1x1, dilated 3x3 convolutions and an image average.
 
     Attributes:
       features: channels of every branch and of the result.
       rates: dilations of the 3x3 branches; (3, 6, 9) at output stride 32, doubled with every halving of it.
+      is_separable: whether the 3x3 branches are depthwise-separable.
       pool_window: (height, width) of the average in feature pixels, None for the whole map. DeepLab2 fixes it to the
         training crop, so that a larger image is averaged over the window that the network was trained with. A window
         beyond the map is clipped to it.
+      pool_layer: what follows the pooling's 1x1 convolution before the ReLU: 'norm', 'bias' or 'plain' (nothing).
       dropout_rate: applied to the result in training.
+      resize: mode of `resize_bilinear`, for the pooled map.
 
     Source: Chen et al., Rethinking Atrous Convolution, 2017; DeepLab2's model/layers (fixed window, stride 1, VALID).
     """
 
     features: int
     rates: tuple[int, ...]
+    is_separable: bool = False
     pool_window: tuple[int, int] | None = None
+    pool_layer: str = 'norm'
     dropout_rate: float = 0.1
+    resize: str = 'corner_aligned'
     options: LayerOptions = LayerOptions()
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
+        layer = SeparableConv if self.is_separable else ConvNorm
         branches = [ConvNorm(self.features, options=self.options, name='branch_0')(x, train=train)]
         for i, rate in enumerate(self.rates, 1):
-            branch = ConvNorm(
-                self.features, 3, dilation=rate, options=self.options, name=f'branch_{i}'
-            )
+            branch = layer(self.features, 3, dilation=rate, options=self.options, name=f'branch_{i}')
             branches.append(branch(x, train=train))
-        pooled = average_pool(x, self.pool_window)
-        pooled = ConvNorm(self.features, options=self.options, name='pool')(pooled, train=train)
-        branches.append(resize_bilinear(pooled, x.shape[1:3]))
+        branches.append(resize_bilinear(self._pool(x, train), x.shape[1:3], self.resize))
         x = jnp.concatenate(branches, axis=-1)
         x = ConvNorm(self.features, options=self.options, name='project')(x, train=train)
         return nn.Dropout(self.dropout_rate, deterministic=not train)(x)
 
+    def _pool(self, x, train):
+        x = average_pool(x, self.pool_window)
+        if self.pool_layer == 'norm':
+            return ConvNorm(self.features, options=self.options, name='pool')(x, train=train)
+        has_bias = self.pool_layer == 'bias'
+        return nn.relu(Conv(self.features, has_bias=has_bias, options=self.options, name='pool')(x))
 
-def average_pool(x: Array, window: tuple[int, int] | None) -> Array:
-    """Averages over windows at stride 1 without padding.
+
+def average_pool(x: Array, window: tuple[int, int] | None, stride: tuple[int, int] = (1, 1)) -> Array:
+    """Averages over windows without padding.
 
     Args:
       x: float[B, H, W, C].
       window: (height, width) in pixels, clipped to the map; None averages the whole map.
+      stride: (rows, columns) between windows.
 
     Returns:
-      float[B, H - height + 1, W - width + 1, C] of the dtype of `x`, accumulated in float32.
+      float[B, (H - height) // stride + 1, (W - width) // stride + 1, C] of the dtype of `x`, accumulated in float32.
     """
     size = x.shape[1:3]
     window = size if window is None else tuple(min(n, m) for n, m in zip(window, size, strict=True))
     if window == size:
         return jnp.mean(x, axis=(1, 2), keepdims=True, dtype=jnp.float32).astype(x.dtype)
     total = jax.lax.reduce_window(
-        x.astype(jnp.float32), 0.0, jax.lax.add, (1, *window, 1), (1, 1, 1, 1), 'VALID'
+        x.astype(jnp.float32), 0.0, jax.lax.add, (1, *window, 1), (1, *stride, 1), 'VALID'
     )
     return (total / (window[0] * window[1])).astype(x.dtype)

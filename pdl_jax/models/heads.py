@@ -1,31 +1,41 @@
 """Prediction heads."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax.numpy as jnp
 
-from pdl_jax.models.blocks import LayerOptions, SeparableConv
-from pdl_jax.ops.convolution import conv
+from pdl_jax.models.blocks import Conv, LayerOptions, make_fusion
 from pdl_jax.typing import Array
 
 
 class Head(nn.Module):
-    """A 5x5 separable convolution, then a 1x1 convolution with bias to the outputs, in float32.
+    """A few convolutions, then a 1x1 convolution with bias to the outputs, in float32.
 
     float32 because bf16 steps by 8 pixels at offsets of 2000, and because softmax and losses need it.
+
+    Attributes:
+      kind: the convolutions before the last, see `blocks.make_fusion`; 'none' for none.
+      features: their channels.
+      outputs: channels of the result.
     """
 
+    kind: str
     features: int
     outputs: int
     options: LayerOptions = LayerOptions()
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
-        x = SeparableConv(self.features, options=self.options, name='fuse')(x, train=train)
-        kernel = self.param(
-            'kernel',
-            nn.initializers.truncated_normal(0.01),
-            (1, 1, x.shape[-1], self.outputs),
-            jnp.float32,
-        )
-        bias = self.param('bias', nn.initializers.zeros, (self.outputs,), jnp.float32)
-        return conv(x.astype(jnp.float32), kernel, 1, 1, ((0, 0), (0, 0))) + bias
+        if self.kind != 'none':
+            # detectron2 reduces the channels in the last of its two convolutions.
+            fusion = make_fusion(self.kind, self.features, x.shape[-1], self.options, name='fuse')
+            x = fusion(x, train=train)
+        return predict(x, self.outputs, self.options, name='predict')
+
+
+def predict(x: Array, outputs: int, options: LayerOptions, *, name: str) -> Array:
+    """A 1x1 convolution with bias in float32, a child of the module that is being called."""
+    options = dataclasses.replace(options, dtype=jnp.float32)
+    init = nn.initializers.truncated_normal(0.01)
+    return Conv(outputs, has_bias=True, kernel_init=init, options=options, name=name)(x)

@@ -4,7 +4,11 @@ import jax.numpy as jnp
 
 from pdl_jax.typing import Array
 
-NORMALIZATIONS = ('unit', 'per_image')
+NORMALIZATIONS = ('unit', 'imagenet', 'per_image')
+
+# Of ImageNet's pixels in [0, 255], R, G, B; torchvision's, which detectron2 and bowenc0221 use too.
+_IMAGENET_MEAN = (123.675, 116.28, 103.53)
+_IMAGENET_DEVIATION = (58.395, 57.12, 57.375)
 
 
 def normalize_image(image: Array, size: Array, *, kind: str = 'unit') -> Array:
@@ -13,7 +17,8 @@ def normalize_image(image: Array, size: Array, *, kind: str = 'unit') -> Array:
     Args:
       image: u8[H, W, 3] on a canvas.
       size: i32[2], valid (height, width) in pixels.
-      kind: 'unit' maps [0, 255] to [-1, 1] (DeepLab2, TF-slim); 'per_image' subtracts the mean of the valid pixels and
+      kind: 'unit' maps [0, 255] to [-1, 1] (DeepLab2, TF-slim); 'imagenet' subtracts the mean colour of ImageNet and
+        divides by its deviation (PyTorch's networks); 'per_image' subtracts the mean of the valid pixels and
         divides by their standard deviation, for images of varying exposure such as microscopy.
 
     Returns:
@@ -25,6 +30,8 @@ def normalize_image(image: Array, size: Array, *, kind: str = 'unit') -> Array:
     image = image.astype(jnp.float32)
     if kind == 'unit':
         return image / 127.5 - 1
+    if kind == 'imagenet':
+        return (image - jnp.array(_IMAGENET_MEAN)) / jnp.array(_IMAGENET_DEVIATION)
     if kind != 'per_image':
         raise ValueError(f'normalization {kind!r} is unknown; choose one of {NORMALIZATIONS}')
     rows = jnp.arange(image.shape[0])[:, None, None] < size[0]

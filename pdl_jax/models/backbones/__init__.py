@@ -1,23 +1,75 @@
-"""Backbones by name: each maps an image to features at strides 4, 8 and its output stride."""
+"""Backbones by name: each maps an image to features at strides 4, 8, ... and its output stride.
 
+A new one is a file here with a module of that kind, and a line in `BACKBONES`.
+"""
+
+import dataclasses
 import functools
 
+import flax.linen as nn
+
+from pdl_jax.models.backbones.convnext import ConvNeXt
+from pdl_jax.models.backbones.hrnet import HRNet
 from pdl_jax.models.backbones.mobilenet_v2 import MobileNetV2
+from pdl_jax.models.backbones.mobilenet_v3 import MobileNetV3
 from pdl_jax.models.backbones.resnet import ResNet
+from pdl_jax.models.backbones.wide_resnet import WideResNet
+from pdl_jax.models.backbones.xception import Xception
 
 BACKBONES = {
+    'resnet18': functools.partial(ResNet, block_counts=(2, 2, 2, 2), block='basic'),
+    'resnet34': functools.partial(ResNet, block_counts=(3, 4, 6, 3), block='basic'),
     'resnet50': functools.partial(ResNet, block_counts=(3, 4, 6, 3)),
+    'resnet101': functools.partial(ResNet, block_counts=(3, 4, 23, 3)),
+    'resnet152': functools.partial(ResNet, block_counts=(3, 8, 36, 3)),
     'resnet50_beta': functools.partial(ResNet, block_counts=(3, 4, 6, 3), stem='beta'),
+    'resnet101_beta': functools.partial(ResNet, block_counts=(3, 4, 23, 3), stem='beta'),
+    'wide_resnet41': WideResNet,
+    'swidernet_1_1_3': functools.partial(WideResNet, depth_multiplier=3),
+    'swidernet_1_1_4.5': functools.partial(WideResNet, depth_multiplier=4.5),
+    'swidernet_sac_1_1_1': functools.partial(WideResNet, sac_from_stride=32),
+    'swidernet_sac_1_1_3': functools.partial(WideResNet, sac_from_stride=32, depth_multiplier=3),
+    'swidernet_sac_1_1_4.5': functools.partial(WideResNet, sac_from_stride=32, depth_multiplier=4.5),
+    'xception41': functools.partial(Xception, depth=41),
+    'xception65': functools.partial(Xception, depth=65),
+    'xception71': functools.partial(Xception, depth=71),
     'mobilenet_v2': MobileNetV2,
+    'mobilenet_v3_large': functools.partial(MobileNetV3, size='large'),
+    'mobilenet_v3_small': functools.partial(MobileNetV3, size='small'),
+    'mobilenet_v3_large_seg': functools.partial(MobileNetV3, size='large', variant='seg'),
+    'mobilenet_v3_small_seg': functools.partial(MobileNetV3, size='small', variant='seg'),
+    'mobilenet_v3_large_minimalistic': functools.partial(MobileNetV3, size='large', variant='minimalistic'),
+    'mobilenet_v3_small_minimalistic': functools.partial(MobileNetV3, size='small', variant='minimalistic'),
+    'hrnet_w18': functools.partial(HRNet, width=18),
+    'hrnet_w32': functools.partial(HRNet, width=32),
+    'hrnet_w48': functools.partial(HRNet, width=48),
+    'convnext_tiny': functools.partial(ConvNeXt, block_counts=(3, 3, 9, 3), widths=(96, 192, 384, 768)),
+    'convnext_small': functools.partial(ConvNeXt, block_counts=(3, 3, 27, 3), widths=(96, 192, 384, 768)),
+    'convnext_base': functools.partial(ConvNeXt, block_counts=(3, 3, 27, 3), widths=(128, 256, 512, 1024)),
+    'convnext_large': functools.partial(ConvNeXt, block_counts=(3, 3, 27, 3), widths=(192, 384, 768, 1536)),
 }
 
 
-def make_backbone(backbone: str, **attributes):
-    """Makes the backbone called `backbone`; `attributes` override its own.
+def make_backbone(backbone: str, **attributes) -> nn.Module:
+    """Makes a backbone.
+
+    Args:
+      backbone: a name of `BACKBONES`.
+      **attributes: override those of the name; None leaves one as it is.
 
     Raises:
-      ValueError: no backbone has that name.
+      ValueError: no backbone has that name, or it has no such attribute.
     """
     if backbone not in BACKBONES:
         raise ValueError(f'model.backbone {backbone!r} is unknown; choose one of {sorted(BACKBONES)}')
-    return BACKBONES[backbone](**attributes)
+    make = BACKBONES[backbone]
+    attributes = {key: value for key, value in attributes.items() if value is not None}
+    family = make.func if isinstance(make, functools.partial) else make
+    known = {field.name for field in dataclasses.fields(family)}
+    for key, value in attributes.items():
+        if key not in known:
+            raise ValueError(
+                f'model.{key} (={value!r}) does not apply to model.backbone {backbone!r}, which has '
+                f'{sorted(known - {"parent", "name", "options"})}: leave it unset'
+            )
+    return make(**attributes)

@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 
+from pdl_jax.models.backbones.inverted_residual import InvertedResidual, make_divisible
 from pdl_jax.models.blocks import ConvNorm, LayerOptions
 from pdl_jax.typing import Array
 
@@ -15,6 +16,7 @@ _GROUPS = (
     (6, 160, 3, 2),
     (6, 320, 1, 1),
 )
+_CHOICES = {'output_stride': (4, 8, 16, 32), 'endpoints': ('outputs', 'inner')}
 
 
 class MobileNetV2(nn.Module):
@@ -23,8 +25,10 @@ class MobileNetV2(nn.Module):
     Where the running stride has reached `output_stride`, strides become 1 and the blocks *after* the replaced stride are dilated.
 
     Attributes:
-      output_stride: 8, 16 or 32.
+      output_stride: 4, 8, 16 or 32.
       width_multiplier: scales all channels, rounded to multiples of 8.
+      endpoints: what decoders read of the last block at each stride: 'outputs' (24, 32 and 96 channels, PyTorch
+        Panoptic-DeepLab) or 'inner', its depthwise convolution (144, 192 and 576 channels, DeepLab in TensorFlow).
 
     Source: Sandler et al., CVPR 2018; atrous rule of TF-slim.
     """
@@ -32,6 +36,14 @@ class MobileNetV2(nn.Module):
     output_stride: int = 16
     width_multiplier: float = 1.0
     options: LayerOptions = LayerOptions()
+    endpoints: str = 'outputs'
+
+    def __post_init__(self):
+        for attribute, choices in _CHOICES.items():
+            value = getattr(self, attribute)
+            if value not in choices:
+                raise ValueError(f'MobileNetV2 {attribute} must be one of {choices}, not {value!r}')
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> dict[str, Array]:
@@ -45,65 +57,22 @@ class MobileNetV2(nn.Module):
             name='stem',
         )(x, train=train)
         endpoints = {}
-        nominal_stride, dilation, index = 2, 1, 0
+        nominal_stride, index = 2, 0
         for expansion, channels, repeats, first_stride in _GROUPS:
+            features = make_divisible(channels * self.width_multiplier)
             for i in range(repeats):
-                ends_stride = i == 0 and first_stride == 2
-                is_strided = ends_stride and nominal_stride < self.output_stride
-                x = InvertedResidual(
-                    make_divisible(channels * self.width_multiplier),
-                    expansion,
-                    2 if is_strided else 1,
-                    dilation,
-                    self.options,
+                block_stride = first_stride if i == 0 else 1
+                x, inner = InvertedResidual(
+                    features,
+                    x.shape[-1] * expansion,
+                    stride=block_stride if nominal_stride < self.output_stride else 1,
+                    dilation=max(1, nominal_stride // self.output_stride),
+                    has_shortcut=block_stride == 1 and x.shape[-1] == features,
+                    options=self.options,
                     name=f'block_{index}',
                 )(x, train=train)
-                if ends_stride:
-                    nominal_stride *= 2
-                    dilation = max(1, nominal_stride // self.output_stride)
+                nominal_stride *= block_stride
                 index += 1
-            if nominal_stride <= self.output_stride:
-                endpoints[f'stride{nominal_stride}'] = x
+            if 4 <= nominal_stride <= self.output_stride:
+                endpoints[f'stride{nominal_stride}'] = inner if self.endpoints == 'inner' else x
         return {**endpoints, 'last': x}
-
-
-class InvertedResidual(nn.Module):
-    """1x1 expansion, 3x3 depthwise, linear 1x1 projection; plus the input where shapes agree."""
-
-    features: int
-    expansion: int
-    stride: int
-    dilation: int
-    options: LayerOptions
-
-    @nn.compact
-    def __call__(self, x: Array, *, train: bool) -> Array:
-        y = x
-        if self.expansion > 1:
-            y = ConvNorm(
-                x.shape[-1] * self.expansion,
-                activation=nn.relu6,
-                options=self.options,
-                name='expand',
-            )(y, train=train)
-        y = ConvNorm(
-            y.shape[-1],
-            3,
-            self.stride,
-            self.dilation,
-            nn.relu6,
-            is_depthwise=True,
-            options=self.options,
-            name='depthwise',
-        )(y, train=train)
-        y = ConvNorm(self.features, activation=None, options=self.options, name='project')(
-            y, train=train
-        )
-        # Nominally strided blocks change the channels too, so the shape test never joins them.
-        return x + y if x.shape == y.shape else y
-
-
-def make_divisible(channels: float, divisor: int = 8) -> int:
-    """Rounds channels to a multiple of `divisor`, never below 90 % of them. Source: TF-slim."""
-    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * channels else rounded

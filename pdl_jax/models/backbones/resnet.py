@@ -1,81 +1,151 @@
-"""ResNet with bottleneck blocks, as DeepLab2 builds it."""
+"""ResNets, in the arrangements of strides that published weights were trained with."""
+
+import dataclasses
 
 import flax.linen as nn
 
 from pdl_jax.models.blocks import ConvNorm, LayerOptions
+from pdl_jax.ops import convolution
 from pdl_jax.typing import Array
+
+_CHOICES = {
+    'block': ('bottleneck', 'basic'),
+    'stem': ('plain', 'beta'),
+    'stride_dialect': ('deeplab2', 'torchvision', 'detectron2', 'slim'),
+    'endpoints': ('outputs', 'inner'),
+    'output_stride': (4, 8, 16, 32),
+}
 
 
 class ResNet(nn.Module):
     """A ResNet whose stride stops at `output_stride`, dilating instead.
 
-    Nothing is max-pooled: the second stride lies in the first block of the first stage. A stage whose stride is replaced keeps
-    dilation 1 in its first block; the blocks after it double theirs.
+    The dialects differ in where the strides lie; weights of one give other features in another:
+
+      'deeplab2': nothing is max-pooled; the first unit of each of the four stages strides.
+      'torchvision': a max-pool, then the first unit of stages 2 to 4.
+      'detectron2': as 'torchvision', but a unit that lost its stride is dilated as the units after it are.
+      'slim': a max-pool, then the last unit of stages 1 to 3. Only the max-pool follows `options.padding`; convolutions are
+        padded symmetrically, as in TF-slim.
+
+    In all but 'detectron2' a unit that lost its stride keeps the dilation before it, so networks of different output strides
+    agree where they overlap.
 
     Attributes:
-      block_counts: blocks of the four stages.
+      block_counts: units of the four stages.
+      block: 'bottleneck', or 'basic' as in ResNet-18 and 34.
       stem: 'plain' (one 7x7) or 'beta' (three 3x3, the Inception stem).
-      output_stride: 8, 16 or 32.
+      stride_dialect: see above.
+      multi_grid: factors of the dilations of the last stage, one per unit; empty for none.
+      endpoints: what decoders read at a stride. 'outputs': the last activated output with that stride, in 'slim' that of the
+        last unit but one. 'inner': its residual branch in the last unit but one of the stage, normalised but neither added
+        nor activated, which decoders of TF-slim read.
+      output_stride: 4, 8, 16 or 32.
       width_multiplier: scales the channels of every layer.
 
-    Source: He et al., CVPR 2016; strides, stems and zero-initialised last BatchNorms of DeepLab2.
+    Source: He et al., CVPR 2016; zero-initialised last BatchNorms of DeepLab2; multi-grid of Chen et al., arXiv 1706.05587.
     """
 
-    block_counts: tuple[int, ...]
+    block_counts: tuple[int, int, int, int]
+    block: str = 'bottleneck'
     stem: str = 'plain'
+    stride_dialect: str = 'deeplab2'
+    multi_grid: tuple[int, ...] = ()
+    endpoints: str = 'outputs'
     output_stride: int = 32
     width_multiplier: float = 1.0
     options: LayerOptions = LayerOptions()
+
+    def __post_init__(self):
+        for attribute, choices in _CHOICES.items():
+            value = getattr(self, attribute)
+            if value not in choices:
+                raise ValueError(f'ResNet {attribute} must be one of {choices}, not {value!r}')
+        if len(self.multi_grid) not in (0, self.block_counts[-1]):
+            raise ValueError(
+                f'ResNet multi_grid {self.multi_grid} must be empty or have one factor for each of the '
+                f'{self.block_counts[-1]} units of the last stage'
+            )
+        if self.endpoints == 'inner' and min(self.block_counts) < 2:
+            raise ValueError(f"ResNet endpoints='inner' needs two units in every stage, not block_counts={self.block_counts}")
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> dict[str, Array]:
         """Maps float[B, H, W, 3] to {'stride4', 'stride8', ..., 'last'}."""
         x = nn.relu(self._stem(x, train))
-        endpoints = {}
         stride = 2
-        for stage, blocks in enumerate(self.block_counts):
-            for i in range(blocks):
-                step = 2 if i == 0 and stride < self.output_stride else 1
-                x = Bottleneck(
-                    self._width(64 * 2**stage),
-                    stride=step,
-                    dilation=max(1, stride // self.output_stride),
-                    options=self.options,
-                    name=f'stage{stage + 2}_block{i + 1}',
-                )(x, train=train)
-                if i == 0:
-                    # The nominal stride doubles after the first block, whether that block strided or not.
-                    stride *= 2
-            if stride <= self.output_stride:
-                endpoints[f'stride{stride}'] = x
+        if self.stride_dialect != 'deeplab2':
+            x = _max_pool(x, self.options.padding)
+            stride = 4
+        endpoints = {}
+        for stage, count in enumerate(self.block_counts):
+            inputs, branches = [], []
+            for i in range(count):
+                unit_stride = self._unit_stride(stage, i)
+                inputs.append(x)
+                x, branch = self._make_unit(stage, i, stride, unit_stride)(x, train=train)
+                branches.append(branch)
+                # The nominal stride grows whether or not the unit strided.
+                stride *= unit_stride
+            level = 4 * 2**stage
+            if level > self.output_stride:
+                continue
+            if self.endpoints == 'inner':
+                endpoints[f'stride{level}'] = branches[-2]
+            else:
+                # In 'slim' the last unit leaves this level. What it reads is the same at every output stride.
+                is_left = self.stride_dialect == 'slim' and stage < 3
+                endpoints[f'stride{level}'] = inputs[-1] if is_left else x
         return {**endpoints, 'last': x}
+
+    def _unit_stride(self, stage, i):
+        """The stride of a unit at output stride 32."""
+        if self.stride_dialect == 'slim':
+            is_strided = stage < 3 and i == self.block_counts[stage] - 1
+        else:
+            is_strided = i == 0 and (stage > 0 or self.stride_dialect == 'deeplab2')
+        return 2 if is_strided else 1
+
+    def _make_unit(self, stage, i, stride, unit_stride):
+        is_last_stage = stage == len(self.block_counts) - 1
+        factor = self.multi_grid[i] if self.multi_grid and is_last_stage else 1
+        step = unit_stride if stride < self.output_stride else 1
+        before = factor * max(1, stride // self.output_stride)
+        after = factor * max(1, stride * unit_stride // self.output_stride)
+        width = self._width(64 * 2**stage)
+        name = f'stage{stage + 2}_block{i + 1}'
+        if self.block == 'bottleneck':
+            dilation = after if self.stride_dialect == 'detectron2' else before
+            return Bottleneck(width, step, dilation, self._conv_options, name=name)
+        strides = (1, step) if self.stride_dialect == 'slim' else (step, 1)
+        dilations = {'detectron2': (after, after), 'slim': (before, before)}.get(self.stride_dialect, (before, after))
+        return BasicBlock(width, strides, dilations, self._conv_options, name=name)
+
+    @property
+    def _conv_options(self):
+        if self.stride_dialect == 'slim':
+            return dataclasses.replace(self.options, padding='symmetric')
+        return self.options
 
     def _width(self, channels):
         return max(8, int(channels * self.width_multiplier + 4) // 8 * 8)
 
     def _stem(self, x, train):
+        options = self._conv_options
         if self.stem == 'plain':
-            return ConvNorm(
-                self._width(64), 7, 2, activation=None, options=self.options, name='stem'
-            )(x, train=train)
-        if self.stem != 'beta':
-            raise ValueError(f"ResNet stem must be 'plain' or 'beta', not {self.stem!r}")
-        for i, (width, stride, activation) in enumerate(
-            [(64, 2, nn.relu), (64, 1, nn.relu), (128, 1, None)], 1
-        ):
-            x = ConvNorm(
-                self._width(width),
-                3,
-                stride,
-                activation=activation,
-                options=self.options,
-                name=f'stem_{i}',
-            )(x, train=train)
+            return ConvNorm(self._width(64), 7, 2, activation=None, options=options, name='stem')(x, train=train)
+        for i, (width, stride, activation) in enumerate([(64, 2, nn.relu), (64, 1, nn.relu), (128, 1, None)], 1):
+            layer = ConvNorm(self._width(width), 3, stride, activation=activation, options=options, name=f'stem_{i}')
+            x = layer(x, train=train)
         return x
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 with stride and dilation, 1x1 to four times the width; plus the shortcut."""
+    """1x1, 3x3 with stride and dilation, 1x1 to four times the width; plus the shortcut.
+
+    Returns the activated sum and the residual branch that was added.
+    """
 
     width: int
     stride: int
@@ -83,21 +153,59 @@ class Bottleneck(nn.Module):
     options: LayerOptions
 
     @nn.compact
-    def __call__(self, x: Array, *, train: bool) -> Array:
-        shortcut = x[:, :: self.stride, :: self.stride]
-        if x.shape[-1] != 4 * self.width:
-            shortcut = ConvNorm(
-                4 * self.width, activation=None, options=self.options, name='shortcut'
-            )(shortcut, train=train)
+    def __call__(self, x: Array, *, train: bool) -> tuple[Array, Array]:
+        shortcut = make_shortcut(x, 4 * self.width, self.stride, self.options, train=train)
         x = ConvNorm(self.width, options=self.options, name='conv1')(x, train=train)
-        x = ConvNorm(
-            self.width, 3, self.stride, self.dilation, options=self.options, name='conv2'
-        )(x, train=train)
-        x = ConvNorm(
+        x = ConvNorm(self.width, 3, self.stride, self.dilation, options=self.options, name='conv2')(x, train=train)
+        branch = ConvNorm(
             4 * self.width,
             activation=None,
             scale_init=nn.initializers.zeros,
             options=self.options,
             name='conv3',
         )(x, train=train)
-        return nn.relu(x + shortcut)
+        return nn.relu(branch + shortcut), branch
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions, each with its stride and dilation; plus the shortcut.
+
+    Returns the activated sum and the residual branch that was added.
+    """
+
+    width: int
+    strides: tuple[int, int]
+    dilations: tuple[int, int]
+    options: LayerOptions
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> tuple[Array, Array]:
+        shortcut = make_shortcut(x, self.width, max(self.strides), self.options, train=train)
+        x = ConvNorm(self.width, 3, self.strides[0], self.dilations[0], options=self.options, name='conv1')(x, train=train)
+        branch = ConvNorm(
+            self.width,
+            3,
+            self.strides[1],
+            self.dilations[1],
+            activation=None,
+            scale_init=nn.initializers.zeros,
+            options=self.options,
+            name='conv2',
+        )(x, train=train)
+        return nn.relu(branch + shortcut), branch
+
+
+def make_shortcut(x: Array, features: int, stride: int, options: LayerOptions, *, train: bool) -> Array:
+    """`x` subsampled and, where its channels are not `features`, projected by a child of the module that is being called."""
+    x = x[:, ::stride, ::stride]
+    if x.shape[-1] == features:
+        return x
+    return ConvNorm(features, activation=None, options=options, name='shortcut')(x, train=train)
+
+
+def _max_pool(x, padding):
+    if padding == 'same':
+        pads = convolution.same_padding(x.shape[1:3], 3, 2, 1)
+    else:
+        pads = convolution.symmetric_padding(3, 1)
+    return nn.max_pool(x, (3, 3), (2, 2), pads)

@@ -1,0 +1,146 @@
+"""ConvNeXts: residual blocks of a 7x7 depthwise convolution and two dense layers, with LayerNorm in place of BatchNorm."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from pdl_jax.models.blocks import Conv, LayerOptions
+from pdl_jax.typing import Array
+
+_NORM_EPSILON = 1e-6
+_INITIAL_LAYER_SCALE = 1e-6
+_OUTPUT_STRIDES = (4, 8, 16, 32)
+_kernel_init = nn.initializers.truncated_normal(0.02)
+
+
+class ConvNeXt(nn.Module):
+    """ConvNeXt without its classifier, whose first layer would be a LayerNorm: the features are neither activated nor normalised.
+
+    Where the running stride has reached `output_stride`, down-sampling convolutions lose their stride and are dilated as the
+    blocks before them; blocks behind them are dilated by twice that. There is no BatchNorm, hence no 'batch_stats'.
+
+    Images of any size are fed: what the even kernels of the down-sampling lack at the border is padded with zeros as in
+    TensorFlow's SAME, (1, 2) before the stem and (0, 1) later at sizes 4k + 1 and 2k + 1, nothing where the stride divides the
+    size. PyTorch's ConvNeXts agree where it does; they drop the rest of other sizes.
+
+    Attributes:
+      block_counts: blocks of the four stages.
+      widths: channels of the four stages.
+      drop_path_keep_prob: of the last block's residual branch, in training; falls linearly over the blocks from 1 at the first.
+      output_stride: 4, 8, 16 or 32.
+      width_multiplier: scales the channels of every layer.
+
+    Source: Liu et al., CVPR 2022; padding of kMaX-DeepLab in DeepLab2.
+    """
+
+    block_counts: tuple[int, int, int, int] = (3, 3, 9, 3)
+    widths: tuple[int, int, int, int] = (96, 192, 384, 768)
+    drop_path_keep_prob: float = 1.0
+    output_stride: int = 32
+    width_multiplier: float = 1.0
+    options: LayerOptions = LayerOptions()
+
+    def __post_init__(self):
+        if self.output_stride not in _OUTPUT_STRIDES:
+            raise ValueError(f'ConvNeXt output_stride must be one of {_OUTPUT_STRIDES}, not {self.output_stride!r}')
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> dict[str, Array]:
+        """Maps float[B, H, W, 3] to {'stride4', 'stride8', ..., 'last'}."""
+        options = dataclasses.replace(self.options, padding='same')
+        widths = [max(1, round(width * self.width_multiplier)) for width in self.widths]
+        x = Conv(widths[0], 4, 4, has_bias=True, kernel_init=_kernel_init, options=options, name='stem')(x)
+        x = _layer_norm(options, 'stem_norm')(x)
+        endpoints = {}
+        stride, block_index = 4, 0
+        for stage, (count, width) in enumerate(zip(self.block_counts, widths, strict=True), 1):
+            if stage > 1:
+                dilation = max(1, stride // self.output_stride)
+                is_strided = stride < self.output_stride
+                x = Downsampling(width, is_strided, dilation, options, name=f'stage{stage}_downsampling')(x)
+                stride *= 2
+            for i in range(count):
+                progress = block_index / max(1, sum(self.block_counts) - 1)
+                x = ConvNeXtBlock(
+                    max(1, stride // self.output_stride),
+                    1 - (1 - self.drop_path_keep_prob) * progress,
+                    options,
+                    name=f'stage{stage}_block{i + 1}',
+                )(x, train=train)
+                block_index += 1
+            if stride <= self.output_stride:
+                endpoints[f'stride{stride}'] = x
+        return {**endpoints, 'last': x}
+
+
+class Downsampling(nn.Module):
+    """LayerNorm and a 2x2 convolution with stride 2, or without stride and with the dilation of its input.
+
+    Attributes:
+      features: channels of the output.
+      is_strided: whether the resolution is halved.
+      dilation: distance in pixels of what were neighbours at the nominal stride; 1 where strided.
+    """
+
+    features: int
+    is_strided: bool
+    dilation: int
+    options: LayerOptions
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        height, width = x.shape[1:3]
+        pads = [n % 2 if self.is_strided else self.dilation for n in (height, width)]
+        # Before the norm, as in DeepLab2: its bias is what the convolution reads there.
+        x = jnp.pad(x, ((0, 0), (0, pads[0]), (0, pads[1]), (0, 0)))
+        x = _layer_norm(self.options, 'norm')(x)
+        x = Conv(
+            self.features,
+            2,
+            2 if self.is_strided else 1,
+            self.dilation,
+            has_bias=True,
+            kernel_init=_kernel_init,
+            options=self.options,
+            name='conv',
+        )(x)
+        if self.is_strided:
+            return x
+        # SAME centres the dilated kernel; its first tap, not its centre, belongs on the pixel.
+        start = self.dilation // 2
+        return x[:, start : start + height, start : start + width]
+
+
+class ConvNeXtBlock(nn.Module):
+    """7x7 depthwise convolution, LayerNorm, dense layer to four times the width, GELU, dense layer, scale; plus the input.
+
+    Attributes:
+      dilation: of the depthwise convolution.
+      keep_prob: of the residual branch of an image, in training.
+    """
+
+    dilation: int
+    keep_prob: float
+    options: LayerOptions
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        width = x.shape[-1]
+        arguments = {'has_bias': True, 'kernel_init': _kernel_init, 'options': self.options}
+        y = Conv(width, 7, dilation=self.dilation, is_depthwise=True, **arguments, name='depthwise')(x)
+        y = _layer_norm(self.options, 'norm')(y)
+        y = nn.gelu(Conv(4 * width, **arguments, name='expand')(y), approximate=False)
+        y = Conv(width, **arguments, name='project')(y)
+        y = y * self.param('layer_scale', nn.initializers.constant(_INITIAL_LAYER_SCALE), (width,), jnp.float32).astype(y.dtype)
+        if train and self.keep_prob < 1:
+            kept = jax.random.bernoulli(self.make_rng('dropout'), self.keep_prob, (x.shape[0], 1, 1, 1))
+            y = jnp.where(kept, y / self.keep_prob, 0)
+        return x + y
+
+
+def _layer_norm(options, name):
+    # Flax reduces in float32 whatever the dtype.
+    return nn.LayerNorm(epsilon=_NORM_EPSILON, dtype=options.dtype, name=name)

@@ -1,0 +1,52 @@
+"""Image classification on a backbone: what ImageNet weights were trained as."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from pdl_jax.models.backbones.hrnet import HRNetHead
+from pdl_jax.models.blocks import Conv, ConvNorm, LayerOptions
+from pdl_jax.models.heads import predict
+from pdl_jax.models.options import ModelOptions
+from pdl_jax.models.panoptic_deeplab import make_model_backbone
+from pdl_jax.typing import Array
+
+# Channels of the layer between pooling and logits.
+_MOBILE_V3_FEATURES = {'mobilenet_v3_large': 1280, 'mobilenet_v3_small': 1024}
+
+
+class Classifier(nn.Module):
+    """Backbone, the family's own last layers, global average, logits.
+
+    Attributes:
+      num_classes: logits.
+      model: with decoder 'classifier'.
+      dtype: of activations.
+
+    Source: the arrangements of torchvision, of TF-slim (Xception) and of the HRNet authors.
+    """
+
+    num_classes: int
+    model: ModelOptions
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, image: Array, *, train: bool = False) -> Array:
+        """Maps f32[B, H, W, 3] to logits f32[B, C]."""
+        name = self.model.backbone
+        features = make_model_backbone(self.model, self.dtype, name='backbone')(image, train=train)
+        options = LayerOptions(self.dtype, self.model.norm_momentum, self.model.norm_epsilon)
+        x = features['last']
+        if name == 'mobilenet_v2':
+            x = ConvNorm(1280, activation=nn.relu6, options=options, name='last')(x, train=train)
+        if name.startswith('hrnet'):
+            x = HRNetHead(options=options, name='head')(features, train=train)
+        x = jnp.mean(x, axis=(1, 2), keepdims=True, dtype=jnp.float32)
+        if name.startswith('convnext'):
+            x = nn.LayerNorm(epsilon=1e-6, name='norm')(x)
+        for family, width in _MOBILE_V3_FEATURES.items():
+            if name.startswith(family):
+                activation = nn.relu if name.endswith('minimalistic') else nn.hard_swish
+                x = activation(Conv(width, has_bias=True, options=options, name='last')(x))
+        return predict(x, self.num_classes, options, name='predict')[:, 0, 0]
