@@ -154,3 +154,53 @@ def get_config() -> ConfigDict:
     config.mesh.data = -1  # devices along the batch; -1 takes all that are left
     config.mesh.space = 1  # devices along image rows
     return config.lock()
+
+
+def use_crop(config: ConfigDict, height_px: int, width_px: int) -> None:
+    """Trains on crops of this size."""
+    config.augment.crop_height_px = height_px
+    config.augment.crop_width_px = width_px
+
+
+def use_cityscapes(config: ConfigDict, path: str = 'data/cityscapes') -> None:
+    """Cityscapes' data and, as they are the defaults, DeepLab2's recipe for it: 1025x2049, 60k steps."""
+    config.data.path = path
+    config.data.num_classes = 19
+    config.data.num_workers = 8
+    config.evaluate.batch_size = 4
+
+
+def use_coco(config: ConfigDict, path: str = 'data/coco', side_px: int = 641) -> None:
+    """COCO's data and DeepLab2's recipe for it: images resized to `side_px`, 200k steps of 64 images."""
+    config.data.path = path
+    config.data.num_classes = 134
+    config.data.canvas_height_px = 640
+    config.data.canvas_width_px = 640
+    config.data.num_workers = 8
+
+    use_crop(config, side_px, side_px)
+    config.augment.resize_min_px = side_px
+    config.augment.resize_max_px = side_px
+    config.augment.min_scale = 0.5
+    config.augment.max_scale = 1.5
+    config.augment.num_scales = 10
+
+    config.optimizer.learning_rate = 5e-4
+    config.optimizer.warmup_steps = 2000
+    config.train.batch_size = 64
+    config.train.num_steps = 200_000
+
+    config.postprocess.nms_kernel_px = 41
+    config.postprocess.stuff_area_limit_px = 4096
+
+
+def use_semantic_recipe(config: ConfigDict) -> None:
+    """How the semantic DeepLabs are trained: SGD, plain cross entropy over all pixels of every class, crowds included."""
+    config.augment.num_scales = 0
+    config.targets.is_crowd_ignored = False
+    config.targets.small_instance_weight = 1.0
+    config.loss.top_k_fraction = 1.0
+    config.optimizer.kind = 'sgd'
+    config.optimizer.learning_rate = 7e-3
+    config.optimizer.weight_decay = 4e-5
+    config.train.batch_size = 16

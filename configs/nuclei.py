@@ -17,7 +17,6 @@ from configs import scenes
 def get_config() -> ConfigDict:
     """The network of the generated scenes, for 360x360 images with some 24 nuclei each."""
     config = scenes.get_config()
-    config.unlock()
     config.data.path = 'data/nuclei'
     config.data.scenes.num_train = 0
 
@@ -40,4 +39,4 @@ def get_config() -> ConfigDict:
     config.evaluate.batch_size = 4
     config.postprocess.nms_kernel_px = 15
     config.postprocess.max_centers = 200
-    return config.lock()
+    return config

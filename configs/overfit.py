@@ -17,7 +17,6 @@ from configs import coco
 def get_config() -> ConfigDict:
     """COCO's recipe at low resolution with narrower decoders, without augmentation, for a few hundred steps."""
     config = coco.get_config()
-    config.unlock()
     config.data.path = 'data/overfit'
     config.data.num_workers = 0
 
@@ -58,4 +57,4 @@ def get_config() -> ConfigDict:
     config.evaluate.batch_size = 4
     config.postprocess.nms_kernel_px = 15
     config.postprocess.stuff_area_limit_px = 256
-    return config.lock()
+    return config

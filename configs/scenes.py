@@ -13,11 +13,7 @@ from configs import common
 def get_config() -> ConfigDict:
     """A narrow MobileNetV2 and decoder, small enough for a laptop."""
     config = common.get_config()
-    config.unlock()
-    config.data.path = 'data/scenes'
-    config.data.scenes.num_train = 1000
-    config.data.scenes.num_eval = 100
-
+    use_scenes(config)
     config.model.backbone = 'mobilenet_v2'
     config.model.width_multiplier = 0.5
     config.model.output_stride = 16
@@ -32,6 +28,14 @@ def get_config() -> ConfigDict:
     config.model.instance_low_level_features = (16, 8)
     config.model.instance_aspp_features = 48
     config.model.norm_momentum = 0.9
+    return config
+
+
+def use_scenes(config: ConfigDict) -> None:
+    """The generated data, and a schedule that fits a laptop."""
+    config.data.path = 'data/scenes'
+    config.data.scenes.num_train = 1000
+    config.data.scenes.num_eval = 100
 
     config.augment.crop_height_px = 129
     config.augment.crop_width_px = 161
@@ -62,4 +66,3 @@ def get_config() -> ConfigDict:
     config.postprocess.nms_kernel_px = 9
     config.postprocess.max_centers = 64
     config.postprocess.stuff_area_limit_px = 128
-    return config.lock()

@@ -35,7 +35,7 @@ class ModelOptions:
       width_multiplier: of the backbone's channels.
       stem, stride_dialect, multi_grid, endpoints: of the backbone, where its family has them; None as the family has it.
         `endpoints` says which tensors the decoder reads: 'outputs' of blocks, or the 'inner' layers that TF DeepLab reads.
-      squeeze_excite_gate: 'hard_sigmoid' (TF-slim, torchvision) or 'sigmoid' (DeepLab2) of squeeze-and-excite, where the family has it.
+      squeeze_excite_gate: 'hard_sigmoid' (TF-slim, torchvision) or 'sigmoid' (DeepLab2), where the family has it.
       drop_path_keep_prob: share of residual branches that training keeps in the last stage, where the family drops any.
 
       normalization: of pixels, see `preprocess.normalize`.

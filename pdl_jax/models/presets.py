@@ -204,6 +204,7 @@ _TORCHVISION = {
         **_LR_ASPP,
         'backbone': 'mobilenet_v3_large',
         'endpoints': 'outputs',
+        'stride_dialect': 'torchvision',
         'output_stride': 16,
         'backbone_norm_epsilon': 1e-3,
         'backbone_norm_momentum': 0.99,

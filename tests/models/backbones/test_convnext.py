@@ -22,18 +22,20 @@ IMAGE = jax.random.normal(jax.random.key(1), (1, 65, 65, 3))
 
 
 def _tiny(**attributes):
-    return ConvNeXt((1, 1, 2, 2), width_multiplier=1 / 24, **attributes)
+    return ConvNeXt((1, 1, 1, 1), width_multiplier=1 / 24, **attributes)
 
 
-def _make_visible(variables):
-    """Gives biases and layer scales values that residual branches and border pixels show up with."""
+def _draw_variables(module, x, **arguments):
+    """Variables with biases and layer scales at which residual branches and border pixels show up."""
+    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), x, **arguments))
+    rng = np.random.default_rng(0)
 
-    def replace(path, value):
+    def draw(path, leaf):
         if path[-1].key == 'kernel':
-            return 10 * value
-        return jax.random.uniform(jax.random.key(len(str(path))), value.shape, minval=0.5, maxval=1.5)
+            return rng.normal(0, 0.2, leaf.shape).astype(np.float32)
+        return rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
 
-    return jax.tree_util.tree_map_with_path(replace, variables)
+    return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 @pytest.mark.parametrize('name', NETWORKS)
@@ -79,12 +81,12 @@ def test_output_shapes_at_any_size(output_stride, size):
 
 def test_atrous_consistency():
     """With the same weights a smaller output stride gives the same features, only more of them."""
-    variables = _make_visible(jax.jit(lambda: _tiny().init(jax.random.key(0), IMAGE, train=False))())
+    variables = _draw_variables(_tiny(), IMAGE, train=False)
     features = {}
-    for stride in (4, 8, 16, 32):
+    for stride in (8, 16, 32):
         module = _tiny(output_stride=stride)
         features[stride] = jax.jit(lambda v, x, m=module: m.apply(v, x, train=False))(variables, IMAGE)
-    for stride in (4, 8, 16):
+    for stride in (8, 16):
         for key in features[stride]:
             step = 32 // stride if key == 'last' else 1
             dense, reference = features[stride][key][:, ::step, ::step], features[32][key]
@@ -96,50 +98,61 @@ def test_atrous_consistency():
 def test_odd_sizes_are_padded_with_zeros():
     """As in kMaX-DeepLab: (1, 2) before the stem, and (0, 1) before LayerNorm and convolution of each down-sampling."""
     module = _tiny()
-    variables = _make_visible(jax.jit(lambda: module.init(jax.random.key(0), IMAGE, train=False))())
-    apply = jax.jit(lambda x: module.apply(variables, x, train=False)['last'])
+    variables = _draw_variables(module, IMAGE, train=False)
+    apply = jax.jit(lambda x: module.apply(variables, x, train=False)['stride4'])
     padded = jnp.pad(IMAGE, ((0, 0), (1, 2), (1, 2), (0, 0)))
-    np.testing.assert_allclose(apply(padded), apply(IMAGE), rtol=1e-5)
+    np.testing.assert_allclose(apply(padded), apply(IMAGE), rtol=1e-4, atol=1e-5)
 
     layer = Downsampling(4, True, 1, LayerOptions(padding='same'))
     x = jax.random.normal(jax.random.key(2), (1, 5, 6, 3))
-    variables = _make_visible(layer.init(jax.random.key(0), x))
+    variables = _draw_variables(layer, x)
     padded = jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0)))
-    np.testing.assert_allclose(layer.apply(variables, padded), layer.apply(variables, x), rtol=1e-6)
+    apply = jax.jit(layer.apply)
+    np.testing.assert_allclose(apply(variables, padded), apply(variables, x), rtol=1e-5)
 
 
 def test_block_is_that_of_the_paper():
     x = jax.random.normal(jax.random.key(0), (2, 9, 8, 4))
     block = ConvNeXtBlock(2, 1.0, LayerOptions())
-    variables = _make_visible(block.init(jax.random.key(1), x, train=False))
-    p = variables['params']
-    y = jax.lax.conv_general_dilated(
-        x,
-        p['depthwise']['kernel'],
-        (1, 1),
-        ((6, 6), (6, 6)),
-        rhs_dilation=(2, 2),
-        dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-        feature_group_count=4,
-    )
-    y = y + p['depthwise']['bias']
-    y = (y - y.mean(-1, keepdims=True)) / jnp.sqrt(y.var(-1, keepdims=True) + 1e-6)
-    y = y * p['norm']['scale'] + p['norm']['bias']
-    y = y @ p['expand']['kernel'][0, 0] + p['expand']['bias']
-    y = y * (1 + jax.lax.erf(y / math.sqrt(2))) / 2
-    y = y @ p['project']['kernel'][0, 0] + p['project']['bias']
-    np.testing.assert_allclose(block.apply(variables, x, train=False), x + p['layer_scale'] * y, atol=1e-5)
+    variables = _draw_variables(block, x, train=False)
+
+    @jax.jit
+    def compute_reference(x, p):
+        y = jax.lax.conv_general_dilated(
+            x,
+            p['depthwise']['kernel'],
+            (1, 1),
+            ((6, 6), (6, 6)),
+            rhs_dilation=(2, 2),
+            dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+            feature_group_count=4,
+        )
+        y = y + p['depthwise']['bias']
+        y = (y - y.mean(-1, keepdims=True)) / jnp.sqrt(y.var(-1, keepdims=True) + 1e-6)
+        y = y * p['norm']['scale'] + p['norm']['bias']
+        y = y @ p['expand']['kernel'][0, 0] + p['expand']['bias']
+        y = y * (1 + jax.lax.erf(y / math.sqrt(2))) / 2
+        y = y @ p['project']['kernel'][0, 0] + p['project']['bias']
+        return x + p['layer_scale'] * y
+
+    y = jax.jit(lambda v: block.apply(v, x, train=False))(variables)
+    np.testing.assert_allclose(y, compute_reference(x, variables['params']), atol=1e-4)
 
 
 def test_drop_path_drops_branches_of_whole_images_and_keeps_their_mean():
     x = jax.random.normal(jax.random.key(0), (16, 3, 3, 4))
     block = ConvNeXtBlock(1, 0.75, LayerOptions())
-    variables = _make_visible(block.init(jax.random.key(1), x, train=False))
-    branch = block.apply(variables, x, train=False) - x
-    dropped = block.apply(variables, x, train=True, rngs={'dropout': jax.random.key(2)}) - x
+    variables = _draw_variables(block, x, train=False)
+
+    @jax.jit
+    def compute_branches(key):
+        kept = block.apply(variables, x, train=False) - x
+        return kept, block.apply(variables, x, train=True, rngs={'dropout': key}) - x
+
+    branch, dropped = compute_branches(jax.random.key(2))
     is_kept = np.any(dropped != 0, axis=(1, 2, 3))
     assert 0 < is_kept.sum() < 16
-    np.testing.assert_allclose(dropped, jnp.where(is_kept[:, None, None, None], branch / 0.75, 0), atol=1e-5)
+    np.testing.assert_allclose(dropped, np.where(is_kept[:, None, None, None], branch / 0.75, 0), atol=1e-5)
 
 
 def test_keep_probability_falls_linearly_over_the_blocks():
@@ -151,8 +164,8 @@ def test_keep_probability_falls_linearly_over_the_blocks():
         return call(*args, **kwargs)
 
     with nn.intercept_methods(intercept):
-        jax.eval_shape(lambda: _tiny(drop_path_keep_prob=0.5).init(jax.random.key(0), IMAGE, train=False))
-    np.testing.assert_allclose(probabilities, [1, 0.9, 0.8, 0.7, 0.6, 0.5])
+        jax.eval_shape(lambda: _tiny(drop_path_keep_prob=0.4).init(jax.random.key(0), IMAGE, train=False))
+    np.testing.assert_allclose(probabilities, [1, 0.8, 0.6, 0.4])
 
 
 def test_wrong_output_stride_is_refused():

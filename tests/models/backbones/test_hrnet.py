@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import traverse_util
 
 from pdl_jax.models.backbones.hrnet import HRModule, HRNet, HRNetHead
 from pdl_jax.models.blocks import Conv, LayerOptions
@@ -94,19 +93,22 @@ def test_atrous_consistency_without_upward_fusions():
     computes there when it runs densely.
     """
     image = jax.random.normal(jax.random.key(1), (1, 65, 65, 3))
-    variables = jax.jit(lambda: _tiny(width=32).init(jax.random.key(0), image, train=False))()
-    flat = traverse_util.flatten_dict(variables)
-    for path, value in flat.items():
-        layer, is_scale = path[-3], path[-2:] == ('norm', 'scale')
-        if is_scale and layer.startswith('fusion') and '_conv' not in layer:
-            flat[path] = jnp.zeros_like(value)
-        else:
-            # Zero-initialised BatchNorms would hide the residual branches.
-            flat[path] = jnp.where(jnp.all(value == 0), 0.3, value)
-    variables = traverse_util.unflatten_dict(flat)
+    attributes = {'width': 32, 'module_counts': (0, 0, 1), 'width_multiplier': 0.125}
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        keys = [key.key for key in path]
+        if keys[-1] == 'kernel':
+            return rng.normal(0, np.prod(leaf.shape[:3]) ** -0.5, leaf.shape).astype(np.float32)
+        is_upward = keys[-3].startswith('fusion') and '_conv' not in keys[-3]
+        value = 0.0 if is_upward and keys[-1] in ('scale', 'bias') else rng.uniform(0.2, 0.8, leaf.shape)
+        return np.full(leaf.shape, value, np.float32)
+
+    _, shapes = _init(HRNet(**attributes), (65, 65))
+    variables = jax.tree_util.tree_map_with_path(draw, shapes)
     features = {}
     for stride in (8, 16, 32):
-        module = _tiny(width=32, output_stride=stride)
+        module = HRNet(**attributes, output_stride=stride)
         features[stride] = jax.jit(lambda v, x, m=module: m.apply(v, x, train=False))(variables, image)
     for stride in (8, 16):
         for key in features[stride]:
@@ -125,22 +127,26 @@ def test_a_fresh_module_adds_projections_of_the_other_branches(upsampling):
         for key, size, width in zip(jax.random.split(jax.random.key(0)), ((5, 8), (3, 4)), (2, 4), strict=True)
     )
     module = HRModule(2, upsampling, 32, LayerOptions(norm_epsilon=0.0))
-    variables = module.init(jax.random.key(1), [fine, coarse], train=False)
-    outputs = module.apply(variables, [fine, coarse], train=False)
-    up = coarse @ variables['params']['fusion2to1']['conv']['kernel'][0, 0]
-    if upsampling == 'bilinear':
-        up = resize_bilinear(up, (5, 8))
-    else:
-        up = up[:, np.arange(5) // 2][:, :, np.arange(8) // 2]
-    down = jax.lax.conv_general_dilated(
-        fine,
-        variables['params']['fusion1to2_conv1']['conv']['kernel'],
-        (2, 2),
-        ((1, 1), (1, 1)),
-        dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-    )
-    np.testing.assert_allclose(outputs[0], jax.nn.relu(fine + up), atol=1e-5)
-    np.testing.assert_allclose(outputs[1], jax.nn.relu(coarse + down), atol=1e-5)
+
+    @jax.jit
+    def compute():
+        outputs, variables = module.init_with_output(jax.random.key(1), [fine, coarse], train=False)
+        up = coarse @ variables['params']['fusion2to1']['conv']['kernel'][0, 0]
+        if upsampling == 'bilinear':
+            up = resize_bilinear(up, (5, 8))
+        else:
+            up = up[:, np.arange(5) // 2][:, :, np.arange(8) // 2]
+        down = jax.lax.conv_general_dilated(
+            fine,
+            variables['params']['fusion1to2_conv1']['conv']['kernel'],
+            (2, 2),
+            ((1, 1), (1, 1)),
+            dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+        )
+        return outputs, [nn.relu(fine + up), nn.relu(coarse + down)]
+
+    for output, reference in zip(*compute(), strict=True):
+        np.testing.assert_allclose(output, reference, atol=1e-5)
 
 
 def test_wrong_attributes_and_features_are_refused():
