@@ -1,4 +1,7 @@
-"""MobileNetV2 weights from .npz files: Keras Applications with BatchNorm, or TF-slim graphs with BatchNorm folded in."""
+"""MobileNetV2 weights from .npz files: Keras Applications with BatchNorm, or TF-slim graphs with BatchNorm folded in.
+
+Such a graph may go on to a whole DeepLabv3.
+"""
 
 import re
 import zipfile
@@ -8,6 +11,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from pdl_jax.models.options import ModelOptions
 from pdl_jax.typing import PyTree
 
 _KERAS_BLOCK = re.compile(r'(?:expanded_conv|block_(\d+))_(expand|depthwise|project)(_BN)?')
@@ -52,12 +56,50 @@ def load_mobilenet_v2(path: str, variables: PyTree, *, norm_epsilon: float, is_n
                 f'{path} holds MobileNetV2 with BatchNorm folded into its kernels, so there are no statistics to go on '
                 f'training with: set config.model.is_backbone_norm_frozen=True'
             )
-        found = _from_folded(arrays, norm_epsilon)
+        layers = dict(zip(_find_places(), _find_layers(arrays), strict=False))
+        found = _from_folded(arrays, layers, norm_epsilon)
     else:
         raise ValueError(
             f"{path} is no known MobileNetV2 layout: neither Keras' key 'Conv1/kernel' nor the folded layout's "
             f"'00.conv.kernel' is among {sorted(arrays)[:3]}"
         )
+    return _fill(variables, found, path, ())
+
+
+def load_deeplab_v3(path: str, variables: PyTree, model: ModelOptions) -> PyTree:
+    """Replaces the variables of DeepLabv3 on MobileNetV2 without atrous branches by those of a folded graph.
+
+    Args:
+      path: an .npz file of the second layout of `load_mobilenet_v2`, with the decoder behind the backbone.
+      variables: {'params', 'batch_stats'} of `PanopticDeepLab`, for names and shapes.
+      model: the network, preset 'tensorflow/deeplab_v3_mobilenet_v2_os16'.
+
+    Returns:
+      {'params', 'batch_stats'} of the same structure, as NumPy float32 arrays; for inference, since there are no statistics.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: the file is not of this layout, lacks a layer, or has other channels.
+    """
+    arrays = _read_npz(path)
+    layers = _find_layers(arrays)
+    places = [('backbone', *place) for place in _find_places()]
+    decoder = ('semantic_decoder', 'aspp')
+    places += [(*decoder, 'branch_0'), (*decoder, 'pool'), (*decoder, 'project'), ('semantic_head', 'predict')]
+    if len(layers) != len(places):
+        raise ValueError(f'{path} has {len(layers)} layers, a DeepLabv3 on MobileNetV2 without atrous branches {len(places)}')
+    *normed, head = places
+    backbone_epsilon = model.norm_epsilon if model.backbone_norm_epsilon is None else model.backbone_norm_epsilon
+    found = {}
+    for place, layer in zip(normed, layers, strict=False):
+        epsilon = backbone_epsilon if place[0] == 'backbone' else model.norm_epsilon
+        found |= _from_folded(arrays, {place: layer}, epsilon)
+    # TensorFlow concatenates the pooled features first.
+    key = ('params', *decoder, 'project', 'conv', 'kernel')
+    pooled, near = np.split(found[key], 2, axis=2)
+    found[key] = np.concatenate([near, pooled], axis=2)
+    for name in ('kernel', 'bias'):
+        found[('params', *head, name)] = arrays[f'{layers[-1]}.{name}']
     return _fill(variables, found, path, ())
 
 
@@ -95,16 +137,24 @@ def _from_keras(arrays):
     return found
 
 
-def _from_folded(arrays, norm_epsilon):
-    """Layers come in graph order: the stem, then (expand,) depthwise and project of every block."""
-    layers = sorted({key.rsplit('.', 1)[0] for key in arrays if re.fullmatch(r'\d+\.\w+\.\w+', key)})
+def _find_layers(arrays):
+    """The layers of a folded graph in its order."""
+    return sorted({key.rsplit('.', 1)[0] for key in arrays if re.fullmatch(r'\d+\.\w+\.\w+', key)})
+
+
+def _find_places():
+    """The layers of the backbone in the graph's order: the stem, then (expand,) depthwise and project of every block."""
     places = [('stem',)]
     for block in range(17):
         parts = ('depthwise', 'project') if block == 0 else ('expand', 'depthwise', 'project')
         places += [(f'block_{block}', part) for part in parts]
+    return places
+
+
+def _from_folded(arrays, layers, norm_epsilon):
+    """Variables of places from layers with kernel and bias; a missing one is reported by name when the tree is filled."""
     found: dict[tuple[str, ...], Any] = {}
-    # Shorter than `layers` by what lies behind the backbone; a missing layer is reported by name when the tree is filled.
-    for place, layer in zip(places, layers, strict=False):
+    for place, layer in layers.items():
         kernel, bias = arrays[f'{layer}.kernel'], arrays[f'{layer}.bias']
         found[('params', *place, 'conv', 'kernel')] = kernel
         found[('params', *place, 'norm', 'bias')] = bias

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pdl_jax.convert.mobilenet_v2 import load_mobilenet_v2
+from pdl_jax.convert.mobilenet_v2 import load_deeplab_v3, load_mobilenet_v2
 from pdl_jax.models.aspp import average_pool
 from pdl_jax.models.backbones import make_backbone
 from pdl_jax.models.backbones.mobilenet_v2 import MobileNetV2
@@ -14,7 +14,6 @@ from pdl_jax.models.blocks import LayerOptions
 from pdl_jax.models.options import ModelOptions
 from pdl_jax.models.panoptic_deeplab import PanopticDeepLab
 from pdl_jax.models.presets import make_options
-from pdl_jax.ops.resize import resize_bilinear
 
 
 def _shapes(module, size=(65, 65), **arguments):
@@ -117,22 +116,15 @@ def test_keras_weights_give_the_features_of_keras(shared_dir):
 
 
 def test_folded_weights_segment_as_the_original(shared_dir):
-    """The whole DeepLabv3 of the file, its head re-stated here: atrous backbone, padding and resize are those of TF."""
+    """A whole DeepLabv3: atrous backbone, padding, pooling and resizing are those of the original graph."""
     folder = shared_dir / 'data' / 'weights' / 'deeplabv3_mnv2_1.0_voc'
-    module, variables = _load(folder / 'folded_f32.npz', 1.0, 16, True)
-    arrays = np.load(folder / 'folded_f32.npz')
-
-    def dense(x, layer):
-        return x @ arrays[f'{layer}.kernel'][0, 0] + arrays[f'{layer}.bias']
+    options = make_options('tensorflow/deeplab_v3_mobilenet_v2_os16')
+    model = PanopticDeepLab(21, options, pool_crop=(513, 513))
+    variables = load_deeplab_v3(str(folder / 'folded_f32.npz'), _shapes(model), options)
 
     @jax.jit
     def segment(image):
-        x = module.apply(variables, image, train=False)['last']
-        near = jax.nn.relu(dense(x, '62.conv'))
-        far = jax.nn.relu(dense(x.mean((1, 2), keepdims=True), '63.conv'))
-        x = jnp.concatenate([jnp.broadcast_to(far, near.shape), near], axis=-1)
-        x = dense(jax.nn.relu(dense(x, '67.conv')), '68.conv')
-        return jnp.argmax(resize_bilinear(x, (513, 513)), axis=-1)[0]
+        return jnp.argmax(model.upsample(model.apply(variables, image), (513, 513))['semantic'], axis=-1)[0]
 
     photo = shared_dir / 'data' / 'coral_photos' / 'bird_segmentation.bmp'
     golden = np.asarray(Image.open(folder / 'golden_argmax513_bird_segmentation.png'))
