@@ -15,6 +15,7 @@ _MODEL_FIELDS = {
     'multi_grid': tuple,
     'endpoints': str,
     'squeeze_excite_gate': str,
+    'upsampling': str,
     'drop_path_keep_prob': float,
     'normalization': str,
     'norm_momentum': float,

@@ -1,10 +1,11 @@
 """The parts every network is made of: convolution, normalisation, and the two of them with an activation."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from pdl_jax.ops import convolution
@@ -37,6 +38,33 @@ class LayerOptions:
     def __post_init__(self):
         if self.padding not in ('symmetric', 'same'):
             raise ValueError(f"padding must be 'symmetric' or 'same', not {self.padding!r}")
+
+
+def check_choices(module: nn.Module, choices: Mapping[str, Sequence[Any]]) -> None:
+    """Checks attributes that can only have a few values.
+
+    Raises:
+      ValueError: names the module, the attribute, its value and what it may be.
+    """
+    for attribute, allowed in choices.items():
+        value = getattr(module, attribute)
+        if value not in allowed:
+            raise ValueError(f'{type(module).__name__} {attribute} must be one of {tuple(allowed)}, not {value!r}')
+
+
+def drop_path(module: nn.Module, branch: Array, keep_prob: float, *, train: bool) -> Array:
+    """Leaves a residual branch out for some of the images in training: stochastic depth, drawn from the rng 'dropout'.
+
+    Args:
+      module: that is being called, for its rng.
+      branch: float[B, H, W, C].
+      keep_prob: share of images that keep it; what is kept is divided by it.
+      train: whether anything is left out.
+    """
+    if not train or keep_prob == 1:
+        return branch
+    kept = jax.random.bernoulli(module.make_rng('dropout'), keep_prob, (branch.shape[0], 1, 1, 1))
+    return jnp.where(kept, branch / keep_prob, 0)
 
 
 class Conv(nn.Module):

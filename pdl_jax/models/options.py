@@ -36,6 +36,7 @@ class ModelOptions:
       stem, stride_dialect, multi_grid, endpoints: of the backbone, where its family has them; None as the family has it.
         `endpoints` says which tensors the decoder reads: 'outputs' of blocks, or the 'inner' layers that TF DeepLab reads.
       squeeze_excite_gate: 'hard_sigmoid' (TF-slim, torchvision) or 'sigmoid' (DeepLab2), where the family has it.
+      upsampling: between HRNet's branches, 'bilinear' or, in its ImageNet classifiers, 'nearest'.
       drop_path_keep_prob: share of residual branches that training keeps in the last stage, where the family drops any.
 
       normalization: of pixels, see `preprocess.normalize`.
@@ -76,6 +77,7 @@ class ModelOptions:
     multi_grid: tuple[int, ...] | None = None
     endpoints: str | None = None
     squeeze_excite_gate: str | None = None
+    upsampling: str | None = None
     drop_path_keep_prob: float | None = None
 
     normalization: str = 'unit'

@@ -143,5 +143,6 @@ def make_model_backbone(
         multi_grid=model.multi_grid,
         endpoints=model.endpoints,
         squeeze_excite_gate=model.squeeze_excite_gate,
+        upsampling=model.upsampling,
         drop_path_keep_prob=model.drop_path_keep_prob,
     )

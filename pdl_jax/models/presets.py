@@ -12,7 +12,15 @@ from typing import Any
 from pdl_jax.models.backbones import BACKBONES
 from pdl_jax.models.options import ModelOptions
 
-_OF_ONE_BACKBONE = ('stem', 'stride_dialect', 'multi_grid', 'endpoints', 'squeeze_excite_gate', 'drop_path_keep_prob')
+_OF_ONE_BACKBONE = (
+    'stem',
+    'stride_dialect',
+    'multi_grid',
+    'endpoints',
+    'squeeze_excite_gate',
+    'upsampling',
+    'drop_path_keep_prob',
+)
 
 _OS16 = {'output_stride': 16, 'aspp_rates': (6, 12, 18)}
 _SEMANTIC = {'has_instances': False}
@@ -216,10 +224,12 @@ _CLASSIFIER = {**_SEMANTIC, 'decoder': 'classifier', 'output_stride': 32, 'norma
 
 
 def _make_classifier(backbone):
-    """The arrangement of torchvision, where it has this backbone."""
+    """The arrangement of torchvision, where it has this backbone, and of the authors elsewhere."""
     fields = {**_CLASSIFIER, 'backbone': backbone}
     if backbone.startswith('resnet'):
         fields |= {'stride_dialect': 'torchvision', 'norm_epsilon': 1e-5}
+    if backbone.startswith('hrnet'):
+        fields |= {'upsampling': 'nearest', 'norm_epsilon': 1e-5}
     return fields
 
 

@@ -3,20 +3,22 @@
 import dataclasses
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
-from pdl_jax.models.blocks import Conv, LayerOptions
+from pdl_jax.models.blocks import Conv, LayerOptions, check_choices, drop_path
 from pdl_jax.typing import Array
 
 _NORM_EPSILON = 1e-6
 _INITIAL_LAYER_SCALE = 1e-6
-_OUTPUT_STRIDES = (4, 8, 16, 32)
+_CHOICES = {'output_stride': (4, 8, 16, 32)}
 _kernel_init = nn.initializers.truncated_normal(0.02)
 
 
 class ConvNeXt(nn.Module):
-    """ConvNeXt without its classifier, whose first layer would be a LayerNorm: the features are neither activated nor normalised.
+    """ConvNeXt without its classifier.
+
+    Features, 'last' too, are sums of residual branches, neither activated nor normalised: kMaX-DeepLab reads them so, and
+    classifiers begin with a LayerNorm of their own.
 
     Where the running stride has reached `output_stride`, down-sampling convolutions lose their stride and are dilated as the
     blocks before them; blocks behind them are dilated by twice that. There is no BatchNorm, hence no 'batch_stats'.
@@ -43,8 +45,7 @@ class ConvNeXt(nn.Module):
     options: LayerOptions = LayerOptions()
 
     def __post_init__(self):
-        if self.output_stride not in _OUTPUT_STRIDES:
-            raise ValueError(f'ConvNeXt output_stride must be one of {_OUTPUT_STRIDES}, not {self.output_stride!r}')
+        check_choices(self, _CHOICES)
         super().__post_init__()
 
     @nn.compact
@@ -135,10 +136,7 @@ class ConvNeXtBlock(nn.Module):
         y = nn.gelu(Conv(4 * width, **arguments, name='expand')(y), approximate=False)
         y = Conv(width, **arguments, name='project')(y)
         y = y * self.param('layer_scale', nn.initializers.constant(_INITIAL_LAYER_SCALE), (width,), jnp.float32).astype(y.dtype)
-        if train and self.keep_prob < 1:
-            kept = jax.random.bernoulli(self.make_rng('dropout'), self.keep_prob, (x.shape[0], 1, 1, 1))
-            y = jnp.where(kept, y / self.keep_prob, 0)
-        return x + y
+        return x + drop_path(self, y, self.keep_prob, train=train)
 
 
 def _layer_norm(options, name):

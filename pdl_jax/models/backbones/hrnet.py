@@ -3,7 +3,7 @@
 import flax.linen as nn
 
 from pdl_jax.models.backbones.resnet import BasicBlock, Bottleneck
-from pdl_jax.models.blocks import Activation, Conv, ConvNorm, LayerOptions, batch_norm
+from pdl_jax.models.blocks import Activation, Conv, ConvNorm, LayerOptions, batch_norm, check_choices
 from pdl_jax.ops.resize import resize_bilinear
 from pdl_jax.typing import Array
 
@@ -36,10 +36,7 @@ class HRNet(nn.Module):
     options: LayerOptions = LayerOptions()
 
     def __post_init__(self):
-        for attribute, choices in _CHOICES.items():
-            value = getattr(self, attribute)
-            if value not in choices:
-                raise ValueError(f'HRNet {attribute} must be one of {choices}, not {value!r}')
+        check_choices(self, _CHOICES)
         super().__post_init__()
 
     @nn.compact

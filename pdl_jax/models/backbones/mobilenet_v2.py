@@ -3,7 +3,7 @@
 import flax.linen as nn
 
 from pdl_jax.models.backbones.inverted_residual import InvertedResidual, make_divisible
-from pdl_jax.models.blocks import ConvNorm, LayerOptions
+from pdl_jax.models.blocks import ConvNorm, LayerOptions, check_choices
 from pdl_jax.typing import Array
 
 # (expansion, channels, repeats, stride of the first) of the seven groups.
@@ -39,10 +39,7 @@ class MobileNetV2(nn.Module):
     endpoints: str = 'outputs'
 
     def __post_init__(self):
-        for attribute, choices in _CHOICES.items():
-            value = getattr(self, attribute)
-            if value not in choices:
-                raise ValueError(f'MobileNetV2 {attribute} must be one of {choices}, not {value!r}')
+        check_choices(self, _CHOICES)
         super().__post_init__()
 
     @nn.compact

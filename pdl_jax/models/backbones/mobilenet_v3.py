@@ -5,7 +5,7 @@ from typing import NamedTuple
 import flax.linen as nn
 
 from pdl_jax.models.backbones.inverted_residual import InvertedResidual, make_divisible
-from pdl_jax.models.blocks import Activation, ConvNorm, LayerOptions
+from pdl_jax.models.blocks import Activation, ConvNorm, LayerOptions, check_choices
 from pdl_jax.typing import Array
 
 
@@ -93,10 +93,7 @@ class MobileNetV3(nn.Module):
     options: LayerOptions = LayerOptions()
 
     def __post_init__(self):
-        for attribute, choices in _CHOICES.items():
-            value = getattr(self, attribute)
-            if value not in choices:
-                raise ValueError(f'MobileNetV3 {attribute} must be one of {choices}, not {value!r}')
+        check_choices(self, _CHOICES)
         super().__post_init__()
 
     @nn.compact

@@ -4,7 +4,7 @@ import dataclasses
 
 import flax.linen as nn
 
-from pdl_jax.models.blocks import ConvNorm, LayerOptions
+from pdl_jax.models.blocks import ConvNorm, LayerOptions, check_choices
 from pdl_jax.ops import convolution
 from pdl_jax.typing import Array
 
@@ -57,10 +57,7 @@ class ResNet(nn.Module):
     options: LayerOptions = LayerOptions()
 
     def __post_init__(self):
-        for attribute, choices in _CHOICES.items():
-            value = getattr(self, attribute)
-            if value not in choices:
-                raise ValueError(f'ResNet {attribute} must be one of {choices}, not {value!r}')
+        check_choices(self, _CHOICES)
         if len(self.multi_grid) not in (0, self.block_counts[-1]):
             raise ValueError(
                 f'ResNet multi_grid {self.multi_grid} must be empty or have one factor for each of the '

@@ -3,11 +3,9 @@
 import math
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 
 from pdl_jax.models.backbones.resnet import make_shortcut
-from pdl_jax.models.blocks import Activation, Conv, ConvNorm, LayerOptions, batch_norm
+from pdl_jax.models.blocks import Activation, Conv, ConvNorm, LayerOptions, batch_norm, check_choices, drop_path
 from pdl_jax.typing import Array
 
 _CHOICES = {'drop_path_schedule': ('constant', 'linear'), 'output_stride': (4, 8, 16, 32)}
@@ -46,10 +44,7 @@ class WideResNet(nn.Module):
     options: LayerOptions = LayerOptions()
 
     def __post_init__(self):
-        for attribute, choices in _CHOICES.items():
-            value = getattr(self, attribute)
-            if value not in choices:
-                raise ValueError(f'WideResNet {attribute} must be one of {choices}, not {value!r}')
+        check_choices(self, _CHOICES)
         super().__post_init__()
 
     @nn.compact
@@ -71,7 +66,7 @@ class WideResNet(nn.Module):
                     tuple(max(1, s // self.output_stride) for s in (stride, stage_stride)),
                     has_squeeze_excite=self.has_squeeze_excite,
                     has_sac=stage_stride >= self.sac_from_stride > 0,
-                    keep_probability=self._keep_probability(stride),
+                    keep_prob=self._keep_prob(stride),
                     options=self.options,
                     name=f'stage{stage}_block{i + 1}',
                 )(x, train=train)
@@ -86,7 +81,7 @@ class WideResNet(nn.Module):
         width = _scale(16 * 2**stage, self.width_multiplier * multiplier)
         return (width, 2 * width, 4 * width) if stage == 5 else (4 * width, 4 * width)
 
-    def _keep_probability(self, stride):
+    def _keep_prob(self, stride):
         if stride < 4:
             return 1.0
         progress = 1 if self.drop_path_schedule == 'constant' else (math.log2(stride) - 1) / 4
@@ -108,7 +103,7 @@ class WideUnit(nn.Module):
     dilations: tuple[int, int]
     has_squeeze_excite: bool
     has_sac: bool
-    keep_probability: float
+    keep_prob: float
     options: LayerOptions
 
     @nn.compact
@@ -126,9 +121,7 @@ class WideUnit(nn.Module):
             x = ConvNorm(self.widths[2], **linear, name='conv3')(x, train=train)
         if self.has_squeeze_excite:
             x = x * self._gate(x)
-        if train and self.keep_probability < 1:
-            kept = jax.random.bernoulli(self.make_rng('dropout'), self.keep_probability, (x.shape[0], 1, 1, 1))
-            x = jnp.where(kept, x / self.keep_probability, 0)
+        x = drop_path(self, x, self.keep_prob, train=train)
         return nn.relu(x + shortcut)
 
     def _gate(self, x):

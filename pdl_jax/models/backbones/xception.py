@@ -5,7 +5,7 @@ from typing import NamedTuple
 import flax.linen as nn
 
 from pdl_jax.models.backbones.inverted_residual import make_divisible
-from pdl_jax.models.blocks import ConvNorm, LayerOptions
+from pdl_jax.models.blocks import ConvNorm, LayerOptions, check_choices
 from pdl_jax.typing import Array
 
 # (channels, stride) of the modules of the entry flow, and how many modules the middle flow has.
@@ -57,10 +57,7 @@ class Xception(nn.Module):
     options: LayerOptions = LayerOptions()
 
     def __post_init__(self):
-        for attribute, choices in _CHOICES.items():
-            value = getattr(self, attribute)
-            if value not in choices:
-                raise ValueError(f'Xception {attribute} must be one of {choices}, not {value!r}')
+        check_choices(self, _CHOICES)
         if len(self.multi_grid) not in (0, 3):
             raise ValueError(f'Xception multi_grid {self.multi_grid} must be empty or have three factors')
         super().__post_init__()

@@ -176,7 +176,7 @@ def test_which_units_switch(output_stride, sac_from_stride, switches):
 
 
 def _make_unit(**attributes):
-    attributes = {'has_squeeze_excite': False, 'has_sac': False, 'keep_probability': 1.0, **attributes}
+    attributes = {'has_squeeze_excite': False, 'has_sac': False, 'keep_prob': 1.0, **attributes}
     return WideUnit((8, 8), 1, (1, 1), options=LayerOptions(is_norm_frozen=True), **attributes)
 
 
@@ -193,7 +193,7 @@ POSITIVE = np.random.default_rng(1).uniform(size=(64, 3, 3, 8)).astype(np.float3
 
 
 def test_drop_path_drops_whole_branches_and_scales_the_kept():
-    unit = _make_unit(keep_probability=0.75)
+    unit = _make_unit(keep_prob=0.75)
     variables = _random_variables(unit, POSITIVE)
     y = jax.jit(lambda v, x, key: unit.apply(v, x, train=True, rngs={'dropout': key}))(variables, POSITIVE, jax.random.key(0))
     kept = _make_unit().apply(_scale_branch(variables, 1 / 0.75), POSITIVE, train=False)
@@ -220,7 +220,7 @@ def test_drop_path_schedule(schedule, per_stage):
     """The first unit of a stage counts to the stage before it."""
     module = WideResNet(drop_path_keep_prob=0.8, drop_path_schedule=schedule, width_multiplier=0.125)
     _, units = _trace(module, (33, 33), WideUnit)
-    keep = {unit.name: unit.keep_probability for unit, _, _ in units}
+    keep = {unit.name: unit.keep_prob for unit, _, _ in units}
     assert {keep[f'stage1_block{i}'] for i in (1, 2, 3)} == {1.0}
     np.testing.assert_allclose([keep[f'stage{stage}_block1'] for stage in (2, 3, 4, 5)], [1.0, *per_stage[:3]])
     np.testing.assert_allclose([keep[f'stage{stage}_block2'] for stage in (2, 3, 4, 5)], per_stage)
