@@ -18,6 +18,7 @@ def get_config() -> ConfigDict:
     """The network of the generated scenes, for 360x360 images with some 24 nuclei each."""
     config = scenes.get_config()
     config.data.path = 'data/nuclei'
+    config.data.num_classes = 2
     config.data.scenes.num_train = 0
 
     config.augment.crop_height_px = 193

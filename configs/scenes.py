@@ -34,6 +34,7 @@ def get_config() -> ConfigDict:
 def use_scenes(config: ConfigDict) -> None:
     """The generated data, and a schedule that fits a laptop."""
     config.data.path = 'data/scenes'
+    config.data.num_classes = 14
     config.data.scenes.num_train = 1000
     config.data.scenes.num_eval = 100
 

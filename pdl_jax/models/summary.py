@@ -124,7 +124,7 @@ def to_json(parts: dict[str, Counts], *, name: str, num_classes: int, size: tupl
 
 def _parse_size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r'(\d{1,5})x(\d{1,5})', text)
-    if not match or '0' in match.groups():
+    if not match or not all(map(int, match.groups())):
         raise ValueError(f'--size={text} must be HEIGHTxWIDTH in pixels, for example 1025x2049')
     return int(match[1]), int(match[2])
 
