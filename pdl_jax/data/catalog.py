@@ -141,8 +141,9 @@ class DatasetSpec:
 
 def coco() -> DatasetSpec:
     """COCO panoptic as DeepLab2 labels it: classes 1..133 by id, 0 is void, divisor 256."""
-    categories = _read_table(_COCO_THINGS, True) + _read_table(_COCO_STUFF, False)
-    return DatasetSpec('coco', categories, first_class=1, ignore_label=0, label_divisor=256)
+    things = read_table(_COCO_THINGS, is_thing=True)
+    stuff = read_table(_COCO_STUFF, is_thing=False)
+    return DatasetSpec('coco', things + stuff, first_class=1, ignore_label=0, label_divisor=256)
 
 
 def cityscapes(*, is_train_id: bool = False) -> DatasetSpec:
@@ -152,7 +153,9 @@ def cityscapes(*, is_train_id: bool = False) -> DatasetSpec:
       is_train_id: whether the annotation file names categories by train id (made with
         csCreatePanopticImgs --use-train-id) instead of the official ids 7..33.
     """
-    categories = _read_table(_CITYSCAPES_STUFF, False) + _read_table(_CITYSCAPES_THINGS, True)
+    stuff = read_table(_CITYSCAPES_STUFF, is_thing=False)
+    things = read_table(_CITYSCAPES_THINGS, is_thing=True)
+    categories = stuff + things
     if is_train_id:
         categories = tuple(dataclasses.replace(c, id=i) for i, c in enumerate(categories))
     return DatasetSpec(
@@ -269,6 +272,16 @@ def parse_categories(json_categories: Any, *, source: str) -> tuple[Category, ..
     return tuple(categories)
 
 
+def read_table(table: str, *, is_thing: bool) -> tuple[Category, ...]:
+    """Parses a table of entries `id name rrggbb`, separated by semicolons."""
+    categories = []
+    for entry in table.strip().replace('\n', ' ').split(';'):
+        number, *words, color = entry.split()
+        rgb = tuple(bytes.fromhex(color))
+        categories.append(Category(int(number), ' '.join(words), is_thing, rgb))
+    return tuple(categories)
+
+
 def _identify(categories: Sequence[Category]) -> set[tuple[int, str, bool]]:
     return {(c.id, c.name, c.is_thing) for c in categories}
 
@@ -291,15 +304,6 @@ def _invent_color(index: int) -> tuple[int, int, int]:
     # Steps of the golden ratio keep the hues of neighbouring indices apart however many there are.
     rgb = colorsys.hsv_to_rgb((index * 0.618034) % 1.0, 0.65, 0.95)
     return tuple(round(255 * v) for v in rgb)
-
-
-def _read_table(table: str, is_thing: bool) -> tuple[Category, ...]:
-    categories = []
-    for entry in table.strip().replace('\n', ' ').split(';'):
-        number, *words, color = entry.split()
-        rgb = tuple(bytes.fromhex(color))
-        categories.append(Category(int(number), ' '.join(words), is_thing, rgb))
-    return tuple(categories)
 
 
 # Entries are `id name color`. Source: panoptic_coco_categories.json of cocodataset/panopticapi.

@@ -1,4 +1,4 @@
-"""Decoding images and id maps from untrusted bytes, and encoding id maps, with Pillow."""
+"""Decoding images, id maps and index maps from untrusted bytes, and encoding, with Pillow."""
 
 import io
 
@@ -10,6 +10,8 @@ MAX_PIXELS = 2**26
 MAX_IDS = 2**24
 
 _IMAGE_FORMATS = ('JPEG', 'PNG', 'BMP', 'WEBP')
+# Where a PNG states its bits per sample: the header chunk comes first by definition.
+_PNG_BIT_DEPTH = 24
 
 
 def decode_image(
@@ -71,6 +73,33 @@ def decode_ids(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> np.nd
         ids <<= 8
         ids |= rgb[..., channel]
     return ids
+
+
+def decode_index_map(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Decodes a PNG of indices: palette or grey with 8 bits, or grey with 16.
+
+    A palette stays what it is, a list of colours for display: the indices are returned.
+
+    Args:
+      data: the bytes of the file.
+      name: names the file in errors.
+      max_pixels: larger images are refused before their pixels are decoded.
+
+    Returns:
+      i32[H, W].
+
+    Raises:
+      ValueError: the bytes are no such PNG, are truncated, or exceed `max_pixels`.
+    """
+    image = _open(data, name, max_pixels, ('PNG',))
+    # Pillow scales grey of 1, 2 or 4 bits to 0 .. 255, which would change the indices.
+    bits, is_palette = data[_PNG_BIT_DEPTH], image.mode == 'P'
+    if not is_palette and (image.mode not in ('L', 'I;16', 'I') or bits < 8):
+        raise ValueError(
+            f'{name}: indices must be a PNG with a palette or with one grey channel of 8 or 16 '
+            f'bits, got mode {image.mode!r} with {bits} bits: save the class index of each pixel'
+        )
+    return np.asarray(_load(image, name)).astype(np.int32)
 
 
 def encode_ids(ids: np.ndarray) -> bytes:

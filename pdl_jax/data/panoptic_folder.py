@@ -6,6 +6,7 @@ category of each segment.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ import numpy as np
 from etils import epath
 
 from pdl_jax.data import catalog, images, paths
+from pdl_jax.data.annotated_split import AnnotatedSplit, LoadedRecord, check_plain_name
 
 
 class Segment(NamedTuple):
@@ -72,23 +74,29 @@ class PanopticFolder:
     json_sha256: str
 
 
-@dataclasses.dataclass(frozen=True)
-class LoadedRecord:
-    """An image with its label.
-
-    Attributes:
-      entry: where it came from.
-      image: the image file's bytes, unchanged.
-      panoptic: i32[H, W], semantic * label_divisor + instance.
-      num_segments: number of distinct labels, void excluded.
-      num_instances: number of thing instances, crowds excluded.
-    """
-
-    entry: Entry
-    image: bytes
-    panoptic: np.ndarray
-    num_segments: int
-    num_instances: int
+def read_split(
+    images_dir: str | os.PathLike,
+    panoptic_dir: str | os.PathLike,
+    json_path: str | os.PathLike,
+    *,
+    spec: str = 'auto',
+    is_area_checked: bool = True,
+) -> AnnotatedSplit:
+    """Reads a split in the COCO panoptic format; see `read_folder` and `load_record`."""
+    folder = read_folder(
+        images_dir=images_dir, panoptic_dir=panoptic_dir, json_path=json_path, spec=spec
+    )
+    # The entries go to the workers one by one; without them the folder is small to send along.
+    load = functools.partial(
+        load_record, dataclasses.replace(folder, entries=()), is_area_checked=is_area_checked
+    )
+    return AnnotatedSplit(
+        folder.spec,
+        folder.entries,
+        load,
+        fingerprint=folder.json_sha256,
+        num_images_without_annotation=folder.num_images_without_annotation,
+    )
 
 
 def read_folder(
@@ -183,15 +191,21 @@ def load_record(
                 f'{name} has {array.shape[0]}x{array.shape[1]} pixels (height x width), the JSON '
                 f'says {stated[0]}x{stated[1]} for image {entry.image_id!r}: repair one of them'
             )
-    labels, num_instances = _number_segments(entry, folder.spec)
+    labels = _number_segments(entry, folder.spec)
     panoptic, counts = _translate_ids(ids, entry, labels, folder.spec.label_format.void_label)
     if is_area_checked:
         _check_areas(entry, counts)
-    return LoadedRecord(entry, image_bytes, panoptic, len(set(labels)), num_instances)
+    return LoadedRecord(
+        image=image_bytes,
+        panoptic=panoptic,
+        image_id=entry.image_id,
+        file_name=entry.file_name,
+        annotation_file_name=entry.annotation_file_name,
+    )
 
 
-def _number_segments(entry: Entry, spec: catalog.DatasetSpec) -> tuple[list[int], int]:
-    """Returns the panoptic label of each segment and the number of thing instances."""
+def _number_segments(entry: Entry, spec: catalog.DatasetSpec) -> list[int]:
+    """Returns the panoptic label of each segment."""
     things = set(spec.label_format.thing_classes)
     labels, counts = [], {}
     for segment in entry.segments:
@@ -207,7 +221,7 @@ def _number_segments(entry: Entry, spec: catalog.DatasetSpec) -> tuple[list[int]
                 f'{spec.class_names[semantic]!r} in {entry.annotation_file_name}: choose '
                 f'--spec=own (label_divisor 1000) or split the image'
             )
-    return labels, sum(counts.values())
+    return labels
 
 
 def _translate_ids(
@@ -315,14 +329,16 @@ def _find_files(
     present = {path.name for path in folder.iterdir()}
     found = {name: name for name in names if name in present}
     if is_nested and len(found) < len(names):
-        wanted = set(names) - set(found)
+        wanted = {name: name for name in names if name not in found}
+        # csCreatePanopticImgs names the images of Cityscapes after their label files.
+        wanted |= {name.replace('_gtFine_leftImg8bit', '_leftImg8bit'): name for name in wanted}
         for inner in sorted(present):
             # A name with a suffix is a file; asking each of them would cost a request in a bucket.
             if '.' in inner or not (folder / inner).is_dir():
                 continue
             for path in (folder / inner).iterdir():
                 if path.name in wanted:
-                    found.setdefault(path.name, f'{inner}/{path.name}')
+                    found.setdefault(wanted[path.name], f'{inner}/{path.name}')
     missing = [name for name in names if name not in found]
     if missing:
         raise FileNotFoundError(
@@ -334,11 +350,7 @@ def _find_files(
 
 def _get_plain_name(values: Any, where: str) -> str:
     name = _get_field(values, 'file_name', str, where)
-    if not name or name in ('.', '..') or any(c in name for c in '/\\\0'):
-        raise ValueError(
-            f'{where}: file_name {name!r} must be a plain name without folders, so that nothing '
-            f'outside the given folder is read'
-        )
+    check_plain_name(name, where)
     return name
 
 

@@ -1,11 +1,13 @@
 """From a folder in the COCO panoptic format to record files: labels, errors, crashes."""
 
+import dataclasses
 import errno
 import hashlib
 import importlib.util
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +19,16 @@ import tensorflow_datasets as tfds
 import tiny_folder
 from etils import epath
 
-from pdl_jax.data import images, panoptic_folder, paths, prepare, records, split_directory
+from pdl_jax.data import (
+    catalog,
+    images,
+    panoptic_folder,
+    paths,
+    prepare,
+    records,
+    split_directory,
+)
+from pdl_jax.data.annotated_split import AnnotatedSplit, LoadedRecord
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -443,6 +454,59 @@ def test_command_reports_errors_in_one_line(folder, tmp_path, capsys):
     assert caught.value.code == 1
     error = capsys.readouterr().err
     assert error.startswith('error: 000002.png: damaged or truncated image')
+
+
+@pytest.mark.parametrize(
+    'flags, message',
+    [
+        ('--format=cityscapes', 'error: --format=cityscapes needs --input'),
+        ('--format=label_maps --images=a', '--format=label_maps needs --labels --classes'),
+        ('--format=coco_panoptic --images=a --json=b', '--format=coco_panoptic needs --panoptic'),
+        (
+            '--format=cityscapes --input=a --json=b --ignore_area',
+            '--json --ignore_area does not belong to --format=cityscapes, which takes --input --task',
+        ),
+        ('--format=cityscapes --input=a --void_id=0', '--void_id does not belong'),
+        ('--format=label_maps --images=a --labels=b --classes=c --void_id=x', 'invalid int'),
+        ('--format=coco --input=a', "invalid choice: 'coco'"),
+    ],
+)
+def test_flags_that_do_not_fit_the_format(tmp_path, capsys, flags, message):
+    with pytest.raises(SystemExit) as caught:
+        prepare.main([*flags.split(), f'--out={tmp_path / "out"}'])
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+    assert os.listdir(tmp_path) == []
+
+
+def test_help_lists_every_format():
+    formats = re.findall(r'^    ([a-z0-9_]+)  +--', prepare.__doc__, re.MULTILINE)
+    assert formats == list(prepare.FORMATS)
+    for name in formats:
+        assert callable(prepare.get_reader(name))
+
+
+def load_ramp(index: int) -> LoadedRecord:
+    """A record whose label has `index` instances of the first class, sky and void."""
+    panoptic = np.full((4 + index, 12 - index), 255_000, np.int32)
+    panoptic[0] = 2000
+    panoptic[1, :index] = np.arange(index) + 1
+    image = images.encode_image(np.zeros((*panoptic.shape, 3), np.uint8))
+    return LoadedRecord(image, panoptic, f'id {index}', f'{index}.jpg', f'{index}.png')
+
+
+def test_any_split_is_counted_while_it_is_written(tmp_path):
+    spec = catalog.from_categories('animals', tiny_folder.CATEGORIES)
+    split = AnnotatedSplit(spec, (3, 0, 5), load_ramp, 'ab')
+    prepare.prepare_split(split, out_dir=tmp_path / 'out', split='val', num_processes=0)
+    source = records.open_split(tmp_path / 'out', 'val')
+    assert source.max_size == (9, 12)
+    assert (source.max_segments, source.max_instances) == (6, 5)
+    assert [source.info(i)['image_id'] for i in range(3)] == ['id 3', 'id 0', 'id 5']
+    np.testing.assert_array_equal(source.decode(2)[1], load_ramp(5).panoptic)
+    other = dataclasses.replace(split, fingerprint='cd')
+    with pytest.raises(ValueError, match='prepared from other annotations'):
+        prepare.prepare_split(other, out_dir=tmp_path / 'out', split='val', num_processes=0)
 
 
 def test_opening_a_missing_split_gives_the_command(folder, tmp_path):
