@@ -135,7 +135,7 @@ def get_config() -> ConfigDict:
     config.train.picture_every_steps = 1000
     config.train.checkpoint_every_steps = 1000
     config.train.evaluate_every_steps = 10_000
-    # The newest so many and the one with the best PQ are kept.
+    # The newest so many and the one with the best PQ, or mIoU of a semantic network, are kept.
     config.train.keep_checkpoints = 5
 
     config.evaluate = ConfigDict()

@@ -31,7 +31,7 @@ class Checkpointer:
     """Saves a run's state and gives the newest complete one back.
 
     A save is written beside the finished ones and renamed when complete, so that a run killed at any moment finds its
-    last completed save. The newest `keep` and the one with the best PQ are kept.
+    last completed save. The newest `keep` and the one with the best score are kept.
     """
 
     def __init__(self, workdir: str, *, keep: int):
@@ -40,7 +40,7 @@ class Checkpointer:
             [
                 checkpoint_managers.LatestN(keep),
                 checkpoint_managers.BestN(
-                    get_metric_fn=_get_pq,
+                    get_metric_fn=_get_score,
                     n=1,
                     keep_checkpoints_without_metrics=False,
                 ),
@@ -52,7 +52,7 @@ class Checkpointer:
                 preservation_policy=policy,
                 cleanup_tmp_directories=True,
                 # Without it metrics are not written, and a resumed run would not know its best checkpoint.
-                best_fn=_get_pq,
+                best_fn=_get_score,
             ),
         )
 
@@ -68,7 +68,7 @@ class Checkpointer:
         step: int,
         input_position: dict[str, Any],
         description: dict[str, Any],
-        pq: float | None = None,
+        score: float | None = None,
     ) -> None:
         """Starts a save; returns when the arrays have left the device.
 
@@ -77,7 +77,7 @@ class Checkpointer:
           step: finished steps.
           input_position: of the training input; the same on every process.
           description: 'config' and 'dataset' as JSON values; enough to predict from the checkpoint alone.
-          pq: of an evaluation at this very step, in [0, 1].
+          score: of an evaluation at this very step, in [0, 1]: PQ, or mIoU of a semantic network.
 
         Raises:
           OSError: this save or the one before it could not be written; saves completed earlier are intact.
@@ -90,7 +90,7 @@ class Checkpointer:
                     input=ocp.args.JsonSave(input_position),
                     description=ocp.args.JsonSave(description),
                 ),
-                metrics=None if pq is None else {'pq': pq},
+                metrics=None if score is None else {'score': score},
                 force=True,
             )
         except Exception as error:
@@ -146,7 +146,8 @@ def find_checkpoint(path: str, step: int | str | None = None) -> epath.Path:
 
     Args:
       path: a workdir, its checkpoints folder, or the folder of one step; local or gs://.
-      step: which step of a workdir, or 'best' for the one with the highest PQ; by default the newest.
+      step: which step of a workdir, or 'best' for the one with the highest PQ, or mIoU of a semantic network; by default the
+        newest.
 
     Raises:
       FileNotFoundError: no complete checkpoint is there, or none of that step.
@@ -163,7 +164,7 @@ def find_checkpoint(path: str, step: int | str | None = None) -> epath.Path:
         )
     if step == 'best':
         scored = {n: folder / str(n) / 'metrics' / 'metrics' for n in steps}
-        scored = {n: _get_pq(json.loads(p.read_text())) for n, p in scored.items() if p.exists()}
+        scored = {n: _get_score(json.loads(p.read_text())) for n, p in scored.items() if p.exists()}
         if not scored:
             raise FileNotFoundError(f'no checkpoint in {folder} was evaluated; there are the steps {steps}')
         step = max(scored, key=scored.get)
@@ -251,8 +252,8 @@ def check_structure(
     )
 
 
-def _get_pq(metrics):
-    return metrics['pq']
+def _get_score(metrics):
+    return metrics['score']
 
 
 def _absolute(path):

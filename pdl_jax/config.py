@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from pdl_jax.inference import Pass
 from pdl_jax.losses import LossOptions
 from pdl_jax.models.options import ModelOptions
 from pdl_jax.models.panoptic_deeplab import PanopticDeepLab, make_model_backbone
@@ -161,7 +162,7 @@ def make_model(config: ConfigDict, num_classes: int, *, scale: float = 1.0) -> P
     return PanopticDeepLab(
         num_classes=num_classes,
         model=options,
-        pool_crop=scale_size(crop, scale, options),
+        pool_crop=crop if scale == 1 else scale_size(crop, scale, options),
         dtype=_compute_dtype(config.model.dtype),
         is_backbone_norm_frozen=config.model.is_backbone_norm_frozen,
     )
@@ -176,11 +177,27 @@ def scale_size(size: tuple[int, int], scale: float, options: ModelOptions) -> tu
       options: of the network.
 
     Returns:
-      (height, width): int((n - 1) * scale + 1) where corners are aligned (DeepLab2), else round(n * scale).
+      (height, width): int((n - 1) * scale + 1) where corners are aligned (DeepLab2), else the multiple of the output stride
+      that is nearest to n * scale.
     """
     if options.resize == 'corner_aligned':
         return tuple(int((n - 1) * scale + 1) for n in size)
-    return tuple(max(1, round(n * scale)) for n in size)
+    stride = options.output_stride
+    return tuple(max(1, round(n * scale / stride)) * stride for n in size)
+
+
+def make_passes(config: ConfigDict, num_classes: int, size: tuple[int, int]) -> tuple[Pass, ...]:
+    """How `config.evaluate` runs the network over an input of `size` (height, width) in pixels."""
+    options = make_model_options(config)
+    return tuple(
+        Pass(
+            make_model(config, num_classes, scale=scale),
+            size if scale == 1 else scale_size(size, scale, options),
+            is_flipped,
+        )
+        for scale in config.evaluate.scales
+        for is_flipped in ((False, True) if config.evaluate.is_flipped else (False,))
+    )
 
 
 def make_step_options(config: ConfigDict, label_format: LabelFormat) -> StepOptions:

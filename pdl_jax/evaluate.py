@@ -13,15 +13,17 @@ from ml_collections import ConfigDict
 
 from pdl_jax.checkpoint import find_checkpoint, read_description, restore_variables
 from pdl_jax.config import (
+    has_instances,
     input_size,
     make_model,
+    make_passes,
     make_step_options,
     postprocess_arguments,
     validate_config,
 )
 from pdl_jax.data.catalog import DatasetSpec
 from pdl_jax.data.pipeline import make_eval_batches
-from pdl_jax.data.predictions import PredictionWriter
+from pdl_jax.data.predictions import PanopticWriter, SemanticWriter
 from pdl_jax.data.records import RecordSource, open_split
 from pdl_jax.inference import abstract_variables, make_inference_step
 from pdl_jax.metrics.panoptic_quality import PanopticQuality
@@ -46,33 +48,33 @@ class Evaluator:
         self._source = source
         self._mesh = mesh
         label_format = source.spec.label_format
-        # No label map has more, nor can a prediction: things come from centres, stuff is one segment a class.
-        max_segments = max(
-            source.max_segments, config.postprocess.max_centers + label_format.num_classes
-        )
-        metrics = (
-            PanopticQuality.for_format(label_format, max_segments=max_segments),
-            SemanticIoU.for_format(label_format),
-        )
+        metrics = {'miou': SemanticIoU.for_format(label_format)}
+        if has_instances(config):
+            # No label map has more, nor can a prediction: things come from centres, stuff is one segment a class.
+            max_segments = max(
+                source.max_segments, config.postprocess.max_centers + label_format.num_classes
+            )
+            metrics['pq'] = PanopticQuality.for_format(label_format, max_segments=max_segments)
+        size = input_size(config, source.max_size)
         infer = make_inference_step(
-            make_model(config, label_format.num_classes),
+            make_passes(config, label_format.num_classes, size),
             label_format=label_format,
             augment=make_step_options(config, label_format).augment,
             postprocess=postprocess_arguments(config),
-            input_size=input_size(config, source.max_size),
+            input_size=size,
         )
 
         def step(variables, batch):
             maps = infer(variables, batch['image'], batch['size'])
-            states = [
-                metric.from_model_output(
+            states = {
+                key: metric.from_model_output(
                     panoptic_label=batch['panoptic'],
                     panoptic_prediction=maps['panoptic'],
                     semantic_prediction=maps['semantic'],
                     valid=batch['valid'],
                 )
-                for metric in metrics
-            ]
+                for key, metric in metrics.items()
+            }
             return states, maps['panoptic']
 
         # States are sums over the global batch, so every process gets the same small arrays.
@@ -90,7 +92,7 @@ class Evaluator:
 
         Args:
           variables: {'params', 'batch_stats'}, replicated over the mesh.
-          predictions_dir: where to write the official COCO panoptic PNGs and JSON; '' writes none.
+          predictions_dir: where to write predictions, see `data.predictions`; '' writes none.
           is_stopped: asked before every batch whether to give up.
 
         Returns:
@@ -111,8 +113,11 @@ class Evaluator:
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
-        writer = PredictionWriter(predictions_dir, source.spec) if predictions_dir else None
-        totals = [metric.empty() for metric in self._metrics]
+        writer = None
+        if predictions_dir:
+            make_writer = PanopticWriter if 'pq' in self._metrics else SemanticWriter
+            writer = make_writer(predictions_dir, source.spec)
+        totals = {key: metric.empty() for key, metric in self._metrics.items()}
         start = time.monotonic()
         pending = None
         for batch in batches:
@@ -129,9 +134,9 @@ class Evaluator:
             totals = self._collect(totals, *pending, writer)
         if writer is not None:
             writer.close()
-        panoptic_quality, semantic_iou = (total.compute() for total in totals)
+        values = {key: total.compute() for key, total in totals.items()}
         logging.info('evaluated %d images in %.1f s', len(source), time.monotonic() - start)
-        return make_report(panoptic_quality, semantic_iou, source.spec, num_images=len(source))
+        return make_report(values, source.spec, num_images=len(source))
 
     def _collect(self, totals, states, panoptic, batch, writer):
         states = jax.device_get(states)
@@ -145,7 +150,7 @@ class Evaluator:
                     image_id=info['image_id'],
                     file_name=info['annotation_file_name'],
                 )
-        return [total.merge(state) for total, state in zip(totals, states, strict=True)]
+        return {key: total.merge(states[key]) for key, total in totals.items()}
 
 
 def evaluate_checkpoint(
@@ -157,7 +162,7 @@ def evaluate_checkpoint(
       config: gives the data and the network; it must fit the checkpoint.
       workdir: where the report and the predictions go.
       checkpoint: a workdir or one step of it.
-      is_prediction_written: whether workdir/predictions/*.png and workdir/predictions.json are written.
+      is_prediction_written: whether the predictions are written to the workdir, see `data.predictions`.
 
     Raises:
       FileNotFoundError: there is no such checkpoint or split.
@@ -201,34 +206,42 @@ def check_same_classes(trained: dict[str, Any], source: RecordSource, origin: An
     )
 
 
-def make_report(
-    panoptic_quality: dict[str, Any],
-    semantic_iou: dict[str, Any],
-    spec: DatasetSpec,
-    *,
-    num_images: int,
-) -> dict[str, Any]:
+def make_report(values: dict[str, Any], spec: DatasetSpec, *, num_images: int) -> dict[str, Any]:
     """Brings computed metrics into JSON values.
+
+    Args:
+      values: 'miou' and, of a network with instances, 'pq': what the metrics' `compute` returned.
+      spec: names of the classes.
+      num_images: that were scored.
 
     Returns:
       'pq': {'All', 'Things', 'Stuff': {'pq', 'sq', 'rq' in [0, 1], 'n' classes averaged}, 'per_class': {class name: ...}},
-      'miou' in [0, 1], 'iou_per_class', 'num_images'. None where nothing is averaged.
+      None of a semantic network; 'miou' and 'pixel_accuracy' in [0, 1], 'iou_per_class', 'num_images'. None where nothing is
+      averaged.
     """
-    quality = {group: _to_json(panoptic_quality[group]) for group in _GROUPS}
-    arrays = panoptic_quality['per_class']
     names = spec.class_names
-    quality['per_class'] = {
-        names[i]: {key: _to_json(arrays[key][i]) for key in ('pq', 'sq', 'rq', 'tp', 'fp', 'fn')}
-        for i in np.flatnonzero(arrays['valid'])
-    }
-    iou = semantic_iou['per_class']
-    iou = {names[i]: _to_json(iou['iou'][i]) for i in np.flatnonzero(iou['valid'])}
+    quality = None
+    if 'pq' in values:
+        quality = {group: _to_json(values['pq'][group]) for group in _GROUPS}
+        arrays = values['pq']['per_class']
+        quality['per_class'] = {
+            names[i]: {key: _to_json(arrays[key][i]) for key in ('pq', 'sq', 'rq', 'tp', 'fp', 'fn')}
+            for i in np.flatnonzero(arrays['valid'])
+        }
+    iou = values['miou']['per_class']
     return {
         'pq': quality,
-        'miou': _to_json(semantic_iou['miou']),
-        'iou_per_class': iou,
+        'miou': _to_json(values['miou']['miou']),
+        'pixel_accuracy': _to_json(values['miou']['pixel_accuracy']),
+        'iou_per_class': {names[i]: _to_json(iou['iou'][i]) for i in np.flatnonzero(iou['valid'])},
         'num_images': num_images,
     }
+
+
+def find_score(report: dict[str, Any]) -> float:
+    """What checkpoints are compared by: PQ, or mIoU of a semantic network; 0 where nothing is averaged."""
+    quality = report['pq']
+    return (report['miou'] if quality is None else quality['All']['pq']) or 0.0
 
 
 def format_report(report: dict[str, Any]) -> str:
@@ -238,11 +251,19 @@ def format_report(report: dict[str, Any]) -> str:
         return '     -' if value is None else f'{100 * value:6.1f}'
 
     quality = report['pq']
+    overall = [
+        f'{"mIoU":24} | {percent(report["miou"])}',
+        f'{"pixel accuracy":24} | {percent(report["pixel_accuracy"])}',
+    ]
+    if quality is None:
+        lines = [f'{"class":24} |    IoU']
+        lines += [f'{name[:24]:24} | {percent(iou)}' for name, iou in report['iou_per_class'].items()]
+        return '\n'.join([*overall, *lines])
     lines = [f'{"":24} |     PQ     SQ     RQ |      n']
     for group in _GROUPS:
         row = ' '.join(percent(quality[group][key]) for key in ('pq', 'sq', 'rq'))
         lines.append(f'{group:24} | {row} | {quality[group]["n"]:6d}')
-    lines.append(f'{"mIoU":24} | {percent(report["miou"])}')
+    lines += overall
     lines.append(f'{"":24} |     PQ     SQ     RQ |     TP     FP     FN |    IoU')
     for name, row in quality['per_class'].items():
         rates = ' '.join(percent(row[key]) for key in ('pq', 'sq', 'rq'))

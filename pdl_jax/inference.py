@@ -1,12 +1,14 @@
 """From an image to its panoptic map: resize, network, post-processing, and the way back to the original pixels."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from pdl_jax.models.panoptic_deeplab import PanopticDeepLab
+from pdl_jax.ops.resize import resize_bilinear
 from pdl_jax.postprocess.panoptic import post_process
 from pdl_jax.preprocess.augment import (
     AugmentOptions,
@@ -24,8 +26,63 @@ def abstract_variables(model: PanopticDeepLab) -> dict[str, PyTree]:
     return jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 65, 65, 3))))
 
 
+@dataclasses.dataclass(frozen=True)
+class Pass:
+    """One run of a network over an image; several of them are averaged.
+
+    Attributes:
+      model: the network; its pooling window belongs to `size`.
+      size: (height, width) in pixels to which the input is resized.
+      is_flipped: whether it sees the mirror image.
+    """
+
+    model: PanopticDeepLab
+    size: tuple[int, int]
+    is_flipped: bool = False
+
+
+def run_passes(passes: Sequence[Pass], variables: PyTree, images: Array) -> dict[str, Array]:
+    """Runs a network once or, at several scales and mirrored, several times over the same images.
+
+    Every pass is brought to the size of the images first, with its offsets in their pixels and mirrored back. Then class
+    probabilities, heat and offsets are averaged.
+
+    Args:
+      passes: at least one, run one after the other so that the memory is that of one.
+      variables: {'params', 'batch_stats'}, the same for all.
+      images: f32[B, H, W, 3], normalised.
+
+    Returns:
+      The network's outputs f32[B, H, W, ...] at the size of the images; of several passes 'semantic' holds the logarithms of the
+      mean probabilities.
+
+    Source: DeepLab2's model/deeplab.py; Chen et al., Rethinking Atrous Convolution, 2017, for the semantic networks.
+    """
+    size = images.shape[1:3]
+    if len(passes) == 1:
+        return _run(passes[0], variables, images, size)
+    total = None
+    for one in passes:
+        outputs = _run(one, variables, images, size)
+        outputs['semantic'] = jax.nn.softmax(outputs['semantic'], axis=-1)
+        total = outputs if total is None else jax.tree.map(jnp.add, total, outputs)
+    mean = jax.tree.map(lambda x: x / len(passes), total)
+    return {**mean, 'semantic': jnp.log(jnp.maximum(mean['semantic'], jnp.finfo(jnp.float32).tiny))}
+
+
+def _run(one, variables, images, size):
+    """One pass: outputs at `size`, as if the image had been neither resized nor mirrored."""
+    x = split_rows(resize_bilinear(images, one.size, one.model.model.resize))
+    outputs = one.model.apply(variables, x[:, :, ::-1] if one.is_flipped else x, train=False)
+    if one.is_flipped:
+        outputs = {key: value[:, :, ::-1] for key, value in outputs.items()}
+        if 'offset' in outputs:
+            outputs['offset'] = outputs['offset'] * jnp.array([1.0, -1.0])
+    return split_rows(one.model.upsample(outputs, size))
+
+
 def make_inference_step(
-    model: PanopticDeepLab,
+    passes: Sequence[Pass],
     *,
     label_format: LabelFormat,
     augment: AugmentOptions,
@@ -35,7 +92,7 @@ def make_inference_step(
     """Makes the pure function that evaluation and prediction share; to be jitted.
 
     Args:
-      model: the network.
+      passes: how the network is run.
       label_format: how classes and instances are coded.
       augment: its resize and normalisation apply; its random parts do not.
       postprocess: keyword arguments of `post_process`.
@@ -55,8 +112,7 @@ def make_inference_step(
             return image, resized
 
         images, resized = jax.vmap(prepare)(image, size)
-        outputs = model.apply(variables, split_rows(images), train=False)
-        outputs = split_rows(model.upsample(outputs, input_size))
+        outputs = run_passes(passes, variables, split_rows(images))
         maps = post_process(outputs, label_format=label_format, **postprocess)
         canvas = image.shape[1:3]
 

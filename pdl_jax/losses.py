@@ -1,4 +1,4 @@
-"""The three losses of Panoptic-DeepLab, each averaged per sample the way DeepLab2 does."""
+"""The losses of Panoptic-DeepLab and, the first of them, of the semantic DeepLabs, averaged per sample as in DeepLab2."""
 
 import dataclasses
 
@@ -28,25 +28,25 @@ def panoptic_loss(
     """Adds up the weighted losses.
 
     Args:
-      outputs: at full resolution: 'semantic' f32[B, H, W, C], 'center' f32[B, H, W, 1], 'offset' f32[B, H, W, 2].
+      outputs: at full resolution: 'semantic' f32[B, H, W, C] and, of a network with an instance branch, 'center'
+        f32[B, H, W, 1] and 'offset' f32[B, H, W, 2].
       targets: a batch of `preprocess.targets.make_targets`.
       ignore_label: semantic value of void pixels.
       options: weights and the hard-pixel share.
 
     Returns:
-      The total f32[], a mean over the batch, and its weighted terms 'semantic', 'center', 'offset', each f32[].
+      The total f32[], a mean over the batch, and its weighted terms, each f32[], by the keys of `outputs`.
     """
     semantic = weighted_cross_entropy(
         outputs['semantic'], targets['semantic'], targets['semantic_weight'], ignore_label
     )
-    center = (outputs['center'][..., 0] - targets['center']) ** 2 * targets['center_weight']
-    offset = jnp.mean(jnp.abs(outputs['offset'] - targets['offset']), axis=-1)
-    offset = offset * targets['offset_weight']
-    terms = {
-        'semantic': options.semantic_weight * top_k_mean(semantic, options.top_k_fraction),
-        'center': options.center_weight * top_k_mean(center, 1.0),
-        'offset': options.offset_weight * top_k_mean(offset, 1.0),
-    }
+    terms = {'semantic': options.semantic_weight * top_k_mean(semantic, options.top_k_fraction)}
+    if 'center' in outputs:
+        center = (outputs['center'][..., 0] - targets['center']) ** 2 * targets['center_weight']
+        offset = jnp.mean(jnp.abs(outputs['offset'] - targets['offset']), axis=-1)
+        offset = offset * targets['offset_weight']
+        terms['center'] = options.center_weight * top_k_mean(center, 1.0)
+        terms['offset'] = options.offset_weight * top_k_mean(offset, 1.0)
     terms = {key: jnp.mean(value) for key, value in terms.items()}
     return sum(terms.values()), terms
 

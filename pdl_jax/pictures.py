@@ -1,7 +1,6 @@
 """Pictures of what a run trains on and predicts, for TensorBoard and the workdir."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -36,12 +35,9 @@ class PictureMaker:
             image, target = images[:1], jax.tree.map(lambda x: x[:1], targets)
             outputs = model.upsample(model.apply(variables, image), image.shape[1:3])
             maps = post_process(outputs, label_format=spec.label_format, **arguments)
-            prediction = {
-                'semantic': jnp.argmax(outputs['semantic'], axis=-1),
-                'center': outputs['center'][..., 0],
-                'offset': outputs['offset'],
-                'panoptic': maps['panoptic'],
-            }
+            prediction = {key: maps[key] for key in ('semantic', 'panoptic')}
+            if 'center' in outputs:
+                prediction |= {'center': outputs['center'][..., 0], 'offset': outputs['offset']}
             return jax.tree.map(lambda x: x[0], (image, target, prediction))
 
         self._step = jax.jit(step, out_shardings=replicated(mesh))

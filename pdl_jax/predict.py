@@ -2,8 +2,8 @@
 
     python -m pdl_jax.predict --checkpoint=runs/coco --images='photos/*.jpg' --output=predictions
 
-writes for each photo NAME_panoptic.png (ids as in the COCO panoptic format), NAME.json (the segments) and
-NAME_overlay.png (a picture for people).
+writes for each photo NAME_panoptic.png (ids as in the COCO panoptic format; of a semantic network NAME_semantic.png, class
+indices), NAME.json (the segments) and NAME_overlay.png (a picture for people).
 """
 
 import argparse
@@ -25,15 +25,17 @@ from etils import epath
 from pdl_jax.checkpoint import find_checkpoint, read_description, restore_variables
 from pdl_jax.config import (
     config_from_json,
+    has_instances,
     input_size,
     make_model,
+    make_passes,
     make_step_options,
     postprocess_arguments,
     validate_config,
 )
 from pdl_jax.data.catalog import DatasetSpec
 from pdl_jax.data.images import decode_image, encode_image
-from pdl_jax.data.predictions import encode_segments
+from pdl_jax.data.predictions import encode_segments, encode_semantic
 from pdl_jax.inference import abstract_variables, make_inference_step
 from pdl_jax.postprocess.scores import segment_table
 from pdl_jax.visualize import overlay_panoptic
@@ -44,7 +46,7 @@ _CANVAS_STEP_PX = 128
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-    """One stuff region or one object.
+    """One stuff region or one object; of a semantic network all pixels of one class.
 
     Attributes:
       label: its value in the panoptic map.
@@ -75,11 +77,13 @@ class PanopticResult:
       panoptic: i32[H, W], semantic * label_divisor + instance at the size of the image.
       segments: all segments but void, ascending by label.
       spec: what the labels mean.
+      is_semantic: whether the network tells classes apart only; then no label has an instance.
     """
 
     panoptic: np.ndarray
     segments: tuple[Segment, ...]
     spec: DatasetSpec
+    is_semantic: bool = False
 
     def draw_overlay(self, image: np.ndarray) -> np.ndarray:
         """The image u8[H, W, 3] with coloured segments, outlines and class names."""
@@ -93,11 +97,16 @@ class PanopticResult:
         )
 
     def to_png(self) -> bytes:
-        """A PNG in which the i-th segment has the id i + 1 as R + 256 G + 65536 B; void is 0."""
+        """A PNG in which the i-th segment has the id i + 1 as R + 256 G + 65536 B, and void is 0.
+
+        Of a semantic network one of class indices, see `data.predictions.encode_semantic`.
+        """
+        if self.is_semantic:
+            return encode_semantic(self.panoptic // self.spec.label_divisor, self.spec)
         return encode_segments(self.panoptic, [{'label': s.label} for s in self.segments])
 
     def to_json(self) -> list[dict[str, Any]]:
-        """The segments as JSON values; 'id' is that of `to_png`."""
+        """The segments as JSON values; 'id' is that of a panoptic `to_png`."""
         return [{'id': i, **dataclasses.asdict(s)} for i, s in enumerate(self.segments, 1)]
 
 
@@ -112,16 +121,25 @@ class Predictor:
         self.spec = spec
         self._config = config
         self._variables = variables
-        self._model = make_model(config, spec.num_classes)
+        self._is_semantic = not has_instances(config)
         self._augment = make_step_options(config, spec.label_format).augment
 
     @classmethod
-    def load(cls, path: str, *, step: int | str | None = None) -> 'Predictor':
+    def load(
+        cls,
+        path: str,
+        *,
+        step: int | str | None = None,
+        scales: Sequence[float] | None = None,
+        is_flipped: bool | None = None,
+    ) -> 'Predictor':
         """Loads a checkpoint.
 
         Args:
           path: a workdir or one step of it; local or gs://.
           step: which step of a workdir, or 'best'; by default the newest.
+          scales: of the image, whose outputs are averaged; by default those of the run's evaluation.
+          is_flipped: whether the mirror image is averaged too; by default as in the run's evaluation.
 
         Raises:
           FileNotFoundError: no checkpoint is there.
@@ -131,6 +149,10 @@ class Predictor:
         description = read_description(checkpoint)
         try:
             config = config_from_json(description['config'])
+            if scales is not None:
+                config.evaluate.scales = tuple(float(scale) for scale in scales)
+            if is_flipped is not None:
+                config.evaluate.is_flipped = is_flipped
             validate_config(config)
             spec = DatasetSpec.from_dict(description['dataset'])
         except (AttributeError, KeyError, TypeError) as error:
@@ -167,16 +189,18 @@ class Predictor:
         panoptic, table = jax.device_get(
             self._compile(canvas_size)(self._variables, canvas, np.array([size], np.int32))
         )
-        return PanopticResult(panoptic[: size[0], : size[1]], self._list_segments(table), self.spec)
+        segments = self._list_segments(table)
+        return PanopticResult(panoptic[: size[0], : size[1]], segments, self.spec, self._is_semantic)
 
     @functools.lru_cache(maxsize=32)  # noqa: B019 - a predictor lives as long as its programs.
     def _compile(self, canvas_size):
+        input_px = input_size(self._config, canvas_size)
         infer = make_inference_step(
-            self._model,
+            make_passes(self._config, self.spec.num_classes, input_px),
             label_format=self.spec.label_format,
             augment=self._augment,
             postprocess=postprocess_arguments(self._config),
-            input_size=input_size(self._config, canvas_size),
+            input_size=input_px,
         )
 
         def predict(variables, image, size):
@@ -205,7 +229,7 @@ class Predictor:
                     class_id=class_id,
                     class_name=category.name,
                     category_id=category.id,
-                    is_thing=category.is_thing,
+                    is_thing=category.is_thing and not self._is_semantic,
                     score=float(np.clip(table['score'][i], 0.0, 1.0)),
                     area_px=int(table['area'][i]),
                     box=tuple(int(n) for n in table['box'][i]),
@@ -255,7 +279,8 @@ def predict_file(predictor: Predictor, path: str, output: epath.Path) -> Panopti
     stem = _stem(path)
     height, width = image.shape[:2]
     description = {'file_name': os.path.basename(path), 'height': height, 'width': width}
-    (output / f'{stem}_panoptic.png').write_bytes(result.to_png())
+    kind = 'semantic' if result.is_semantic else 'panoptic'
+    (output / f'{stem}_{kind}.png').write_bytes(result.to_png())
     (output / f'{stem}_overlay.png').write_bytes(encode_image(result.draw_overlay(image)))
     # Last, so that the JSON's presence means that the image is done.
     (output / f'{stem}.json').write_text(
@@ -282,12 +307,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         '--step',
         type=lambda value: value if value == 'best' else int(value),
-        help='of a workdir, or best for the one with the highest PQ (default: the newest)',
+        help='of a workdir, or best for the one with the highest PQ, or mIoU (default: the newest)',
+    )
+    parser.add_argument('--scales', type=float, nargs='+', help='average over the image at these scales')
+    parser.add_argument(
+        '--flip', action=argparse.BooleanOptionalAction, help='average over the mirror image too'
     )
     flags = parser.parse_args(arguments)
     try:
         paths = find_images(flags.images)
-        predictor = Predictor.load(flags.checkpoint, step=flags.step)
+        predictor = Predictor.load(
+            flags.checkpoint, step=flags.step, scales=flags.scales, is_flipped=flags.flip
+        )
         output = epath.Path(flags.output)
         output.mkdir(parents=True, exist_ok=True)
     except (ImportError, OSError, ValueError) as error:

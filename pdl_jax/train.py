@@ -23,7 +23,7 @@ from pdl_jax.data.pipeline import make_train_iterator
 from pdl_jax.data.prepare import prepare_panoptic_folder
 from pdl_jax.data.records import open_split
 from pdl_jax.data.split_directory import is_complete
-from pdl_jax.evaluate import Evaluator, check_same_classes, format_report, write_report
+from pdl_jax.evaluate import Evaluator, check_same_classes, find_score, format_report, write_report
 from pdl_jax.optim import make_optimizer, make_schedule
 from pdl_jax.pictures import PictureMaker
 from pdl_jax.sharding import make_mesh, replicated, shard_batch
@@ -298,10 +298,10 @@ class _Loop:
         if report is None:
             return False
         self.report, self.evaluated_step = report, step
-        quality = self.report['pq']
+        quality = self.report['pq'] or {}
         scalars = {'eval/miou': self.report['miou']}
         for group, prefix in (('All', ''), ('Things', '_things'), ('Stuff', '_stuff')):
-            scalars[f'eval/pq{prefix}'] = quality[group]['pq']
+            scalars[f'eval/pq{prefix}'] = quality.get(group, {}).get('pq')
         scalars = {key: value for key, value in scalars.items() if value is not None}
         self._write(self.writer.write_scalars, step, scalars)
         return True
@@ -315,7 +315,7 @@ class _Loop:
             step=step,
             input_position=self.iterator.get_state(),
             description=self.job.description,
-            pq=(self.report['pq']['All']['pq'] or 0.0) if is_evaluated else None,
+            score=find_score(self.report) if is_evaluated else None,
         )
 
 

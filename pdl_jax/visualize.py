@@ -248,7 +248,8 @@ def training_pictures(
       image: u8[H, W, 3].
       target: 'semantic' i32[H, W], 'center' f32[H, W], 'offset' f32[H, W, 2], and the weights
         'semantic_weight', 'center_weight', 'offset_weight', each f32[H, W].
-      prediction: 'semantic', 'center' and 'offset' like the target's, and 'panoptic' i32[H, W].
+      prediction: 'semantic', 'center' and 'offset' like the target's, and 'panoptic' i32[H, W]; a semantic network has
+        neither centres nor offsets.
       label_format: how classes and instances are coded.
       colors: u8[N, 3], by semantic value.
       max_side_px: pictures with a longer side are shrunk to it, since event files keep all of them.
@@ -262,23 +263,24 @@ def training_pictures(
     center = heatmap_picture(target['center'], image)
     center[np.asarray(target['center_weight']) <= 0] //= 3
     rows = {
-        'target': {
-            'image': image,
-            'semantic': color_semantic(target['semantic'], colors),
+        'target': {'image': image, 'semantic': color_semantic(target['semantic'], colors)},
+        'prediction': {'semantic': color_semantic(prediction['semantic'], colors)},
+    }
+    if 'center' in prediction:
+        rows['target'] |= {
             'center (dark: no loss)': center,
             'offset': offset_picture(target['offset'], is_object),
-            f'semantic weight / {highest:.3g}': heatmap_picture(weight / highest),
-        },
-        'prediction': {
+        }
+        rows['prediction'] = {
             'panoptic': color_panoptic(prediction['panoptic'], label_format, colors),
-            'semantic': color_semantic(prediction['semantic'], colors),
+            **rows['prediction'],
             f'center, up to {np.max(prediction["center"]):.2f}': heatmap_picture(
                 prediction['center'], image
             ),
             'offset': offset_picture(prediction['offset']),
             'offset at target objects': offset_picture(prediction['offset'], is_object),
-        },
-    }
+        }
+    rows['target'][f'semantic weight / {highest:.3g}'] = heatmap_picture(weight / highest)
     return {
         name: picture_grid([[_shrink(p, max_side_px) for p in row.values()]], [list(row)])
         for name, row in rows.items()

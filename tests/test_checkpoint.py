@@ -21,9 +21,9 @@ def _state(step):
     )
 
 
-def _save(checkpointer, step, pq=None):
+def _save(checkpointer, step, score=None):
     checkpointer.save(
-        _state(step), step=step, input_position={'next_record': step}, description={'config': {'a': step}}, pq=pq
+        _state(step), step=step, input_position={'next_record': step}, description={'config': {'a': step}}, score=score
     )
 
 
@@ -31,13 +31,13 @@ def test_the_newest_and_the_best_are_kept(tmp_path, monkeypatch):
     # A relative path, as people write it.
     monkeypatch.chdir(tmp_path.parent)
     checkpointer = Checkpointer(tmp_path.name, keep=2)
-    for step, pq in [(1, 0.1), (2, 0.5), (3, None)]:
-        _save(checkpointer, step, pq)
+    for step, score in [(1, 0.1), (2, 0.5), (3, None)]:
+        _save(checkpointer, step, score)
     checkpointer.close()
     # A resumed run still knows which one was the best.
     checkpointer = Checkpointer(tmp_path.name, keep=2)
-    for step, pq in [(4, 0.2), (5, None), (6, None)]:
-        _save(checkpointer, step, pq)
+    for step, score in [(4, 0.2), (5, None), (6, None)]:
+        _save(checkpointer, step, score)
     checkpointer.close()
     assert sorted(int(p.name) for p in (tmp_path / 'checkpoints').iterdir()) == [2, 5, 6]
     assert find_checkpoint(tmp_path.name).name == '6'

@@ -41,8 +41,8 @@ ALLOWED = {
     ),
     'checkpoint': ('typing', 'train_state'),
     'convert': ('typing', 'models', 'checkpoint', 'convert'),
-    'config': ('typing', 'models', 'preprocess', 'losses', 'optim', 'train_step'),
-    'inference': ('typing', 'models', 'preprocess', 'postprocess', 'sharding'),
+    'config': ('typing', 'inference', 'models', 'preprocess', 'losses', 'optim', 'train_step'),
+    'inference': ('typing', 'models', 'ops', 'preprocess', 'postprocess', 'sharding'),
     'predict': ('inference', 'config', 'checkpoint', 'data', 'postprocess', 'visualize'),
     'export': (
         'typing',

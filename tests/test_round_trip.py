@@ -10,7 +10,7 @@ import pytest
 from pdl_jax.data import panoptic_folder, scenes
 from pdl_jax.data.images import decode_ids
 from pdl_jax.data.pipeline import make_eval_batches
-from pdl_jax.data.predictions import PredictionWriter
+from pdl_jax.data.predictions import PanopticWriter
 from pdl_jax.data.prepare import prepare_panoptic_folder
 from pdl_jax.data.records import open_split
 from pdl_jax.metrics.panoptic_quality import PanopticQuality
@@ -105,7 +105,7 @@ def test_targets_and_post_processing_give_pq_100(dataset, request):
 
 def test_ground_truth_written_as_predictions_scores_100(coco, tmp_path):
     spec = coco.spec
-    writer = PredictionWriter(str(tmp_path), spec)
+    writer = PanopticWriter(str(tmp_path), spec)
     for i in range(len(coco)):
         info = coco.info(i)
         writer.write(coco.decode(i)[1], image_id=info['image_id'], file_name=info['file_name'])

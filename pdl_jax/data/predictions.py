@@ -1,11 +1,13 @@
-"""Writes panoptic maps as the official COCO panoptic predictions: a folder of PNGs and a JSON."""
+"""Writes predictions: panoptic ones in the official COCO format, semantic ones as maps of class indices."""
 
+import io
 import json
 import os
 from typing import Any
 
 import numpy as np
 from etils import epath
+from PIL import Image
 
 from pdl_jax.data.catalog import DatasetSpec
 from pdl_jax.data.images import encode_ids
@@ -53,7 +55,38 @@ def encode_segments(panoptic: np.ndarray, segments: list[dict[str, Any]]) -> byt
     return encode_ids(ids)
 
 
-class PredictionWriter:
+def encode_semantic(semantic: np.ndarray, spec: DatasetSpec) -> bytes:
+    """A PNG of semantic values i32[H, W]: 8 bits with the colours of the classes as palette, 16 bits beyond 256 values."""
+    buffer = io.BytesIO()
+    if spec.label_format.num_semantic_values > 256:
+        Image.fromarray(semantic.astype(np.uint16)).save(buffer, format='PNG')
+        return buffer.getvalue()
+    image = Image.fromarray(semantic.astype(np.uint8))
+    image.putpalette(spec.make_palette().tobytes())
+    image.save(buffer, format='PNG')
+    return buffer.getvalue()
+
+
+class SemanticWriter:
+    """Writes the predictions of one split to DIRECTORY/predictions/*.png, see `encode_semantic`."""
+
+    def __init__(self, directory: str, spec: DatasetSpec):
+        self._folder = epath.Path(directory) / 'predictions'
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._spec = spec
+        self._names = set()
+
+    def write(self, panoptic: np.ndarray, *, image_id: Any, file_name: str) -> None:
+        """Writes the classes of one panoptic map i32[H, W]; the PNG takes the last part of `file_name`."""
+        del image_id
+        data = encode_semantic(panoptic // self._spec.label_divisor, self._spec)
+        (self._folder / _claim_name(file_name, self._names)).write_bytes(data)
+
+    def close(self) -> None:
+        """Nothing is left to write."""
+
+
+class PanopticWriter:
     """Collects the predictions of one split in DIRECTORY/predictions/*.png and DIRECTORY/predictions.json.
 
     That pair is what panopticapi and the COCO server take.
@@ -69,10 +102,7 @@ class PredictionWriter:
 
     def write(self, panoptic: np.ndarray, *, image_id: Any, file_name: str) -> None:
         """Writes one map i32[H, W]; the PNG takes the last part of `file_name`, that of the annotation."""
-        name = os.path.splitext(os.path.basename(file_name))[0] + '.png'
-        if name in self._names:
-            raise ValueError(f'two images would both be written as {name}: their file names must differ')
-        self._names.add(name)
+        name = _claim_name(file_name, self._names)
         segments = describe_segments(panoptic, self._spec)
         (self._folder / name).write_bytes(encode_segments(panoptic, segments))
         infos = [
@@ -85,3 +115,11 @@ class PredictionWriter:
         """Writes the JSON."""
         path = self._directory / 'predictions.json'
         path.write_text(json.dumps({'annotations': self._annotations}))
+
+
+def _claim_name(file_name: str, taken: set[str]) -> str:
+    name = os.path.splitext(os.path.basename(file_name))[0] + '.png'
+    if name in taken:
+        raise ValueError(f'two images would both be written as {name}: their file names must differ')
+    taken.add(name)
+    return name

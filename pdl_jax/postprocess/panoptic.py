@@ -27,9 +27,9 @@ def post_process(
     needs only a few maps of memory per image.
 
     Args:
-      outputs: at the resolution of the result, 'semantic': f32[B, H, W, C] logits, 'center':
-        f32[B, H, W, 1] heat and 'offset': f32[B, H, W, 2], (dy, dx) in pixels from a pixel to its
-        centre.
+      outputs: at the resolution of the result, 'semantic': f32[B, H, W, C] logits and, of a network
+        with an instance branch, 'center': f32[B, H, W, 1] heat and 'offset': f32[B, H, W, 2],
+        (dy, dx) in pixels from a pixel to its centre.
       label_format: how classes and instances are coded.
       center_threshold: lowest heat of a centre, exclusive.
       nms_kernel_px: side of the window in which a centre must be the maximum, in pixels.
@@ -37,6 +37,8 @@ def post_process(
       stuff_area_limit: smallest area of a stuff class in pixels.
 
     Returns:
+      Without an instance branch only 'panoptic', every class one segment with instance 0 whatever
+      its area, 'semantic', 'class_probability', and a 'center_score' of 1 everywhere. With one:
       'panoptic': i32[B, H, W].
       'semantic': i32[B, H, W], before the majority vote.
       'instance': i32[B, H, W], 1-based row in `centers`; 0 on stuff.
@@ -54,6 +56,14 @@ def post_process(
             f"outputs['semantic'] has {num_logits} classes but the label format has "
             f'{label_format.num_classes}: use the dataset that the model was trained on'
         )
+    if 'center' not in outputs:
+        semantic, probability = classify_pixels(outputs['semantic'])
+        return {
+            'panoptic': semantic * label_format.label_divisor,
+            'semantic': semantic,
+            'class_probability': probability,
+            'center_score': jnp.ones_like(probability),
+        }
     process = functools.partial(
         _process_image,
         label_format=label_format,

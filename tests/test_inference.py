@@ -1,0 +1,127 @@
+"""Averaging over scales and the mirror image, with networks whose answers are known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import common
+from pdl_jax.config import make_passes
+from pdl_jax.inference import Pass, run_passes
+from pdl_jax.models.options import ModelOptions
+from pdl_jax.models.panoptic_deeplab import PanopticDeepLab
+
+STRIDE = 4
+
+
+class _Known(PanopticDeepLab):
+    """Answers from the position and the content of its input, as a network of stride 4 would that knew them."""
+
+    def apply(self, variables, image, train):
+        """Offsets to one place of the image, given as a share of its extent; heat and logits from the grey level."""
+        height, width = image.shape[1:3]
+        size = tuple(-(-n // STRIDE) for n in (height, width))
+        is_corner = self.model.resize == 'corner_aligned'
+        # A mirrored input shows its place at the other end.
+        is_mirrored = image[0, 0, 0, 0] > image[0, 0, -1, 0]
+        target = jnp.array(variables['target'])
+        target = jnp.where(is_mirrored, target.at[1].set(1 - target[1]), target)
+        rows, columns = jnp.meshgrid(*(jnp.arange(n, dtype=jnp.float32) for n in size), indexing='ij')
+        if is_corner:
+            y, x = target[0] * (size[0] - 1), target[1] * (size[1] - 1)
+        else:
+            y, x = target[0] * size[0] - 0.5, target[1] * size[1] - 0.5
+        offset = jnp.stack([y - rows, x - columns], -1)[None]
+        grey = image[:, ::STRIDE, ::STRIDE, :1] if is_corner else image[:, 2::STRIDE, 2::STRIDE, :1]
+        grey = grey[:, : size[0], : size[1]]
+        return {
+            'semantic': jnp.concatenate([grey, -grey, 0 * grey], -1),
+            'center': grey,
+            'offset': jnp.broadcast_to(offset, (image.shape[0], *size, 2)),
+        }
+
+
+def _ramp(size):
+    """An image whose grey level grows from left to right: it shows where each pixel was, and whether it is mirrored."""
+    return jnp.broadcast_to(jnp.linspace(-1, 1, size[1])[None, None, :, None], (2, *size, 3))
+
+
+def _make_passes(size, scales, is_flipped, resize):
+    config = common.get_config()
+    config.model.resize = resize
+    config.model.output_stride = 16
+    config.evaluate.scales = scales
+    config.evaluate.is_flipped = is_flipped
+    passes = make_passes(config, 3, size)
+    return [Pass(_Known(3, p.model.model, p.model.pool_crop), p.size, p.is_flipped) for p in passes]
+
+
+@pytest.mark.parametrize('is_flipped', [False, True])
+@pytest.mark.parametrize('scales', [(1.0,), (0.5,), (0.5, 1.0, 1.75)])
+@pytest.mark.parametrize('size', [(65, 97), (33, 129), (50, 64)])
+def test_every_pixel_still_points_at_its_centre(size, scales, is_flipped):
+    passes = _make_passes(size, scales, is_flipped, 'corner_aligned')
+    assert len(passes) == len(scales) * (2 if is_flipped else 1)
+    target = (0.25, 0.7)
+    outputs = run_passes(passes, {'target': target}, _ramp(size))
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    votes = np.asarray(outputs['offset']) + np.stack([rows, columns], -1)
+    expected = [target[0] * (size[0] - 1), target[1] * (size[1] - 1)]
+    np.testing.assert_allclose(votes, np.broadcast_to(expected, votes.shape), atol=1e-3)
+
+
+@pytest.mark.parametrize('scales', [(1.0,), (0.5, 1.0, 1.5)])
+def test_half_pixel_networks_point_at_their_centre_too(scales):
+    size, target = (64, 96), (0.25, 0.7)
+    passes = _make_passes(size, scales, True, 'half_pixel')
+    outputs = run_passes(passes, {'target': target}, _ramp(size))
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    votes = np.asarray(outputs['offset']) + np.stack([rows, columns], -1)
+    expected = [target[0] * size[0] - 0.5, target[1] * size[1] - 0.5]
+    # Beyond the outermost pixel centres of the small map its border is repeated.
+    inside = votes[:, 8:-8, 8:-8]
+    np.testing.assert_allclose(inside, np.broadcast_to(expected, inside.shape), atol=1e-3)
+
+
+def test_heat_is_mirrored_back():
+    size = (65, 97)
+    heat = run_passes(_make_passes(size, (1.0, 1.5), True, 'corner_aligned'), {'target': (0.5, 0.5)}, _ramp(size))['center']
+    # The level of every pixel itself, up to where a map of stride 4 samples it.
+    np.testing.assert_allclose(heat[..., 0], _ramp(size)[..., 0], atol=0.02)
+
+
+def test_probabilities_are_averaged_not_logits():
+    size = (17, 33)
+    answers = jnp.asarray(np.random.default_rng(0).normal(size=(2, 1, *size, 4)) * 3, jnp.float32)
+
+    class Fixed:
+        model = ModelOptions()
+
+        def __init__(self, index):
+            self.index = index
+
+        def apply(self, variables, image, train):
+            return {'semantic': answers[self.index]}
+
+        def upsample(self, outputs, size):
+            return outputs
+
+    passes = [Pass(Fixed(i), size) for i in range(2)]
+    outputs = run_passes(passes, {}, jnp.zeros((1, *size, 3)))
+    expected = np.asarray(jax.nn.softmax(answers, -1)).mean(0)
+    assert set(outputs) == {'semantic'}
+    np.testing.assert_allclose(np.exp(outputs['semantic']), expected, rtol=1e-4)
+    # One pass stays as it is.
+    single = run_passes(passes[:1], {}, jnp.zeros((1, *size, 3)))
+    np.testing.assert_array_equal(single['semantic'], answers[0])
+
+
+def test_sizes_and_windows_of_the_passes():
+    config = common.get_config()
+    config.augment.crop_height_px = config.augment.crop_width_px = 513
+    config.evaluate.scales = (0.5, 1.0, 1.75)
+    passes = make_passes(config, 3, (513, 1025))
+    assert [p.size for p in passes] == [(257, 513), (513, 1025), (897, 1793)]
+    assert [p.model.pool_crop for p in passes] == [(257, 257), (513, 513), (897, 897)]
+    config.model.resize = 'half_pixel'
+    assert [p.size for p in make_passes(config, 3, (512, 1024))] == [(256, 512), (512, 1024), (896, 1792)]
