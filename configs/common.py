@@ -107,13 +107,18 @@ def get_config() -> ConfigDict:
     config.targets.small_instance_area_px = 4096
     config.targets.small_instance_weight = 3.0
     config.targets.max_instances = 256
-    config.targets.is_crowd_ignored = True
+    # Fields without a value follow the program that the preset comes from, see pdl_jax/dialects.py.
+    config.targets.is_crowd_ignored = config_dict.placeholder(bool)
+    config.targets.center_rounding = config_dict.placeholder(str)
+    config.targets.is_offset_to_pixel = config_dict.placeholder(bool)
+    config.targets.is_crowd_drawn = config_dict.placeholder(bool)
 
     config.loss = ConfigDict()
     config.loss.semantic_weight = 1.0
     config.loss.center_weight = 200.0
-    config.loss.offset_weight = 0.01
+    config.loss.offset_weight = config_dict.placeholder(float)
     config.loss.top_k_fraction = 0.2
+    config.loss.scope = config_dict.placeholder(str)
 
     config.optimizer = ConfigDict()
     config.optimizer.kind = 'adam'  # or sgd
@@ -150,6 +155,10 @@ def get_config() -> ConfigDict:
     config.postprocess.max_centers = 200
     # Stuff of a smaller area in one image becomes void.
     config.postprocess.stuff_area_limit_px = 2048
+    config.postprocess.top_k_rule = config_dict.placeholder(str)
+    config.postprocess.score_rule = config_dict.placeholder(str)
+    config.postprocess.is_limit_void = config_dict.placeholder(bool)
+    config.postprocess.is_rest_instance = config_dict.placeholder(bool)
 
     config.mesh = ConfigDict()
     config.mesh.data = -1  # devices along the batch; -1 takes all that are left

@@ -8,15 +8,18 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from pdl_jax.dialects import select_rules
 from pdl_jax.inference import Pass
-from pdl_jax.losses import LossOptions
+from pdl_jax.losses import SCOPES, LossOptions
 from pdl_jax.models.options import ModelOptions
 from pdl_jax.models.panoptic_deeplab import PanopticDeepLab, make_model_backbone
 from pdl_jax.models.presets import make_options
 from pdl_jax.optim import OPTIMIZERS, OptimizerOptions
+from pdl_jax.postprocess.centers import TOP_K_RULES
+from pdl_jax.postprocess.panoptic import SCORE_RULES
 from pdl_jax.preprocess.augment import AugmentOptions
 from pdl_jax.preprocess.normalize import NORMALIZATIONS
-from pdl_jax.preprocess.targets import TargetOptions
+from pdl_jax.preprocess.targets import ROUNDINGS, TargetOptions
 from pdl_jax.train_step import StepOptions
 from pdl_jax.typing import LabelFormat
 
@@ -24,6 +27,10 @@ _DTYPES = ('auto', 'float32', 'bfloat16')
 _CHOICES = {
     'model.dtype': _DTYPES,
     'optimizer.kind': OPTIMIZERS,
+    'targets.center_rounding': (None, *ROUNDINGS),
+    'loss.scope': (None, *SCOPES),
+    'postprocess.top_k_rule': (None, *TOP_K_RULES),
+    'postprocess.score_rule': (None, *SCORE_RULES),
 }
 # What `config.model` holds beside the fields of ModelOptions.
 _NOT_OPTIONS = ('preset', 'backbone_weights', 'is_backbone_norm_frozen', 'dtype')
@@ -208,8 +215,8 @@ def make_step_options(config: ConfigDict, label_format: LabelFormat) -> StepOpti
     return StepOptions(
         label_format=label_format,
         augment=AugmentOptions(crop_size=crop_size, normalization=normalization, **augment),
-        targets=TargetOptions(**config.targets.to_dict()),
-        loss=LossOptions(**config.loss.to_dict()),
+        targets=TargetOptions(**_select(config, 'targets')),
+        loss=LossOptions(**_select(config, 'loss')),
         ema_decay=config.optimizer.ema_decay,
         seed=config.seed,
     )
@@ -222,13 +229,9 @@ def make_optimizer_options(config: ConfigDict) -> OptimizerOptions:
 
 def postprocess_arguments(config: ConfigDict) -> dict[str, Any]:
     """Keyword arguments of `postprocess.panoptic.post_process`."""
-    p = config.postprocess
-    return {
-        'center_threshold': p.center_threshold,
-        'nms_kernel_px': p.nms_kernel_px,
-        'max_centers': p.max_centers,
-        'stuff_area_limit': p.stuff_area_limit_px,
-    }
+    arguments = _select(config, 'postprocess')
+    arguments['stuff_area_limit'] = arguments.pop('stuff_area_limit_px')
+    return arguments
 
 
 def input_size(config: ConfigDict, max_size: tuple[int, int]) -> tuple[int, int]:
@@ -247,6 +250,10 @@ def input_size(config: ConfigDict, max_size: tuple[int, int]) -> tuple[int, int]
     limit = config.augment.resize_max_px
     bound = (limit, limit) if limit else max_size
     return tuple(math.ceil(max(n - excess, 1) / stride) * stride + excess for n in bound)
+
+
+def _select(config, section):
+    return select_rules(config.model.preset, section, config[section].to_dict())
 
 
 def _compute_dtype(name):

@@ -8,14 +8,31 @@ import jax.numpy as jnp
 from pdl_jax.typing import Array
 
 
+SCOPES = ('image', 'batch')
+
+
 @dataclasses.dataclass(frozen=True)
 class LossOptions:
-    """Weights of the three terms, and the share of hard pixels in the semantic one."""
+    """How the terms are averaged and weighted.
+
+    Attributes:
+      semantic_weight, center_weight, offset_weight: of the terms. detectron2's 0.01 for offsets is 0.02 here, because it
+        divides the sum of both channels by the number of pixels.
+      top_k_fraction: share of the pixels, the hardest, that count in the semantic term.
+      scope: 'image' averages each image over its own pixels that have any loss, then the images (DeepLab2). 'batch' averages over
+        all images at once: the hardest pixels over their number, void ones among them, centres and offsets over the sum of
+        their weights (bowenc0221, detectron2). Theirs is the batch of one GPU, ours that of all devices.
+    """
 
     semantic_weight: float = 1.0
     center_weight: float = 200.0
     offset_weight: float = 0.01
     top_k_fraction: float = 0.2
+    scope: str = 'image'
+
+    def __post_init__(self):
+        if self.scope not in SCOPES:
+            raise ValueError(f'loss.scope (={self.scope!r}) must be one of {SCOPES}')
 
 
 def panoptic_loss(
@@ -40,14 +57,22 @@ def panoptic_loss(
     semantic = weighted_cross_entropy(
         outputs['semantic'], targets['semantic'], targets['semantic_weight'], ignore_label
     )
-    terms = {'semantic': options.semantic_weight * top_k_mean(semantic, options.top_k_fraction)}
+    maps = {'semantic': semantic}
     if 'center' in outputs:
-        center = (outputs['center'][..., 0] - targets['center']) ** 2 * targets['center_weight']
+        center = (outputs['center'][..., 0] - targets['center']) ** 2
         offset = jnp.mean(jnp.abs(outputs['offset'] - targets['offset']), axis=-1)
-        offset = offset * targets['offset_weight']
-        terms['center'] = options.center_weight * top_k_mean(center, 1.0)
-        terms['offset'] = options.offset_weight * top_k_mean(offset, 1.0)
-    terms = {key: jnp.mean(value) for key, value in terms.items()}
+        maps['center'] = center * targets['center_weight']
+        maps['offset'] = offset * targets['offset_weight']
+    terms = {}
+    for key, losses in maps.items():
+        if options.scope == 'image':
+            fraction = options.top_k_fraction if key == 'semantic' else 1.0
+            mean = jnp.mean(top_k_mean(losses, fraction))
+        elif key == 'semantic':
+            mean = _hardest_mean(losses, options.top_k_fraction)
+        else:
+            mean = jnp.sum(losses) / jnp.maximum(jnp.sum(targets[f'{key}_weight']), 1e-6)
+        terms[key] = getattr(options, f'{key}_weight') * mean
     return sum(terms.values()), terms
 
 
@@ -93,6 +118,15 @@ def top_k_mean(losses: Array, fraction: float) -> Array:
     if kept < count:
         losses = losses * _hard_pixel_mask(jax.lax.stop_gradient(losses), kept)
     return jnp.sum(losses, axis=1) / jnp.maximum(number, 1)
+
+
+def _hardest_mean(losses, fraction):
+    """f32[], the mean of the hardest pixels of a whole batch f32[B, H, W], those without loss among them."""
+    losses = losses.reshape(1, -1)
+    kept = max(1, int(fraction * losses.shape[1]))
+    if kept < losses.shape[1]:
+        losses = losses * _hard_pixel_mask(jax.lax.stop_gradient(losses), kept)
+    return jnp.sum(losses) / kept
 
 
 def _hard_pixel_mask(losses, kept):

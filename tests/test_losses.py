@@ -19,8 +19,12 @@ CASES = (
 )
 
 
+@pytest.mark.parametrize('dialect', ['deeplab2', 'bowen', 'd2'])
 @pytest.mark.parametrize('case', CASES)
-def test_equals_deeplab2(shared_dir, case):
+def test_equals_the_originals(shared_dir, case, dialect):
+    scope = 'image' if dialect == 'deeplab2' else 'batch'
+    # What the original says of a dialect; of DeepLab2 the exact re-statement.
+    suffix = '_np' if dialect == 'deeplab2' else ''
     golden = np.load(shared_dir / 'golden' / 'losses' / f'{case}.npz')
     params = json.loads(str(golden['params']))
     outputs = {
@@ -41,16 +45,48 @@ def test_equals_deeplab2(shared_dir, case):
             outputs,
             targets,
             ignore_label=params['ignore_label'],
-            options=LossOptions(1.0, 1.0, 1.0, fraction),
+            options=LossOptions(1.0, 1.0, 1.0, fraction, scope),
         )
         expected = {
-            'semantic': golden[f'deeplab2_sem_top{fraction:g}_np'],
-            'center': golden['deeplab2_center_mse_np'],
-            'offset': golden['deeplab2_offset_l1_np'],
+            'semantic': golden[f'{dialect}_sem_top{fraction:g}{suffix}'],
+            'center': golden[f'{dialect}_center_mse{suffix}'],
+            'offset': golden[f'{dialect}_offset_l1{suffix}'],
         }
         for key, value in expected.items():
             np.testing.assert_allclose(terms[key], value.mean(), rtol=1e-5, atol=1e-7, err_msg=key)
         np.testing.assert_allclose(total, sum(v.mean() for v in expected.values()), rtol=1e-5)
+
+
+@pytest.mark.parametrize('case', ['basic', 'mostly_ignored', 'no_things'])
+def test_gradients_equal_those_of_bowenc0221(shared_dir, case):
+    golden = np.load(shared_dir / 'golden' / 'losses' / f'{case}.npz')
+    params = json.loads(str(golden['params']))
+    targets = {
+        'semantic': jnp.asarray(golden['labels']),
+        'semantic_weight': jnp.asarray(golden['sem_weights']),
+        'center': jnp.asarray(golden['center_gt']),
+        'center_weight': jnp.asarray(golden['center_weights']),
+        'offset': jnp.asarray(golden['offset_gt'].transpose(0, 2, 3, 1)),
+        'offset_weight': jnp.asarray(golden['offset_weights']),
+    }
+    outputs = {
+        'semantic': jnp.asarray(golden['logits'].transpose(0, 2, 3, 1)),
+        'center': jnp.asarray(golden['center'])[..., None],
+        'offset': jnp.asarray(golden['offset'].transpose(0, 2, 3, 1)),
+    }
+
+    def loss(outputs):
+        options = LossOptions(1.0, 1.0, 1.0, 0.2, 'batch')
+        return panoptic_loss(outputs, targets, ignore_label=params['ignore_label'], options=options)[0]
+
+    gradients = jax.grad(loss)(outputs)
+    expected = {
+        'semantic': golden['grad_bowen_logits_top0.2'].transpose(0, 2, 3, 1),
+        'center': golden['grad_bowen_center'][..., None],
+        'offset': golden['grad_bowen_offset'].transpose(0, 2, 3, 1),
+    }
+    for key, value in expected.items():
+        np.testing.assert_allclose(gradients[key], value, atol=1e-5 * max(np.abs(value).max(), 1e-6), err_msg=key)
 
 
 def test_top_k_equals_a_sort():

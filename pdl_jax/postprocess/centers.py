@@ -8,8 +8,16 @@ from jax import lax
 from pdl_jax.typing import Array
 
 
+TOP_K_RULES = ('highest', 'above_kth')
+
+
 def find_centers(
-    heatmap: Array, *, threshold: float = 0.1, kernel_px: int, max_centers: int
+    heatmap: Array,
+    *,
+    threshold: float = 0.1,
+    kernel_px: int,
+    max_centers: int,
+    top_k_rule: str = 'highest',
 ) -> tuple[Array, Array, Array]:
     """Finds the peaks of a heat map.
 
@@ -23,6 +31,8 @@ def find_centers(
       threshold: a centre must be strictly higher.
       kernel_px: side of the window in pixels; an even one reaches one pixel farther down and right.
       max_centers: number of rows K.
+      top_k_rule: of K or more peaks 'highest' keeps K; 'above_kth' those strictly higher than the
+        K-th, which are K - 1, or fewer where scores are equal (bowenc0221, detectron2).
 
     Returns:
       centers: f32[K, 2], (y, x) in pixels; 0 in invalid rows.
@@ -30,7 +40,8 @@ def find_centers(
       valid: bool[K], true rows first.
 
     Raises:
-      ValueError: the window or the number of rows is not positive, or the map exceeds 2**24 pixels.
+      ValueError: the window or the number of rows is not positive, the rule is unknown, or the map
+        exceeds 2**24 pixels.
 
     Source: Cheng et al., Panoptic-DeepLab, CVPR 2020, section 3; window and threshold of DeepLab2.
     """
@@ -38,6 +49,8 @@ def find_centers(
         raise ValueError(
             f'kernel_px (={kernel_px}) and max_centers (={max_centers}) must be at least 1'
         )
+    if top_k_rule not in TOP_K_RULES:
+        raise ValueError(f'top_k_rule (={top_k_rule!r}) must be one of {TOP_K_RULES}')
     height, width = heatmap.shape
     if height * width > 2**24:
         raise ValueError(f'heatmap of {height}x{width} pixels: at most 2**24 pixels are supported')
@@ -45,6 +58,9 @@ def find_centers(
     is_peak = (heatmap > threshold) & (heatmap == highest)
     scores, pixel = _take_highest(jnp.where(is_peak, heatmap, -jnp.inf), max_centers)
 
+    if top_k_rule == 'above_kth':
+        # The lowest of K is -inf where there are fewer peaks, and then all stay.
+        scores = jnp.where(scores > jnp.min(scores), scores, -jnp.inf)
     pixel = jnp.where(scores > -jnp.inf, pixel, height * width)
     pixel, scores = lax.sort((pixel, scores), num_keys=1)
     valid = pixel < height * width

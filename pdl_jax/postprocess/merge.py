@@ -35,6 +35,8 @@ def merge_panoptic(
     label_format: LabelFormat,
     max_instances: int,
     stuff_area_limit: int,
+    is_limit_void: bool = False,
+    is_rest_instance: bool = False,
 ) -> Array:
     """Merges class-agnostic instances with semantic classes by majority vote.
 
@@ -54,6 +56,10 @@ def merge_panoptic(
       label_format: how classes and instances are coded.
       max_instances: highest instance id K.
       stuff_area_limit: smallest area of a stuff class in pixels.
+      is_limit_void: whether an area of just the limit, where it is not 0, is void too (DeepLab2's
+        custom op).
+      is_rest_instance: whether the thing pixels without an instance are one more instance together
+        (DeepLab2's custom op) instead of void.
 
     Returns:
       i32[H, W], panoptic labels.
@@ -61,6 +67,9 @@ def merge_panoptic(
     divisor, void = label_format.label_divisor, label_format.void_label
     num_classes = label_format.num_semantic_values
     is_thing = is_in_classes(semantic, label_format.thing_classes)
+    if is_rest_instance:
+        max_instances += 1
+        instance = jnp.where(instance > 0, instance, max_instances)
     is_voter = is_thing & (instance > 0) & (instance <= max_instances)
     # The last row collects the pixels that no instance owns: the areas of stuff.
     row = jnp.where(is_voter, instance - 1, max_instances)
@@ -75,7 +84,8 @@ def merge_panoptic(
 
     classes = jnp.arange(num_classes, dtype=jnp.int32)
     is_stuff = is_in_classes(classes, label_format.stuff_classes)
-    stuff_label = jnp.where(is_stuff & (rest >= stuff_area_limit), classes * divisor, void)
+    smallest = stuff_area_limit + (1 if is_limit_void and stuff_area_limit else 0)
+    stuff_label = jnp.where(is_stuff & (rest >= smallest), classes * divisor, void)
 
     table = jnp.concatenate([instance_label, stuff_label])
     is_class = (semantic >= 0) & (semantic < num_classes)

@@ -8,8 +8,10 @@ import jax.numpy as jnp
 from pdl_jax.postprocess.centers import find_centers
 from pdl_jax.postprocess.grouping import group_pixels
 from pdl_jax.postprocess.merge import is_in_classes, merge_panoptic
-from pdl_jax.postprocess.scores import map_center_scores
+from pdl_jax.postprocess.scores import map_center_scores, score_at_centroids
 from pdl_jax.typing import Array, LabelFormat
+
+SCORE_RULES = ('assigned', 'centroid')
 
 
 def post_process(
@@ -20,6 +22,10 @@ def post_process(
     nms_kernel_px: int,
     max_centers: int,
     stuff_area_limit: int,
+    top_k_rule: str = 'highest',
+    score_rule: str = 'assigned',
+    is_limit_void: bool = False,
+    is_rest_instance: bool = False,
 ) -> dict[str, Array]:
     """Turns network outputs into panoptic label maps.
 
@@ -35,6 +41,10 @@ def post_process(
       nms_kernel_px: side of the window in which a centre must be the maximum, in pixels.
       max_centers: most centres K of an image.
       stuff_area_limit: smallest area of a stuff class in pixels.
+      top_k_rule: see `find_centers`.
+      score_rule: the 'center_score' of an instance is the heat of the centre that its pixels are
+        'assigned' to (DeepLab2), or that at its own 'centroid' (bowenc0221, detectron2).
+      is_limit_void, is_rest_instance: see `merge_panoptic`.
 
     Returns:
       Without an instance branch only 'panoptic', every class one segment with instance 0 whatever
@@ -43,12 +53,13 @@ def post_process(
       'semantic': i32[B, H, W], before the majority vote.
       'instance': i32[B, H, W], 1-based row in `centers`; 0 on stuff.
       'class_probability': f32[B, H, W], probability of the class in 'semantic'.
-      'center_score': f32[B, H, W], heat of the pixel's centre; 0 on stuff.
+      'center_score': f32[B, H, W], the heat that scores the pixel's instance; 0 on stuff.
       'centers': f32[B, K, 2], (y, x) in pixels.
       'center_valid': bool[B, K].
 
     Raises:
-      ValueError: the logits have another number of classes than the label format.
+      ValueError: the logits have another number of classes than the label format, or a rule is
+        unknown.
     """
     num_logits = outputs['semantic'].shape[-1]
     if num_logits != label_format.num_classes:
@@ -64,6 +75,8 @@ def post_process(
             'class_probability': probability,
             'center_score': jnp.ones_like(probability),
         }
+    if score_rule not in SCORE_RULES:
+        raise ValueError(f'score_rule (={score_rule!r}) must be one of {SCORE_RULES}')
     process = functools.partial(
         _process_image,
         label_format=label_format,
@@ -71,6 +84,10 @@ def post_process(
         nms_kernel_px=nms_kernel_px,
         max_centers=max_centers,
         stuff_area_limit=stuff_area_limit,
+        top_k_rule=top_k_rule,
+        score_rule=score_rule,
+        is_limit_void=is_limit_void,
+        is_rest_instance=is_rest_instance,
     )
     return jax.vmap(process)(outputs['semantic'], outputs['center'][..., 0], outputs['offset'])
 
@@ -104,6 +121,10 @@ def _process_image(
     nms_kernel_px,
     max_centers,
     stuff_area_limit,
+    top_k_rule,
+    score_rule,
+    is_limit_void,
+    is_rest_instance,
 ):
     semantic, probability = classify_pixels(logits)
     centers, scores, valid = find_centers(
@@ -111,6 +132,7 @@ def _process_image(
         threshold=center_threshold,
         kernel_px=nms_kernel_px,
         max_centers=max_centers,
+        top_k_rule=top_k_rule,
     )
     is_thing = is_in_classes(semantic, label_format.thing_classes)
     nearest = group_pixels(centers, valid, offsets.astype(jnp.float32))
@@ -121,13 +143,19 @@ def _process_image(
         label_format=label_format,
         max_instances=max_centers,
         stuff_area_limit=stuff_area_limit,
+        is_limit_void=is_limit_void,
+        is_rest_instance=is_rest_instance,
     )
+    if score_rule == 'centroid':
+        center_score = score_at_centroids(instance, heatmap, max_instances=max_centers)
+    else:
+        center_score = map_center_scores(instance, scores)
     return {
         'panoptic': panoptic,
         'semantic': semantic,
         'instance': instance,
         'class_probability': probability,
-        'center_score': map_center_scores(instance, scores),
+        'center_score': center_score,
         'centers': centers,
         'center_valid': valid,
     }

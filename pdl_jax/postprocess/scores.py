@@ -7,6 +7,7 @@ from pdl_jax.ops.segments import (
     index_labels,
     lookup,
     segment_boxes,
+    segment_centroids,
     segment_sum,
     unique_labels,
 )
@@ -25,6 +26,26 @@ def map_center_scores(instance: Array, scores: Array) -> Array:
       f32[H, W], 0 on stuff.
     """
     return lookup(scores, instance - 1)
+
+
+def score_at_centroids(instance: Array, heatmap: Array, *, max_instances: int) -> Array:
+    """Writes to every pixel of an instance the heat at the mean position of its pixels, rounded down.
+
+    bowenc0221 and detectron2 score so. The place need not be the peak that was found: in a bent
+    instance it may lie outside and score 0.
+
+    Args:
+      instance: i32[H, W], 1..max_instances; 0 on stuff.
+      heatmap: f32[H, W].
+      max_instances: number of instances K.
+
+    Returns:
+      f32[H, W], 0 on stuff.
+    """
+    index = jnp.where(instance > 0, instance - 1, max_instances)
+    _, mean = segment_centroids(index, max_instances)
+    y, x = jnp.floor(mean).astype(jnp.int32).T
+    return map_center_scores(instance, heatmap[y, x])
 
 
 def segment_table(

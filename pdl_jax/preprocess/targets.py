@@ -10,6 +10,9 @@ from pdl_jax.ops.segments import index_labels, lookup, segment_centroids, unique
 from pdl_jax.typing import Array, LabelFormat
 
 
+ROUNDINGS = ('nearest', 'down')
+
+
 @dataclasses.dataclass(frozen=True)
 class TargetOptions:
     """How targets are made.
@@ -21,6 +24,14 @@ class TargetOptions:
       max_instances: most instances of one crop that get targets; pixels of the others get no instance loss.
       is_crowd_ignored: crowd pixels are void for the semantic loss, as in DeepLab2's records by default; else they
         keep their class. The instance losses always leave them out.
+      center_rounding: of the mean position to the pixel that gets the Gaussian's peak: 'nearest', half to even (DeepLab2,
+        detectron2), or 'down' (bowenc0221).
+      is_offset_to_pixel: offsets lead to that pixel (DeepLab2), or else to the mean position itself (bowenc0221, detectron2).
+      is_crowd_drawn: the crowd of a class gets a Gaussian and the weight of a small instance as if it were one
+        (bowenc0221, detectron2, whose heat around a crowd is a leak); its pixels stay out of the instance losses.
+
+    Raises:
+      ValueError: `center_rounding` is unknown.
     """
 
     sigma_px: float = 8.0
@@ -28,6 +39,13 @@ class TargetOptions:
     small_instance_weight: float = 3.0
     max_instances: int = 256
     is_crowd_ignored: bool = True
+    center_rounding: str = 'nearest'
+    is_offset_to_pixel: bool = True
+    is_crowd_drawn: bool = False
+
+    def __post_init__(self):
+        if self.center_rounding not in ROUNDINGS:
+            raise ValueError(f'targets.center_rounding (={self.center_rounding!r}) must be one of {ROUNDINGS}')
 
 
 def make_targets(
@@ -35,7 +53,7 @@ def make_targets(
 ) -> dict[str, Array]:
     """Makes the targets of one crop.
 
-    The centre of an instance is the mean position of its pixels in the crop, rounded half to even; it may lie outside of the
+    The centre of an instance is the mean position of its pixels in the crop, rounded to a pixel; it may lie outside of the
     instance's mask.
 
     Args:
@@ -58,7 +76,7 @@ def make_targets(
     is_void = semantic == label_format.ignore_label
     is_thing = lookup(jnp.asarray(label_format.thing_table(), jnp.int32), semantic) > 0
     is_crowd = is_thing & (instance == 0)
-    is_instance = (instance > 0) & ~is_void
+    is_instance = ((instance > 0) | (is_crowd & options.is_crowd_drawn)) & ~is_void
 
     # Labels of instances end with the classes: a table of them is small even where void is 255.
     no_label = label_format.num_classes * label_format.label_divisor
@@ -69,13 +87,14 @@ def make_targets(
     index = jnp.where(is_instance, index, options.max_instances)
     area, mean = segment_centroids(index, options.max_instances)
     is_known = index < options.max_instances
-    center = jnp.round(mean)
+    center = jnp.round(mean) if options.center_rounding == 'nearest' else jnp.floor(mean)
 
     rows = jnp.arange(panoptic.shape[0], dtype=jnp.float32)[:, None, None]
     columns = jnp.arange(panoptic.shape[1], dtype=jnp.float32)[None, :, None]
     position = jnp.concatenate(jnp.broadcast_arrays(rows, columns), axis=-1)
     # The row past the last belongs to pixels without an instance.
-    table = jnp.concatenate([center, jnp.zeros((1, 2), jnp.float32)])
+    goal = center if options.is_offset_to_pixel else mean
+    table = jnp.concatenate([goal, jnp.zeros((1, 2), jnp.float32)])
     offset = jnp.where(is_known[..., None], lookup(table, index) - position, 0.0)
 
     is_small = (area < options.small_instance_area_px) & (area > 0)

@@ -1,9 +1,10 @@
 """The table of segments against masks in NumPy."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from pdl_jax.postprocess.scores import map_center_scores, segment_table
+from pdl_jax.postprocess.scores import map_center_scores, score_at_centroids, segment_table
 from pdl_jax.typing import LabelFormat
 
 FORMAT = LabelFormat(5, (1, 2), 255, 100)
@@ -51,3 +52,13 @@ def test_center_scores_follow_the_instances():
     instance = np.array([[0, 1, 3]], np.int32)
     scores = map_center_scores(instance, np.array([0.5, 0.25, 0.125], np.float32))
     assert scores.tolist() == [[0, 0.5, 0.125]]
+
+
+def test_score_at_the_centroid():
+    """The heat at the mean position of the pixels, rounded down, goes to all of them."""
+    instance = jnp.array([[1, 0, 0, 2], [1, 0, 0, 2], [1, 1, 1, 0]])
+    heatmap = jnp.arange(12.0).reshape(3, 4) / 10
+    # Instance 1: mean (7 / 5, 3 / 5) -> (1, 0); instance 2: mean (1 / 2, 3) -> (0, 3).
+    scores = score_at_centroids(instance, heatmap, max_instances=3)
+    expected = np.where(instance == 1, 0.4, np.where(instance == 2, 0.3, 0.0))
+    np.testing.assert_allclose(scores, expected, rtol=1e-6)

@@ -26,8 +26,23 @@ CASES = (
 FORMAT = LabelFormat(num_classes=3, thing_classes=(1, 2), ignore_label=255, label_divisor=100)
 
 
-@pytest.mark.parametrize('case', CASES)
-def test_equals_deeplab2(shared_dir, case):
+# The same rules without the heat of crowds are re-stated by the goldens as 'brute' and 'brute_round'. Those of the PyTorch
+# programs were made with their ignore_crowd_in_semantic on.
+RULES = {
+    'deeplab2': {},
+    'brute': {'center_rounding': 'down', 'is_offset_to_pixel': False, 'is_crowd_ignored': True},
+    'brute_round': {'is_offset_to_pixel': False, 'is_crowd_ignored': True},
+    'bowen': {'center_rounding': 'down', 'is_offset_to_pixel': False, 'is_crowd_drawn': True, 'is_crowd_ignored': True},
+    'd2': {'is_offset_to_pixel': False, 'is_crowd_drawn': True, 'is_crowd_ignored': True},
+}
+
+
+@pytest.mark.parametrize(
+    ('case', 'dialect'),
+    [(case, dialect) for dialect in ('deeplab2', 'bowen', 'd2') for case in CASES]
+    + [(case, dialect) for dialect in ('brute', 'brute_round') for case in ('crowd_and_void', 'half_pixel_centers')],
+)
+def test_equals_the_originals(shared_dir, case, dialect):
     golden = np.load(shared_dir / 'golden' / 'targets' / f'{case}.npz')
     params = json.loads(str(golden['params']))
     label_format = LabelFormat(
@@ -37,16 +52,16 @@ def test_equals_deeplab2(shared_dir, case):
         sigma_px=params['sigma'],
         small_instance_area_px=params['small_area'],
         small_instance_weight=params['small_weight'],
-        is_crowd_ignored=False,
+        **{'is_crowd_ignored': False, **RULES[dialect]},
     )
     make = jax.jit(make_targets, static_argnames=('label_format', 'options'))
     targets = make(jnp.asarray(golden['panoptic']), label_format=label_format, options=options)
-    np.testing.assert_array_equal(targets['semantic'], golden['deeplab2_semantic'])
-    np.testing.assert_array_equal(targets['offset'], golden['deeplab2_offset'].transpose(1, 2, 0))
-    np.testing.assert_allclose(targets['center'], golden['deeplab2_center'], atol=1e-7)
-    np.testing.assert_array_equal(targets['center_weight'], golden['deeplab2_center_weights'])
-    np.testing.assert_array_equal(targets['offset_weight'], golden['deeplab2_offset_weights'])
-    np.testing.assert_array_equal(targets['semantic_weight'], golden['deeplab2_semantic_weights'])
+    np.testing.assert_array_equal(targets['semantic'], golden[f'{dialect}_semantic'])
+    np.testing.assert_allclose(targets['offset'], golden[f'{dialect}_offset'].transpose(1, 2, 0), atol=1e-5)
+    np.testing.assert_allclose(targets['center'], golden[f'{dialect}_center'], atol=1e-7)
+    np.testing.assert_array_equal(targets['center_weight'], golden[f'{dialect}_center_weights'])
+    np.testing.assert_array_equal(targets['offset_weight'], golden[f'{dialect}_offset_weights'])
+    np.testing.assert_array_equal(targets['semantic_weight'], golden[f'{dialect}_semantic_weights'])
 
 
 def test_crowd_is_void_for_the_semantic_loss_when_asked():
