@@ -148,6 +148,8 @@ def get_config() -> ConfigDict:
     # Average the outputs over the image at several scales, and over its mirror image.
     config.evaluate.scales = (1.0,)
     config.evaluate.is_flipped = False
+    # Ground truth in the place of these outputs: any of 'semantic', 'center', 'offset'; what do the others cost?
+    config.evaluate.oracle = ()
 
     config.postprocess = ConfigDict()
     config.postprocess.center_threshold = 0.1

@@ -75,7 +75,10 @@ def validate_config(config: ConfigDict) -> None:
     scales = config.evaluate.scales
     if not scales or not all(scale > 0 for scale in scales):
         raise ValueError(f'config.evaluate.scales (={scales!r}) must be positive numbers, at least one')
-    make_model_options(config)
+    options = make_model_options(config)
+    outputs = ('semantic', 'center', 'offset') if options.has_instances else ('semantic',)
+    if not set(config.evaluate.oracle) <= set(outputs):
+        raise ValueError(f'config.evaluate.oracle (={config.evaluate.oracle!r}) may hold {list(outputs)} of this network only')
     if config.augment.max_scale < config.augment.min_scale:
         raise ValueError(
             f'config.augment.max_scale (={config.augment.max_scale}) must not be below '

@@ -56,16 +56,19 @@ class Evaluator:
             )
             metrics['pq'] = PanopticQuality.for_format(label_format, max_segments=max_segments)
         size = input_size(config, source.max_size)
+        options = make_step_options(config, label_format)
         infer = make_inference_step(
             make_passes(config, label_format.num_classes, size),
             label_format=label_format,
-            augment=make_step_options(config, label_format).augment,
+            augment=options.augment,
             postprocess=postprocess_arguments(config),
             input_size=size,
+            oracle=config.evaluate.oracle,
+            targets=options.targets,
         )
 
         def step(variables, batch):
-            maps = infer(variables, batch['image'], batch['size'])
+            maps = infer(variables, batch['image'], batch['size'], batch['panoptic'])
             states = {
                 key: metric.from_model_output(
                     panoptic_label=batch['panoptic'],

@@ -1,6 +1,7 @@
 """From an image to its panoptic map: resize, network, post-processing, and the way back to the original pixels."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from pdl_jax.preprocess.augment import (
     sample_image,
     sample_labels,
 )
+from pdl_jax.preprocess.targets import TargetOptions, make_targets
 from pdl_jax.sharding import split_rows
 from pdl_jax.typing import Array, LabelFormat, PyTree
 
@@ -81,6 +83,40 @@ def _run(one, variables, images, size):
     return split_rows(one.model.upsample(outputs, size))
 
 
+def replace_by_truth(
+    outputs: dict[str, Array],
+    panoptic: Array,
+    oracle: Sequence[str],
+    *,
+    label_format: LabelFormat,
+    targets: TargetOptions,
+) -> dict[str, Array]:
+    """Puts the ground truth in the place of some outputs, to see what the others cost.
+
+    Args:
+      outputs: of the network at the size of `panoptic`.
+      panoptic: i32[B, H, W], the label map as the network saw the image.
+      oracle: which of 'semantic', 'center' and 'offset' are replaced. Where the label is void the prediction stays.
+      label_format: how classes and instances are coded.
+      targets: how the true centres and offsets are made.
+
+    Source: Cheng et al., Panoptic-DeepLab technical report, table 2.
+    """
+    make = functools.partial(make_targets, label_format=label_format, options=targets)
+    truth = jax.vmap(make)(panoptic)
+    outputs = dict(outputs)
+    if 'semantic' in oracle:
+        semantic = panoptic // label_format.label_divisor
+        certain = jnp.where(semantic[..., None] == jnp.arange(label_format.num_classes), 0.0, -jnp.inf)
+        is_void = (semantic == label_format.ignore_label)[..., None]
+        outputs['semantic'] = jnp.where(is_void, outputs['semantic'], certain)
+    if 'center' in oracle:
+        outputs['center'] = truth['center'][..., None]
+    if 'offset' in oracle:
+        outputs['offset'] = truth['offset']
+    return outputs
+
+
 def make_inference_step(
     passes: Sequence[Pass],
     *,
@@ -88,6 +124,8 @@ def make_inference_step(
     augment: AugmentOptions,
     postprocess: dict[str, Any],
     input_size: tuple[int, int],
+    oracle: Sequence[str] = (),
+    targets: TargetOptions | None = None,
 ) -> Callable[[PyTree, Array, Array], dict[str, Array]]:
     """Makes the pure function that evaluation and prediction share; to be jitted.
 
@@ -97,14 +135,15 @@ def make_inference_step(
       augment: its resize and normalisation apply; its random parts do not.
       postprocess: keyword arguments of `post_process`.
       input_size: (height, width) of the network input in pixels; images are padded to it at the bottom and right.
+      oracle, targets: see `replace_by_truth`.
 
     Returns:
-      (variables, image u8[B, H, W, 3] on a canvas, size i32[B, 2]) -> maps at the canvas size with every image in its
-      top-left corner: 'panoptic' i32[B, H, W] (void outside of the image), 'semantic' i32[B, H, W],
+      (variables, image u8[B, H, W, 3] on a canvas, size i32[B, 2], with an oracle also panoptic i32[B, H, W]) -> maps at the
+      canvas size with every image in its top-left corner: 'panoptic' i32[B, H, W] (void outside of the image), 'semantic' i32[B, H, W],
       'class_probability' f32[B, H, W], 'center_score' f32[B, H, W].
     """
 
-    def infer(variables, image, size):
+    def infer(variables, image, size, panoptic=None):
         def prepare(image, size):
             resized = resize_to_range(size, augment.resize_min_px, augment.resize_max_px)
             window = centered_window(size, resized, input_size)
@@ -113,6 +152,14 @@ def make_inference_step(
 
         images, resized = jax.vmap(prepare)(image, size)
         outputs = run_passes(passes, variables, split_rows(images))
+        if oracle:
+
+            def resize(labels, size, resized):
+                window = centered_window(size, resized, input_size)
+                return sample_labels(labels, size, window, fill=label_format.void_label)
+
+            labels = jax.vmap(resize)(panoptic, size, resized)
+            outputs = replace_by_truth(outputs, labels, oracle, label_format=label_format, targets=targets)
         maps = post_process(outputs, label_format=label_format, **postprocess)
         canvas = image.shape[1:3]
 

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 
 from pdl_jax.typing import Array
 
-
 SCOPES = ('image', 'batch')
 
 

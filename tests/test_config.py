@@ -115,6 +115,7 @@ def test_each_call_makes_a_new_config():
         ('model.resize', 'nearest'),
         ('evaluate.scales', ()),
         ('evaluate.scales', (1.0, 0.0)),
+        ('evaluate.oracle', ('centre',)),
         ('optimizer.kind', 'lamb'),
         ('optimizer.momentum', 1.5),
         ('augment.crop_height_px', 0),

@@ -160,3 +160,18 @@ def test_missing_checkpoint(workdir, tmp_path):
         Predictor.load(tmp_path)
     with pytest.raises(FileNotFoundError, match=r'no checkpoint of step 7 .* there are \[40\]'):
         Predictor.load(workdir, step=7)
+
+
+@pytest.mark.parametrize('oracle', [('semantic',), ('semantic', 'center', 'offset')])
+def test_ground_truth_in_the_place_of_outputs(data, workdir, tmp_path, oracle):
+    """With all three replaced and the stuff filter off only objects that share a centre, one inside the other, are lost."""
+    config = tiny.make_config(
+        data, evaluate__oracle=oracle, postprocess__nms_kernel_px=3, postprocess__stuff_area_limit_px=0
+    )
+    report = evaluate_checkpoint(config, str(tmp_path), checkpoint=str(workdir))
+    assert report['miou'] == 1.0 and report['pixel_accuracy'] == 1.0
+    if len(oracle) == 3:
+        assert report['pq']['All']['pq'] > 0.95
+    else:
+        assert report['pq']['Stuff']['pq'] == 1.0
+        assert report['pq']['Things']['pq'] < 0.9

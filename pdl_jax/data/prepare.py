@@ -17,7 +17,8 @@ format; data sets are read in the layout in which they are published.
     mapillary_vistas  --input=FOLDER --split=train|val [--task=panoptic|semantic]
                       [--version=1.2|2.0]
     ade20k            --input=FOLDER --split=train|val [--task=semantic|panoptic]
-    voc               --input=FOLDER --split=train|val|trainval [--sbd=FOLDER]
+    voc               --input=FOLDER --split=train|val|trainval|trainaug [--sbd=FOLDER]
+                      [--task=semantic|panoptic]; trainaug needs --sbd or SegmentationClassAug
     coco_stuff        --input=FOLDER --split=train|val
     camvid            --input=FOLDER --split=train|val|test
 

@@ -7,7 +7,6 @@ from jax import lax
 
 from pdl_jax.typing import Array
 
-
 TOP_K_RULES = ('highest', 'above_kth')
 
 

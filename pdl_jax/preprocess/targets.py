@@ -9,7 +9,6 @@ import numpy as np
 from pdl_jax.ops.segments import index_labels, lookup, segment_centroids, unique_labels
 from pdl_jax.typing import Array, LabelFormat
 
-
 ROUNDINGS = ('nearest', 'down')
 
 
