@@ -17,17 +17,15 @@ PNGs SegmentationClassAug and the list trainaug.txt, which know no objects.
 
 import dataclasses
 import functools
-import math
 import os
-import struct
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from etils import epath
 
-from pdl_jax.data import catalog, images, paths
+from pdl_jax.data import catalog, images, matlab, paths
 from pdl_jax.data.annotated_split import (
     AnnotatedSplit,
     ImagePair,
@@ -54,16 +52,6 @@ _MISSING_SBD = 'unpack benchmark.tgz and pass the folder benchmark_RELEASE/datas
 _WRONG_VALUE = 'use the PNGs of VOCtrainval_11-May-2012.tar, which hold 0 .. 20 and 255'
 _WRONG_OBJECT = 'use the PNGs of VOCtrainval_11-May-2012.tar, which hold 0 .. 255'
 _WRONG_MAT = 'use the files of benchmark.tgz, in which SBD is published'
-
-# SBD's largest image has 500 x 500 pixels.
-_MAX_MAT_BYTES = 2**24
-# Numbers that the format of MATLAB 5 gives kinds of elements and classes of variables.
-_COMPRESSED, _MATRIX, _STRUCT = 15, 14, 2
-_NUMERIC = range(6, 16)
-_TYPES = {
-    1: 'i1', 2: 'u1', 3: '<i2', 4: '<u2', 5: '<i4', 6: '<u4', 7: '<f4', 9: '<f8', 12: '<i8',
-    13: '<u8',
-}  # fmt: skip
 
 
 def make_spec(task: str) -> catalog.DatasetSpec:
@@ -278,7 +266,7 @@ def _decode_sbd_objects(data: bytes, *, name: str, spec: catalog.DatasetSpec) ->
 def _read_struct(data: bytes, variable: str, field: str, name: str) -> np.ndarray:
     """Returns a field of a struct in a MATLAB file, an array of integers 0 .. 255."""
     try:
-        array = _find_field(data, variable, field)
+        array = matlab.read_field(data, variable, field)
     except (ValueError, zlib.error) as error:
         raise ValueError(
             f'{name} is damaged, or no MATLAB file with {variable}.{field}: {error}: {_WRONG_MAT}'
@@ -290,100 +278,6 @@ def _read_struct(data: bytes, variable: str, field: str, name: str) -> np.ndarra
             f'type {array.dtype}: {_WRONG_MAT}'
         )
     return array.astype(np.int32)
-
-
-def _find_field(data: bytes, variable: str, field: str) -> np.ndarray:
-    """Returns the numbers in variable.field of a MATLAB 5 file.
-
-    scipy.io.loadmat reads such files too, but allocates what they claim and recurses as deep as
-    they nest, so that a few damaged bytes can end the process.
-
-    Raises:
-      ValueError, zlib.error: the file is damaged, too large, or has no such field.
-    """
-    if len(data) > _MAX_MAT_BYTES:
-        raise ValueError(f'{len(data)} bytes exceed the limit of {_MAX_MAT_BYTES}')
-    # 'IM': numbers are little-endian.
-    if not data.startswith(b'MATLAB 5.0') or data[126:128] != b'IM':
-        raise ValueError('it does not start with the header of version 5')
-    content = memoryview(data)[128:]
-    while content:
-        kind, element, content = _split_element(content)
-        if kind == _COMPRESSED:
-            inflater = zlib.decompressobj()
-            inflated = inflater.decompress(element, _MAX_MAT_BYTES)
-            if not inflater.eof:
-                raise ValueError(f'it is truncated, or larger than {_MAX_MAT_BYTES} bytes')
-            kind, element, _ = _split_element(memoryview(inflated))
-        if kind != _MATRIX:
-            raise ValueError(f'it has an element of kind {kind} where a variable must be')
-        matrix = _split_matrix(element)
-        if matrix.name == variable:
-            return _read_numbers(_get_member(matrix, field))
-    raise ValueError(f'there is no variable {variable}')
-
-
-class _Matrix(NamedTuple):
-    """A variable or a field: its class in MATLAB, size, name and what follows them."""
-
-    kind: int
-    size: tuple[int, ...]
-    name: str
-    content: memoryview
-
-
-def _split_matrix(element: memoryview) -> _Matrix:
-    _, flags, rest = _split_element(element)
-    _, size, rest = _split_element(rest)
-    _, name, rest = _split_element(rest)
-    kind = int.from_bytes(flags[:1], 'little')
-    size = tuple(np.frombuffer(size, '<i4').tolist())
-    return _Matrix(kind, size, bytes(name).decode('latin-1'), rest)
-
-
-def _get_member(matrix: _Matrix, field: str) -> _Matrix:
-    """Returns a field of a struct; its fields follow a list of their names, padded with zeros."""
-    if matrix.kind != _STRUCT or math.prod(matrix.size) != 1:
-        raise ValueError(f'{matrix.name} is no single struct')
-    _, name_length, rest = _split_element(matrix.content)
-    _, names, rest = _split_element(rest)
-    length = int.from_bytes(name_length, 'little')
-    if not length:
-        raise ValueError(f'{matrix.name} has no fields')
-    for start in range(0, len(names), length):
-        kind, element, rest = _split_element(rest)
-        name = bytes(names[start : start + length]).split(b'\0')[0]
-        if kind == _MATRIX and name == field.encode():
-            return _split_matrix(element)
-    raise ValueError(f'{matrix.name} has no field {field}')
-
-
-def _read_numbers(matrix: _Matrix) -> np.ndarray:
-    # MATLAB stores numbers in the smallest type that holds them, whatever their class.
-    kind, values, _ = _split_element(matrix.content)
-    if matrix.kind not in _NUMERIC or kind not in _TYPES:
-        raise ValueError(f'the field holds no numbers (class {matrix.kind}, kind {kind})')
-    numbers = np.frombuffer(values, _TYPES[kind])
-    if min(matrix.size, default=-1) < 0 or math.prod(matrix.size) != numbers.size:
-        raise ValueError(f'the field has {numbers.size} numbers, but size {list(matrix.size)}')
-    return numbers.reshape(matrix.size, order='F')
-
-
-def _split_element(content: memoryview) -> tuple[int, memoryview, memoryview]:
-    """Returns kind and content of the first element, and what follows it."""
-    if len(content) < 8:
-        raise ValueError('it is truncated')
-    kind, size = struct.unpack_from('<II', content)
-    start, end = 8, 8 + size
-    if kind > 0xFFFF:
-        # Up to four bytes share the eight with their kind and size.
-        kind, size = kind & 0xFFFF, kind >> 16
-        start, end = 4, 8
-    elif kind != _COMPRESSED:
-        end += -size % 8
-    if start + size > min(end, len(content)):
-        raise ValueError('it is truncated')
-    return kind, content[start : start + size], content[end:]
 
 
 def _check_map(values: np.ndarray, name: str) -> None:
