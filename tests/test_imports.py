@@ -23,6 +23,10 @@ ALLOWED = {
     'preprocess': ('typing', 'ops', 'preprocess'),
     'postprocess': ('typing', 'ops', 'postprocess'),
     'metrics': ('typing', 'ops', 'metrics'),
+    # A command: it scores files.
+    'metrics.panoptic_files': ('data.paths',),
+    'metrics.file_overlap': ('metrics', 'data.images'),
+    'metrics.evaluate_files': ('metrics', 'data.process_map'),
     'losses': ('typing', 'ops'),
     'optim': ('typing', 'ops'),
     'sharding': ('typing', 'ops'),

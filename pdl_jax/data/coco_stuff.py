@@ -23,6 +23,8 @@ SPLITS = {'train': 'train2017', 'val': 'val2017'}
 # The zip holds train2017 and val2017; the authors unpack it into `annotations`.
 _LABEL_FOLDERS = ('stuffthingmaps', 'stuffthingmaps_trainval2017', 'annotations')
 _UNLABELED = 255
+# MMSegmentation's converter leaves PNGs of other values beside those of the zip.
+_CONVERTED = '_labelTrainIds'
 
 
 def make_spec() -> catalog.DatasetSpec:
@@ -66,9 +68,13 @@ def read_split(root: str | os.PathLike, split: str) -> AnnotatedSplit:
             f'{_UNLABELED}, but never {", ".join(map(str, absent))}'
         ),
     )
+    image_paths = list_files(images_dir, ('.jpg',), remedy='unpack the images of COCO 2017 there')
+    label_paths = list_files(
+        labels_dir, ('.png',), remedy='unpack stuffthingmaps_trainval2017.zip there'
+    )
     pairs = pair_files(
-        list_files(images_dir, ('.jpg',), remedy='unpack the images of COCO 2017 there'),
-        list_files(labels_dir, ('.png',), remedy='unpack stuffthingmaps_trainval2017.zip there'),
+        image_paths,
+        {name: path for name, path in label_paths.items() if not name.endswith(_CONVERTED)},
         images_dir=images_dir,
         labels_dir=labels_dir,
     )

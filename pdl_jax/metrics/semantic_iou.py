@@ -1,20 +1,21 @@
 """Mean intersection over union of semantic classes."""
 
-import functools
-from typing import Any, ClassVar
+from typing import Any
 
 import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
-from clu import metrics
 
+from pdl_jax.metrics.averages import average_iou
+from pdl_jax.metrics.format_metric import FormatMetric, make_class
+from pdl_jax.metrics.segment_overlap import add_images
 from pdl_jax.ops.segments import count_pairs
 from pdl_jax.typing import Array, LabelFormat
 
 
 @flax.struct.dataclass
-class SemanticIoU(metrics.Metric):
+class SemanticIoU(FormatMetric):
     """Confusion matrix; use the subclass that `for_format` returns.
 
     Pixels whose label is void do not count. A prediction of void (COCO: class 0 wins the argmax) is
@@ -28,19 +29,15 @@ class SemanticIoU(metrics.Metric):
 
     confusion: Array
 
-    label_format: ClassVar[LabelFormat | None] = None
-
     @staticmethod
-    @functools.cache
     def for_format(label_format: LabelFormat) -> type['SemanticIoU']:
         """Makes the metric class of a data set; the same for the same format."""
-        attributes = {'label_format': label_format}
-        return flax.struct.dataclass(type('SemanticIoU', (SemanticIoU,), attributes))
+        return make_class(SemanticIoU, label_format=label_format)
 
     @classmethod
     def empty(cls) -> 'SemanticIoU':
         """Zeros in 64 bits, which only the host keeps."""
-        num_classes = cls._format().num_classes
+        num_classes = cls.format().num_classes
         return cls(confusion=np.zeros((num_classes, num_classes + 1), np.int64))
 
     @classmethod
@@ -57,7 +54,7 @@ class SemanticIoU(metrics.Metric):
         Returns:
           the metric of the batch, in 32 bits: exact for fewer than 2**31 pixels.
         """
-        label_format = cls._format()
+        label_format = cls.format()
         num_classes = label_format.num_classes
 
         def count(label, prediction):
@@ -68,43 +65,13 @@ class SemanticIoU(metrics.Metric):
             return count_pairs(row, column, num_classes, num_classes + 1)
 
         confusion = jax.vmap(count)(panoptic_label, semantic_prediction)
-        return cls(confusion=jnp.sum(jnp.where(valid[:, None, None], confusion, 0), axis=0))
-
-    def merge(self, other: 'SemanticIoU') -> 'SemanticIoU':
-        """Adds the matrices up, in the precision that they have."""
-        return self.replace(confusion=self.confusion + other.confusion)
-
-    def to_host(self) -> 'SemanticIoU':
-        """Fetches the matrix as a NumPy array of 64 bits."""
-        return self.replace(confusion=np.asarray(jax.device_get(self.confusion), np.int64))
+        return cls(confusion=add_images(confusion, valid))
 
     def compute(self) -> dict[str, Any]:
-        """Averages over classes.
-
-        Returns:
-          'miou': mean over the classes that labelled pixels have or are predicted to have, void
-            excluded; None if there is none.
-          'n': the number of these classes.
-          'pixel_accuracy': share of labelled pixels whose class is right; None if there are none.
-          'per_class': arrays [C] 'iou' (0 where undefined) and 'valid', true for those classes.
-        """
+        """Averages over classes, void excluded; see `averages.average_iou`."""
         confusion = self.to_host().confusion
-        right = np.diagonal(confusion)
-        size = confusion.sum(1) + confusion[:, :-1].sum(0) - right
-        valid = size > 0
-        if self._format().ignore_label < len(valid):
-            valid[self._format().ignore_label] = False
-        iou = np.where(valid, right / np.maximum(size, 1), 0.0)
-        total = confusion.sum()
-        return {
-            'miou': float(iou[valid].mean()) if valid.any() else None,
-            'n': int(valid.sum()),
-            'pixel_accuracy': float(right.sum() / total) if total else None,
-            'per_class': {'iou': iou, 'valid': valid},
-        }
-
-    @classmethod
-    def _format(cls) -> LabelFormat:
-        if cls.label_format is None:
-            raise ValueError('SemanticIoU needs a label format: use SemanticIoU.for_format(...)')
-        return cls.label_format
+        predicted = confusion[:, :-1].sum(0)
+        # Void has no labelled pixels already.
+        if self.format().ignore_label < len(predicted):
+            predicted[self.format().ignore_label] = 0
+        return average_iou(np.diagonal(confusion), confusion.sum(1), predicted)

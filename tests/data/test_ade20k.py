@@ -111,6 +111,16 @@ def convert_to_coco(root, written):
     return root / 'images/training', root / 'panoptic', root / 'panoptic.json'
 
 
+def expect_semantic(semantic: np.ndarray) -> np.ndarray:
+    """Returns the labels of the semantic task for u8[H, W] of annotations."""
+    return np.where(semantic == 0, 255_000, (semantic.astype(np.int32) - 1) * 1000)
+
+
+def number_classes_from_1(panoptic: np.ndarray) -> np.ndarray:
+    """Returns labels with the categories of a file, classes from 0 on, as ours; void is 0."""
+    return np.where(panoptic == 255_000, 0, panoptic + 1000)
+
+
 def test_panoptic_classes_are_those_of_deeplab2():
     spec = ade20k.make_spec('panoptic')
     assert (spec.num_classes, spec.ignore_label, spec.label_divisor) == (151, 0, 1000)
@@ -135,12 +145,8 @@ def test_panoptic_is_the_published_conversion(tmp_path):
     load, items = pickle.loads(pickle.dumps((ours.load, ours.items)))
     for our_item, official_item in zip(items, official.items, strict=True):
         record, expected = load(our_item), official.load(official_item)
-        is_void = expected.panoptic == 255_000
-        # The categories of a file are classes from 0 on; ours start at 1, and void is 0.
-        np.testing.assert_array_equal(
-            record.panoptic, np.where(is_void, 0, expected.panoptic + 1000)
-        )
-        assert is_void.any() and record.panoptic.dtype == np.int32
+        np.testing.assert_array_equal(record.panoptic, number_classes_from_1(expected.panoptic))
+        assert (record.panoptic == 0).any() and record.panoptic.dtype == np.int32
         assert record.image == expected.image
         names = (record.image_id, record.file_name, record.annotation_file_name)
         assert names == (expected.image_id, expected.file_name, expected.annotation_file_name)
@@ -177,19 +183,30 @@ def test_semantic_has_the_150_classes_of_the_benchmark(tmp_path):
     assert ours.spec.label_format.thing_classes == ()
     assert ours.spec.class_names == ade20k.make_spec('panoptic').class_names[1:]
     for item, (semantic, _) in zip(ours.items, written.values(), strict=True):
-        expected = np.where(semantic == 0, 255_000, (semantic.astype(int) - 1) * 1000)
-        np.testing.assert_array_equal(ours.load(item).panoptic, expected)
+        np.testing.assert_array_equal(ours.load(item).panoptic, expect_semantic(semantic))
 
 
 def test_command_line(tmp_path):
-    write_layout(tmp_path)
+    written = write_layout(tmp_path)
+    official = panoptic_folder.read_split(*convert_to_coco(tmp_path, written), spec='own')
     command = ['--format=ade20k', f'--input={tmp_path}', '--split=train', '--num_processes=0']
     prepare.main([*command, f'--out={tmp_path / "out"}'])
     source = records.open_split(tmp_path / 'out', 'train')
     assert (len(source), source.max_size) == (2, (24, 30))
     assert source.spec == ade20k.make_spec('panoptic') and source.max_instances > 100
+    for index, item in enumerate(official.items):
+        expected = official.load(item)
+        label = source.decode(index)[1]
+        np.testing.assert_array_equal(label, number_classes_from_1(expected.panoptic))
+        assert source[index]['image'] == expected.image
+        assert source.info(index)['image_id'] == NAMES[index]
+
     prepare.main([*command, '--task=semantic', f'--out={tmp_path / "semantic"}'])
-    assert records.open_split(tmp_path / 'semantic', 'train').max_instances == 0
+    source = records.open_split(tmp_path / 'semantic', 'train')
+    assert source.max_instances == 0
+    for index, (semantic, _) in enumerate(written.values()):
+        label = source.decode(index)[1]
+        np.testing.assert_array_equal(label, expect_semantic(semantic))
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,15 @@ def make_labels(index: int) -> np.ndarray:
     return labels
 
 
+def make_expected(labels: np.ndarray) -> np.ndarray:
+    """Returns i32[H, W], the labels as a record holds them."""
+    expected = np.full(labels.shape, 255_000, np.int32)
+    ids = [i for i in range(1, 183) if i not in ABSENT]
+    for semantic, category_id in enumerate(ids):
+        expected[labels == category_id - 1] = semantic * 1000
+    return expected
+
+
 def write_layout(root, folder='val2017', layout=LAYOUTS[0]):
     images_dir, labels_dir = (root / name / folder for name in layout)
     images_dir.mkdir(parents=True)
@@ -64,11 +73,9 @@ def test_every_layout(tmp_path, layout):
     split = coco_stuff.read_split(tmp_path, 'val')
     assert [pair.image_id for pair in split.items] == list(NAMES)
     for index, item in enumerate(split.items):
-        labels, record = make_labels(index), split.load(item)
-        expected = np.full(labels.shape, 255_000)
-        for semantic, category in split.spec.category_of_class.items():
-            expected[labels == category.id - 1] = semantic * 1000
-        np.testing.assert_array_equal(record.panoptic, expected)
+        record = split.load(item)
+        np.testing.assert_array_equal(record.panoptic, make_expected(make_labels(index)))
+        assert record.panoptic.dtype == np.int32
         assert record.file_name == f'{NAMES[index]}.jpg'
         assert record.annotation_file_name == f'{NAMES[index]}.png'
 
@@ -107,7 +114,7 @@ def test_real_images(shared_dir, tmp_path):
 
 
 def test_command_line(tmp_path):
-    write_layout(tmp_path, 'train2017')
+    images_dir, _ = write_layout(tmp_path, 'train2017')
     prepare.main([
         '--format=coco_stuff', f'--input={tmp_path}', '--split=train', '--num_processes=0',
         f'--out={tmp_path / "out"}',
@@ -115,6 +122,21 @@ def test_command_line(tmp_path):
     source = records.open_split(tmp_path / 'out', 'train')
     assert (len(source), source.max_segments, source.max_instances) == (2, 171, 0)
     assert source.spec == coco_stuff.make_spec()
+    for index, name in enumerate(NAMES):
+        image, label = source.decode(index)
+        np.testing.assert_array_equal(label, make_expected(make_labels(index)))
+        assert image.shape == (16, 20, 3)
+        assert source[index]['image'] == (images_dir / f'{name}.jpg').read_bytes()
+        assert source.info(index)['image_id'] == name
+
+
+def test_converted_labels_are_not_read(tmp_path):
+    _, labels_dir = write_layout(tmp_path)
+    before = coco_stuff.read_split(tmp_path, 'val')
+    converted = labels_dir / f'{NAMES[0]}_labelTrainIds.png'
+    Image.fromarray(np.zeros((16, 20), np.uint8)).save(converted)
+    after = coco_stuff.read_split(tmp_path, 'val')
+    assert (after.items, after.fingerprint) == (before.items, before.fingerprint)
 
 
 @pytest.mark.parametrize('value', [i - 1 for i in ABSENT] + [182, 254])

@@ -1,6 +1,7 @@
 """Panoptic quality against panopticapi's numbers and a NumPy oracle."""
 
 import collections
+import fractions
 import json
 
 import jax
@@ -9,83 +10,58 @@ import numpy as np
 import pytest
 from clu import metrics
 
+from pdl_jax.metrics.evaluate_files import evaluate_files
 from pdl_jax.metrics.panoptic_quality import PanopticQuality
 from pdl_jax.typing import LabelFormat
+from tests.metrics.panoptic_cases import (
+    count_by_masks,
+    locate,
+    pad,
+    read_deeplab2_maps,
+    read_golden,
+)
 
-CANVAS = 224
-
-
-def count_by_masks(label, prediction, label_format):
-    """Counter of ('iou' | 'tp' | 'fp' | 'fn', class) from one mask per segment."""
-    divisor, ignore = label_format.label_divisor, label_format.ignore_label
-    counts = collections.Counter()
-    void = label // divisor == ignore
-    predicted = {p: prediction == p for p in np.unique(prediction) if p // divisor != ignore}
-    labelled = {g: label == g for g in np.unique(label) if g // divisor != ignore}
-    crowd_labels = [c * divisor for c in label_format.thing_classes]
-    crowds = {g: mask for g, mask in labelled.items() if g in crowd_labels}
-    matched = set()
-    for g in labelled.keys() - crowds.keys():
-        for p, mask in predicted.items():
-            shared = int((labelled[g] & mask).sum())
-            union = int((labelled[g] | mask).sum()) - int((mask & void).sum())
-            if g // divisor == p // divisor and 2 * shared > union:
-                counts['tp', p // divisor] += 1
-                counts['iou', p // divisor] += shared / union
-                matched |= {('label', g), ('prediction', p)}
-        if ('label', g) not in matched:
-            counts['fn', g // divisor] += 1
-    for p, mask in predicted.items():
-        excuse = void | crowds.get(p // divisor * divisor, np.zeros_like(mask))
-        if ('prediction', p) not in matched and 2 * (mask & excuse).sum() <= mask.sum():
-            counts['fp', p // divisor] += 1
-    return counts
+CANVAS = (224, 224)
 
 
 @pytest.fixture(scope='module', params=['coco_d1000_ign255', 'voc_d1000_ign255'])
 def golden(request, shared_dir):
     """The metric of every case on a canvas of one size, and the expected numbers."""
     folder = shared_dir / 'golden' / 'pq' / request.param
-    meta = json.loads((folder / 'meta.json').read_text())
-    label_format = LabelFormat(
-        meta['num_classes'], tuple(meta['thing_ids']), meta['ignore_label'], meta['label_divisor']
-    )
+    label_format, cases = read_golden(folder)
     metric = PanopticQuality.for_format(label_format, max_segments=512)
     count = jax.jit(metric.from_model_output)
-    results = {}
-    for path in sorted((folder / 'cases').glob('*.npz')):
-        with np.load(path) as case:
-            maps = np.full((2, 1, CANVAS, CANVAS), label_format.void_label, np.int32)
-            height, width = case['gt'].shape
-            maps[0, 0, :height, :width], maps[1, 0, :height, :width] = case['gt'], case['pred']
-        results[path.stem] = count(
-            panoptic_label=maps[0], panoptic_prediction=maps[1], valid=np.ones(1, bool)
+    results = {
+        name: count(
+            panoptic_label=pad(case['gt'], CANVAS, label_format.void_label),
+            panoptic_prediction=pad(case['pred'], CANVAS, label_format.void_label),
+            valid=np.ones(1, bool),
         ).to_host()
-    return results, json.loads((folder / 'expected_pq.json').read_text())['panopticapi']
+        for name, case in cases.items()
+    }
+    expected = json.loads((folder / 'expected_pq.json').read_text())['panopticapi']
+    return results, expected, folder
 
 
 def check(result, expected):
     for group in ('All', 'Things', 'Stuff'):
         assert result[group]['n'] == expected[group]['n']
         for name in ('pq', 'sq', 'rq'):
-            if expected[group][name] is None:
-                assert result[group][name] is None
-            else:
-                assert result[group][name] == pytest.approx(expected[group][name], abs=1e-6)
+            assert result[group][name] == pytest.approx(expected[group][name], abs=1e-9)
     for c, values in expected['per_class'].items():
         for name, value in values.items():
-            assert result['per_class'][name][int(c)] == pytest.approx(value, abs=1e-6)
+            assert result['per_class'][name][int(c)] == pytest.approx(value, abs=1e-9)
 
 
 def test_equals_panopticapi_on_every_case(golden):
-    results, expected = golden
+    results, expected, _ = golden
     assert results.keys() == expected['per_image'].keys()
     for name, metric in results.items():
         check(metric.compute(), expected['per_image'][name])
 
 
 def test_equals_panopticapi_over_all_cases(golden):
-    results, expected = golden
+    results, expected, _ = golden
     total = next(iter(results.values())).empty()
     for metric in results.values():
         total = total.merge(metric)
@@ -93,6 +69,49 @@ def test_equals_panopticapi_over_all_cases(golden):
     for c, counts in expected['stats'].items():
         for name in ('tp', 'fp', 'fn'):
             assert total.compute()['per_class'][name][int(c)] == counts[name]
+
+
+def test_equals_the_evaluation_of_files(golden):
+    results, _, folder = golden
+    total = next(iter(results.values())).empty()
+    for metric in results.values():
+        total = total.merge(metric)
+    from_device = total.compute()
+    from_files, _ = evaluate_files(**locate(folder / 'coco'), metrics=('pq',))
+    for group in ('All', 'Things', 'Stuff'):
+        assert from_device[group] == pytest.approx(from_files['pq'][group], abs=1e-13)
+    category_of_class = json.loads((folder / 'meta.json').read_text())['official']
+    for c, category in category_of_class.items():
+        row = from_files['pq']['per_class'][str(category)]
+        ours = {key: from_device['per_class'][key][int(c)] for key in row}
+        assert ours == pytest.approx(row, abs=1e-13)
+
+
+@pytest.mark.parametrize('names', [('team',), ('bird', 'cat', 'team')])
+def test_equals_deeplab2_on_its_pictures(shared_dir, names):
+    goldens = json.loads((shared_dir / 'golden' / 'deeplab2_and_tf1_goldens.json').read_text())
+    # DeepLab2's rule for PQ has no crowds: with all classes as stuff there are none.
+    metric = PanopticQuality.for_format(LabelFormat(7, (), 0, 256), max_segments=32)
+    count = jax.jit(metric.from_model_output)
+    total = metric.empty()
+    for name in names:
+        label, prediction = read_deeplab2_maps(shared_dir, name)
+        batch = {
+            'panoptic_label': pad(label, (330, 345), 0),
+            'panoptic_prediction': pad(prediction, (330, 345), 0),
+        }
+        total = total.merge(count(**batch, valid=np.ones(1, bool)).to_host())
+    result = total.compute()
+    stored = goldens['images']['+'.join(names)]['pq']['deeplab2']
+    published = goldens['published']['deeplab2_pq_' + '_'.join(names)]
+    valid = result['per_class']['valid']
+    for key in ('pq', 'sq', 'rq'):
+        assert result['All'][key] == pytest.approx(stored['All'][key], abs=1e-9)
+        assert result['All'][key] == pytest.approx(published[key], abs=1e-7)
+        for c, row in stored['per_class'].items():
+            assert result['per_class'][key][int(c)] == pytest.approx(row[key], abs=1e-9)
+    for key in ('tp', 'fp', 'fn'):
+        assert result['per_class'][key][valid].mean() == pytest.approx(published[key])
 
 
 FORMATS = [LabelFormat(5, (1, 2), 255, 100), LabelFormat(5, (1, 2, 3), 0, 16)]
@@ -129,7 +148,8 @@ def test_equals_masks_on_random_maps(label_format):
             np.testing.assert_array_equal(getattr(result, name), counts)
             seen[name] += sum(counts)
         iou = [expected['iou', c] for c in range(label_format.num_classes)]
-        np.testing.assert_allclose(result.iou_sum, iou, rtol=1e-6)
+        digits = np.asarray(result.iou_digits)
+        np.testing.assert_allclose(digits @ [2**-16, 2**-32, 2**-48], iou, rtol=1e-12)
     assert min(seen.values()) > 20
 
 
@@ -155,16 +175,33 @@ def test_too_many_segments_are_an_error_and_not_a_wrong_number():
     assert padding.compute()['All'] == {'pq': None, 'sq': None, 'rq': None, 'n': 0}
 
 
+def test_the_sum_of_iou_is_exact():
+    label_format = LabelFormat(1, (0,), 255, 1000)
+    rng = np.random.default_rng(0)
+    label = np.repeat(np.arange(1, 65), 50).reshape(64, 50).astype(np.int32)
+    prediction = np.where(np.arange(50) < rng.integers(26, 51, (64, 1)), label, label + 500)
+    metric = PanopticQuality.for_format(label_format, max_segments=128)
+    count = jax.jit(metric.from_model_output)
+    result = count(
+        panoptic_label=label[None], panoptic_prediction=prediction[None], valid=np.ones(1, bool)
+    )
+    expected = [fractions.Fraction(int((row < 500).sum()), 50) for row in prediction]
+    assert result.compute()['per_class']['sq'][0] == pytest.approx(
+        float(sum(expected) / 64), abs=1e-14
+    )
+
+
 def test_counts_on_the_host_do_not_overflow():
     metric = PanopticQuality.for_format(FORMATS[0])
     many = jnp.full(5, 2**30, jnp.int32)
-    batch = metric(iou_sum=many * 0.75, tp=many, fp=many, fn=many, num_overflowing=jnp.int32(0))
+    digits = jnp.full((5, 3), 3 * 2**29, jnp.int32)
+    batch = metric(iou_digits=digits, tp=many, fp=many, fn=many, num_overflowing=jnp.int32(0))
     total = metric.empty()
     for _ in range(5):
         total = total.merge(batch.to_host())
     assert total.tp.dtype == np.int64
     assert total.tp.tolist() == [5 * 2**30] * 5
-    assert total.compute()['All']['pq'] == pytest.approx(0.375)
+    assert total.iou_digits.tolist() == [[15 * 2**29] * 3] * 5
 
 
 def test_one_class_per_format_inside_a_jitted_collection():
