@@ -203,10 +203,9 @@ def make_passes(config: ConfigDict, num_classes: int, size: tuple[int, int]) -> 
         Pass(
             make_model(config, num_classes, scale=scale),
             size if scale == 1 else scale_size(size, scale, options),
-            is_flipped,
+            config.evaluate.is_flipped,
         )
         for scale in config.evaluate.scales
-        for is_flipped in ((False, True) if config.evaluate.is_flipped else (False,))
     )
 
 

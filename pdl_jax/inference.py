@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pdl_jax.models.panoptic_deeplab import PanopticDeepLab
 from pdl_jax.ops.resize import resize_bilinear
@@ -30,12 +31,12 @@ def abstract_variables(model: PanopticDeepLab) -> dict[str, PyTree]:
 
 @dataclasses.dataclass(frozen=True)
 class Pass:
-    """One run of a network over an image; several of them are averaged.
+    """How a network looks at an image; the outputs of several passes are averaged.
 
     Attributes:
       model: the network; its pooling window belongs to `size`.
       size: (height, width) in pixels to which the input is resized.
-      is_flipped: whether it sees the mirror image.
+      is_flipped: whether it looks at the mirror image too.
     """
 
     model: PanopticDeepLab
@@ -50,7 +51,7 @@ def run_passes(passes: Sequence[Pass], variables: PyTree, images: Array) -> dict
     probabilities, heat and offsets are averaged.
 
     Args:
-      passes: at least one, run one after the other so that the memory is that of one.
+      passes: at least one.
       variables: {'params', 'batch_stats'}, the same for all.
       images: f32[B, H, W, 3], normalised.
 
@@ -60,27 +61,40 @@ def run_passes(passes: Sequence[Pass], variables: PyTree, images: Array) -> dict
 
     Source: DeepLab2's model/deeplab.py; Chen et al., Rethinking Atrous Convolution, 2017, for the semantic networks.
     """
-    size = images.shape[1:3]
-    if len(passes) == 1:
-        return _run(passes[0], variables, images, size)
-    total = None
+    if len(passes) == 1 and not passes[0].is_flipped:
+        return _look(passes[0], variables, images, False)
+
+    def look(one, is_flipped):
+        outputs = _look(one, variables, images, is_flipped)
+        return {**outputs, 'semantic': jax.nn.softmax(outputs['semantic'], axis=-1)}
+
+    def add(one, total, is_flipped):
+        return jax.tree.map(jnp.add, total, look(one, is_flipped)), None
+
+    shapes = jax.eval_shape(functools.partial(look, passes[0], False))
+    total = split_rows(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))
     for one in passes:
-        outputs = _run(one, variables, images, size)
-        outputs['semantic'] = jax.nn.softmax(outputs['semantic'], axis=-1)
-        total = outputs if total is None else jax.tree.map(jnp.add, total, outputs)
-    mean = jax.tree.map(lambda x: x / len(passes), total)
+        # A loop and a barrier keep the maps of one pass in memory at a time; in the loop the mirror image also shares the
+        # compiled network.
+        flips = np.array([False, True] if one.is_flipped else [False])
+        total, _ = jax.lax.scan(functools.partial(add, one), total, flips)
+        total = jax.lax.optimization_barrier(total)
+    count = sum(2 if one.is_flipped else 1 for one in passes)
+    mean = jax.tree.map(lambda x: x / count, total)
     return {**mean, 'semantic': jnp.log(jnp.maximum(mean['semantic'], jnp.finfo(jnp.float32).tiny))}
 
 
-def _run(one, variables, images, size):
-    """One pass: outputs at `size`, as if the image had been neither resized nor mirrored."""
-    x = split_rows(resize_bilinear(images, one.size, one.model.model.resize))
-    outputs = one.model.apply(variables, x[:, :, ::-1] if one.is_flipped else x, train=False)
-    if one.is_flipped:
-        outputs = {key: value[:, :, ::-1] for key, value in outputs.items()}
-        if 'offset' in outputs:
-            outputs['offset'] = outputs['offset'] * jnp.array([1.0, -1.0])
-    return split_rows(one.model.upsample(outputs, size))
+def _look(one, variables, images, is_flipped):
+    """The outputs of one pass for the image or the mirror image, as if it had been neither resized nor mirrored."""
+
+    def mirror(x):
+        return jnp.where(is_flipped, x[:, :, ::-1], x)
+
+    x = split_rows(mirror(resize_bilinear(images, one.size, one.model.model.resize)))
+    outputs = jax.tree.map(mirror, one.model.apply(variables, x, train=False))
+    if 'offset' in outputs:
+        outputs['offset'] = outputs['offset'] * jnp.where(is_flipped, jnp.array([1.0, -1.0]), 1.0)
+    return split_rows(one.model.upsample(outputs, images.shape[1:3]))
 
 
 def replace_by_truth(
@@ -139,8 +153,8 @@ def make_inference_step(
 
     Returns:
       (variables, image u8[B, H, W, 3] on a canvas, size i32[B, 2], with an oracle also panoptic i32[B, H, W]) -> maps at the
-      canvas size with every image in its top-left corner: 'panoptic' i32[B, H, W] (void outside of the image), 'semantic' i32[B, H, W],
-      'class_probability' f32[B, H, W], 'center_score' f32[B, H, W].
+      canvas size with every image in its top-left corner: 'panoptic' i32[B, H, W] (void outside of the image), 'semantic'
+      i32[B, H, W], 'class_probability' f32[B, H, W], 'center_score' f32[B, H, W].
     """
 
     def infer(variables, image, size, panoptic=None):

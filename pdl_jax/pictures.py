@@ -35,9 +35,13 @@ class PictureMaker:
             image, target = images[:1], jax.tree.map(lambda x: x[:1], targets)
             outputs = model.upsample(model.apply(variables, image), image.shape[1:3])
             maps = post_process(outputs, label_format=spec.label_format, **arguments)
-            prediction = {key: maps[key] for key in ('semantic', 'panoptic')}
+            prediction = {'semantic': maps['semantic']}
             if 'center' in outputs:
+                prediction['panoptic'] = maps['panoptic']
                 prediction |= {'center': outputs['center'][..., 0], 'offset': outputs['offset']}
+            else:
+                # Targets that are not drawn need not be made.
+                target = {key: target[key] for key in ('semantic', 'semantic_weight')}
             return jax.tree.map(lambda x: x[0], (image, target, prediction))
 
         self._step = jax.jit(step, out_shardings=replicated(mesh))

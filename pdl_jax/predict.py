@@ -87,10 +87,14 @@ class PanopticResult:
 
     def draw_overlay(self, image: np.ndarray) -> np.ndarray:
         """The image u8[H, W, 3] with coloured segments, outlines and class names."""
+        label_format = self.spec.label_format
+        if self.is_semantic:
+            # Things without an instance would be drawn as crowds.
+            label_format = dataclasses.replace(label_format, thing_classes=())
         return overlay_panoptic(
             image,
             self.panoptic,
-            self.spec.label_format,
+            label_format,
             class_names=self.spec.class_names,
             colors=self.spec.make_palette(),
             scores={segment.label: segment.score for segment in self.segments},
@@ -330,6 +334,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             result = predict_file(predictor, path, output)
         except (OSError, ValueError, jax.errors.JaxRuntimeError) as error:
             failures.append(f'{path}: {error}')
+            continue
+        if result.is_semantic:
+            tqdm.tqdm.write(f'{path}: {", ".join(s.class_name for s in result.segments)}')
             continue
         things = ', '.join(f'{s.class_name} {s.score:.2f}' for s in result.segments if s.is_thing)
         tqdm.tqdm.write(f'{path}: {len(result.segments)} segments; {things or "no things"}')

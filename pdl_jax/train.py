@@ -24,6 +24,7 @@ from pdl_jax.data.prepare import prepare_panoptic_folder
 from pdl_jax.data.records import open_split
 from pdl_jax.data.split_directory import is_complete
 from pdl_jax.evaluate import Evaluator, check_same_classes, find_score, format_report, write_report
+from pdl_jax.models.panoptic_deeplab import make_model_backbone
 from pdl_jax.optim import make_optimizer, make_schedule
 from pdl_jax.pictures import PictureMaker
 from pdl_jax.sharding import make_mesh, replicated, shard_batch
@@ -96,7 +97,7 @@ class _Job:
                 f'batch; change it or config.mesh'
             )
         self.source = open_split(config.data.path, config.data.train_split)
-        if self.source.max_instances > config.targets.max_instances:
+        if config_lib.has_instances(config) and self.source.max_instances > config.targets.max_instances:
             logging.warning(
                 'an image has %d instances, more than config.targets.max_instances (=%d): crops with more than that '
                 'leave the others out of the instance losses',
@@ -179,17 +180,18 @@ class _Job:
         return state, 0
 
     def _load_backbone(self, state: TrainState, sharding) -> TrainState:
-        model = self.config.model
-        if model.backbone != 'mobilenet_v2':
+        path = self.config.model.backbone_weights
+        options = config_lib.make_model_options(self.config)
+        if options.backbone != 'mobilenet_v2':
             raise ValueError(
-                f'config.model.backbone_weights is read for mobilenet_v2 only, not for {model.backbone!r}: '
+                f'config.model.backbone_weights is read for mobilenet_v2 only, not for {options.backbone!r}: '
                 f"leave it empty ('')"
             )
         loaded = load_mobilenet_v2(
-            model.backbone_weights,
+            path,
             {'params': state.params['backbone'], 'batch_stats': state.batch_stats['backbone']},
-            norm_epsilon=model.norm_epsilon,
-            is_norm_frozen=model.is_backbone_norm_frozen,
+            norm_epsilon=make_model_backbone(options).options.norm_epsilon,
+            is_norm_frozen=self.config.model.is_backbone_norm_frozen,
         )
 
         def replace(variables):
@@ -199,7 +201,7 @@ class _Job:
                 for key in ('params', 'batch_stats')
             }
 
-        logging.info('the backbone starts from %s', model.backbone_weights)
+        logging.info('the backbone starts from %s', path)
         if state.ema_variables is not None:
             state = state.replace(ema_variables=replace(state.ema_variables))
         return state.replace(**replace({'params': state.params, 'batch_stats': state.batch_stats}))
@@ -299,7 +301,7 @@ class _Loop:
             return False
         self.report, self.evaluated_step = report, step
         quality = self.report['pq'] or {}
-        scalars = {'eval/miou': self.report['miou']}
+        scalars = {f'eval/{key}': self.report[key] for key in ('miou', 'pixel_accuracy')}
         for group, prefix in (('All', ''), ('Things', '_things'), ('Stuff', '_stuff')):
             scalars[f'eval/pq{prefix}'] = quality.get(group, {}).get('pq')
         scalars = {key: value for key, value in scalars.items() if value is not None}

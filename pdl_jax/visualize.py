@@ -248,8 +248,8 @@ def training_pictures(
       image: u8[H, W, 3].
       target: 'semantic' i32[H, W], 'center' f32[H, W], 'offset' f32[H, W, 2], and the weights
         'semantic_weight', 'center_weight', 'offset_weight', each f32[H, W].
-      prediction: 'semantic', 'center' and 'offset' like the target's, and 'panoptic' i32[H, W]; a semantic network has
-        neither centres nor offsets.
+      prediction: 'semantic', 'center' and 'offset' like the target's, and 'panoptic' i32[H, W];
+        of a semantic network 'semantic' alone, and no other targets are drawn than it learns.
       label_format: how classes and instances are coded.
       colors: u8[N, 3], by semantic value.
       max_side_px: pictures with a longer side are shrunk to it, since event files keep all of them.
@@ -258,32 +258,27 @@ def training_pictures(
       u8 pictures 'target' and 'prediction', each a row with titles.
     """
     weight = target['semantic_weight'] * (target['semantic'] != label_format.ignore_label)
-    is_object = np.asarray(target['offset_weight']) > 0
     highest = max(weight.max(), 1e-6)
-    center = heatmap_picture(target['center'], image)
-    center[np.asarray(target['center_weight']) <= 0] //= 3
-    rows = {
-        'target': {'image': image, 'semantic': color_semantic(target['semantic'], colors)},
-        'prediction': {'semantic': color_semantic(prediction['semantic'], colors)},
-    }
+    wanted = {'image': image, 'semantic': color_semantic(target['semantic'], colors)}
+    answer = {'semantic': color_semantic(prediction['semantic'], colors)}
     if 'center' in prediction:
-        rows['target'] |= {
-            'center (dark: no loss)': center,
-            'offset': offset_picture(target['offset'], is_object),
-        }
-        rows['prediction'] = {
+        is_object = np.asarray(target['offset_weight']) > 0
+        center = heatmap_picture(target['center'], image)
+        center[np.asarray(target['center_weight']) <= 0] //= 3
+        wanted['center (dark: no loss)'] = center
+        wanted['offset'] = offset_picture(target['offset'], is_object)
+        heat = prediction['center']
+        answer = {
             'panoptic': color_panoptic(prediction['panoptic'], label_format, colors),
-            **rows['prediction'],
-            f'center, up to {np.max(prediction["center"]):.2f}': heatmap_picture(
-                prediction['center'], image
-            ),
+            **answer,
+            f'center, up to {np.max(heat):.2f}': heatmap_picture(heat, image),
             'offset': offset_picture(prediction['offset']),
             'offset at target objects': offset_picture(prediction['offset'], is_object),
         }
-    rows['target'][f'semantic weight / {highest:.3g}'] = heatmap_picture(weight / highest)
+    wanted[f'semantic weight / {highest:.3g}'] = heatmap_picture(weight / highest)
     return {
         name: picture_grid([[_shrink(p, max_side_px) for p in row.values()]], [list(row)])
-        for name, row in rows.items()
+        for name, row in (('target', wanted), ('prediction', answer))
     }
 
 

@@ -7,11 +7,13 @@ import pytest
 
 from configs import common
 from pdl_jax.config import make_passes
-from pdl_jax.inference import Pass, run_passes
+from pdl_jax.inference import Pass, abstract_variables, run_passes
 from pdl_jax.models.options import ModelOptions
 from pdl_jax.models.panoptic_deeplab import PanopticDeepLab
+from pdl_jax.models.presets import make_options
 
 STRIDE = 4
+PARTS = ('features', 'aspp_features', 'head_features')
 
 
 class _Known(PanopticDeepLab):
@@ -56,18 +58,18 @@ def _make_passes(size, scales, is_flipped, resize):
     return [Pass(_Known(3, p.model.model, p.model.pool_crop), p.size, p.is_flipped) for p in passes]
 
 
-@pytest.mark.parametrize('is_flipped', [False, True])
-@pytest.mark.parametrize('scales', [(1.0,), (0.5,), (0.5, 1.0, 1.75)])
+@pytest.mark.parametrize(
+    ('scales', 'is_flipped'), [((0.5,), False), ((1.0,), True), ((0.5, 1.0, 1.75), True)]
+)
 @pytest.mark.parametrize('size', [(65, 97), (33, 129), (50, 64)])
 def test_every_pixel_still_points_at_its_centre(size, scales, is_flipped):
     passes = _make_passes(size, scales, is_flipped, 'corner_aligned')
-    assert len(passes) == len(scales) * (2 if is_flipped else 1)
     target = (0.25, 0.7)
     outputs = run_passes(passes, {'target': target}, _ramp(size))
     rows, columns = np.mgrid[: size[0], : size[1]]
     votes = np.asarray(outputs['offset']) + np.stack([rows, columns], -1)
     expected = [target[0] * (size[0] - 1), target[1] * (size[1] - 1)]
-    np.testing.assert_allclose(votes, np.broadcast_to(expected, votes.shape), atol=1e-3)
+    np.testing.assert_allclose(votes, np.broadcast_to(expected, votes.shape), atol=1e-4)
 
 
 @pytest.mark.parametrize('scales', [(1.0,), (0.5, 1.0, 1.5)])
@@ -80,7 +82,7 @@ def test_half_pixel_networks_point_at_their_centre_too(scales):
     expected = [target[0] * size[0] - 0.5, target[1] * size[1] - 0.5]
     # Beyond the outermost pixel centres of the small map its border is repeated.
     inside = votes[:, 8:-8, 8:-8]
-    np.testing.assert_allclose(inside, np.broadcast_to(expected, inside.shape), atol=1e-3)
+    np.testing.assert_allclose(inside, np.broadcast_to(expected, inside.shape), atol=1e-4)
 
 
 def test_heat_is_mirrored_back():
@@ -125,3 +127,60 @@ def test_sizes_and_windows_of_the_passes():
     assert [p.model.pool_crop for p in passes] == [(257, 257), (513, 513), (897, 897)]
     config.model.resize = 'half_pixel'
     assert [p.size for p in make_passes(config, 3, (512, 1024))] == [(256, 512), (512, 1024), (896, 1792)]
+
+
+def _make_network(resize):
+    width = {f'{branch}_{part}': 8 for branch in ('semantic', 'instance') for part in PARTS}
+    skips = {f'{branch}_low_level_features': (8, 8) for branch in ('semantic', 'instance')}
+    options = make_options(
+        'deeplab2/resnet50_os16',
+        backbone='mobilenet_v2',
+        width_multiplier=0.25,
+        resize=resize,
+        aspp_rates=(1, 2),
+        **width,
+        **skips,
+    )
+    return PanopticDeepLab(3, options, pool_crop=(33, 33))
+
+
+def _draw_variables(network):
+    """Variables with which every layer keeps the size of its input: those at the start answer almost nothing."""
+    rng = np.random.default_rng(0)
+
+    def draw(path, x):
+        if path[-1].key == 'kernel':
+            return rng.normal(0, np.sqrt(2 / np.prod(x.shape[:-1])), x.shape).astype(np.float32)
+        return np.full(x.shape, path[-1].key in ('scale', 'var'), np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, abstract_variables(network))
+
+
+# A size that fits no stride, and one that does.
+@pytest.mark.parametrize(('resize', 'size'), [('corner_aligned', (30, 44)), ('half_pixel', (32, 48))])
+def test_mirror_image_has_the_mirrored_average(resize, size):
+    network = _make_network(resize)
+    variables = _draw_variables(network)
+    images = jax.random.normal(jax.random.key(1), (1, *size, 3))
+    passes = [Pass(network, tuple(n + 8 for n in size), True)]
+    run = jax.jit(lambda images: run_passes(passes, variables, images))
+    outputs, mirrored = run(images), run(images[:, :, ::-1])
+    mirrored['offset'] *= jnp.array([1.0, -1.0])
+    for key, value in outputs.items():
+        reach = np.abs(value).max()
+        np.testing.assert_allclose(mirrored[key][:, :, ::-1], value, atol=1e-4 * reach, err_msg=key)
+        assert np.abs(value[:, :, ::-1] - value).max() > 0.1 * reach
+
+
+def test_memory_is_that_of_one_pass():
+    class Shallow(PanopticDeepLab):
+        def apply(self, variables, image, train):
+            return {'semantic': jnp.tanh(image[:, ::STRIDE, ::STRIDE, :1] * jnp.arange(19.0))}
+
+    def measure(passes):
+        run = jax.jit(lambda images: run_passes(passes, {}, images))
+        return run.lower(jax.ShapeDtypeStruct((1, 257, 513, 3), jnp.float32)).compile().memory_analysis()
+
+    several = measure([Pass(Shallow(19), (257 - 8 * i, 513), True) for i in range(5)])
+    # Logits, probabilities, the sum and what they are made of; the maps of ten passes would be twice that.
+    assert several.temp_size_in_bytes < 5 * several.output_size_in_bytes

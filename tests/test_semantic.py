@@ -9,7 +9,7 @@ from PIL import Image
 from pdl_jax.data.images import encode_image
 from pdl_jax.data.records import open_split
 from pdl_jax.evaluate import evaluate_checkpoint
-from pdl_jax.predict import Predictor, main
+from pdl_jax.predict import PanopticResult, Predictor, main
 from pdl_jax.train import train
 from tests import tiny
 
@@ -93,6 +93,14 @@ def test_command_line_writes_classes_scores_and_an_overlay(workdir, tmp_path, co
     assert [s['class_id'] for s in segments] == sorted(np.unique(classes).tolist())
     assert sum(s['area_px'] for s in segments) == classes.size
     assert all(0 < s['score'] <= 1 and not s['is_thing'] for s in segments)
+
+
+def test_overlay_of_things_has_no_crowds(workdir):
+    spec = Predictor.load(workdir).spec
+    panoptic = np.full((64, 64), spec.label_format.thing_classes[0] * spec.label_divisor, np.int32)
+    picture = PanopticResult(panoptic, (), spec, is_semantic=True).draw_overlay(np.zeros((64, 64, 3), np.uint8))
+    # Crowds are striped.
+    assert len(np.unique(picture[:12].reshape(-1, 3), axis=0)) == 1
 
 
 def test_scales_and_mirror_change_the_prediction_a_little(workdir, config):

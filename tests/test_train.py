@@ -15,6 +15,7 @@ from pdl_jax.data.records import RecordSource, open_split
 from pdl_jax.inference import abstract_variables
 from pdl_jax.sharding import make_mesh
 from pdl_jax.train import train
+from pdl_jax.train_state import TrainState
 from tests import tiny
 
 
@@ -183,6 +184,23 @@ def test_batch_that_the_devices_cannot_share_is_refused(data, tmp_path, monkeypa
 def test_checkpoint_of_another_network_is_refused(data, finished, field, value, message):
     with pytest.raises(ValueError, match=message):
         train(tiny.make_config(data, **{field: value}), str(finished[0]))
+
+
+def test_backbone_weights_are_read_as_the_network_needs_them(data, tmp_path, monkeypatch):
+    def init(*_):
+        variables = {'backbone': jnp.zeros(1)}
+        return TrainState(jnp.zeros((), jnp.int32), variables, variables, (), None)
+
+    def load(path, variables, *, norm_epsilon, is_norm_frozen):
+        raise FileNotFoundError(f'{path} {sorted(variables)} {norm_epsilon} {is_norm_frozen}')
+
+    monkeypatch.setattr('pdl_jax.train.init_state', init)
+    monkeypatch.setattr('pdl_jax.train.load_mobilenet_v2', load)
+    fields = {'model__backbone_weights': 'w.npz', 'model__backbone_norm_epsilon': 1e-4}
+    with pytest.raises(FileNotFoundError, match=r"w.npz \['batch_stats', 'params'\] 0.0001 False"):
+        train(tiny.make_config(data, **fields), str(tmp_path))
+    with pytest.raises(ValueError, match="for mobilenet_v2 only, not for 'mobilenet_v3_small'"):
+        train(tiny.make_config(data, **fields, model__backbone='mobilenet_v3_small'), str(tmp_path))
 
 
 def test_missing_data_names_the_command_that_prepares_it(tmp_path):

@@ -262,8 +262,8 @@ def make_options(preset: str, **overrides) -> ModelOptions:
     if preset not in PRESETS:
         raise ValueError(f'model.preset {preset!r} is unknown; choose one of {", ".join(sorted(PRESETS))}')
     overrides = {key: value for key, value in overrides.items() if value is not None}
-    fields = dict(PRESETS[preset])
-    if overrides.get('backbone', fields.get('backbone')) != fields.get('backbone'):
+    fields = {'backbone': ModelOptions.backbone, **PRESETS[preset]}
+    if overrides.get('backbone', fields['backbone']) != fields['backbone']:
         for field in _OF_ONE_BACKBONE:
             fields.pop(field, None)
     return dataclasses.replace(ModelOptions(), **{**fields, **overrides})
