@@ -83,8 +83,8 @@ def get_config() -> ConfigDict:
     config.model.preset = 'deeplab2/resnet50_os32'
     for field, kind in _MODEL_FIELDS.items():
         config.model[field] = config_dict.placeholder(kind)
-    # An .npz of published weights that the backbone starts from; '' starts at random.
-    config.model.backbone_weights = ''
+    # What to start from: an earlier run or what `python -m pdl_jax.convert` wrote; all that fits is taken. '' starts at random.
+    config.model.init_checkpoint = ''
     config.model.is_backbone_norm_frozen = False
     # Of activations: 'auto' is bfloat16 on TPU and GPU and float32 on CPU, where bfloat16 is slow.
     config.model.dtype = 'auto'
@@ -150,6 +150,8 @@ def get_config() -> ConfigDict:
     config.evaluate.is_flipped = False
     # Ground truth in the place of these outputs: any of 'semantic', 'center', 'offset'; what do the others cost?
     config.evaluate.oracle = ()
+    # Of panoptic networks beside PQ and mIoU: 'ap' (of Cityscapes for its data, else of COCO), 'pc' (Parsing Covering).
+    config.evaluate.extra_metrics = ()
 
     config.postprocess = ConfigDict()
     config.postprocess.center_threshold = 0.1

@@ -33,7 +33,7 @@ _CHOICES = {
     'postprocess.score_rule': (None, *SCORE_RULES),
 }
 # What `config.model` holds beside the fields of ModelOptions.
-_NOT_OPTIONS = ('preset', 'backbone_weights', 'is_backbone_norm_frozen', 'dtype')
+_NOT_OPTIONS = ('preset', 'init_checkpoint', 'is_backbone_norm_frozen', 'dtype')
 _POSITIVE = (
     'augment.crop_height_px',
     'augment.crop_width_px',
@@ -79,6 +79,12 @@ def validate_config(config: ConfigDict) -> None:
     outputs = ('semantic', 'center', 'offset') if options.has_instances else ('semantic',)
     if not set(config.evaluate.oracle) <= set(outputs):
         raise ValueError(f'config.evaluate.oracle (={config.evaluate.oracle!r}) may hold {list(outputs)} of this network only')
+    extra_metrics = ('ap', 'pc') if options.has_instances else ()
+    if not set(config.evaluate.extra_metrics) <= set(extra_metrics):
+        raise ValueError(
+            f'config.evaluate.extra_metrics (={config.evaluate.extra_metrics!r}) may hold {list(extra_metrics)} of this network '
+            f'only'
+        )
     if config.augment.max_scale < config.augment.min_scale:
         raise ValueError(
             f'config.augment.max_scale (={config.augment.max_scale}) must not be below '

@@ -1,5 +1,6 @@
 """Evaluation on a split: padded batches, metrics on the device, exact sums on the host, a report."""
 
+import functools
 import json
 import time
 from collections.abc import Callable
@@ -26,8 +27,11 @@ from pdl_jax.data.pipeline import make_eval_batches
 from pdl_jax.data.predictions import PanopticWriter, SemanticWriter
 from pdl_jax.data.records import RecordSource, open_split
 from pdl_jax.inference import abstract_variables, make_inference_step
+from pdl_jax.metrics.instance_ap import CityscapesAP, InstanceAP
 from pdl_jax.metrics.panoptic_quality import PanopticQuality
+from pdl_jax.metrics.parsing_covering import ParsingCovering
 from pdl_jax.metrics.semantic_iou import SemanticIoU
+from pdl_jax.postprocess.scores import segment_table
 from pdl_jax.sharding import batch_sharding, make_mesh, replicated, shard_batch
 from pdl_jax.typing import PyTree
 
@@ -41,20 +45,25 @@ class Evaluator:
       config: of the run.
       source: the split.
       mesh: the devices; the images of a batch are spread over its 'data' axis.
+      predictions_dir: where to write predictions, see `data.predictions`; '' writes none.
+
+    Raises:
+      ValueError: predictions are to be written by several processes.
     """
 
-    def __init__(self, config: ConfigDict, source: RecordSource, mesh: jax.sharding.Mesh):
+    def __init__(self, config: ConfigDict, source: RecordSource, mesh: jax.sharding.Mesh, *, predictions_dir: str = ''):
+        if predictions_dir and jax.process_count() > 1:
+            raise ValueError('predictions are written by one process: evaluate on one host')
         self._config = config
         self._source = source
         self._mesh = mesh
+        self._predictions_dir = predictions_dir
         label_format = source.spec.label_format
-        metrics = {'miou': SemanticIoU.for_format(label_format)}
-        if has_instances(config):
-            # No label map has more, nor can a prediction: things come from centres, stuff is one segment a class.
-            max_segments = max(
-                source.max_segments, config.postprocess.max_centers + label_format.num_classes
-            )
-            metrics['pq'] = PanopticQuality.for_format(label_format, max_segments=max_segments)
+        metrics = _make_metrics(config, source)
+        # Things come from centres, stuff is one segment a class.
+        max_predicted = config.postprocess.max_centers + label_format.num_classes
+        has_scores = 'ap' in metrics or (bool(predictions_dir) and has_instances(config))
+        describe = functools.partial(segment_table, label_format=label_format, max_segments=max_predicted)
         size = input_size(config, source.max_size)
         options = make_step_options(config, label_format)
         infer = make_inference_step(
@@ -69,18 +78,23 @@ class Evaluator:
 
         def step(variables, batch):
             maps = infer(variables, batch['image'], batch['size'], batch['panoptic'])
+            table = None
+            if has_scores:
+                table = jax.vmap(describe)(maps['panoptic'], maps['class_probability'], maps['center_score'])
             states = {
                 key: metric.from_model_output(
                     panoptic_label=batch['panoptic'],
                     panoptic_prediction=maps['panoptic'],
                     semantic_prediction=maps['semantic'],
+                    segment_table=table,
+                    size=batch['size'],
                     valid=batch['valid'],
                 )
                 for key, metric in metrics.items()
             }
-            return states, maps['panoptic']
+            return states, (maps['panoptic'], table)
 
-        # States are sums over the global batch, so every process gets the same small arrays.
+        # States are sums or tables over the global batch, so every process gets the same small arrays.
         self._step = jax.jit(step, out_shardings=(replicated(mesh), batch_sharding(mesh)))
         self._metrics = metrics
 
@@ -88,25 +102,21 @@ class Evaluator:
         self,
         variables: PyTree,
         *,
-        predictions_dir: str = '',
         is_stopped: Callable[[], bool] = lambda: False,
     ) -> dict[str, Any] | None:
         """Evaluates.
 
         Args:
           variables: {'params', 'batch_stats'}, replicated over the mesh.
-          predictions_dir: where to write predictions, see `data.predictions`; '' writes none.
           is_stopped: asked before every batch whether to give up.
 
         Returns:
           The report, see `make_report`; None where `is_stopped` said so.
 
         Raises:
-          ValueError: an image cannot be read, or predictions are to be written by several processes.
+          ValueError: an image cannot be read.
         """
         config, source = self._config, self._source
-        if predictions_dir and jax.process_count() > 1:
-            raise ValueError('predictions are written by one process: evaluate on one host')
         # A batch is spread over the 'data' axis, so it is rounded up to a multiple of it; the padding is masked.
         data = self._mesh.shape['data']
         batch_size = -(-config.evaluate.batch_size // data) * data
@@ -117,9 +127,9 @@ class Evaluator:
             process_count=jax.process_count(),
         )
         writer = None
-        if predictions_dir:
-            make_writer = PanopticWriter if 'pq' in self._metrics else SemanticWriter
-            writer = make_writer(predictions_dir, source.spec)
+        if self._predictions_dir:
+            make_writer = PanopticWriter if has_instances(config) else SemanticWriter
+            writer = make_writer(self._predictions_dir, source.spec)
         totals = {key: metric.empty() for key, metric in self._metrics.items()}
         start = time.monotonic()
         pending = None
@@ -128,11 +138,11 @@ class Evaluator:
                 return None
             sharded = shard_batch(batch, self._mesh)
             with jax.set_mesh(self._mesh):
-                states, panoptic = self._step(variables, sharded)
+                states, predictions = self._step(variables, sharded)
             # The batch before is read while this one runs.
             if pending is not None:
                 totals = self._collect(totals, *pending, writer)
-            pending = states, panoptic, batch
+            pending = states, predictions, batch
         if pending is not None:
             totals = self._collect(totals, *pending, writer)
         if writer is not None:
@@ -141,10 +151,10 @@ class Evaluator:
         logging.info('evaluated %d images in %.1f s', len(source), time.monotonic() - start)
         return make_report(values, source.spec, num_images=len(source))
 
-    def _collect(self, totals, states, panoptic, batch, writer):
+    def _collect(self, totals, states, predictions, batch, writer):
         states = jax.device_get(states)
         if writer is not None:
-            panoptic = np.asarray(panoptic)
+            panoptic, table = jax.device_get(predictions)
             for i in np.flatnonzero(batch['valid']):
                 height, width = batch['size'][i]
                 info = self._source.info(int(batch['record'][i]))
@@ -152,8 +162,24 @@ class Evaluator:
                     panoptic[i, :height, :width],
                     image_id=info['image_id'],
                     file_name=info['annotation_file_name'],
+                    scores=dict(zip(table['label'][i].tolist(), table['score'][i].tolist(), strict=True)) if table else {},
                 )
         return {key: total.merge(states[key]) for key, total in totals.items()}
+
+
+def _make_metrics(config, source):
+    """The metric classes of a configuration by the keys of the report."""
+    label_format = source.spec.label_format
+    metrics = {'miou': SemanticIoU.for_format(label_format)}
+    if not has_instances(config):
+        return metrics
+    # No label map has more, nor can a prediction.
+    max_segments = max(source.max_segments, config.postprocess.max_centers + label_format.num_classes)
+    precision = CityscapesAP if source.spec.name == 'cityscapes' else InstanceAP
+    kinds = {'pq': PanopticQuality, 'pc': ParsingCovering, 'ap': precision}
+    for key in ('pq', *config.evaluate.extra_metrics):
+        metrics[key] = kinds[key].for_format(label_format, max_segments=max_segments)
+    return metrics
 
 
 def evaluate_checkpoint(
@@ -178,9 +204,7 @@ def evaluate_checkpoint(
     mesh = make_mesh(config.mesh.data, config.mesh.space)
     model = make_model(config, source.spec.num_classes)
     variables = restore_variables(path, abstract_variables(model), replicated(mesh))
-    report = Evaluator(config, source, mesh)(
-        variables, predictions_dir=workdir if is_prediction_written else ''
-    )
+    report = Evaluator(config, source, mesh, predictions_dir=workdir if is_prediction_written else '')(variables)
     if jax.process_index() == 0:
         write_report(report, epath.Path(workdir) / 'report.json')
         print(f'{path} on {source}:\n{format_report(report)}')
@@ -213,30 +237,32 @@ def make_report(values: dict[str, Any], spec: DatasetSpec, *, num_images: int) -
     """Brings computed metrics into JSON values.
 
     Args:
-      values: 'miou' and, of a network with instances, 'pq': what the metrics' `compute` returned.
+      values: 'miou' and, of a network with instances, 'pq' and perhaps 'pc' and 'ap': what the metrics' `compute` returned.
       spec: names of the classes.
       num_images: that were scored.
 
     Returns:
       'pq': {'All', 'Things', 'Stuff': {'pq', 'sq', 'rq' in [0, 1], 'n' classes averaged}, 'per_class': {class name: ...}},
-      None of a semantic network; 'miou' and 'pixel_accuracy' in [0, 1], 'iou_per_class', 'num_images'. None where nothing is
-      averaged.
+      None of a semantic network; 'miou' and 'pixel_accuracy' in [0, 1], 'iou_per_class', 'num_images'; where they are among the
+      values 'pc' as 'pq', and 'ap' with the averages of `coco_ap` or `cityscapes_ap`. None where nothing is averaged.
     """
     names = spec.class_names
     quality = None
     if 'pq' in values:
         quality = {group: _to_json(values['pq'][group]) for group in _GROUPS}
-        arrays = values['pq']['per_class']
-        quality['per_class'] = {
-            names[i]: {key: _to_json(arrays[key][i]) for key in ('pq', 'sq', 'rq', 'tp', 'fp', 'fn')}
-            for i in np.flatnonzero(arrays['valid'])
-        }
+        quality['per_class'] = _list_classes(values['pq']['per_class'], names)
+    extra = {}
+    for key in ('pc', 'ap'):
+        if key in values:
+            averages = {name: _to_json(value) for name, value in values[key].items() if name != 'per_class'}
+            extra[key] = {**averages, 'per_class': _list_classes(values[key]['per_class'], names)}
     iou = values['miou']['per_class']
     return {
         'pq': quality,
         'miou': _to_json(values['miou']['miou']),
         'pixel_accuracy': _to_json(values['miou']['pixel_accuracy']),
         'iou_per_class': {names[i]: _to_json(iou['iou'][i]) for i in np.flatnonzero(iou['valid'])},
+        **extra,
         'num_images': num_images,
     }
 
@@ -258,6 +284,10 @@ def format_report(report: dict[str, Any]) -> str:
         f'{"mIoU":24} | {percent(report["miou"])}',
         f'{"pixel accuracy":24} | {percent(report["pixel_accuracy"])}',
     ]
+    if 'pc' in report:
+        overall += [f'{"PC " + group:24} | {percent(report["pc"][group]["pc"])}' for group in _GROUPS]
+    if 'ap' in report:
+        overall += [f'{key.upper():24} | {percent(value)}' for key, value in report['ap'].items() if key != 'per_class']
     if quality is None:
         lines = [f'{"class":24} |    IoU']
         lines += [f'{name[:24]:24} | {percent(iou)}' for name, iou in report['iou_per_class'].items()]
@@ -283,6 +313,14 @@ def write_report(report: dict[str, Any], path: str) -> None:
     temporary = path.parent / f'.{path.name}.partial'
     temporary.write_text(json.dumps(report, indent=2) + '\n')
     temporary.replace(path)
+
+
+def _list_classes(arrays, names):
+    """Arrays [C] as a dict of numbers for each class that is averaged."""
+    return {
+        names[i]: {key: _to_json(array[i]) for key, array in arrays.items() if key != 'valid'}
+        for i in np.flatnonzero(arrays['valid'])
+    }
 
 
 def _to_json(value):

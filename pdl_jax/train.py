@@ -16,7 +16,6 @@ from ml_collections import ConfigDict
 
 from pdl_jax import config as config_lib
 from pdl_jax.checkpoint import Checkpointer
-from pdl_jax.convert.mobilenet_v2 import load_mobilenet_v2
 from pdl_jax.data import scenes
 from pdl_jax.data.paths import make_path
 from pdl_jax.data.pipeline import make_train_iterator
@@ -24,7 +23,7 @@ from pdl_jax.data.prepare import prepare_panoptic_folder
 from pdl_jax.data.records import open_split
 from pdl_jax.data.split_directory import is_complete
 from pdl_jax.evaluate import Evaluator, check_same_classes, find_score, format_report, write_report
-from pdl_jax.models.panoptic_deeplab import make_model_backbone
+from pdl_jax.initialize import load_initial_variables, merge_variables
 from pdl_jax.optim import make_optimizer, make_schedule
 from pdl_jax.pictures import PictureMaker
 from pdl_jax.sharding import make_mesh, replicated, shard_batch
@@ -175,36 +174,33 @@ class _Job:
             logging.info('resuming from step %d of %s', restored.step, checkpointer.directory)
             return restored.state, restored.step
         state = jax.jit(self.init, out_shardings=sharding)()
-        if self.config.model.backbone_weights:
-            state = self._load_backbone(state, sharding)
+        if self.config.model.init_checkpoint:
+            state = self._initialize(state, sharding)
         return state, 0
 
-    def _load_backbone(self, state: TrainState, sharding) -> TrainState:
-        path = self.config.model.backbone_weights
-        options = config_lib.make_model_options(self.config)
-        if options.backbone != 'mobilenet_v2':
+    def _initialize(self, state: TrainState, sharding) -> TrainState:
+        """Puts what config.model.init_checkpoint holds of this network in the place of drawn variables."""
+        path = self.config.model.init_checkpoint
+        variables = {'params': state.params, 'batch_stats': state.batch_stats}
+        loaded, report = load_initial_variables(path, variables)
+        if report.has_folded_norm and not self.config.model.is_backbone_norm_frozen:
             raise ValueError(
-                f'config.model.backbone_weights is read for mobilenet_v2 only, not for {options.backbone!r}: '
-                f"leave it empty ('')"
+                f'config.model.init_checkpoint (={path!r}) holds a backbone with BatchNorm folded into its kernels, so there '
+                f'are no statistics to go on training with: set config.model.is_backbone_norm_frozen=True'
             )
-        loaded = load_mobilenet_v2(
-            path,
-            {'params': state.params['backbone'], 'batch_stats': state.batch_stats['backbone']},
-            norm_epsilon=make_model_backbone(options).options.norm_epsilon,
-            is_norm_frozen=self.config.model.is_backbone_norm_frozen,
-        )
+        for difference in report.find_differences(config_lib.make_model_options(self.config)):
+            logging.warning('%s: %s', path, difference)
+        logging.info('%d of %d variables start from %s', len(report.loaded), len(jax.tree.leaves(variables)), path)
+        for name, reason in report.left_out.items():
+            logging.info('drawn anew: %s (%s)', name, reason)
 
         def replace(variables):
-            # Put on the devices anew for each: averaged variables must not share a donated buffer.
-            return {
-                key: {**variables[key], 'backbone': jax.device_put(loaded[key], sharding)}
-                for key in ('params', 'batch_stats')
-            }
+            # Copied to the devices anew for each: averaged variables must not share a donated buffer.
+            return merge_variables(variables, jax.device_put(loaded, sharding, may_alias=False))
 
-        logging.info('the backbone starts from %s', path)
         if state.ema_variables is not None:
             state = state.replace(ema_variables=replace(state.ema_variables))
-        return state.replace(**replace({'params': state.params, 'batch_stats': state.batch_stats}))
+        return state.replace(**replace(variables))
 
 
 class _Loop:

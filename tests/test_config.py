@@ -116,6 +116,7 @@ def test_each_call_makes_a_new_config():
         ('evaluate.scales', ()),
         ('evaluate.scales', (1.0, 0.0)),
         ('evaluate.oracle', ('centre',)),
+        ('evaluate.extra_metrics', ('pq',)),
         ('optimizer.kind', 'lamb'),
         ('optimizer.momentum', 1.5),
         ('augment.crop_height_px', 0),

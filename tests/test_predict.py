@@ -14,6 +14,7 @@ from PIL import Image
 from pdl_jax.data.images import decode_ids
 from pdl_jax.data.records import open_split
 from pdl_jax.evaluate import evaluate_checkpoint
+from pdl_jax.metrics.evaluate_files import main as evaluate_files
 from pdl_jax.metrics.panoptic_quality import PanopticQuality
 from pdl_jax.predict import Predictor, find_images, predict_file
 from pdl_jax.train import train
@@ -175,3 +176,28 @@ def test_ground_truth_in_the_place_of_outputs(data, workdir, tmp_path, oracle):
     else:
         assert report['pq']['Stuff']['pq'] == 1.0
         assert report['pq']['Things']['pq'] < 0.9
+
+
+def test_ap_and_covering_equal_those_of_the_written_files(data, workdir, tmp_path):
+    config = tiny.make_config(data, evaluate__oracle=('semantic',), evaluate__extra_metrics=('pc', 'ap'))
+    report = evaluate_checkpoint(config, str(tmp_path), checkpoint=str(workdir), is_prediction_written=True)
+    labels = data.parent / 'raw' / 'val'
+    flags = {
+        'gt_json': labels / 'panoptic_val.json',
+        'gt_folder': labels / 'panoptic_val',
+        'pred_json': tmp_path / 'predictions.json',
+        'pred_folder': tmp_path / 'predictions',
+        'metrics': 'pq,pc,ap',
+        'output': tmp_path / 'files.json',
+    }
+    evaluate_files([f'--{name}={value}' for name, value in flags.items()])
+    files = json.loads((tmp_path / 'files.json').read_text())
+    assert 0 < report['ap']['ap'] < 1 and 0 < report['pc']['Things']['pc'] < 1
+    assert {k: v for k, v in report['ap'].items() if k != 'per_class'} == pytest.approx(
+        {k: v for k, v in files['ap'].items() if k != 'per_class'}, abs=1e-9
+    )
+    for group in ('All', 'Things', 'Stuff'):
+        assert report['pc'][group] == pytest.approx(files['pc'][group], abs=1e-6)
+        assert report['pq'][group] == pytest.approx(files['pq'][group], abs=1e-9)
+    scores = [s['score'] for a in json.loads(flags['pred_json'].read_text())['annotations'] for s in a['segments_info']]
+    assert len(set(scores)) > 10 and all(0 <= score <= 1 for score in scores)

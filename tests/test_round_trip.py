@@ -108,7 +108,9 @@ def test_ground_truth_written_as_predictions_scores_100(coco, tmp_path):
     writer = PanopticWriter(str(tmp_path), spec)
     for i in range(len(coco)):
         info = coco.info(i)
-        writer.write(coco.decode(i)[1], image_id=info['image_id'], file_name=info['file_name'])
+        panoptic = coco.decode(i)[1]
+        scores = dict.fromkeys(np.unique(panoptic).tolist(), 1.0)
+        writer.write(panoptic, image_id=info['image_id'], file_name=info['file_name'], scores=scores)
     writer.close()
 
     metric = PanopticQuality.for_format(spec.label_format, max_segments=256)

@@ -13,9 +13,9 @@ from pdl_jax.checkpoint import find_checkpoint, read_structure, restore_variable
 from pdl_jax.config import make_model
 from pdl_jax.data.records import RecordSource, open_split
 from pdl_jax.inference import abstract_variables
+from pdl_jax.initialize import InitialReport
 from pdl_jax.sharding import make_mesh
 from pdl_jax.train import train
-from pdl_jax.train_state import TrainState
 from tests import tiny
 
 
@@ -186,21 +186,22 @@ def test_checkpoint_of_another_network_is_refused(data, finished, field, value, 
         train(tiny.make_config(data, **{field: value}), str(finished[0]))
 
 
-def test_backbone_weights_are_read_as_the_network_needs_them(data, tmp_path, monkeypatch):
-    def init(*_):
-        variables = {'backbone': jnp.zeros(1)}
-        return TrainState(jnp.zeros((), jnp.int32), variables, variables, (), None)
+def test_training_starts_from_another_run(data, finished, tmp_path, monkeypatch):
+    _replace_step(monkeypatch)
+    report = {'pq': None, 'miou': 0.5, 'pixel_accuracy': 0.5, 'iou_per_class': {}}
+    monkeypatch.setattr('pdl_jax.train.Evaluator.__call__', lambda *_, **__: report)
+    train(tiny.make_config(data, model__init_checkpoint=str(finished[0]), seed=7), str(tmp_path))
+    # No step changed them since; those of another seed would be others.
+    _check_same(tmp_path, finished[0])
 
-    def load(path, variables, *, norm_epsilon, is_norm_frozen):
-        raise FileNotFoundError(f'{path} {sorted(variables)} {norm_epsilon} {is_norm_frozen}')
 
-    monkeypatch.setattr('pdl_jax.train.init_state', init)
-    monkeypatch.setattr('pdl_jax.train.load_mobilenet_v2', load)
-    fields = {'model__backbone_weights': 'w.npz', 'model__backbone_norm_epsilon': 1e-4}
-    with pytest.raises(FileNotFoundError, match=r"w.npz \['batch_stats', 'params'\] 0.0001 False"):
-        train(tiny.make_config(data, **fields), str(tmp_path))
-    with pytest.raises(ValueError, match="for mobilenet_v2 only, not for 'mobilenet_v3_small'"):
-        train(tiny.make_config(data, **fields, model__backbone='mobilenet_v3_small'), str(tmp_path))
+def test_folded_weights_are_refused_where_statistics_are_needed(data, tmp_path, monkeypatch):
+    def load(path, variables):
+        return {}, InitialReport(path, (), {}, is_partial=True, has_folded_norm=True, backbone={})
+
+    monkeypatch.setattr('pdl_jax.train.load_initial_variables', load)
+    with pytest.raises(ValueError, match=r"init_checkpoint \(='folded'\) .*set config.model.is_backbone_norm_frozen=True"):
+        train(tiny.make_config(data, model__init_checkpoint='folded'), str(tmp_path))
 
 
 def test_missing_data_names_the_command_that_prepares_it(tmp_path):

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -76,9 +77,9 @@ class SemanticWriter:
         self._spec = spec
         self._names = set()
 
-    def write(self, panoptic: np.ndarray, *, image_id: Any, file_name: str) -> None:
+    def write(self, panoptic: np.ndarray, *, image_id: Any, file_name: str, scores: Mapping[int, float]) -> None:
         """Writes the classes of one panoptic map i32[H, W]; the PNG takes the last part of `file_name`."""
-        del image_id
+        del image_id, scores
         data = encode_semantic(panoptic // self._spec.label_divisor, self._spec)
         (self._folder / _claim_name(file_name, self._names)).write_bytes(data)
 
@@ -100,13 +101,18 @@ class PanopticWriter:
         self._annotations = []
         self._names = set()
 
-    def write(self, panoptic: np.ndarray, *, image_id: Any, file_name: str) -> None:
-        """Writes one map i32[H, W]; the PNG takes the last part of `file_name`, that of the annotation."""
+    def write(self, panoptic: np.ndarray, *, image_id: Any, file_name: str, scores: Mapping[int, float]) -> None:
+        """Writes one map i32[H, W] with the scores of its labels; the PNG is named like `file_name`."""
         name = _claim_name(file_name, self._names)
         segments = describe_segments(panoptic, self._spec)
         (self._folder / name).write_bytes(encode_segments(panoptic, segments))
         infos = [
-            {'id': i, **{key: segment[key] for key in ('category_id', 'area', 'bbox')}, 'iscrowd': 0}
+            {
+                'id': i,
+                **{key: segment[key] for key in ('category_id', 'area', 'bbox')},
+                'iscrowd': 0,
+                'score': scores[segment['label']],
+            }
             for i, segment in enumerate(segments, 1)
         ]
         self._annotations.append({'image_id': image_id, 'file_name': name, 'segments_info': infos})

@@ -1,0 +1,97 @@
+"""Weights of detectron2's projects/Panoptic-DeepLab, and the ImageNet ResNets that it starts from (R-52.pkl)."""
+
+from collections.abc import Collection
+
+from pdl_jax.convert.layers import torch_conv, torch_conv_norm
+from pdl_jax.convert.rules import Rule, ignore, under
+from pdl_jax.convert.source import Source
+from pdl_jax.models.options import ModelOptions
+
+
+def _conv_norm(keys, path):
+    """A convolution that owns its BatchNorm."""
+    return torch_conv_norm(keys, rf'{keys}\.norm', path)
+
+
+def _make_backbone(options):
+    # The three convolutions of the deep stem, or the one of torchvision's ResNets.
+    is_deep = options.backbone.endswith('beta')
+    return (
+        *(_conv_norm(r'stem\.conv(\d)', 'stem_{1}') if is_deep else _conv_norm(r'stem\.conv1', 'stem')),
+        *_conv_norm(r'res(\d)\.(\d+)\.conv(\d)', 'stage{1}_block{2+1}/conv{3}'),
+        *_conv_norm(r'res(\d)\.(\d+)\.shortcut', 'stage{1}_block{2+1}/shortcut'),
+        ignore(r'(stem\.)?fc\..*', 'belongs to the classifier, which a segmentation network does not have'),
+    )
+
+
+def _convs(keys, path):
+    """Convolutions in a row, separable or numbered."""
+    return (
+        *_conv_norm(rf'{keys}\.(depthwise|pointwise)', f'{path}/{{1}}'),
+        *_conv_norm(rf'{keys}\.(\d)', f'{path}/conv{{1+1}}'),
+    )
+
+
+def _make_decoder(head, branch):
+    keys, path = rf'{head}\.decoder', f'{branch}_decoder'
+    context, aspp = rf'{keys}\.res5\.project_conv', f'{path}/aspp'
+    rules = [
+        *_conv_norm(rf'{context}\.convs\.([0-3])', f'{aspp}/branch_{{1}}'),
+        *_conv_norm(rf'{context}\.convs\.([1-3])\.(depthwise|pointwise)', f'{aspp}/branch_{{1}}/{{2}}'),
+        *torch_conv(rf'{context}\.convs\.4\.1', f'{aspp}/pool'),
+        *_conv_norm(rf'{context}\.project', f'{aspp}/project'),
+    ]
+    for level, stride in ((2, 4), (3, 8)):
+        stage = rf'{keys}\.res{level}'
+        rules += [
+            *_conv_norm(rf'{stage}\.project_conv', f'{path}/project_stride{stride}'),
+            *_convs(rf'{stage}\.fuse_conv', f'{path}/fuse_stride{stride}'),
+        ]
+    return rules
+
+
+def _make_rules(options: ModelOptions, keys: Collection[str]) -> tuple[Rule, ...]:
+    del keys
+    return (
+        # Files of a backbone alone do not have the prefix.
+        *under(_make_backbone(options), keys=r'(?:backbone\.)?', path='backbone'),
+        *_make_decoder('sem_seg_head', 'semantic'),
+        *_convs(r'sem_seg_head\.head', 'semantic_head/fuse'),
+        *torch_conv(r'sem_seg_head\.predictor', 'semantic_head/predict'),
+        *_make_decoder('ins_embed_head', 'instance'),
+        *_convs(r'ins_embed_head\.center_head', 'center_head/fuse'),
+        *torch_conv(r'ins_embed_head\.center_predictor', 'center_head/predict'),
+        *_convs(r'ins_embed_head\.offset_head', 'offset_head/fuse'),
+        *torch_conv(r'ins_embed_head\.offset_predictor', 'offset_head/predict'),
+        ignore('pixel_(mean|std)', 'the normalisation of pixels, which the preset knows'),
+    )
+
+
+_FIELDS = {'norm_epsilon': 1e-5, 'normalization': 'imagenet', 'stride_dialect': 'detectron2'}
+
+SOURCE = Source(
+    name='detectron2',
+    make_rules=_make_rules,
+    presets=tuple(f'detectron2/{name}' for name in ('resnet52_os16_dsconv', 'resnet52_os16', 'resnet50_os16')),
+    backbones={name: (_FIELDS,) for name in ('resnet50', 'resnet101', 'resnet50_beta', 'resnet101_beta')},
+    config_fields={
+        # The crop is what the networks were trained with: their ASPP averages over windows of its size.
+        'cityscapes': {
+            'augment.crop_height_px': 512,
+            'augment.crop_width_px': 1024,
+            'targets.sigma_px': 10.0,
+            'postprocess.nms_kernel_px': 7,
+            'postprocess.max_centers': 200,
+            'postprocess.stuff_area_limit_px': 2048,
+        },
+        'coco': {
+            'augment.crop_height_px': 640,
+            'augment.crop_width_px': 640,
+            'augment.resize_min_px': 640,
+            'augment.resize_max_px': 960,
+            'postprocess.nms_kernel_px': 41,
+            'postprocess.max_centers': 200,
+            'postprocess.stuff_area_limit_px': 4096,
+        },
+    },
+)

@@ -1,0 +1,98 @@
+"""How frameworks store the arrays of one layer, as rules.
+
+Each function takes the pattern of the layer's name in the file and its path in our network.
+"""
+
+import numpy as np
+
+from pdl_jax.convert.rules import Rule, Target, ignore
+
+
+def torch_conv(pattern: str, path: str) -> tuple[Rule, ...]:
+    """A convolution: weight [O, I / groups, h, w], and bias where it has one."""
+    return (
+        Rule(rf'{pattern}\.weight', (Target('params', f'{path}/kernel', _from_oihw),)),
+        Rule(rf'{pattern}\.bias', (Target('params', f'{path}/bias'),)),
+    )
+
+
+def torch_dense(pattern: str, path: str) -> tuple[Rule, ...]:
+    """A dense layer, which is a 1x1 convolution here: weight [O, I] and bias."""
+    return (
+        Rule(rf'{pattern}\.weight', (Target('params', f'{path}/kernel', _from_oi),)),
+        Rule(rf'{pattern}\.bias', (Target('params', f'{path}/bias'),)),
+    )
+
+
+def torch_norm(pattern: str, path: str) -> tuple[Rule, ...]:
+    """BatchNorm, or a LayerNorm, which has no statistics."""
+    return (
+        Rule(rf'{pattern}\.weight', (Target('params', f'{path}/scale'),)),
+        Rule(rf'{pattern}\.bias', (Target('params', f'{path}/bias'),)),
+        Rule(rf'{pattern}\.running_mean', (Target('batch_stats', f'{path}/mean'),)),
+        Rule(rf'{pattern}\.running_var', (Target('batch_stats', f'{path}/var'),)),
+        ignore(rf'{pattern}\.num_batches_tracked', 'counts the steps of training; nothing reads it'),
+    )
+
+
+def torch_conv_norm(conv: str, norm: str, path: str) -> tuple[Rule, ...]:
+    """A `blocks.ConvNorm`."""
+    return (*torch_conv(conv, f'{path}/conv'), *torch_norm(norm, f'{path}/norm'))
+
+
+def tensorflow_conv(pattern: str, path: str) -> tuple[Rule, ...]:
+    """A convolution: kernel [h, w, I, O], and bias where it has one."""
+    return (
+        Rule(rf'{pattern}/kernel', (Target('params', f'{path}/kernel'),)),
+        Rule(rf'{pattern}/bias', (Target('params', f'{path}/bias'),)),
+    )
+
+
+def tensorflow_depthwise(pattern: str, path: str) -> tuple[Rule, ...]:
+    """A depthwise convolution: depthwise_kernel [h, w, C, 1]."""
+    return (Rule(rf'{pattern}/depthwise_kernel', (Target('params', f'{path}/kernel', _from_depthwise),)),)
+
+
+def tensorflow_norm(pattern: str, path: str) -> tuple[Rule, ...]:
+    """BatchNorm."""
+    return (
+        Rule(rf'{pattern}/gamma', (Target('params', f'{path}/scale'),)),
+        Rule(rf'{pattern}/beta', (Target('params', f'{path}/bias'),)),
+        Rule(rf'{pattern}/moving_mean', (Target('batch_stats', f'{path}/mean'),)),
+        Rule(rf'{pattern}/moving_variance', (Target('batch_stats', f'{path}/var'),)),
+    )
+
+
+def folded_conv_norm(pattern: str, path: str, norm_epsilon: float) -> tuple[Rule, ...]:
+    """A `blocks.ConvNorm` whose BatchNorm was folded into kernel and bias: the norm adds the bias and does nothing else.
+
+    Args:
+      pattern: of the layer, which has a kernel in our layout and a bias.
+      path: of the `ConvNorm`.
+      norm_epsilon: of our BatchNorm, which scales by 1 with mean 0 and variance 1 - epsilon.
+    """
+    norm = f'{path}/norm'
+    return (
+        Rule(rf'{pattern}\.kernel', (Target('params', f'{path}/conv/kernel'),)),
+        Rule(
+            rf'{pattern}\.bias',
+            (
+                Target('params', f'{norm}/bias'),
+                Target('params', f'{norm}/scale', np.ones_like),
+                Target('batch_stats', f'{norm}/mean', np.zeros_like),
+                Target('batch_stats', f'{norm}/var', lambda x: np.full_like(x, 1 - norm_epsilon)),
+            ),
+        ),
+    )
+
+
+def _from_oihw(x):
+    return x.transpose(2, 3, 1, 0)
+
+
+def _from_oi(x):
+    return x.T[None, None]
+
+
+def _from_depthwise(x):
+    return x.transpose(0, 1, 3, 2)

@@ -1,0 +1,8 @@
+"""The sources by the names that `--from` takes; a new one is a file here and a line in `SOURCES`."""
+
+from pdl_jax.convert import bowenc0221, deeplab2, detectron2, keras, tensorflow, torchvision
+from pdl_jax.convert.source import Source
+
+SOURCES: dict[str, Source] = {
+    module.SOURCE.name: module.SOURCE for module in (bowenc0221, detectron2, deeplab2, torchvision, keras, tensorflow)
+}

@@ -1,0 +1,62 @@
+"""MobileNetV2 and DeepLabv3 of TF-slim, from graphs whose BatchNorm was folded into the kernels.
+
+The file is an .npz in which layers are numbered in the order of the graph: `07.dw.kernel`, `07.dw.bias`.
+"""
+
+import re
+from collections.abc import Collection
+
+import numpy as np
+
+from pdl_jax.convert.layers import folded_conv_norm
+from pdl_jax.convert.rules import Rule, Target, ignore
+from pdl_jax.convert.source import Source
+from pdl_jax.models.options import ModelOptions
+
+_PRESET = 'tensorflow/deeplab_v3_mobilenet_v2_os16'
+
+
+def _list_backbone() -> list[str]:
+    """The layers of the backbone in the graph's order: the stem, then (expand,) depthwise and project of every block."""
+    layers = ['backbone/stem']
+    for block in range(17):
+        parts = ('depthwise', 'project') if block == 0 else ('expand', 'depthwise', 'project')
+        layers += [f'backbone/block_{block}/{part}' for part in parts]
+    return layers
+
+
+def _make_rules(options: ModelOptions, keys: Collection[str]) -> tuple[Rule, ...]:
+    names = sorted({match[1] for key in keys if (match := re.fullmatch(r'(\d+\.\w+)\.\w+', key))})
+    backbone = _list_backbone()
+    backbone_epsilon = options.norm_epsilon if options.backbone_norm_epsilon is None else options.backbone_norm_epsilon
+    rules = []
+    for name, path in zip(names, backbone, strict=False):
+        rules += folded_conv_norm(re.escape(name), path, backbone_epsilon)
+    behind = [re.escape(name) for name in names[len(backbone) :]]
+    if options.decoder == 'classifier':
+        reason = 'lies behind the backbone, in a classifier or decoder'
+        return (*rules, *(ignore(rf'{name}\..*', reason) for name in behind))
+    aspp = 'semantic_decoder/aspp'
+    for name, layer in zip(behind, ('branch_0', 'pool', 'project'), strict=False):
+        rules += folded_conv_norm(name, f'{aspp}/{layer}', options.norm_epsilon)
+    # TensorFlow concatenates the pooled features first.
+    swapped = Target('params', f'{aspp}/project/conv/kernel', _swap_halves)
+    rules = [Rule(rule.pattern, (swapped,)) if rule.targets[0].path == swapped.path else rule for rule in rules]
+    for name in behind[3:4]:
+        rules += [
+            Rule(rf'{name}\.{field}', (Target('params', f'semantic_head/predict/{field}'),)) for field in ('kernel', 'bias')
+        ]
+    return tuple(rules)
+
+
+def _swap_halves(kernel):
+    pooled, near = np.split(kernel, 2, axis=2)
+    return np.concatenate([near, pooled], axis=2)
+
+
+SOURCE = Source(
+    name='tensorflow',
+    make_rules=_make_rules,
+    presets=(_PRESET,),
+    backbones={'mobilenet_v2': ({'norm_epsilon': 1e-3, 'backbone_padding': 'same', 'normalization': 'unit'},)},
+)

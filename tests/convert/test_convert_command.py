@@ -1,0 +1,181 @@
+"""The command line: from a file to a checkpoint that predicts, or that training starts from."""
+
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from pdl_jax.checkpoint import find_checkpoint, read_description, read_structure
+from pdl_jax.convert import write
+from pdl_jax.convert.__main__ import main
+from pdl_jax.data import catalog
+from pdl_jax.initialize import load_initial_variables
+from pdl_jax.models.panoptic_deeplab import PanopticDeepLab
+from pdl_jax.models.presets import make_options
+from pdl_jax.predict import Predictor
+from tests import tiny
+
+PRESET = 'tensorflow/deeplab_v3_mobilenet_v2_os16'
+LAYERS = [
+    'backbone/stem',
+    *(f'backbone/block_{i}/{part}' for i in range(17) for part in ('expand', 'depthwise', 'project') if i or part != 'expand'),
+    'semantic_decoder/aspp/branch_0',
+    'semantic_decoder/aspp/pool',
+    'semantic_decoder/aspp/project',
+]
+
+
+def make_variables(num_classes, preset=PRESET, **overrides):
+    model = PanopticDeepLab(num_classes, make_options(preset, **overrides))
+    return jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 65, 65, 3))))
+
+
+@pytest.fixture(scope='module')
+def arrays():
+    """DeepLabv3 on MobileNetV2 with 21 classes, folded, layer by layer."""
+    params = flatten_dict(make_variables(21)['params'], sep='/')
+    rng = np.random.default_rng(0)
+    found = {}
+    for i, layer in enumerate(LAYERS):
+        shape = params[f'{layer}/conv/kernel'].shape
+        found[f'{i:02}.conv.kernel'] = rng.normal(0, np.sqrt(2 / np.prod(shape[:3])), shape).astype(np.float32)
+        found[f'{i:02}.conv.bias'] = rng.normal(0, 0.1, shape[-1]).astype(np.float32)
+    found[f'{len(LAYERS)}.conv.kernel'] = rng.normal(0, 0.1, (1, 1, 256, 21)).astype(np.float32)
+    found[f'{len(LAYERS)}.conv.bias'] = np.zeros(21, np.float32)
+    return found
+
+
+def run(arrays, folder, *flags, name='out'):
+    np.savez(folder / 'in.npz', **arrays)
+    main(['--from=tensorflow', f'--input={folder / "in.npz"}', f'--output={folder / name}', *flags])
+    return folder / name
+
+
+def run_failing(arrays, folder, capsys, *flags):
+    with pytest.raises(SystemExit) as failure:
+        run(arrays, folder, *flags)
+    assert failure.value.code == 1
+    assert not (folder / 'out' / 'checkpoints').exists()
+    return capsys.readouterr().err
+
+
+def test_whole_network_becomes_a_checkpoint_that_predicts(arrays, tmp_path, capsys):
+    out = run(arrays, tmp_path)
+    printed = capsys.readouterr().out
+    assert 'loaded: 00.conv.kernel -> params/backbone/stem/conv/kernel\n' in printed
+    assert 'loaded 272, ignored 0, unexpected 0, missing 0, of wrong shape 0\n' in printed
+    assert f'in.npz is {PRESET}, 21 classes' in printed
+    description = read_description(find_checkpoint(out))
+    assert description['origin'] == {
+        'source': 'tensorflow',
+        'file': str(tmp_path / 'in.npz'),
+        'preset': PRESET,
+        'is_partial': False,
+        'has_folded_norm': True,
+        'backbone': {'backbone': 'mobilenet_v2', 'normalization': 'unit', 'norm_epsilon': 1e-3, 'padding': 'same'},
+    }
+    assert description['config']['model']['is_backbone_norm_frozen']
+    # The window of the pooling is that of VOC's crops.
+    assert description['config']['augment']['crop_height_px'] == 513
+    predictor = Predictor.load(out)
+    assert predictor.spec.class_names[:2] == ('background', 'aeroplane') and not predictor.spec.label_format.thing_classes
+    result = predictor(np.random.default_rng(0).integers(0, 255, (33, 33, 3)).astype(np.uint8))
+    assert result.is_semantic and result.panoptic.shape == (33, 33)
+
+
+def test_outputs_are_not_overwritten(arrays, tmp_path, capsys):
+    (tmp_path / 'out' / 'checkpoints' / '3').mkdir(parents=True)
+    with pytest.raises(SystemExit):
+        run(arrays, tmp_path)
+    assert 'holds checkpoints already: choose another --output' in capsys.readouterr().err
+
+
+def test_unexpected_keys_fail_unless_allowed(arrays, tmp_path, capsys):
+    arrays = {**arrays, 'strange': np.zeros(3, np.float32)}
+    error = run_failing(arrays, tmp_path, capsys, f'--preset={PRESET}')
+    assert '1 keys are unexpected: strange (no rule knows it). Choose another --preset or --from, or leave them out' in error
+    assert 'say which with --preset' in run_failing(arrays, tmp_path, capsys)
+    run(arrays, tmp_path, f'--preset={PRESET}', '--allow_unexpected')
+    assert 'unexpected: strange (no rule knows it)\n' in capsys.readouterr().out
+
+
+def test_missing_variables_fail_unless_allowed_and_leave_a_part(arrays, tmp_path, capsys):
+    arrays = {key: value for key, value in arrays.items() if not key.startswith(str(len(LAYERS)))}
+    error = run_failing(arrays, tmp_path, capsys, f'--preset={PRESET}')
+    assert '2 variables of the network of' in error and 'params/semantic_head/predict/bias' in error
+    out = run(arrays, tmp_path, f'--preset={PRESET}', '--allow_missing')
+    description = read_description(find_checkpoint(out))
+    assert description['origin']['is_partial'] and 'config' not in description
+    loaded, report = load_initial_variables(out, make_variables(5))
+    assert report.is_partial and report.has_folded_norm
+    assert set(report.left_out) == {'params/semantic_head/predict/bias', 'params/semantic_head/predict/kernel'}
+    np.testing.assert_array_equal(loaded['params']['backbone']['stem']['conv']['kernel'], arrays['00.conv.kernel'])
+
+
+def test_other_shapes_name_key_shapes_and_remedy(arrays, tmp_path, capsys):
+    error = run_failing({**arrays, '00.conv.bias': np.zeros(16, np.float32)}, tmp_path, capsys, f'--preset={PRESET}')
+    assert '00.conv.bias has shape [16], which makes [16] of params/backbone/stem/norm/bias with shape [32]' in error
+    assert 'Choose another --preset or --from' in error
+
+
+def test_dataset_has_to_have_the_classes_of_the_head(arrays, tmp_path, capsys):
+    assert 'has 21 classes, --dataset=cityscapes 19' in run_failing(arrays, tmp_path, capsys, '--dataset=cityscapes')
+    assert 'is neither one of cityscapes, coco, voc nor' in run_failing(arrays, tmp_path, capsys, '--dataset=absent')
+    last = f'{len(LAYERS)}.conv'
+    five = {**arrays, f'{last}.kernel': np.zeros((1, 1, 256, 5), np.float32), f'{last}.bias': np.zeros(5, np.float32)}
+    assert 'a head has 5 classes, as none of cityscapes, coco, voc has' in run_failing(five, tmp_path, capsys)
+
+
+def test_configuration_and_prepared_data_can_be_given(arrays, data, tmp_path, capsys):
+    """A network of somebody's own: 14 classes, without the widths of any preset."""
+    last = f'{len(LAYERS)}.conv'
+    own = {**arrays, f'{last}.kernel': np.zeros((1, 1, 256, 14), np.float32), f'{last}.bias': np.zeros(14, np.float32)}
+    assert 'no such configuration' in run_failing(own, tmp_path, capsys, '--config=absent.py')
+    assert 'needs --config=FILE' in run_failing(own, tmp_path, capsys, f'--dataset={data}')
+    flags = [f'--config={tiny.ROOT / "configs" / "voc_semantic.py"}', f'--preset={PRESET}', f'--dataset={data}']
+    description = read_description(find_checkpoint(run(own, tmp_path, *flags)))
+    assert description['config']['data']['num_classes'] == 14
+    assert 'sheep' in {category['name'] for category in description['dataset']['categories']}
+
+
+def test_backbone_alone_starts_training_and_nothing_else(arrays, tmp_path, capsys):
+    out = run(arrays, tmp_path, '--preset=imagenet/mobilenet_v2')
+    assert 'is imagenet/mobilenet_v2, a backbone' in capsys.readouterr().out
+    names = read_structure(find_checkpoint(out))
+    assert {name.split('/')[1] for name in names} == {'backbone'}
+    description = read_description(find_checkpoint(out))
+    assert description.keys() == {'origin'} and description['origin']['is_partial']
+    network = make_variables(4, 'bowenc0221/mobilenet_v2_os32')
+    loaded, report = load_initial_variables(out, network)
+    assert loaded.keys() == {'params', 'batch_stats'} and loaded['params'].keys() == {'backbone'}
+    assert all(reason == 'not in the checkpoint' for reason in report.left_out.values())
+    assert report.find_differences(make_options('bowenc0221/mobilenet_v2_os32')) == [
+        "the backbone was trained with normalization 'unit', the network has 'imagenet'",
+        'the backbone was trained with norm_epsilon 0.001, the network has 1e-05',
+        "the backbone was trained with padding 'same', the network has 'symmetric'",
+    ]
+
+
+def test_logits_of_coco_are_told_by_their_number():
+    with_void, without = (write.make_spec('coco', n) for n in (134, 133))
+    assert with_void == catalog.coco()
+    assert without.class_names == with_void.class_names[1:]
+    assert without.class_names[:2] == ('person', 'bicycle') and without.class_names[80] == 'banner'
+    # What data prepared with --spec=own have.
+    own = catalog.get_spec('own', with_void.to_dict()['categories'])
+    assert (without.class_names, without.label_format) == (own.class_names, own.label_format)
+    assert [write.find_dataset(n) for n in (19, 21, 133, 134)] == ['cityscapes', 'voc', 'coco', 'coco']
+
+
+def test_module_runs_and_describes_itself():
+    process = subprocess.run(
+        [sys.executable, '-m', 'pdl_jax.convert', '--help'], cwd=tiny.ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert process.returncode == 0
+    assert '--from {bowenc0221,detectron2,deeplab2,torchvision,keras,tensorflow}' in process.stdout
+    for flag in ('--input', '--output', '--preset', '--config', '--dataset', '--allow_unexpected', '--allow_missing'):
+        assert flag in process.stdout
