@@ -67,12 +67,10 @@ def decode_ids(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> np.nd
             f'{name}: ids must be an 8-bit RGB PNG (id = R + 256 G + 65536 B), got mode '
             f'{image.mode!r}: convert the annotation to the COCO panoptic format'
         )
-    rgb = np.asarray(_load(image, name))
-    ids = rgb[..., 2].astype(np.int32)
-    for channel in (1, 0):
-        ids <<= 8
-        ids |= rgb[..., channel]
-    return ids
+    # Four bytes a pixel, packed by Pillow in one pass and read as one little-endian number.
+    packing = 'RGBA' if image.mode == 'RGBA' else 'RGBX'
+    ids = np.frombuffer(_load(image, name).tobytes('raw', packing), '<i4') & (MAX_IDS - 1)
+    return ids.reshape(image.height, image.width)
 
 
 def decode_index_map(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:

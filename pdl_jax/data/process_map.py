@@ -19,17 +19,22 @@ _IN_FLIGHT_PER_PROCESS = 4
 
 @contextlib.contextmanager
 def map_ordered(
-    function: Callable[[_In], _Out], items: Sequence[_In], num_processes: int
+    function: Callable[[_In], _Out],
+    items: Sequence[_In],
+    num_processes: int,
+    *,
+    start_method: str = 'spawn',
 ) -> Iterator[Iterator[_Out]]:
     """Maps `function` over `items`; the results come in the order of the items.
 
-    Workers are spawned, not forked: forking a process that runs JAX's threads can hang. They end
-    when this process does, however it ends.
+    Workers end when this process does, however it ends.
 
     Args:
       function: picklable where `num_processes` > 0.
       items: picklable too.
       num_processes: number of workers; 0 maps in this process.
+      start_method: of `multiprocessing`. Workers are spawned unless told otherwise: forking starts
+        them at once, but a process that runs JAX's threads can hang in it.
 
     Yields:
       An iterator over the results. An exception of `function` is raised from it.
@@ -42,7 +47,7 @@ def map_ordered(
         return
     executor = concurrent.futures.ProcessPoolExecutor(
         max_workers=min(num_processes, max(1, len(items))),
-        mp_context=multiprocessing.get_context('spawn'),
+        mp_context=multiprocessing.get_context(start_method),
         initializer=_start_worker,
     )
     try:
