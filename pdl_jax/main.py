@@ -8,6 +8,7 @@ resumes.
 """
 
 import logging as stdlib_logging
+import os
 import sys
 
 import jax
@@ -38,6 +39,7 @@ def main(argv: list[str]) -> None:
     # Imported late: --help and a misspelt field answer at once.
     from pdl_jax import evaluate, train
 
+    keep_compiled_programs(FLAGS.workdir)
     logging.info('%d device(s) of kind %s', jax.device_count(), jax.devices()[0].device_kind)
     if FLAGS.mode == 'train':
         train.train(FLAGS.config, FLAGS.workdir)
@@ -48,6 +50,15 @@ def main(argv: list[str]) -> None:
         checkpoint=FLAGS.checkpoint or FLAGS.workdir,
         is_prediction_written=FLAGS.write_predictions,
     )
+
+
+def keep_compiled_programs(workdir: str) -> None:
+    """Keeps compiled programs in WORKDIR/compiled, so that the same command compiles once.
+
+    JAX_COMPILATION_CACHE_DIR names another directory, JAX_ENABLE_COMPILATION_CACHE=false keeps none.
+    """
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update('jax_compilation_cache_dir', os.path.join(workdir, 'compiled'))
 
 
 def parse_flags(argv: list[str]) -> list[str]:

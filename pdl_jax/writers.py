@@ -21,7 +21,6 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
-import tensorboardX
 import tqdm
 from absl import logging
 from etils import epath
@@ -282,6 +281,9 @@ class _EventFiles:
             self._last_copy = time.monotonic()
             local = self._temporary.name
         # purge_step hides what a killed run wrote beyond its last checkpoint.
+        # It imports PyTorch where that is installed, which takes a second.
+        import tensorboardX
+
         self._writer = tensorboardX.SummaryWriter(
             local, purge_step=initial_step + 1, flush_secs=_FLUSH_EVERY_SECONDS
         )

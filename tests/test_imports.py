@@ -269,13 +269,11 @@ import sys
 import pdl_jax
 for module in ('jax', 'numpy'):
     assert module not in sys.modules, f'importing pdl_jax imports {{module}}'
-# As if it were not installed: tensorboardX imports it where it finds it, and does without elsewhere.
-sys.modules['torch'] = None
 import importlib
 for name in {entries!r}:
     importlib.import_module('pdl_jax.' + name)
     for module in {OPTIONAL!r}:
-        assert not sys.modules.get(module), f'importing pdl_jax.{{name}} imports {{module}}'
+        assert module not in sys.modules, f'importing pdl_jax.{{name}} imports {{module}}'
     from jax._src import xla_bridge
     assert not xla_bridge.backends_are_initialized(), f'importing pdl_jax.{{name}} starts a device'
 """

@@ -1,8 +1,11 @@
 """Training end to end: falling loss, resuming bit for bit, and clear ends when something goes wrong."""
 
 import json
+import os
 import shutil
 import signal
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -235,3 +238,16 @@ def test_unreadable_record_stops_the_run_unless_skipping_is_allowed(data, tmp_pa
     counts = [json.loads(line).get('num_unreadable') for line in lines if '"loss"' in line]
     # Six batches of eight are four epochs of twelve.
     assert counts[-1] == 4 and counts == sorted(counts)
+
+
+@pytest.mark.parametrize('own', ['', 'elsewhere'])
+def test_compiled_programs_are_kept_in_the_workdir_unless_told_otherwise(own):
+    code = (
+        'import jax; from pdl_jax.main import keep_compiled_programs; keep_compiled_programs("runs/a"); '
+        'print(jax.config.jax_compilation_cache_dir)'
+    )
+    environment = {key: value for key, value in os.environ.items() if key != 'JAX_COMPILATION_CACHE_DIR'}
+    if own:
+        environment['JAX_COMPILATION_CACHE_DIR'] = own
+    process = subprocess.run([sys.executable, '-c', code], cwd=tiny.ROOT, env=environment, capture_output=True, text=True)
+    assert process.stdout.strip() == (own or 'runs/a/compiled'), process.stderr
