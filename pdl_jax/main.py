@@ -3,8 +3,11 @@
     python -m pdl_jax.main --config=configs/scenes.py --workdir=runs/scenes
     python -m pdl_jax.main --config=configs/scenes.py --workdir=runs/scenes --mode=evaluate
 
-The same command runs on one CPU, several GPUs or every host of a TPU pod (add --distributed there), and run again it
-resumes.
+The same command runs on one CPU, several GPUs or every host of a TPU pod, and run again it resumes. Where several
+processes make one run, each joins the others with --distributed, which asks the platform (TPU pods, Slurm, Open MPI), or
+by flags, here the first of two:
+
+    python -m pdl_jax.main ... --coordinator_address=10.0.0.1:12345 --num_processes=2 --process_id=0
 """
 
 import logging as stdlib_logging
@@ -27,22 +30,29 @@ flags.DEFINE_string(
 flags.DEFINE_bool(
     'write_predictions', False, 'For --mode=evaluate: also write COCO panoptic PNGs and JSON to the workdir.'
 )
-flags.DEFINE_bool('distributed', False, 'Join the other processes first: TPU pods, Slurm, GPU clusters.')
+flags.DEFINE_bool('distributed', False, 'Join the other processes as the platform tells: TPU pods, Slurm, Open MPI.')
+flags.DEFINE_string('coordinator_address', None, 'HOST:PORT that process 0 listens on; joins without asking the platform.')
+flags.DEFINE_integer('num_processes', None, 'With --coordinator_address: of the run.', lower_bound=1)
+flags.DEFINE_integer('process_id', None, 'With --coordinator_address: of this process, from 0.', lower_bound=0)
+flags.DEFINE_integer(
+    'stopped_status', 0, 'Exit status of a training run that was told to stop (SIGTERM), saved and left.', lower_bound=0
+)
 
 
 def main(argv: list[str]) -> None:
     """Runs the program with parsed flags."""
     if len(argv) > 1:
         raise app.UsageError(f'unexpected arguments {argv[1:]}: options start with --')
-    if FLAGS.distributed:
-        jax.distributed.initialize()
+    if FLAGS.distributed or FLAGS.coordinator_address:
+        jax.distributed.initialize(FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id)
     # Imported late: --help and a misspelt field answer at once.
     from pdl_jax import evaluate, train
 
     keep_compiled_programs(FLAGS.workdir)
     logging.info('%d device(s) of kind %s', jax.device_count(), jax.devices()[0].device_kind)
     if FLAGS.mode == 'train':
-        train.train(FLAGS.config, FLAGS.workdir)
+        if train.train(FLAGS.config, FLAGS.workdir) is None:
+            sys.exit(FLAGS.stopped_status)
         return
     evaluate.evaluate_checkpoint(
         FLAGS.config,

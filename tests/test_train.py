@@ -92,13 +92,13 @@ def test_killed_run_continues_bit_identically(data, finished, tmp_path):
 
 
 def test_sigterm_saves_before_leaving(data, finished, tmp_path):
-    process = tiny.start_main(data, tmp_path, '--config.train.checkpoint_every_steps=100')
+    process = tiny.start_main(data, tmp_path, '--config.train.checkpoint_every_steps=100', '--stopped_status=75')
     for line in process.stdout:
         if 'step 1/6' in line:
             process.send_signal(signal.SIGTERM)
             break
     output, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, output
+    assert process.returncode == 75, output
     steps = [int(p.name) for p in (tmp_path / 'checkpoints').iterdir()]
     assert len(steps) == 1 and 1 <= steps[0] < 6
     assert f'saved step {steps[0]}' in output
