@@ -44,7 +44,9 @@ class Pass:
     is_flipped: bool = False
 
 
-def run_passes(passes: Sequence[Pass], variables: PyTree, images: Array) -> dict[str, Array]:
+def run_passes(
+    passes: Sequence[Pass], variables: PyTree, images: Array, *, is_semantic_enlarged: bool = True
+) -> dict[str, Array]:
     """Runs a network once or, at several scales and mirrored, several times over the same images.
 
     Every pass is brought to the size of the images first, with its offsets in their pixels and mirrored back. Then class
@@ -54,6 +56,8 @@ def run_passes(passes: Sequence[Pass], variables: PyTree, images: Array) -> dict
       passes: at least one.
       variables: {'params', 'batch_stats'}, the same for all.
       images: f32[B, H, W, 3], normalised.
+      is_semantic_enlarged: false leaves the logits of a single pass as small as the network gives them, for `post_process` to
+        enlarge.
 
     Returns:
       The network's outputs f32[B, H, W, ...] at the size of the images; of several passes 'semantic' holds the logarithms of the
@@ -62,10 +66,10 @@ def run_passes(passes: Sequence[Pass], variables: PyTree, images: Array) -> dict
     Source: DeepLab2's model/deeplab.py; Chen et al., Rethinking Atrous Convolution, 2017, for the semantic networks.
     """
     if len(passes) == 1 and not passes[0].is_flipped:
-        return _look(passes[0], variables, images, False)
+        return _look(passes[0], variables, images, False, is_semantic_enlarged)
 
     def look(one, is_flipped):
-        outputs = _look(one, variables, images, is_flipped)
+        outputs = _look(one, variables, images, is_flipped, True)
         return {**outputs, 'semantic': jax.nn.softmax(outputs['semantic'], axis=-1)}
 
     def add(one, total, is_flipped):
@@ -84,7 +88,7 @@ def run_passes(passes: Sequence[Pass], variables: PyTree, images: Array) -> dict
     return {**mean, 'semantic': jnp.log(jnp.maximum(mean['semantic'], jnp.finfo(jnp.float32).tiny))}
 
 
-def _look(one, variables, images, is_flipped):
+def _look(one, variables, images, is_flipped, is_semantic_enlarged):
     """The outputs of one pass for the image or the mirror image, as if it had been neither resized nor mirrored."""
 
     def mirror(x):
@@ -94,7 +98,10 @@ def _look(one, variables, images, is_flipped):
     outputs = jax.tree.map(mirror, one.model.apply(variables, x, train=False))
     if 'offset' in outputs:
         outputs['offset'] = outputs['offset'] * jnp.where(is_flipped, jnp.array([1.0, -1.0]), 1.0)
-    return split_rows(one.model.upsample(outputs, images.shape[1:3]))
+    size = images.shape[1:3]
+    if is_semantic_enlarged:
+        return split_rows(one.model.upsample(outputs, size))
+    return {**outputs, **split_rows(one.model.upsample_instances(outputs, size))}
 
 
 def replace_by_truth(
@@ -165,7 +172,7 @@ def make_inference_step(
             return image, resized
 
         images, resized = jax.vmap(prepare)(image, size)
-        outputs = run_passes(passes, variables, split_rows(images))
+        outputs = run_passes(passes, variables, split_rows(images), is_semantic_enlarged=bool(oracle))
         if oracle:
 
             def resize(labels, size, resized):
@@ -174,7 +181,9 @@ def make_inference_step(
 
             labels = jax.vmap(resize)(panoptic, size, resized)
             outputs = replace_by_truth(outputs, labels, oracle, label_format=label_format, targets=targets)
-        maps = post_process(outputs, label_format=label_format, **postprocess)
+        maps = post_process(
+            outputs, label_format=label_format, size=input_size, resize=passes[0].model.model.resize, **postprocess
+        )
         canvas = image.shape[1:3]
 
         def restore(labels, size, resized, fill):

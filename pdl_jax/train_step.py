@@ -98,12 +98,13 @@ def make_train_step(
                 rngs={'dropout': dropout_key},
                 mutable=['batch_stats'],
             )
-            outputs = split_rows(model.upsample(outputs, images.shape[1:3]))
+            outputs = {**outputs, **split_rows(model.upsample_instances(outputs, images.shape[1:3]))}
             loss, terms = panoptic_loss(
                 outputs,
                 targets,
                 ignore_label=options.label_format.ignore_label,
                 options=options.loss,
+                resize=model.model.resize,
             )
             # Frozen BatchNorm updates nothing and then leaves the collection out.
             return loss, (terms, updates.get('batch_stats', state.batch_stats))

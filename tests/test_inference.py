@@ -10,6 +10,7 @@ from pdl_jax.config import make_passes
 from pdl_jax.inference import Pass, abstract_variables, run_passes
 from pdl_jax.models.options import ModelOptions
 from pdl_jax.models.panoptic_deeplab import PanopticDeepLab
+from pdl_jax.ops.resize import resize_bilinear
 from pdl_jax.models.presets import make_options
 
 STRIDE = 4
@@ -116,6 +117,18 @@ def test_probabilities_are_averaged_not_logits():
     # One pass stays as it is.
     single = run_passes(passes[:1], {}, jnp.zeros((1, *size, 3)))
     np.testing.assert_array_equal(single['semantic'], answers[0])
+
+
+def test_logits_of_a_single_pass_may_stay_small():
+    size = (33, 65)
+    passes = _make_passes(size, (1.0,), False, 'corner_aligned')
+    images = _ramp(size)
+    large = run_passes(passes, {'target': (0.25, 0.7)}, images)
+    small = run_passes(passes, {'target': (0.25, 0.7)}, images, is_semantic_enlarged=False)
+    assert small['semantic'].shape == (2, 9, 17, 3)
+    np.testing.assert_allclose(resize_bilinear(small['semantic'], size), large['semantic'], atol=1e-6)
+    for key in ('center', 'offset'):
+        np.testing.assert_array_equal(small[key], large[key])
 
 
 def test_sizes_and_windows_of_the_passes():

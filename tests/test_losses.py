@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pdl_jax.losses import LossOptions, panoptic_loss, top_k_mean, weighted_cross_entropy
+from pdl_jax.losses import LossOptions, _kth_largest, panoptic_loss, top_k_mean
 
 CASES = (
     'all_ignored',
@@ -96,6 +96,17 @@ def test_top_k_equals_a_sort():
     np.testing.assert_allclose(top_k_mean(jnp.asarray(losses), 0.2), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize('k', [1, 2, 77, 199, 200])
+def test_threshold_is_exact_to_the_last_bit(k):
+    rng = np.random.default_rng(0)
+    # All magnitudes, neighbours in the last bit, zeros and infinity.
+    losses = np.exp(rng.uniform(-80, 80, (2, 200))).astype(np.float32)
+    losses[:, 1::3] = np.nextafter(losses[:, ::3][:, :67], np.float32(np.inf))[:, : losses[:, 1::3].shape[1]]
+    losses[:, 50:60], losses[0, 3], losses[1, 7] = 0, np.inf, -1e-7
+    expected = np.sort(np.maximum(losses, 0), axis=1)[:, -k]
+    np.testing.assert_array_equal(_kth_largest(jnp.asarray(losses), k), expected)
+
+
 def test_ties_at_the_threshold_share_their_gradient():
     losses = jnp.array([[[4.0, 2.0, 2.0, 2.0, 1.0]]])
     value, gradient = jax.value_and_grad(lambda x: top_k_mean(x, 0.4)[0])(losses)
@@ -103,14 +114,11 @@ def test_ties_at_the_threshold_share_their_gradient():
     np.testing.assert_allclose(gradient[0, 0], [1 / 2, 1 / 6, 1 / 6, 1 / 6, 0], rtol=1e-6)
 
 
-def test_infinite_logits_on_void_do_no_harm():
-    logits = jnp.zeros((1, 1, 2, 3)).at[0, 0, 0].set(jnp.inf)
-    labels = jnp.array([[[255, 1]]])
-
-    def loss(logits):
-        return jnp.sum(weighted_cross_entropy(logits, labels, jnp.ones((1, 1, 2)), 255))
-
-    np.testing.assert_allclose(loss(logits), np.log(3), rtol=1e-6)
+def test_overflowing_logits_on_void_do_no_harm():
+    logits = jnp.zeros((1, 1, 2, 3)).at[0, 0, 0, :2].set(jnp.array([3e38, -3e38]))
+    targets = {'semantic': jnp.array([[[255, 1]]]), 'semantic_weight': jnp.ones((1, 1, 2))}
+    _, terms = panoptic_loss({'semantic': logits}, targets, ignore_label=255, options=LossOptions(top_k_fraction=1.0))
+    np.testing.assert_allclose(terms['semantic'], np.log(3), rtol=1e-6)
 
 
 def test_nan_is_not_hidden():

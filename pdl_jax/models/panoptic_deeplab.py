@@ -115,6 +115,13 @@ class PanopticDeepLab(nn.Module):
             key: resize_bilinear(value, tuple(size), self.model.resize) for key, value in outputs.items()
         }
 
+    def upsample_instances(self, outputs: dict[str, Array], size: tuple[int, int]) -> dict[str, Array]:
+        """Brings 'center' and 'offset', where there are any, to full resolution like `upsample`.
+
+        The logits are left out, for the loss and the post-processing enlarge them on the way.
+        """
+        return self.upsample({key: outputs[key] for key in ('center', 'offset') if key in outputs}, size)
+
 
 def make_model_backbone(
     model: ModelOptions, dtype: Any = jnp.float32, *, is_norm_frozen: bool = False, name: str | None = None

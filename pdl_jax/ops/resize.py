@@ -32,18 +32,19 @@ def half_pixel_positions(in_size: int, out_size: int) -> np.ndarray:
     return np.clip(position, 0, in_size - 1)
 
 
-def _neighbours(in_size, out_size, mode):
+def find_neighbours(in_size: int, out_size: int, mode: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Between which input pixels each output pixel of an axis lies: i32 low and high, and the f32 weight of the latter."""
     if mode not in MODES:
         raise ValueError(f'resize mode {mode!r} is unknown; choose one of {MODES}')
     find_positions = corner_aligned_positions if mode == 'corner_aligned' else half_pixel_positions
     position = find_positions(in_size, out_size)
     low = np.clip(np.floor(position).astype(np.int32), 0, in_size - 1)
-    return low, np.minimum(low + 1, in_size - 1), position - low
+    return low, np.minimum(low + 1, in_size - 1), (position - low).astype(np.float32)
 
 
-def _weights(in_size, out_size, mode):
-    """f32[out_size, in_size], the interpolation as a matrix."""
-    low, high, fraction = _neighbours(in_size, out_size, mode)
+def interpolation_matrix(in_size: int, out_size: int, mode: str) -> np.ndarray:
+    """f32[out_size, in_size], the interpolation of an axis as a matrix."""
+    low, high, fraction = find_neighbours(in_size, out_size, mode)
     matrix = np.zeros((out_size, in_size), np.float32)
     rows = np.arange(out_size)
     np.add.at(matrix, (rows, low), 1 - fraction)
@@ -88,7 +89,7 @@ def _resize_backward(size, mode, residual, gradient):
     in_size = residual.shape[1:]
     if in_size == tuple(size):
         return (gradient,)
-    rows, columns = (_weights(n, m, mode) for n, m in zip(in_size, size, strict=True))
+    rows, columns = (interpolation_matrix(n, m, mode) for n, m in zip(in_size, size, strict=True))
     return (_apply(gradient, rows.T, columns.T),)
 
 
@@ -103,13 +104,18 @@ def _apply(x, rows, columns):
 
 
 def _multiply(x, size, mode):
-    return _apply(x, _weights(x.shape[1], size[0], mode), _weights(x.shape[2], size[1], mode))
+    rows, columns = (interpolation_matrix(n, m, mode) for n, m in zip(x.shape[1:3], size, strict=True))
+    return _apply(x, rows, columns)
 
 
 def _blend(x, size, mode):
+    if x.shape[-1] == 2:
+        # Offsets. XLA:CPU is slow with so few channels in the innermost place; who takes them apart again takes these.
+        return jnp.concatenate([_blend(x[..., i : i + 1], size, mode) for i in range(2)], axis=-1)
     for axis in (1, 2):
-        low, high, fraction = _neighbours(x.shape[axis], size[axis - 1], mode)
+        low, high, fraction = find_neighbours(x.shape[axis], size[axis - 1], mode)
         fraction = jnp.asarray(fraction, x.dtype).reshape([-1 if i == axis else 1 for i in range(4)])
         below, above = jnp.take(x, low, axis=axis), jnp.take(x, high, axis=axis)
         x = below + (above - below) * fraction
-    return x
+    # Else everything that reads the result might blend it anew.
+    return lax.optimization_barrier(x)

@@ -1,10 +1,15 @@
 """Pixels to instance centres."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from pdl_jax.typing import Array
+
+# Of a CPU, in whole rows.
+_PIXELS_PER_STEP = 2**17
 
 
 def group_pixels(centers: Array, valid: Array, offsets: Array, *, block: int = 8) -> Array:
@@ -41,8 +46,35 @@ def group_pixels(centers: Array, valid: Array, offsets: Array, *, block: int = 8
     last = jnp.max(jnp.where(valid, jnp.arange(1, count + 1), 0), initial=0)
     num_blocks = _share_over_batch((last + block - 1) // block)
 
-    vote_y = offsets[..., 0] + jnp.arange(height, dtype=jnp.float32)[:, None]
-    vote_x = offsets[..., 1] + jnp.arange(width, dtype=jnp.float32)[None, :]
+    return lax.platform_dependent(
+        centers,
+        num_blocks,
+        offsets[..., 0],
+        offsets[..., 1],
+        cpu=functools.partial(_group_by_rows, block=block),
+        default=functools.partial(_group_at_once, block=block),
+    )
+
+
+def _group_by_rows(centers, num_blocks, offset_y, offset_x, block):
+    """Some rows after the other, so that their votes stay in the cache of a core."""
+    height, width = offset_y.shape
+    rows = min(height, max(1, _PIXELS_PER_STEP // width))
+
+    def group(number, instance):
+        # The last rows may be among those before.
+        start = jnp.minimum(number * rows, height - rows)
+        parts = (lax.dynamic_slice_in_dim(offset, start, rows) for offset in (offset_y, offset_x))
+        part = _group_at_once(centers, num_blocks, *parts, block, start)
+        return lax.dynamic_update_slice_in_dim(instance, part, start, 0)
+
+    return lax.fori_loop(0, -(-height // rows), group, jnp.zeros((height, width), jnp.int32))
+
+
+def _group_at_once(centers, num_blocks, offset_y, offset_x, block, first_row=0):
+    height, width = offset_y.shape
+    vote_y = offset_y + (first_row + jnp.arange(height)).astype(jnp.float32)[:, None]
+    vote_x = offset_x + jnp.arange(width, dtype=jnp.float32)[None, :]
 
     def compare(block_number, state):
         nearest, instance = state

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from pdl_jax.ops.enlarged_logits import classify_pixels
 from pdl_jax.postprocess.centers import find_centers
 from pdl_jax.postprocess.grouping import group_pixels
 from pdl_jax.postprocess.merge import is_in_classes, merge_panoptic
@@ -26,6 +27,8 @@ def post_process(
     score_rule: str = 'assigned',
     is_limit_void: bool = False,
     is_rest_instance: bool = False,
+    size: tuple[int, int] | None = None,
+    resize: str = 'corner_aligned',
 ) -> dict[str, Array]:
     """Turns network outputs into panoptic label maps.
 
@@ -33,8 +36,8 @@ def post_process(
     needs only a few maps of memory per image.
 
     Args:
-      outputs: at the resolution of the result, 'semantic': f32[B, H, W, C] logits and, of a network
-        with an instance branch, 'center': f32[B, H, W, 1] heat and 'offset': f32[B, H, W, 2],
+      outputs: 'semantic': f32[B, h, w, C] logits and, of a network with an instance branch, at the
+        resolution of the result 'center': f32[B, H, W, 1] heat and 'offset': f32[B, H, W, 2],
         (dy, dx) in pixels from a pixel to its centre.
       label_format: how classes and instances are coded.
       center_threshold: lowest heat of a centre, exclusive.
@@ -45,6 +48,9 @@ def post_process(
       score_rule: the 'center_score' of an instance is the heat of the centre that its pixels are
         'assigned' to (DeepLab2), or that at its own 'centroid' (bowenc0221, detectron2).
       is_limit_void, is_rest_instance: see `merge_panoptic`.
+      size: (H, W) of the result in pixels, to which the logits are enlarged without a map of all
+        classes; None where they have it.
+      resize: how they are enlarged, see `ops.resize.resize_bilinear`.
 
     Returns:
       Without an instance branch only 'panoptic', every class one segment with instance 0 whatever
@@ -67,8 +73,9 @@ def post_process(
             f"outputs['semantic'] has {num_logits} classes but the label format has "
             f'{label_format.num_classes}: use the dataset that the model was trained on'
         )
+    logits = outputs['semantic'].astype(jnp.float32)
+    semantic, probability = classify_pixels(logits, size or logits.shape[1:3], resize)
     if 'center' not in outputs:
-        semantic, probability = classify_pixels(outputs['semantic'])
         return {
             'panoptic': semantic * label_format.label_divisor,
             'semantic': semantic,
@@ -89,30 +96,12 @@ def post_process(
         is_limit_void=is_limit_void,
         is_rest_instance=is_rest_instance,
     )
-    return jax.vmap(process)(outputs['semantic'], outputs['center'][..., 0], outputs['offset'])
-
-
-def classify_pixels(logits: Array) -> tuple[Array, Array]:
-    """Takes the most likely class and its probability.
-
-    The probability is exp(max - logsumexp): reductions only, so that no second map of all classes
-    is written.
-
-    Args:
-      logits: float[..., C].
-
-    Returns:
-      semantic: i32[...], the smallest class on ties.
-      probability: f32[...].
-    """
-    logits = logits.astype(jnp.float32)
-    highest = jnp.max(logits, axis=-1, keepdims=True)
-    probability = 1.0 / jnp.sum(jnp.exp(logits - highest), axis=-1)
-    return jnp.argmax(logits, axis=-1).astype(jnp.int32), probability
+    maps = jax.vmap(process)(semantic, outputs['center'][..., 0], outputs['offset'])
+    return {**maps, 'semantic': semantic, 'class_probability': probability}
 
 
 def _process_image(
-    logits,
+    semantic,
     heatmap,
     offsets,
     *,
@@ -126,7 +115,6 @@ def _process_image(
     is_limit_void,
     is_rest_instance,
 ):
-    semantic, probability = classify_pixels(logits)
     centers, scores, valid = find_centers(
         heatmap.astype(jnp.float32),
         threshold=center_threshold,
@@ -152,9 +140,7 @@ def _process_image(
         center_score = map_center_scores(instance, scores)
     return {
         'panoptic': panoptic,
-        'semantic': semantic,
         'instance': instance,
-        'class_probability': probability,
         'center_score': center_score,
         'centers': centers,
         'center_valid': valid,

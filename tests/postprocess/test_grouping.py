@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from pdl_jax.postprocess import grouping
 from pdl_jax.postprocess.grouping import group_pixels
 
 
@@ -30,6 +31,14 @@ def test_equals_the_distance_table(block, count, num_valid):
     case = make_case(count, count, num_valid)
     instance = jax.jit(group_pixels, static_argnames='block')(*case, block=block)
     np.testing.assert_array_equal(instance, group_by_table(*case))
+
+
+@pytest.mark.parametrize('pixels', [1, 34 * 4])
+def test_rows_after_rows_equal_all_at_once(monkeypatch, pixels):
+    # One row a step, and four, of which the last step repeats three.
+    monkeypatch.setattr(grouping, '_PIXELS_PER_STEP', pixels)
+    case = make_case(3, 20, 11)
+    np.testing.assert_array_equal(group_pixels(*case), group_by_table(*case))
 
 
 def test_lower_row_wins_ties():

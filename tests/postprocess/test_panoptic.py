@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from pdl_jax.ops.resize import resize_bilinear
 from pdl_jax.postprocess.centers import find_centers
 from pdl_jax.postprocess.grouping import group_pixels
-from pdl_jax.postprocess.panoptic import classify_pixels, post_process
+from pdl_jax.postprocess.panoptic import post_process
 from pdl_jax.typing import LabelFormat
 
 CASES = """all_below_threshold all_stuff all_thing border_centers equidistant_centers
@@ -128,13 +129,6 @@ def test_toy_of_deeplab2():
     np.testing.assert_array_equal(scores, np.array([1.0, 0.7], np.float32))
 
 
-def test_probability_equals_softmax():
-    logits = np.random.default_rng(0).normal(0, 5, (7, 9, 12)).astype(np.float32)
-    semantic, probability = classify_pixels(logits)
-    np.testing.assert_array_equal(semantic, logits.argmax(-1))
-    np.testing.assert_allclose(probability, jax.nn.softmax(logits).max(-1), rtol=1e-5)
-
-
 def test_center_score_lies_on_things_only(shared_dir):
     case, params = read_case(shared_dir, 'random_00')
     result = process_case(case, params)
@@ -185,6 +179,25 @@ def test_batch_sharded_over_devices_stays_there():
     for name, value in compiled(sharded).items():
         assert value.sharding.is_equivalent_to(sharding, value.ndim), name
         np.testing.assert_array_equal(value, expected[name], err_msg=name)
+
+
+@pytest.mark.parametrize(('resize', 'size'), [('corner_aligned', (33, 65)), ('half_pixel', (36, 60))])
+def test_small_logits_give_the_maps_of_enlarged_ones(resize, size):
+    rng = np.random.default_rng(0)
+    small = rng.normal(0, 3, (2, 9, 15 + (resize == 'corner_aligned') * 2, 19)).astype(np.float32)
+    maps = {
+        'center': rng.random((2, *size, 1), np.float32),
+        'offset': rng.normal(0, 4, (2, *size, 2)).astype(np.float32),
+    }
+    options = {**CITYSCAPES, 'stuff_area_limit': 5}
+    expected = run({'semantic': resize_bilinear(small, size, resize), **maps}, tuple(options.items()))
+    options |= {'size': size, 'resize': resize}
+    result = run({'semantic': small, **maps}, tuple(options.items()))
+    # No two classes tie here.
+    np.testing.assert_allclose(result.pop('class_probability'), expected.pop('class_probability'), rtol=1e-5)
+    jax.tree.map(np.testing.assert_array_equal, result, expected)
+    semantic = run({'semantic': small}, tuple(options.items()))
+    np.testing.assert_array_equal(semantic['semantic'], expected['semantic'])
 
 
 def test_errors_name_the_classes():

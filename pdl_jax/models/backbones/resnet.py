@@ -6,6 +6,7 @@ import flax.linen as nn
 
 from pdl_jax.models.blocks import ConvNorm, LayerOptions, check_choices
 from pdl_jax.ops import convolution
+from pdl_jax.ops.pooling import max_pool
 from pdl_jax.typing import Array
 
 _CHOICES = {
@@ -205,4 +206,4 @@ def _max_pool(x, padding):
         pads = convolution.same_padding(x.shape[1:3], 3, 2, 1)
     else:
         pads = convolution.symmetric_padding(3, 1)
-    return nn.max_pool(x, (3, 3), (2, 2), pads)
+    return max_pool(x, 3, 2, pads)

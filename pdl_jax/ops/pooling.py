@@ -1,0 +1,77 @@
+"""Max-pooling whose gradient has a formulation for CPUs."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from pdl_jax.ops.convolution import Padding
+from pdl_jax.typing import Array
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def max_pool(x: Array, size: int, stride: int, padding: Padding) -> Array:
+    """Takes the maximum of each window.
+
+    The gradient goes to the first pixel of a window that has the maximum. XLA:CPU visits windows one by one to find it; there the
+    gradient is a sum over the taps of a window instead, five times faster.
+
+    Args:
+      x: float[B, H, W, C].
+      size: of the windows in pixels.
+      stride: step in pixels, the same on both axes.
+      padding: pixels added as ((top, bottom), (left, right)), which are never the maximum.
+
+    Returns:
+      float[B, H', W', C] of the dtype of `x`.
+    """
+    return _reduce_window(x, size, stride, padding)
+
+
+def _forward(x, size, stride, padding):
+    return max_pool(x, size, stride, padding), x
+
+
+def _backward(size, stride, padding, x, gradient):
+    def backward_lax(x, gradient):
+        return jax.vjp(lambda x: _reduce_window(x, size, stride, padding), x)[1](gradient)[0]
+
+    def backward_shifted(x, gradient):
+        return _shifted_gradient(x, gradient, size, stride, padding)
+
+    return (lax.platform_dependent(x, gradient, cpu=backward_shifted, default=backward_lax),)
+
+
+max_pool.defvjp(_forward, _backward)
+
+
+def _reduce_window(x, size, stride, padding):
+    window, strides = (1, size, size, 1), (1, stride, stride, 1)
+    return lax.reduce_window(x, -jnp.inf, lax.max, window, strides, ((0, 0), *padding, (0, 0)))
+
+
+def _shifted_gradient(x, gradient, size, stride, padding):
+    height, width = gradient.shape[1:3]
+    padded = jnp.pad(x, ((0, 0), *padding, (0, 0)), constant_values=-jnp.inf)
+    taps = [(i, j) for i in range(size) for j in range(size)]
+    highest = jnp.full(gradient.shape, -jnp.inf, x.dtype)
+    winner = jnp.zeros(gradient.shape, jnp.int32)
+    for index, (i, j) in enumerate(taps):
+        rows, columns = (slice(tap, tap + (n - 1) * stride + 1, stride) for tap, n in ((i, height), (j, width)))
+        pixels = padded[:, rows, columns]
+        winner = jnp.where(pixels > highest, index, winner)
+        highest = jnp.maximum(pixels, highest)
+    # Else XLA would look for the winner again for every tap.
+    winner = lax.optimization_barrier(winner)
+    total = jnp.zeros((), x.dtype)
+    for index, tap in enumerate(taps):
+        lows = [position - pad[0] for position, pad in zip(tap, padding, strict=True)]
+        spread = [
+            (low, n - low - (m - 1) * stride - 1, stride - 1)
+            for low, n, m in zip(lows, x.shape[1:3], (height, width), strict=True)
+        ]
+        won = jnp.where(winner == index, gradient, 0)
+        # A negative width cuts off what lies in the padding.
+        total = total + lax.pad(won, jnp.zeros((), x.dtype), ((0, 0, 0), *spread, (0, 0, 0)))
+    return total
