@@ -1,273 +1,36 @@
-"""Prediction on images of any size, from Python and from the command line.
+"""Prediction on images of any size from the command line; `Predictor` does it in Python.
 
     python -m pdl_jax.predict --checkpoint=runs/coco --images='photos/*.jpg' --output=predictions
 
 writes for each photo NAME_panoptic.png (ids as in the COCO panoptic format; of a semantic network NAME_semantic.png, class
-indices), NAME.json (the segments) and NAME_overlay.png (a picture for people).
+indices), NAME.json (the segments) and NAME_overlay.png (a picture for people). Millions of images are written to shards:
+
+    python -m pdl_jax.predict --checkpoint=runs/coco --prefix=gs://bucket/photos --output=gs://bucket/predictions --shards=1000
+
+writes predictions-00000-of-01000.tar with KEY.panoptic.png and KEY.json of each image, and beside it a .jsonl with a line for
+each image, also for those that cannot be read. Run again, it leaves out the shards that are complete. Several processes divide
+the shards among themselves: give each --num_processes and its --process_id, or --distributed where the platform tells (TPU
+pods, Slurm, Open MPI).
 """
 
 import argparse
-import dataclasses
 import functools
-import glob
 import json
-import math
 import os
 import sys
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jax
-import numpy as np
 import tqdm
 from etils import epath
 
-from pdl_jax.checkpoint import find_checkpoint, read_description, restore_variables
-from pdl_jax.config import (
-    config_from_json,
-    has_instances,
-    input_size,
-    make_model,
-    make_passes,
-    make_step_options,
-    postprocess_arguments,
-    validate_config,
-)
-from pdl_jax.data.catalog import DatasetSpec
+from pdl_jax.bulk_predict import predict_shards
 from pdl_jax.data.images import decode_image, encode_image
-from pdl_jax.data.predictions import encode_segments, encode_semantic
-from pdl_jax.inference import abstract_variables, make_inference_step
-from pdl_jax.postprocess.scores import segment_table
-from pdl_jax.visualize import overlay_panoptic
+from pdl_jax.data.paths import make_path
+from pdl_jax.image_list import find_below, find_images, read_list, refuse_equal_stems, stem_of
+from pdl_jax.predictor import PanopticResult, Predictor, Segment
 
-# Where every image is resized to one network input, canvases are multiples of this, so that sizes share programs.
-_CANVAS_STEP_PX = 128
-
-
-@dataclasses.dataclass(frozen=True)
-class Segment:
-    """One stuff region or one object; of a semantic network all pixels of one class.
-
-    Attributes:
-      label: its value in the panoptic map.
-      class_id: semantic class of the network.
-      class_name: name of the class.
-      category_id: id of the class in the annotation file that the network was trained with.
-      is_thing: whether it is a single object.
-      score: confidence in [0, 1].
-      area_px: number of pixels.
-      box: (y0, x0, y1, x1) in pixels, ends exclusive.
-    """
-
-    label: int
-    class_id: int
-    class_name: str
-    category_id: int
-    is_thing: bool
-    score: float
-    area_px: int
-    box: tuple[int, int, int, int]
-
-
-@dataclasses.dataclass(frozen=True)
-class PanopticResult:
-    """What is where in one image.
-
-    Attributes:
-      panoptic: i32[H, W], semantic * label_divisor + instance at the size of the image.
-      segments: all segments but void, ascending by label.
-      spec: what the labels mean.
-      is_semantic: whether the network tells classes apart only; then no label has an instance.
-    """
-
-    panoptic: np.ndarray
-    segments: tuple[Segment, ...]
-    spec: DatasetSpec
-    is_semantic: bool = False
-
-    def draw_overlay(self, image: np.ndarray) -> np.ndarray:
-        """The image u8[H, W, 3] with coloured segments, outlines and class names."""
-        label_format = self.spec.label_format
-        if self.is_semantic:
-            # Things without an instance would be drawn as crowds.
-            label_format = dataclasses.replace(label_format, thing_classes=())
-        return overlay_panoptic(
-            image,
-            self.panoptic,
-            label_format,
-            class_names=self.spec.class_names,
-            colors=self.spec.make_palette(),
-            scores={segment.label: segment.score for segment in self.segments},
-        )
-
-    def to_png(self) -> bytes:
-        """A PNG in which the i-th segment has the id i + 1 as R + 256 G + 65536 B, and void is 0.
-
-        Of a semantic network one of class indices, see `data.predictions.encode_semantic`.
-        """
-        if self.is_semantic:
-            return encode_semantic(self.panoptic // self.spec.label_divisor, self.spec)
-        return encode_segments(self.panoptic, [{'label': s.label} for s in self.segments])
-
-    def to_json(self) -> list[dict[str, Any]]:
-        """The segments as JSON values; 'id' is that of a panoptic `to_png`."""
-        return [{'id': i, **dataclasses.asdict(s)} for i, s in enumerate(self.segments, 1)]
-
-
-class Predictor:
-    """A network with its post-processing; call it with images.
-
-    predictor = Predictor.load('runs/coco')
-    result = predictor(image)
-    """
-
-    def __init__(self, variables, config, spec: DatasetSpec):
-        self.spec = spec
-        self._config = config
-        self._variables = variables
-        self._is_semantic = not has_instances(config)
-        self._augment = make_step_options(config, spec.label_format).augment
-
-    @classmethod
-    def load(
-        cls,
-        path: str,
-        *,
-        step: int | str | None = None,
-        scales: Sequence[float] | None = None,
-        is_flipped: bool | None = None,
-    ) -> 'Predictor':
-        """Loads a checkpoint.
-
-        Args:
-          path: a workdir or one step of it; local or gs://.
-          step: which step of a workdir, or 'best'; by default the newest.
-          scales: of the image, whose outputs are averaged; by default those of the run's evaluation.
-          is_flipped: whether the mirror image is averaged too; by default as in the run's evaluation.
-
-        Raises:
-          FileNotFoundError: no checkpoint is there.
-          ValueError: the checkpoint is damaged.
-        """
-        checkpoint = find_checkpoint(path, step)
-        description = read_description(checkpoint)
-        try:
-            config = config_from_json(description['config'])
-            if scales is not None:
-                config.evaluate.scales = tuple(float(scale) for scale in scales)
-            if is_flipped is not None:
-                config.evaluate.is_flipped = is_flipped
-            validate_config(config)
-            spec = DatasetSpec.from_dict(description['dataset'])
-        except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(
-                f'{checkpoint}/description lacks or misstates a field that this version needs: {error}'
-            ) from error
-        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        model = make_model(config, spec.num_classes)
-        variables = restore_variables(checkpoint, abstract_variables(model), device)
-        return cls(variables, config, spec)
-
-    def __call__(self, image: np.ndarray) -> PanopticResult:
-        """Predicts one image.
-
-        Args:
-          image: u8[H, W, 3], RGB, of any size.
-
-        Raises:
-          ValueError: the image has another dtype or shape.
-        """
-        image = np.asarray(image)
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-            raise ValueError(
-                f'an image must be uint8[H, W, 3] in RGB order, not {image.dtype}{list(image.shape)}'
-            )
-        size = image.shape[:2]
-        if self._augment.resize_max_px:
-            canvas_size = tuple(math.ceil(n / _CANVAS_STEP_PX) * _CANVAS_STEP_PX for n in size)
-        else:
-            # The canvas decides the input, and padding that evaluation does not have would change the predictions.
-            canvas_size = input_size(self._config, size)
-        canvas = np.zeros((1, *canvas_size, 3), np.uint8)
-        canvas[0, : size[0], : size[1]] = image
-        panoptic, table = jax.device_get(
-            self._compile(canvas_size)(self._variables, canvas, np.array([size], np.int32))
-        )
-        segments = self._list_segments(table)
-        return PanopticResult(panoptic[: size[0], : size[1]], segments, self.spec, self._is_semantic)
-
-    @functools.lru_cache(maxsize=32)  # noqa: B019 - a predictor lives as long as its programs.
-    def _compile(self, canvas_size):
-        input_px = input_size(self._config, canvas_size)
-        infer = make_inference_step(
-            make_passes(self._config, self.spec.num_classes, input_px),
-            label_format=self.spec.label_format,
-            augment=self._augment,
-            postprocess=postprocess_arguments(self._config),
-            input_size=input_px,
-        )
-
-        def predict(variables, image, size):
-            maps = jax.tree.map(lambda x: x[0], infer(variables, image, size))
-            table = segment_table(
-                maps['panoptic'],
-                maps['class_probability'],
-                maps['center_score'],
-                label_format=self.spec.label_format,
-                # Every instance comes from a centre and every stuff class is one segment, so none is left out.
-                max_segments=self._config.postprocess.max_centers + self.spec.num_classes,
-            )
-            return maps['panoptic'], table
-
-        return jax.jit(predict)
-
-    def _list_segments(self, table) -> tuple[Segment, ...]:
-        segments = []
-        for i in np.flatnonzero(table['valid']):
-            label = int(table['label'][i])
-            class_id = label // self.spec.label_divisor
-            category = self.spec.category_of_class[class_id]
-            segments.append(
-                Segment(
-                    label=label,
-                    class_id=class_id,
-                    class_name=category.name,
-                    category_id=category.id,
-                    is_thing=category.is_thing and not self._is_semantic,
-                    score=float(np.clip(table['score'][i], 0.0, 1.0)),
-                    area_px=int(table['area'][i]),
-                    box=tuple(int(n) for n in table['box'][i]),
-                )
-            )
-        return tuple(segments)
-
-
-def find_images(patterns: Iterable[str]) -> list[str]:
-    """Expands glob patterns to image files, sorted, each once.
-
-    Raises:
-      FileNotFoundError: a pattern matches nothing.
-      ValueError: two images would write the same output files.
-    """
-    found = set()
-    for pattern in patterns:
-        if '://' in pattern:
-            folder, name = pattern.rsplit('/', 1)
-            matches = [str(path) for path in epath.Path(folder).glob(name)]
-        else:
-            matches = glob.glob(pattern, recursive=True)
-        if not matches:
-            raise FileNotFoundError(f'--images={pattern}: no such file; quote the pattern so that the shell passes it on')
-        found.update(matches)
-    stems = {}
-    for path in sorted(found):
-        stem = _stem(path)
-        if stem in stems:
-            raise ValueError(
-                f'{stems[stem]} and {path} would both be written as {stem}.json: rename one or predict them apart'
-            )
-        stems[stem] = path
-    return sorted(found)
+__all__ = ['PanopticResult', 'Predictor', 'Segment', 'main', 'predict_file']
 
 
 def predict_file(predictor: Predictor, path: str, output: epath.Path) -> PanopticResult:
@@ -280,7 +43,7 @@ def predict_file(predictor: Predictor, path: str, output: epath.Path) -> Panopti
     """
     image = decode_image(epath.Path(path).read_bytes(), name=path, is_exif_applied=True)
     result = predictor(image)
-    stem = _stem(path)
+    stem = stem_of(path)
     height, width = image.shape[:2]
     description = {'file_name': os.path.basename(path), 'height': height, 'width': width}
     kind = 'semantic' if result.is_semantic else 'panoptic'
@@ -293,40 +56,12 @@ def predict_file(predictor: Predictor, path: str, output: epath.Path) -> Panopti
     return result
 
 
-def _stem(path):
-    return os.path.splitext(os.path.basename(path))[0]
+def predict_files(predictor: Predictor, paths: Sequence[str], output: epath.Path) -> list[str]:
+    """Predicts image files one by one and says what is in each.
 
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line; `python -m pdl_jax.predict --help` lists the flags."""
-    parser = argparse.ArgumentParser(
-        prog='python -m pdl_jax.predict',
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument('--checkpoint', required=True, help='a workdir or one step of it, local or gs://')
-    parser.add_argument('--images', required=True, nargs='+', help='files or quoted glob patterns')
-    parser.add_argument('--output', required=True, help='directory of the results, local or gs://')
-    parser.add_argument(
-        '--step',
-        type=lambda value: value if value == 'best' else int(value),
-        help='of a workdir, or best for the one with the highest PQ, or mIoU (default: the newest)',
-    )
-    parser.add_argument('--scales', type=float, nargs='+', help='average over the image at these scales')
-    parser.add_argument(
-        '--flip', action=argparse.BooleanOptionalAction, help='average over the mirror image too'
-    )
-    flags = parser.parse_args(arguments)
-    try:
-        paths = find_images(flags.images)
-        predictor = Predictor.load(
-            flags.checkpoint, step=flags.step, scales=flags.scales, is_flipped=flags.flip
-        )
-        output = epath.Path(flags.output)
-        output.mkdir(parents=True, exist_ok=True)
-    except (ImportError, OSError, ValueError) as error:
-        parser.exit(1, f'error: {error}\n')
+    Returns:
+      What went wrong, a line for each image that was not predicted.
+    """
     failures = []
     for path in tqdm.tqdm(paths, unit='image', disable=not sys.stderr.isatty()):
         # One image that cannot be read does not stop the others.
@@ -340,9 +75,108 @@ def main(arguments: Sequence[str] | None = None) -> None:
             continue
         things = ', '.join(f'{s.class_name} {s.score:.2f}' for s in result.segments if s.is_thing)
         tqdm.tqdm.write(f'{path}: {len(result.segments)} segments; {things or "no things"}')
+    return failures
+
+
+def list_images(flags: argparse.Namespace) -> list[str]:
+    """The images of all three flags, each once.
+
+    Raises:
+      FileNotFoundError: the list, or what a pattern or prefix stands for, is not there.
+      ValueError: none is given.
+    """
+    paths = find_images(flags.images) + (read_list(flags.list) if flags.list else [])
+    paths += find_below(flags.prefix) if flags.prefix else []
+    if not paths:
+        raise ValueError('there are no images: give --images, --prefix or a --list that is not empty')
+    return list(dict.fromkeys(paths))
+
+
+def load_predictor(flags: argparse.Namespace) -> tuple[Predictor, int, int]:
+    """Loads the predictor of a command line; of one that writes shards on all devices of this process.
+
+    Returns:
+      The predictor, the index of this process and the number of processes.
+    """
+    load = functools.partial(
+        Predictor.load, flags.checkpoint, step=flags.step, scales=flags.scales, is_flipped=flags.flip
+    )
+    if not flags.shards:
+        return load(), 0, 1
+    if not flags.distributed:
+        return load(devices=jax.local_devices()), flags.process_id, flags.num_processes
+    jax.distributed.initialize()
+    predictor = load(devices=jax.local_devices())
+    # From here on each process works alone: neither the first to finish nor one that dies shall stop the others.
+    jax.distributed.shutdown()
+    return predictor, jax.process_index(), jax.process_count()
+
+
+def parse_flags(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parses the command line; ends with an error where flags contradict each other."""
+    parser = argparse.ArgumentParser(
+        prog='python -m pdl_jax.predict',
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument('--checkpoint', required=True, help='a workdir or one step of it, local or gs://')
+    parser.add_argument('--images', nargs='+', default=[], help='files or quoted glob patterns')
+    parser.add_argument('--list', help='text file with the path of one image a line, local or gs://')
+    parser.add_argument('--prefix', help='folder or gs:// prefix: all images anywhere below it')
+    parser.add_argument('--output', required=True, help='directory of the results, local or gs://')
+    parser.add_argument(
+        '--step',
+        type=lambda value: value if value == 'best' else int(value),
+        help='of a workdir, or best for the one with the highest PQ, or mIoU (default: the newest)',
+    )
+    parser.add_argument('--scales', type=float, nargs='+', help='average over the image at these scales')
+    parser.add_argument(
+        '--flip', action=argparse.BooleanOptionalAction, help='average over the mirror image too'
+    )
+    bulk = parser.add_argument_group('many images')
+    bulk.add_argument('--shards', type=int, default=0, help='write this many shards instead of files for each image')
+    bulk.add_argument('--batch_size', type=int, default=0, help='images at a time (default: 1 a device on CPUs, else 8)')
+    bulk.add_argument('--num_processes', type=int, default=1, help='that divide the shards')
+    bulk.add_argument('--process_id', type=int, default=0, help='of this process, from 0')
+    bulk.add_argument('--distributed', action='store_true', help='take these two from the platform')
+    bulk.add_argument('--coordinator_address', help='taken as by pdl_jax.main; these processes do not talk, so it is not used')
+    flags = parser.parse_args(arguments)
+    for name in ('batch_size', 'num_processes', 'process_id', 'distributed', 'coordinator_address'):
+        if not flags.shards and getattr(flags, name) != parser.get_default(name):
+            parser.error(f'--{name} needs --shards')
+    return flags
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line; `python -m pdl_jax.predict --help` lists the flags."""
+    flags = parse_flags(arguments)
+    try:
+        paths = list_images(flags)
+        if not flags.shards:
+            refuse_equal_stems(paths)
+        predictor, process_index, process_count = load_predictor(flags)
+        output = make_path(flags.output)
+        output.mkdir(parents=True, exist_ok=True)
+        if flags.shards:
+            images_per_device = 1 if jax.default_backend() == 'cpu' else 8
+            predict_shards(
+                predictor,
+                paths,
+                flags.output,
+                num_shards=flags.shards,
+                batch_size=flags.batch_size or images_per_device * predictor.num_devices,
+                process_index=process_index,
+                process_count=process_count,
+                say=functools.partial(print, flush=True),
+            )
+            return
+    except (ImportError, OSError, ValueError) as error:
+        sys.exit(f'error: {error}')
+    failures = predict_files(predictor, paths, output)
     print(f'{len(paths) - len(failures)} of {len(paths)} images predicted to {output}')
     if failures:
-        parser.exit(1, 'error: not predicted:\n' + '\n'.join(failures) + '\n')
+        sys.exit('error: not predicted:\n' + '\n'.join(failures))
 
 
 if __name__ == '__main__':

@@ -14,9 +14,10 @@ from PIL import Image
 from pdl_jax.data.images import decode_ids
 from pdl_jax.data.records import open_split
 from pdl_jax.evaluate import evaluate_checkpoint
+from pdl_jax.image_list import find_images, refuse_equal_stems
 from pdl_jax.metrics.evaluate_files import main as evaluate_files
 from pdl_jax.metrics.panoptic_quality import PanopticQuality
-from pdl_jax.predict import Predictor, find_images, predict_file
+from pdl_jax.predict import Predictor, predict_file
 from pdl_jax.train import train
 from tests import tiny
 
@@ -151,7 +152,7 @@ def test_find_images(tmp_path):
     pattern = f'{tmp_path}/*.jpg'
     assert find_images([pattern, pattern]) == [f'{tmp_path}/a.jpg', f'{tmp_path}/b.jpg']
     with pytest.raises(ValueError, match='a.jpg and .*a.png would both be written as a.json'):
-        find_images([f'{tmp_path}/*'])
+        refuse_equal_stems(find_images([f'{tmp_path}/*']))
     with pytest.raises(FileNotFoundError, match='no such file'):
         find_images([f'{tmp_path}/*.bmp'])
 
