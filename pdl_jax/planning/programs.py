@@ -1,0 +1,151 @@
+"""The programs of a run, ready to be compiled for devices that need not exist."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from pdl_jax import config as config_lib
+from pdl_jax.data.records import RecordSource
+from pdl_jax.evaluate import Evaluator
+from pdl_jax.inference import run_passes
+from pdl_jax.optim import make_optimizer, make_schedule
+from pdl_jax.planning.outline import SplitOutline
+from pdl_jax.postprocess.panoptic import post_process
+from pdl_jax.sharding import batch_sharding, replicated, split_rows
+from pdl_jax.train_step import init_state, make_train_step
+from pdl_jax.typing import PyTree
+
+PROGRAMS = ('train', 'eval', 'postprocess')
+Source = RecordSource | SplitOutline
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """One jitted function and the shapes it is called with.
+
+    Attributes:
+      name: one of `PROGRAMS`.
+      function: jitted.
+      arguments: abstract, with shardings.
+      num_images: that one call processes, over all devices.
+      size: (height, width) in pixels of the network's input.
+      resident_bytes: on each device, what else lies in its memory meanwhile.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    arguments: tuple[PyTree, ...]
+    num_images: int
+    size: tuple[int, int]
+    resident_bytes: int = 0
+
+    def compile(self, mesh: jax.sharding.Mesh) -> jax.stages.Compiled:
+        """Runs the compiler of the mesh's devices."""
+        options = {}
+        if mesh.devices.flat[0].platform == 'cpu':
+            # XLA optimises as ever; that LLVM does too only pays where the program runs.
+            options = {'xla_backend_optimization_level': 0}
+        with jax.set_mesh(mesh):
+            return self.function.lower(*self.arguments).compile(compiler_options=options)
+
+
+def make_programs(
+    config: ConfigDict, mesh: jax.sharding.Mesh, train_source: Source, eval_source: Source
+) -> dict[str, Program]:
+    """Makes the train step, the eval step and, by itself, the post-processing of the latter.
+
+    Raises:
+      ValueError: a field of the configuration does not fit the mesh.
+    """
+    train, state = _make_train(config, mesh, train_source)
+    evaluation = _make_eval(config, mesh, eval_source, state)
+    return {
+        'train': train,
+        'eval': evaluation,
+        'postprocess': _make_postprocess(config, mesh, eval_source, evaluation),
+    }
+
+
+def _make_train(config, mesh, source):
+    data = mesh.shape['data']
+    batch_size = config.train.batch_size
+    if batch_size % data:
+        raise ValueError(
+            f'config.train.batch_size (={batch_size}) must be a multiple of the {data} devices along the batch: set it to '
+            f'{-(-batch_size // data) * data}, or put more devices along image rows (config.mesh.space)'
+        )
+    spec = source.spec
+    options = config_lib.make_step_options(config, spec.label_format)
+    model = config_lib.make_model(config, spec.num_classes)
+    optimizer_options = config_lib.make_optimizer_options(config)
+    optimizer = make_optimizer(optimizer_options, config.train.num_steps)
+    schedule = make_schedule(optimizer_options, config.train.num_steps)
+    step = jax.jit(
+        make_train_step(model, optimizer, schedule, options),
+        donate_argnums=0,
+        out_shardings=(replicated(mesh), replicated(mesh)),
+    )
+    state = _place(jax.eval_shape(functools.partial(init_state, model, optimizer, options)), replicated(mesh))
+    canvas = (config.data.canvas_height_px or source.max_size[0], config.data.canvas_width_px or source.max_size[1])
+    batch = _place(_outline_batch(batch_size, canvas), batch_sharding(mesh))
+    return Program('train', step, (state, batch), batch_size, options.augment.crop_size), state
+
+
+def _make_eval(config, mesh, source, state):
+    data = mesh.shape['data']
+    batch_size = -(-config.evaluate.batch_size // data) * data
+    batch = _outline_batch(batch_size, source.max_size)
+    batch['valid'] = jax.ShapeDtypeStruct((batch_size,), jnp.bool_)
+    batch['record'] = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
+    variables = state.eval_variables
+    return Program(
+        'eval',
+        Evaluator(config, source, mesh)._step,
+        (variables, _place(batch, batch_sharding(mesh))),
+        batch_size,
+        config_lib.input_size(config, source.max_size),
+        # A run evaluates between two steps: the rest of its state stays.
+        _count_device_bytes(state) - _count_device_bytes(variables),
+    )
+
+
+def _make_postprocess(config, mesh, source, evaluation):
+    label_format = source.spec.label_format
+    passes = config_lib.make_passes(config, label_format.num_classes, evaluation.size)
+    images = jax.ShapeDtypeStruct((evaluation.num_images, *evaluation.size, 3), jnp.float32)
+    outputs = jax.eval_shape(functools.partial(run_passes, passes), evaluation.arguments[0], images)
+    arguments = config_lib.postprocess_arguments(config)
+
+    def process(outputs):
+        return post_process(split_rows(outputs), label_format=label_format, **arguments)
+
+    return Program(
+        'postprocess',
+        jax.jit(process, out_shardings=batch_sharding(mesh)),
+        (_place(outputs, batch_sharding(mesh)),),
+        evaluation.num_images,
+        evaluation.size,
+    )
+
+
+def _outline_batch(batch_size, canvas):
+    """The arrays of `data.pipeline` that every step takes."""
+    return {
+        'image': jax.ShapeDtypeStruct((batch_size, *canvas, 3), jnp.uint8),
+        'panoptic': jax.ShapeDtypeStruct((batch_size, *canvas), jnp.int32),
+        'size': jax.ShapeDtypeStruct((batch_size, 2), jnp.int32),
+    }
+
+
+def _place(tree, sharding):
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+
+
+def _count_device_bytes(tree):
+    return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
