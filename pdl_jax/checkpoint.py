@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging as stdlib_logging
 import os
 from typing import Any
 
@@ -11,10 +12,14 @@ from absl import logging
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
+from pdl_jax.checksums import check_files, write_checksums
+from pdl_jax.processes import wait_for_all
 from pdl_jax.train_state import TrainState
 from pdl_jax.typing import PyTree
 
 _FOLDER = 'checkpoints'
+# Where training puts what it finds damaged.
+_DAMAGED_FOLDER = 'damaged_checkpoints'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,11 +36,20 @@ class Checkpointer:
     """Saves a run's state and gives the newest complete one back.
 
     A save is written beside the finished ones and renamed when complete, so that a run killed at any moment finds its
-    last completed save. The newest `keep` and the one with the best score are kept.
+    last completed save. The newest `keep` and the one with the best score are kept. Where files of the newest were damaged
+    later, it is moved to WORKDIR/damaged_checkpoints, and the one before it takes its place.
+
+    Raises:
+      ValueError: all checkpoints are damaged.
     """
 
     def __init__(self, workdir: str, *, keep: int):
         self.directory = _absolute(workdir) / _FOLDER
+        self._step_in_flight = None
+        if jax.process_index() == 0:
+            self._set_damaged_aside()
+        # All shall find the same ones.
+        wait_for_all('damaged checkpoints are set aside')
         policy = checkpoint_managers.AnyPreservationPolicy(
             [
                 checkpoint_managers.LatestN(keep),
@@ -53,6 +67,7 @@ class Checkpointer:
                 cleanup_tmp_directories=True,
                 # Without it metrics are not written, and a resumed run would not know its best checkpoint.
                 best_fn=_get_score,
+                async_options=ocp.AsyncOptions(post_finalization_callback=self._write_checksums),
             ),
         )
 
@@ -83,6 +98,9 @@ class Checkpointer:
           OSError: this save or the one before it could not be written; saves completed earlier are intact.
         """
         try:
+            # Not later: the thread of the save before asks for its step.
+            self._manager.wait_until_finished()
+            self._step_in_flight = step
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -132,11 +150,51 @@ class Checkpointer:
         self.wait()
         self._manager.close()
 
+    def _write_checksums(self):
+        # Called when all processes have written, before the save gets its final name or, on a bucket, its mark.
+        folder = self.directory / f'{self._step_in_flight}.orbax-checkpoint-tmp'
+        write_checksums(folder if folder.exists() else self.directory / str(self._step_in_flight))
+
+    def _set_damaged_aside(self):
+        """Moves the newest saves out of the way, up to the first that is intact.
+
+        Raises:
+          ValueError: all of them are damaged.
+        """
+        damaged = {}
+        for step in _list_steps(self.directory):
+            try:
+                _check_checkpoint(self.directory / str(step))
+                break
+            except ValueError as error:
+                damaged[step] = error
+        else:
+            if damaged:
+                raise ValueError(
+                    f'all checkpoints in {self.directory} are damaged, the newest: {damaged[max(damaged)]}. Restore them from a '
+                    f'copy, or move them away to start anew'
+                )
+        for step, error in damaged.items():
+            target = self.directory.parent / _DAMAGED_FOLDER / str(step)
+            if target.exists():
+                target.rmtree()
+            target.parent.mkdir(exist_ok=True)
+            (self.directory / str(step)).rename(target)
+            logging.warning(
+                'the checkpoint of step %d is damaged: %s. It lies in %s now, and the one before it is used', step, error, target
+            )
+
     def _save_error(self, error):
-        steps = ocp.utils.checkpoint_steps(self.directory)
-        newest = f'the newest complete one is step {max(steps)}' if steps else 'there is no complete one'
+        # Each of the other arrays may have failed too: asyncio would log them all below this error.
+        stdlib_logging.getLogger('asyncio').setLevel(stdlib_logging.CRITICAL)
+        try:
+            steps = ocp.utils.checkpoint_steps(self.directory)
+            newest = f'the newest complete one is step {max(steps)}' if steps else 'there is no complete one'
+        except Exception:  # Of several types, where a bucket fails.
+            newest = 'but the directory cannot be listed either'
+        reason = str(error).partition(' [tensorstore_spec=')[0]
         return OSError(
-            f'could not write a checkpoint to {self.directory}: {error}. Completed checkpoints are intact, {newest}. '
+            f'could not write a checkpoint to {self.directory}: {reason}. Completed checkpoints are intact, {newest}. '
             f'Free disk space or check the permissions if that is the cause, then run the same command again to resume.'
         )
 
@@ -147,17 +205,18 @@ def find_checkpoint(path: str, step: int | str | None = None) -> epath.Path:
     Args:
       path: a workdir, its checkpoints folder, or the folder of one step; local or gs://.
       step: which step of a workdir, or 'best' for the one with the highest PQ, or mIoU of a semantic network; by default the
-        newest.
+        newest that is intact.
 
     Raises:
       FileNotFoundError: no complete checkpoint is there, or none of that step.
+      ValueError: the one that was asked for is damaged, or all are.
     """
     path = _absolute(path)
     if (path / 'state').is_dir():
+        _check_checkpoint(path)
         return path
     folder = path / _FOLDER if (path / _FOLDER).is_dir() else path
-    # Orbax knows which are complete: on a bucket an unfinished save has its final name.
-    steps = sorted(ocp.utils.checkpoint_steps(folder)) if folder.is_dir() else []
+    steps = _list_steps(folder)
     if not steps:
         raise FileNotFoundError(
             f'no checkpoint in {path}: give the --workdir of a run, or one step as WORKDIR/{_FOLDER}/STEP'
@@ -169,8 +228,15 @@ def find_checkpoint(path: str, step: int | str | None = None) -> epath.Path:
             raise FileNotFoundError(f'no checkpoint in {folder} was evaluated; there are the steps {steps}')
         step = max(scored, key=scored.get)
     if step is not None and step not in steps:
-        raise FileNotFoundError(f'no checkpoint of step {step} in {folder}; there are {steps}')
-    return folder / str(steps[-1] if step is None else step)
+        raise FileNotFoundError(f'no checkpoint of step {step} in {folder}; there are {steps[::-1]}')
+    for candidate in steps if step is None else [step]:
+        try:
+            _check_checkpoint(folder / str(candidate))
+            return folder / str(candidate)
+        except ValueError as error:
+            damage = error
+            logging.warning('the checkpoint of step %d is damaged: %s', candidate, error)
+    raise ValueError(f'no intact checkpoint in {folder}: {damage}. There are the steps {steps[::-1]}')
 
 
 def read_description(checkpoint: epath.Path) -> dict[str, Any]:
@@ -250,6 +316,19 @@ def check_structure(
         f'missing, {len(unexpected)} unexpected, among them {"; ".join(lines[:3])}. A semantic_head of another shape '
         f'means another class count. Use the configuration that the checkpoint was trained with, or another --workdir.'
     )
+
+
+def _list_steps(folder):
+    """The steps of complete checkpoints, the newest first."""
+    # Orbax knows which are complete: on a bucket an unfinished save has its final name.
+    return sorted(ocp.utils.checkpoint_steps(folder), reverse=True) if folder.is_dir() else []
+
+
+def _check_checkpoint(checkpoint):
+    for item in ('state', 'description'):
+        if not (checkpoint / item).is_dir():
+            raise ValueError(f'{checkpoint / item} is missing')
+    check_files(checkpoint)
 
 
 def _get_score(metrics):

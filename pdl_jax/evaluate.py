@@ -23,6 +23,7 @@ from pdl_jax.config import (
     validate_config,
 )
 from pdl_jax.data.catalog import DatasetSpec
+from pdl_jax.data.paths import write_whole
 from pdl_jax.data.pipeline import make_eval_batches
 from pdl_jax.data.predictions import PanopticWriter, SemanticWriter
 from pdl_jax.data.records import RecordSource, open_split
@@ -32,7 +33,8 @@ from pdl_jax.metrics.panoptic_quality import PanopticQuality
 from pdl_jax.metrics.parsing_covering import ParsingCovering
 from pdl_jax.metrics.semantic_iou import SemanticIoU
 from pdl_jax.postprocess.scores import segment_table
-from pdl_jax.sharding import batch_sharding, make_mesh, replicated, shard_batch
+from pdl_jax.processes import choose_together, compile_together
+from pdl_jax.sharding import batch_sharding, find_batch_shard, make_mesh, replicated, shard_batch
 from pdl_jax.typing import PyTree
 
 _GROUPS = ('All', 'Things', 'Stuff')
@@ -96,6 +98,7 @@ class Evaluator:
 
         # States are sums or tables over the global batch, so every process gets the same small arrays.
         self._step = jax.jit(step, out_shardings=(replicated(mesh), batch_sharding(mesh)))
+        self._compiled = None
         self._metrics = metrics
 
     def __call__(
@@ -120,12 +123,8 @@ class Evaluator:
         # A batch is spread over the 'data' axis, so it is rounded up to a multiple of it; the padding is masked.
         data = self._mesh.shape['data']
         batch_size = -(-config.evaluate.batch_size // data) * data
-        batches = make_eval_batches(
-            source,
-            batch_size=batch_size,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
+        shard_index, shard_count = find_batch_shard(self._mesh)
+        batches = make_eval_batches(source, batch_size=batch_size, shard_index=shard_index, shard_count=shard_count)
         writer = None
         if self._predictions_dir:
             make_writer = PanopticWriter if has_instances(config) else SemanticWriter
@@ -138,7 +137,9 @@ class Evaluator:
                 return None
             sharded = shard_batch(batch, self._mesh)
             with jax.set_mesh(self._mesh):
-                states, predictions = self._step(variables, sharded)
+                if self._compiled is None:
+                    self._compiled = compile_together(self._step, variables, sharded, name='the evaluation step')
+                states, predictions = self._compiled(variables, sharded)
             # The batch before is read while this one runs.
             if pending is not None:
                 totals = self._collect(totals, *pending, writer)
@@ -198,7 +199,7 @@ def evaluate_checkpoint(
       ValueError: the checkpoint has other classes or another architecture.
     """
     validate_config(config)
-    path = find_checkpoint(checkpoint)
+    path = epath.Path(choose_together(functools.partial(find_checkpoint, checkpoint)))
     source = open_split(config.data.path, config.data.eval_split)
     check_same_classes(read_description(path)['dataset'], source, path)
     mesh = make_mesh(config.mesh.data, config.mesh.space)
@@ -310,9 +311,7 @@ def write_report(report: dict[str, Any], path: str) -> None:
     """Writes the report as JSON, replacing an older one at once."""
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f'.{path.name}.partial'
-    temporary.write_text(json.dumps(report, indent=2) + '\n')
-    temporary.replace(path)
+    write_whole(path, f'{json.dumps(report, indent=2)}\n'.encode())
 
 
 def _list_classes(arrays, names):

@@ -10,6 +10,7 @@ by flags, here the first of two:
     python -m pdl_jax.main ... --coordinator_address=10.0.0.1:12345 --num_processes=2 --process_id=0
 """
 
+import functools
 import logging as stdlib_logging
 import os
 import sys
@@ -17,6 +18,8 @@ import sys
 import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
+
+from pdl_jax.command_line import parse_flags
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file(
@@ -35,6 +38,9 @@ flags.DEFINE_string('coordinator_address', None, 'HOST:PORT that process 0 liste
 flags.DEFINE_integer('num_processes', None, 'With --coordinator_address: of the run.', lower_bound=1)
 flags.DEFINE_integer('process_id', None, 'With --coordinator_address: of this process, from 0.', lower_bound=0)
 flags.DEFINE_integer(
+    'heartbeat_timeout_seconds', 60, 'With several processes: they end when one is not heard for so long.', lower_bound=1
+)
+flags.DEFINE_integer(
     'stopped_status', 0, 'Exit status of a training run that was told to stop (SIGTERM), saved and left.', lower_bound=0
 )
 
@@ -44,22 +50,27 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f'unexpected arguments {argv[1:]}: options start with --')
     if FLAGS.distributed or FLAGS.coordinator_address:
-        jax.distributed.initialize(FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id)
+        jax.distributed.initialize(
+            FLAGS.coordinator_address,
+            FLAGS.num_processes,
+            FLAGS.process_id,
+            heartbeat_timeout_seconds=FLAGS.heartbeat_timeout_seconds,
+        )
     # Imported late: --help and a misspelt field answer at once.
-    from pdl_jax import evaluate, train
+    from pdl_jax import evaluate, processes, train
 
     keep_compiled_programs(FLAGS.workdir)
     logging.info('%d device(s) of kind %s', jax.device_count(), jax.devices()[0].device_kind)
-    if FLAGS.mode == 'train':
-        if train.train(FLAGS.config, FLAGS.workdir) is None:
+    with processes.ending_together('The same command on all hosts goes on from the newest checkpoint.'):
+        if FLAGS.mode == 'evaluate':
+            evaluate.evaluate_checkpoint(
+                FLAGS.config,
+                FLAGS.workdir,
+                checkpoint=FLAGS.checkpoint or FLAGS.workdir,
+                is_prediction_written=FLAGS.write_predictions,
+            )
+        elif train.train(FLAGS.config, FLAGS.workdir) is None:
             sys.exit(FLAGS.stopped_status)
-        return
-    evaluate.evaluate_checkpoint(
-        FLAGS.config,
-        FLAGS.workdir,
-        checkpoint=FLAGS.checkpoint or FLAGS.workdir,
-        is_prediction_written=FLAGS.write_predictions,
-    )
 
 
 def keep_compiled_programs(workdir: str) -> None:
@@ -67,25 +78,11 @@ def keep_compiled_programs(workdir: str) -> None:
 
     JAX_COMPILATION_CACHE_DIR names another directory, JAX_ENABLE_COMPILATION_CACHE=false keeps none.
     """
-    if not jax.config.jax_compilation_cache_dir:
+    if jax.process_count() > 1 and jax.default_backend() == 'cpu':
+        # Process 0 alone would find its programs again, and wait for the others longer than gloo does.
+        jax.config.update('jax_enable_compilation_cache', False)
+    elif not jax.config.jax_compilation_cache_dir:
         jax.config.update('jax_compilation_cache_dir', os.path.join(workdir, 'compiled'))
-
-
-def parse_flags(argv: list[str]) -> list[str]:
-    """Parses the command line; a misspelt field of the configuration becomes one line that suggests the right one."""
-    flags.mark_flags_as_required(['config', 'workdir'])
-    try:
-        return FLAGS(argv)
-    except flags.Error as error:
-        message = str(error)
-    except (AttributeError, KeyError) as error:
-        # ml_collections words it: 'batch_siz' Did you mean "batch_size" instead of "batch_siz"?
-        if 'Did you mean' not in str(error) and not any('--config.' in a for a in argv):
-            raise
-        # AttributeError wraps it in another repr.
-        words = str(error.args[0]).replace('\\n', ' ').replace('\n', ' ').replace('\\', '')
-        message = f'unknown field of the configuration: {words}'
-    sys.exit(f'{message}\nSee `python -m pdl_jax.main --help`; configs/common.py lists all fields.')
 
 
 def show_own_messages() -> None:
@@ -96,6 +93,12 @@ def show_own_messages() -> None:
     )
 
 
-if __name__ == '__main__':
+def run() -> None:
+    """Runs the program with the command line of this process."""
     show_own_messages()
-    app.run(main, flags_parser=parse_flags)
+    flags.mark_flags_as_required(['config', 'workdir'])
+    app.run(main, flags_parser=functools.partial(parse_flags, command='pdl_jax.main'))
+
+
+if __name__ == '__main__':
+    run()

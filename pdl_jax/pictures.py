@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 from pdl_jax.config import make_model, make_step_options, postprocess_arguments
 from pdl_jax.data.catalog import DatasetSpec
 from pdl_jax.postprocess.panoptic import post_process
+from pdl_jax.processes import compile_together
 from pdl_jax.sharding import replicated
 from pdl_jax.train_state import TrainState
 from pdl_jax.train_step import make_training_samples
@@ -45,6 +46,7 @@ class PictureMaker:
             return jax.tree.map(lambda x: x[0], (image, target, prediction))
 
         self._step = jax.jit(step, out_shardings=replicated(mesh))
+        self._compiled = None
 
     def __call__(self, state: TrainState, batch: dict[str, Array]) -> dict[str, np.ndarray]:
         """Draws the sample that the last step trained on.
@@ -56,9 +58,10 @@ class PictureMaker:
         Returns:
           u8[H, W, 3] pictures by name.
         """
-        image, target, prediction = jax.device_get(
-            self._step(state.eval_variables, batch, state.step - 1)
-        )
+        arguments = (state.eval_variables, batch, state.step - 1)
+        if self._compiled is None:
+            self._compiled = compile_together(self._step, *arguments, name='the step of the pictures')
+        image, target, prediction = jax.device_get(self._compiled(*arguments))
         low, high = image.min(), image.max()
         # Stretched, since a normalised image has lost its grey levels.
         image = (255 * (image - low) / max(high - low, 1e-6)).astype(np.uint8)

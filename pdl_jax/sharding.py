@@ -18,7 +18,7 @@ def make_mesh(data: int = -1, space: int = 1, devices=None) -> Mesh:
       devices: by default all of them, on all processes.
 
     Raises:
-      ValueError: the product is not the number of devices, or an image would be spread over processes.
+      ValueError: the product is not the number of devices.
     """
     devices = jax.devices() if devices is None else devices
     if space < 1 or len(devices) % space:
@@ -35,13 +35,34 @@ def make_mesh(data: int = -1, space: int = 1, devices=None) -> Mesh:
     mesh = jax.make_mesh(
         (data, space), ('data', 'space'), axis_types=(AxisType.Auto,) * 2, devices=devices
     )
-    if any(len({device.process_index for device in row}) > 1 for row in mesh.devices):
-        # Each process feeds its own images, so one image cannot be shared by two.
+    # The rows that a process feeds lie together, in the order of processes, so that the order of a batch, which random
+    # augmentation depends on, is the same for any number of them.
+    order = sorted(range(data), key=lambda row: _find_owners(mesh)[row])
+    return Mesh(mesh.devices[order], mesh.axis_names, axis_types=mesh.axis_types)
+
+
+def find_batch_shard(mesh: Mesh) -> tuple[int, int]:
+    """Which part of each global batch this process feeds.
+
+    Returns:
+      (index, count) of the part, of equal ones. Processes whose devices share images feed the same part.
+
+    Raises:
+      ValueError: a process has whole images and parts of others.
+    """
+    owners = _find_owners(mesh)
+    groups = list(dict.fromkeys(owners))
+    if sum(map(len, groups)) > len(set().union(*groups)):
         raise ValueError(
-            f'mesh.space (={space}) spreads one image over several processes; it must divide the '
-            f'{jax.local_device_count()} devices of a process'
+            f'mesh.space (={mesh.shape["space"]}) must divide the devices of a process or be a multiple of them, '
+            f'{len(mesh.local_devices)} here: set config.mesh.space so'
         )
-    return mesh
+    return next(i for i, group in enumerate(groups) if jax.process_index() in group), len(groups)
+
+
+def _find_owners(mesh):
+    """For each position along 'data' the processes that hold it."""
+    return [tuple(sorted({device.process_index for device in row})) for row in mesh.devices]
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -5,10 +5,12 @@ import functools
 import json
 import os
 import signal
+import tempfile
 import threading
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
@@ -16,8 +18,9 @@ from ml_collections import ConfigDict
 
 from pdl_jax import config as config_lib
 from pdl_jax.checkpoint import Checkpointer
+from pdl_jax.compiling import train_compiler_options
 from pdl_jax.data import scenes
-from pdl_jax.data.paths import make_path
+from pdl_jax.data.paths import is_remote, make_path
 from pdl_jax.data.pipeline import make_train_iterator
 from pdl_jax.data.prepare import prepare_panoptic_folder
 from pdl_jax.data.records import open_split
@@ -26,7 +29,8 @@ from pdl_jax.evaluate import Evaluator, check_same_classes, find_score, format_r
 from pdl_jax.initialize import load_initial_variables, merge_variables
 from pdl_jax.optim import make_optimizer, make_schedule
 from pdl_jax.pictures import PictureMaker
-from pdl_jax.sharding import make_mesh, replicated, shard_batch
+from pdl_jax.processes import compile_together, wait_for_all
+from pdl_jax.sharding import find_batch_shard, make_mesh, replicated, shard_batch
 from pdl_jax.train_state import TrainState
 from pdl_jax.train_step import init_state, make_train_step
 from pdl_jax.writers import make_writer
@@ -63,25 +67,27 @@ def make_scenes(config: ConfigDict) -> None:
         logging.info('the scenes at %s are there already', config.data.path)
         return
     if jax.process_index() == 0:
-        raw = config.data.path.rstrip('/') + '_raw'
-        scenes.write_scenes(
-            raw,
-            num_train=options.num_train,
-            num_val=options.num_eval,
-            height_px=options.height_px,
-            width_px=options.width_px,
-            seed=options.seed,
-        )
-        for split in ('train', 'val'):
-            prepare_panoptic_folder(
-                images_dir=os.path.join(raw, split, 'images'),
-                panoptic_dir=os.path.join(raw, split, f'panoptic_{split}'),
-                json_path=os.path.join(raw, split, f'panoptic_{split}.json'),
-                out_dir=config.data.path,
-                split=split,
+        with contextlib.ExitStack() as stack:
+            raw = config.data.path.rstrip('/') + '_raw'
+            if is_remote(config.data.path):
+                raw = stack.enter_context(tempfile.TemporaryDirectory(prefix='pdl_jax_scenes_'))
+            scenes.write_scenes(
+                raw,
+                num_train=options.num_train,
+                num_val=options.num_eval,
+                height_px=options.height_px,
+                width_px=options.width_px,
+                seed=options.seed,
             )
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices('scenes')
+            for split in ('train', 'val'):
+                prepare_panoptic_folder(
+                    images_dir=os.path.join(raw, split, 'images'),
+                    panoptic_dir=os.path.join(raw, split, f'panoptic_{split}'),
+                    json_path=os.path.join(raw, split, f'panoptic_{split}.json'),
+                    out_dir=config.data.path,
+                    split=split,
+                )
+    wait_for_all('the scenes are there')
 
 
 class _Job:
@@ -114,6 +120,7 @@ class _Job:
             make_train_step(model, optimizer, schedule, options),
             donate_argnums=0,
             out_shardings=(replicated(mesh), replicated(mesh)),
+            compiler_options=train_compiler_options(mesh.devices.flat[0].platform),
         )
         # Opened before the first step, so that a wrong split is found now and not after hours.
         eval_source = open_split(config.data.path, config.data.eval_split)
@@ -128,6 +135,7 @@ class _Job:
     def execute(self):
         config = self.config
         checkpointer = Checkpointer(self.workdir, keep=config.train.keep_checkpoints)
+        shard_index, shard_count = find_batch_shard(self.mesh)
         iterator = make_train_iterator(
             self.source,
             batch_size=config.train.batch_size,
@@ -135,8 +143,8 @@ class _Job:
             seed=config.seed,
             num_workers=config.data.num_workers,
             is_unreadable_skipped=config.data.is_unreadable_skipped,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            shard_index=shard_index,
+            shard_count=shard_count,
         )
         with contextlib.ExitStack() as stack:
             stack.callback(checkpointer.close)
@@ -214,21 +222,24 @@ class _Loop:
 
     def run(self, state: TrainState, step: int) -> dict[str, Any] | None:
         job, config = self.job, self.config
-        pending = None
+        pending, train_step = None, None
         while step < config.num_steps:
-            batch = next(self.iterator)
-            self.num_unreadable += int(np.sum(batch.pop('num_unreadable', 0)))
-            sharded = shard_batch(batch, job.mesh)
+            sharded = shard_batch(next(self.iterator), job.mesh)
+            if 'num_unreadable' in sharded:
+                # Of all processes, since rows are.
+                self.num_unreadable += jnp.sum(sharded.pop('num_unreadable'))
             step += 1
+            if train_step is None:
+                train_step = compile_together(job.train_step, state, sharded, name='the train step')
             # Numbers that slip in from the host would cost a transfer every step.
             with jax.transfer_guard('disallow'):
-                state, scalars = job.train_step(state, sharded)
+                state, scalars = train_step(state, sharded)
             # The step before is read while this one runs, so the device never waits for the host.
             if pending is not None:
                 self._check(*pending)
             pending = step, scalars
             is_last = step == config.num_steps
-            is_stopped = job.preemption.is_requested(step)
+            is_stopped = job.preemption.is_requested()
             if is_due(step, config.log_every_steps) or is_last or is_stopped:
                 self._log(step, self._check(*pending))
             if is_due(step, config.picture_every_steps):
@@ -272,7 +283,7 @@ class _Loop:
 
     def _log(self, step, scalars):
         if self.job.config.data.is_unreadable_skipped:
-            scalars['num_unreadable'] = self.num_unreadable
+            scalars['num_unreadable'] = int(self.num_unreadable)
         self._write(self.writer.write_scalars, step, scalars)
 
     def _write(self, write, step, values):
@@ -286,12 +297,14 @@ class _Loop:
         """Scores a state; false where the run was told to stop meanwhile."""
         try:
             report = self.job.evaluator(
-                state.eval_variables, is_stopped=self.job.preemption.is_signalled
+                state.eval_variables, is_stopped=self.job.preemption.is_requested
             )
         except Exception:
-            # What was trained since the last save must outlive an image that cannot be read.
-            self._save(state, step)
-            self.checkpointer.wait()
+            # What was trained since the last save must outlive an image that cannot be read. One of several processes cannot
+            # save alone.
+            if jax.process_count() == 1:
+                self._save(state, step)
+                self.checkpointer.wait()
             raise
         if report is None:
             return False
@@ -323,9 +336,10 @@ def is_due(step: int, every: int) -> bool:
 
 
 class _Preemption:
-    """Turns SIGTERM into a question that the loop asks between two steps."""
+    """Turns SIGTERM into a question that is asked between two steps."""
 
     def __enter__(self):
+        self._num_asked = 0
         self._requested = threading.Event()
         self._is_handled = threading.current_thread() is threading.main_thread()
         # With several processes JAX's own service agrees on one step for all of them.
@@ -338,12 +352,9 @@ class _Preemption:
         if self._is_handled:
             signal.signal(signal.SIGTERM, self._previous)
 
-    def is_requested(self, step: int) -> bool:
-        """Whether to save and leave after this step; the same answer on every process."""
-        if jax.process_count() > 1:
-            return multihost_utils.reached_preemption_sync_point(step)
-        return self.is_signalled()
-
-    def is_signalled(self) -> bool:
-        """Whether this process alone knows that it shall leave; never true with several processes."""
-        return self._requested.is_set()
+    def is_requested(self) -> bool:
+        """Whether to save and leave now; all processes ask equally often and get the same answers."""
+        if jax.process_count() == 1:
+            return self._requested.is_set()
+        self._num_asked += 1
+        return multihost_utils.reached_preemption_sync_point(self._num_asked)

@@ -26,7 +26,7 @@ from absl import logging
 from etils import epath
 
 from pdl_jax.data.images import encode_image
-from pdl_jax.data.paths import is_remote, make_path
+from pdl_jax.data.paths import explain_bucket_errors, is_remote, make_path, write_whole
 
 # Event files on gs:// are copied at most this often; `flush` and `close` always copy them.
 _COPY_EVERY_SECONDS = 60.0
@@ -112,9 +112,7 @@ def truncate_after(path: str | os.PathLike, step: int) -> list[str]:
         logging.info(
             '%s: dropped %d line(s) after step %d', path, len(text.splitlines()) - len(lines), step
         )
-        temporary = path.parent / f'.{path.name}.partial'
-        temporary.write_text(kept)
-        temporary.replace(path)
+        write_whole(path, kept.encode())
     return lines
 
 
@@ -154,9 +152,10 @@ class _RunWriter:
 
     def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
         folder = self._pictures / f'step_{step:08d}'
-        folder.mkdir(parents=True, exist_ok=True)
+        with explain_bucket_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         for name, image in images.items():
-            (folder / f'{name.replace("/", "_")}.png').write_bytes(encode_image(image))
+            write_whole(folder / f'{name.replace("/", "_")}.png', encode_image(image))
             self._event_files.write_image(step, name, image)
 
     def write_text(self, step: int, name: str, text: str) -> None:
@@ -266,7 +265,7 @@ class _JsonLines:
                 file.write(line + '\n')
             return
         self._lines.append(line)
-        self._path.write_text(''.join(f'{line}\n' for line in self._lines))
+        write_whole(self._path, ''.join(f'{line}\n' for line in self._lines).encode())
 
 
 class _EventFiles:
@@ -316,7 +315,8 @@ class _EventFiles:
             self._temporary.cleanup()
 
     def _copy(self):
-        self._folder.mkdir(parents=True, exist_ok=True)
+        with explain_bucket_errors(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
         for path in epath.Path(self._temporary.name).iterdir():
-            (self._folder / path.name).write_bytes(path.read_bytes())
+            write_whole(self._folder / path.name, path.read_bytes())
         self._last_copy = time.monotonic()

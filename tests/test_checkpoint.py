@@ -1,5 +1,8 @@
 """What is kept of a run's checkpoints, and what does not fit is refused."""
 
+import re
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -90,3 +93,55 @@ def test_structure_differences_are_named():
     del wanted['params']['new']
     wanted['params']['semantic_head']['kernel'] = jnp.zeros((1, 1, 8, 19))
     check_structure(wanted, found, 'runs/x', is_partial=True)
+
+
+def _truncate(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def _flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ('damage', 'message'),
+    [(_truncate, 'bytes, .* were written'), (_flip, 'other bytes than were written'), (lambda path: path.unlink(), 'is missing')],
+)
+def test_damaged_checkpoints_are_named_and_the_one_before_is_used(tmp_path, caplog, damage, message):
+    checkpointer = Checkpointer(tmp_path, keep=3)
+    for step in (1, 2, 3):
+        _save(checkpointer, step, score=step / 10)
+    checkpointer.close()
+    assert find_checkpoint(tmp_path).name == '3' and not caplog.records
+    files = [path for path in (tmp_path / 'checkpoints' / '3' / 'state').rglob('*') if path.is_file()]
+    damaged = max(files, key=lambda path: path.stat().st_size)
+    damage(damaged)
+    assert find_checkpoint(tmp_path).name == '2'
+    assert re.search(f'step 3 is damaged: {damaged}.*{message}', caplog.text)
+    for step in (3, 'best'):
+        with pytest.raises(ValueError, match=message):
+            find_checkpoint(tmp_path, step)
+    # Looking moves nothing, training does.
+    assert damaged.parent.is_dir()
+    checkpointer = Checkpointer(tmp_path, keep=3)
+    assert checkpointer.latest_step == 2
+    assert (tmp_path / 'damaged_checkpoints' / '3' / 'state').is_dir()
+    _save(checkpointer, 3)
+    checkpointer.close()
+    assert find_checkpoint(tmp_path).name == '3'
+
+
+def test_training_does_not_start_anew_where_all_checkpoints_are_damaged(tmp_path):
+    checkpointer = Checkpointer(tmp_path, keep=2)
+    for step in (1, 2):
+        _save(checkpointer, step)
+    checkpointer.close()
+    for step in (1, 2):
+        shutil.rmtree(tmp_path / 'checkpoints' / str(step) / 'state')
+    with pytest.raises(ValueError, match='no intact checkpoint in .*state is missing'):
+        find_checkpoint(tmp_path)
+    with pytest.raises(ValueError, match='all checkpoints .* are damaged, the newest: .*/2/state is missing.*start anew'):
+        Checkpointer(tmp_path, keep=2)
+    assert (tmp_path / 'checkpoints' / '2').is_dir()

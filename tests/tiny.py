@@ -89,26 +89,40 @@ def make_config(data: pathlib.Path, **changes) -> ConfigDict:
 
 
 def start_main(
-    data: pathlib.Path, workdir: pathlib.Path, *flags: str, max_file_kib: int = 0
+    data: pathlib.Path,
+    workdir: pathlib.Path,
+    *flags: str,
+    max_file_kib: int = 0,
+    program: str = 'pdl_jax.main',
+    environment: dict[str, str] | None = None,
+    output=subprocess.PIPE,
 ) -> subprocess.Popen:
-    """Starts `python -m pdl_jax.main` on the tiny configuration, its output piped.
+    """Starts `python -m pdl_jax.main` on the tiny configuration.
 
-    With `max_file_kib` the kernel refuses to write larger files, as a full disk would.
+    Args:
+      data: of `prepare_scenes`.
+      workdir: of the run.
+      flags: more of them.
+      max_file_kib: the kernel refuses to write larger files, as a full disk would; 0 sets no limit.
+      program: the module to run.
+      environment: variables to set for this process.
+      output: a file for what it prints; by default a pipe.
     """
     fields = [f'--config.{key}={value}' for key, value in overrides(data).items()]
-    command = [sys.executable, '-m', 'pdl_jax.main', '--config=configs/scenes.py', f'--workdir={workdir}']
+    command = [sys.executable, '-m', program, '--config=configs/scenes.py', f'--workdir={workdir}']
     if max_file_kib:
         command = ['bash', '-c', f'ulimit -f {max_file_kib}; exec "$@"', 'bash', *command]
     environment = {
         **os.environ,
         'JAX_PLATFORMS': 'cpu',
         'JAX_COMPILATION_CACHE_DIR': os.environ.get('PDL_JAX_TEST_CACHE', '/tmp/pdl_jax_test_cache'),
+        **(environment or {}),
     }
     return subprocess.Popen(
         [*command, *fields, *flags],
         cwd=ROOT,
         env=environment,
-        stdout=subprocess.PIPE,
+        stdout=output,
         stderr=subprocess.STDOUT,
         text=True,
     )

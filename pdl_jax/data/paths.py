@@ -1,6 +1,8 @@
 """Paths that may be local folders or buckets."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 from etils import epath
 
@@ -10,11 +12,13 @@ def make_path(path: str | os.PathLike) -> epath.Path:
 
     Raises:
       ImportError: a gs:// path, and the package that reads buckets is missing.
+      OSError: the bucket cannot be reached.
     """
     path = epath.Path(os.path.expanduser(os.fspath(path)))
     if is_remote(path):
         try:
-            path.exists()
+            with explain_bucket_errors(path):
+                path.exists()
         except ImportError as error:
             raise ImportError(
                 f'{path} is a bucket and the package that reads buckets is not installed: '
@@ -23,6 +27,40 @@ def make_path(path: str | os.PathLike) -> epath.Path:
     return path
 
 
-def is_remote(path: epath.Path) -> bool:
+def is_remote(path: str | os.PathLike) -> bool:
     """Whether the path is a bucket, where renames are not atomic."""
     return '://' in os.fspath(path)
+
+
+@contextlib.contextmanager
+def explain_bucket_errors(path: str | os.PathLike) -> Iterator[None]:
+    """Turns the many errors of a bucket's client, which has tried several times by then, into one kind that names the path.
+
+    Raises:
+      OSError: the bucket failed.
+    """
+    try:
+        yield
+    except (FileNotFoundError, FileExistsError, ImportError):
+        raise
+    except Exception as error:
+        if not is_remote(path):
+            raise
+        raise OSError(f'{os.fspath(path)}: the bucket answers {type(error).__name__}: {error}'.strip()) from error
+
+
+def write_whole(path: epath.Path, content: bytes) -> None:
+    """Writes a file, or replaces an older one, so that a reader finds it complete or not at all.
+
+    Raises:
+      OSError: the disk is full, or the bucket fails.
+    """
+    if is_remote(path):
+        # An object appears when its last byte has arrived, and a rename would be a copy.
+        with explain_bucket_errors(path):
+            path.write_bytes(content)
+        return
+    # Processes may write the same file at the same time.
+    temporary = path.parent / f'.{path.name}.{os.getpid()}.partial'
+    temporary.write_bytes(content)
+    temporary.replace(path)

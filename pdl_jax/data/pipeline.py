@@ -4,7 +4,8 @@ Every batch has the keys
   'image': u8[B, Hc, Wc, 3], the image in the top-left corner, 0 outside;
   'panoptic': i32[B, Hc, Wc], void outside the image;
   'size': i32[B, 2], (height, width) of the image in pixels;
-and more as the functions say. B is the share of this process in the global batch.
+and more as the functions say. B are the rows of the global batch that this process feeds, one of
+`shard_count` equal runs of neighbours, see `sharding.find_batch_shard`.
 """
 
 import concurrent.futures
@@ -106,38 +107,38 @@ def make_train_iterator(
     seed: int,
     num_workers: int = 0,
     is_unreadable_skipped: bool = False,
-    process_index: int = 0,
-    process_count: int = 1,
+    shard_index: int = 0,
+    shard_count: int = 1,
 ) -> TrainIterator:
     """Makes endless training batches, shuffled anew in each epoch.
 
     All processes walk through one global sequence, epoch after epoch without a gap: global batch k
-    holds its elements k * batch_size .. (k + 1) * batch_size - 1, whatever the number of processes,
-    each taking every process_count-th. So an epoch is each record once over all processes together,
-    and a split may be smaller than a batch.
+    holds its elements k * batch_size .. (k + 1) * batch_size - 1 in this order, whatever the number
+    of shards, each of which is a run of neighbours. So an epoch is each record once over all
+    processes together, and a split may be smaller than a batch.
 
     An image larger than the canvas is shrunk by one factor for both axes until it fits (bilinear;
     labels by nearest neighbour), and 'size' is its new size.
 
     Args:
       source: the split.
-      batch_size: global, over all processes.
+      batch_size: global, over all shards.
       canvas_size: (height, width) in pixels of the canvas.
       seed: of the shuffling.
       num_workers: processes that decode; 0 decodes in threads of this process.
       is_unreadable_skipped: whether a damaged record is replaced by the next readable one in the
         split; otherwise the error that names it stops the iteration. Batches then have the key
         'num_unreadable', i32[B]: how many records were skipped for the sake of this row.
-      process_index: of this process.
-      process_count: number of processes.
+      shard_index: of this process.
+      shard_count: into which batches are cut.
 
     Returns:
       An iterator with `get_state` and `set_state`.
 
     Raises:
-      ValueError: an argument is out of range, or batch_size is no multiple of process_count.
+      ValueError: an argument is out of range, or batch_size is no multiple of shard_count.
     """
-    local_batch_size = _divide_batch(batch_size, process_index, process_count)
+    local_batch_size = _divide_batch(batch_size, shard_index, shard_count)
     _check_canvas(canvas_size)
     if num_workers < 0:
         raise ValueError(f'num_workers (={num_workers}) must not be negative')
@@ -149,9 +150,9 @@ def make_train_iterator(
         grain.MapDataset.range(len(source))
         .seed(seed)
         .shuffle()
-        .repeat()[process_index::process_count]
+        .repeat()
         .map(decode)
-        .batch(local_batch_size, batch_fn=stack)
+        .batch(local_batch_size, batch_fn=stack)[shard_index::shard_count]
     )
     identity = {'batch_size': batch_size, 'seed': seed, 'num_records': len(source)}
     return TrainIterator(elements, num_workers, identity)
@@ -165,18 +166,18 @@ class EvalBatches:
         source: records.RecordSource,
         local_batch_size: int,
         canvas_size: tuple[int, int],
-        process_index: int,
-        process_count: int,
+        shard_index: int,
+        shard_count: int,
     ):
         self._source = source
         self._local_batch_size = local_batch_size
         self._canvas_size = canvas_size
-        self._process_index = process_index
-        self._process_count = process_count
+        self._shard_index = shard_index
+        self._shard_count = shard_count
 
     def __len__(self) -> int:
-        """Number of batches, the same on all processes."""
-        return -(-len(self._source) // (self._local_batch_size * self._process_count))
+        """Number of batches, the same of all shards."""
+        return -(-len(self._source) // (self._local_batch_size * self._shard_count))
 
     def __iter__(self) -> Iterator[Batch]:
         num_threads = _count_threads()
@@ -200,8 +201,8 @@ class EvalBatches:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def _list_records(self, batch: int) -> range:
-        # The rows of one process lie together in a global array.
-        start = (batch * self._process_count + self._process_index) * self._local_batch_size
+        # The rows of one shard lie together in a global array.
+        start = (batch * self._shard_count + self._shard_index) * self._local_batch_size
         return range(
             min(start, len(self._source)), min(start + self._local_batch_size, len(self._source))
         )
@@ -221,31 +222,31 @@ def make_eval_batches(
     *,
     batch_size: int,
     canvas_size: tuple[int, int] | None = None,
-    process_index: int = 0,
-    process_count: int = 1,
+    shard_index: int = 0,
+    shard_count: int = 1,
 ) -> EvalBatches:
     """Makes the batches of one pass over a split, in order and at the original resolution.
 
-    The last batch is padded, and processes that have no record left yield padding only, so that all
-    of them yield the same number of batches. Besides the usual keys a batch has 'valid', bool[B],
+    The last batch is padded, and shards that have no record left are padding only, so that all
+    of them have the same number of batches. Besides the usual keys a batch has 'valid', bool[B],
     false for padding rows, and 'record', i32[B], the index in the split, -1 for padding rows. The
     image, size and label of padding rows are 0, 0 and void.
 
     Args:
       source: the split.
-      batch_size: global, over all processes.
+      batch_size: global, over all shards.
       canvas_size: (height, width) in pixels, at least the largest of the split; None: exactly that.
-      process_index: of this process.
-      process_count: number of processes.
+      shard_index: of this process.
+      shard_count: into which batches are cut.
 
     Returns:
       An iterable that can be walked through many times, with a length. An unreadable record raises
       ValueError while it is walked through.
 
     Raises:
-      ValueError: the canvas is too small, or batch_size is no multiple of process_count.
+      ValueError: the canvas is too small, or batch_size is no multiple of shard_count.
     """
-    local_batch_size = _divide_batch(batch_size, process_index, process_count)
+    local_batch_size = _divide_batch(batch_size, shard_index, shard_count)
     if canvas_size is None:
         canvas_size = source.max_size
     _check_canvas(canvas_size)
@@ -255,7 +256,7 @@ def make_eval_batches(
             f'height and width of {source!r}: evaluation scores the original pixels and never '
             f'shrinks, so leave canvas_size out or enlarge it'
         )
-    return EvalBatches(source, local_batch_size, tuple(canvas_size), process_index, process_count)
+    return EvalBatches(source, local_batch_size, tuple(canvas_size), shard_index, shard_count)
 
 
 class _Decode:
@@ -344,18 +345,18 @@ def shrink_to_fit(
     return np.asarray(small_image), np.asarray(small_label)
 
 
-def _divide_batch(batch_size: int, process_index: int, process_count: int) -> int:
-    if not 0 <= process_index < process_count:
+def _divide_batch(batch_size: int, shard_index: int, shard_count: int) -> int:
+    if not 0 <= shard_index < shard_count:
         raise ValueError(
-            f'process_index (={process_index}) must lie in 0 .. process_count - 1 '
-            f'(={process_count - 1})'
+            f'shard_index (={shard_index}) must lie in 0 .. shard_count - 1 '
+            f'(={shard_count - 1})'
         )
-    if batch_size < 1 or batch_size % process_count:
+    if batch_size < 1 or batch_size % shard_count:
         raise ValueError(
-            f'the global batch_size (={batch_size}) must be a positive multiple of process_count '
-            f'(={process_count})'
+            f'the global batch_size (={batch_size}) must be a positive multiple of shard_count '
+            f'(={shard_count})'
         )
-    return batch_size // process_count
+    return batch_size // shard_count
 
 
 def _check_canvas(canvas_size: tuple[int, int]) -> None:

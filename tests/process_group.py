@@ -1,0 +1,91 @@
+"""Several processes of this machine that make one run, started and ended by a test."""
+
+import os
+import pathlib
+import socket
+import subprocess
+import time
+
+from tests import tiny
+
+# A network that compiles in seconds.
+NETWORK = {'model.backbone': 'resnet18', 'model.width_multiplier': 0.125}
+# One process compiles for all, which saves time and keeps them together: gloo waits 30 seconds for the slowest. Runs at the same
+# time must not share a cache, because then one process may find what another waits for.
+_ENVIRONMENT = {
+    'JAX_COMPILATION_CACHE_DIR': (
+        os.environ.get('PDL_JAX_TEST_CACHE', '/tmp/pdl_jax_test_cache') + os.environ.get('PYTEST_XDIST_WORKER', '')
+    ),
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.1',
+    'JAX_SHARE_BINARY_BETWEEN_HOSTS': 'true',
+    'XLA_FLAGS': '--xla_backend_optimization_level=0',
+}
+
+
+class ProcessGroup:
+    """`python -m pdl_jax.main` on the tiny configuration in several processes; those that still run at the end are killed.
+
+    Args:
+      data: of `tiny.prepare_scenes`.
+      workdir: of the run; what the processes print goes to files beside it.
+      flags: of all of them.
+      num_processes: one of them needs no coordinator.
+      num_devices: simulated, of each.
+    """
+
+    def __init__(self, data: pathlib.Path, workdir: pathlib.Path, *flags: str, num_processes: int = 1, num_devices: int = 1):
+        if num_processes > 1:
+            flags = (*flags, f'--coordinator_address=127.0.0.1:{_find_port()}', f'--num_processes={num_processes}')
+        self._paths = [workdir.parent / f'{workdir.name}_{i}.log' for i in range(num_processes)]
+        environment = {**_ENVIRONMENT, 'JAX_NUM_CPU_DEVICES': str(num_devices)}
+        flags = (*(f'--config.{key}={value}' for key, value in NETWORK.items()), *flags)
+        self.processes = []
+        for i, path in enumerate(self._paths):
+            own = (f'--process_id={i}',) if num_processes > 1 else ()
+            with path.open('w') as output:
+                process = tiny.start_main(
+                    data, workdir, *flags, *own, program='tests.cached_main', environment=environment, output=output
+                )
+                self.processes.append(process)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+    def read(self, index: int = 0) -> str:
+        """What a process has printed so far."""
+        return self._paths[index].read_text(errors='replace')
+
+    def wait_for(self, text: str, *, timeout: float = 240) -> None:
+        """Waits until process 0 has printed something."""
+        end = time.monotonic() + timeout
+        while text not in self.read():
+            if self.processes[0].poll() is not None or time.monotonic() > end:
+                raise AssertionError(f'process 0 has not printed {text!r}:\n{self.read()}')
+            time.sleep(0.02)
+
+    def wait(self, *, timeout: float = 240) -> list[int]:
+        """Waits for all processes; returns how each exited."""
+        end = time.monotonic() + timeout
+        try:
+            return [process.wait(max(end - time.monotonic(), 0.1)) for process in self.processes]
+        except subprocess.TimeoutExpired as error:
+            printed = '\n'.join(f'process {i}:\n{self.read(i)[-3000:]}' for i in range(len(self._paths)))
+            raise AssertionError(f'not over after {timeout} s\n{printed}') from error
+
+    def finish(self, *, timeout: float = 240) -> str:
+        """Waits until all processes have succeeded; returns what process 0 printed."""
+        statuses = self.wait(timeout=timeout)
+        assert not any(statuses), f'{statuses}:\n' + '\n'.join(self.read(i)[-3000:] for i in range(len(self._paths)))
+        return self.read()
+
+
+def _find_port():
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return probe.getsockname()[1]
