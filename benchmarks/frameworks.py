@@ -1,0 +1,105 @@
+"""What the harness asks of JAX and PyTorch themselves: their versions, memory and speed of matrix products."""
+
+import importlib.metadata
+import time
+from collections.abc import Callable
+from typing import Any
+
+_NUM_PRODUCTS = 5
+
+
+class Jax:
+    """Starts JAX on a device."""
+
+    def __init__(self, device: str):
+        import jax
+
+        self._jax = jax
+        self._device = jax.local_devices(backend=device)[0]
+        jax.numpy.zeros(1).block_until_ready()
+        self._is_gpu = device == 'gpu'
+
+    def describe(self) -> dict[str, Any]:
+        versions = {name: importlib.metadata.version(name) for name in ('jax', 'jaxlib', 'flax')}
+        return {'versions': versions, 'device_kind': self._device.device_kind}
+
+    def measure_products(self, dtype: str, size: int) -> float:
+        """Flops per second of the best of a few products of square matrices."""
+        jnp = self._jax.numpy
+        x = self._jax.random.normal(self._jax.random.key(0), (size, size), jnp.dtype(dtype))
+        multiply = self._jax.jit(jnp.matmul)
+        return _measure(lambda: multiply(x, x).block_until_ready(), size)
+
+    def read_peak_bytes(self) -> int | None:
+        """Of a GPU; None for a CPU, where the process' own memory counts."""
+        return self._device.memory_stats()['peak_bytes_in_use'] if self._is_gpu else None
+
+    def reset_peak(self) -> None:
+        """XLA's allocator has no such thing: its peak covers the first run as well."""
+
+
+class Torch:
+    """Starts PyTorch on a device."""
+
+    def __init__(self, device: str):
+        import torch
+
+        self._torch = torch
+        self._device = 'cuda' if device == 'gpu' else 'cpu'
+        torch.zeros(1, device=self._device)
+        if device == 'gpu':
+            # As XLA does for float32 by default, and for convolutions of fixed sizes.
+            torch.backends.cuda.matmul.allow_tf32 = True
+            torch.backends.cudnn.allow_tf32 = True
+            torch.backends.cudnn.benchmark = True
+
+    def describe(self) -> dict[str, Any]:
+        is_gpu = self._device == 'cuda'
+        kind = self._torch.cuda.get_device_name() if is_gpu else self._torch.backends.cpu.get_cpu_capability()
+        return {'versions': {'torch': self._torch.__version__}, 'device_kind': kind}
+
+    def measure_products(self, dtype: str, size: int) -> float:
+        x = self._torch.randn(size, size, device=self._device).to(getattr(self._torch, dtype))
+
+        def multiply():
+            x @ x
+            if self._device == 'cuda':
+                self._torch.cuda.synchronize()
+
+        return _measure(multiply, size)
+
+    def read_peak_bytes(self) -> int | None:
+        return self._torch.cuda.max_memory_allocated() if self._device == 'cuda' else None
+
+    def reset_peak(self) -> None:
+        """Left to the allocator's first run too, as JAX's is."""
+
+
+class NumPy:
+    """For programs without a framework."""
+
+    def describe(self) -> dict[str, Any]:
+        return {'versions': {name: importlib.metadata.version(name) for name in ('numpy', 'pillow')}}
+
+    def read_peak_bytes(self) -> None:
+        return None
+
+    def reset_peak(self) -> None:
+        pass
+
+
+def start(side: str, device: str) -> Jax | Torch | NumPy:
+    """Loads a framework and makes it ready, so that what it needs for itself is not counted to a program."""
+    if side == 'numpy':
+        return NumPy()
+    return {'ours': Jax, 'torch': Torch}[side](device)
+
+
+def _measure(multiply: Callable[[], None], size: int) -> float:
+    multiply()
+    best = float('inf')
+    for _ in range(_NUM_PRODUCTS):
+        start_time = time.perf_counter()
+        multiply()
+        best = min(best, time.perf_counter() - start_time)
+    return 2 * size**3 / best

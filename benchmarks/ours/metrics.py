@@ -1,0 +1,69 @@
+"""Panoptic quality: counted on the device, over files, and the inference that the first is to be small beside."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.inputs import NMS_KERNEL_PX, STUFF_AREA_PX, TOP_K
+from benchmarks.ours.compiled import compile_program
+from benchmarks.ours.model import count_flops, make_network
+from benchmarks.ours.postprocess import make_label_format
+from benchmarks.ours.weights import load_weights
+from benchmarks.program import Program, Setup
+from pdl_jax.inference import Pass, make_inference_step
+from pdl_jax.metrics.evaluate_files import evaluate_files
+from pdl_jax.metrics.panoptic_quality import PanopticQuality
+from pdl_jax.preprocess.augment import AugmentOptions
+
+_GROUPS = ('All', 'Things', 'Stuff')
+_FILES = ('gt_json', 'gt_folder', 'pred_json', 'pred_folder')
+
+
+def prepare(setup: Setup) -> Program:
+    """Files where the case has them; else an image's label maps, or in the mode 'inference' the evaluation around them."""
+    if setup.mode == 'inference':
+        return _prepare_inference(setup)
+    if 'gt_json' in setup.files:
+        return _prepare_files(setup)
+    arguments = setup.arguments
+    metric = PanopticQuality.for_format(
+        make_label_format(arguments['num_classes']), max_segments=TOP_K + arguments['num_classes']
+    )
+
+    def count(label, prediction):
+        return metric.from_model_output(panoptic_label=label, panoptic_prediction=prediction, valid=jnp.ones(1, bool))
+
+    maps = tuple(jax.device_put(setup.load(name)[None]) for name in ('label', 'prediction'))
+    return compile_program(
+        count, maps, get_outputs=lambda counted: _get_quality(metric.empty().merge(counted.to_host()).compute())
+    )
+
+
+def _get_quality(averages):
+    return {'quality': np.array([averages[group]['pq'] for group in _GROUPS])}
+
+
+def _prepare_files(setup):
+    # One process on one core, as the peer.
+    run = functools.partial(evaluate_files, **{name: setup.files[name] for name in _FILES}, metrics=('pq',), num_processes=1)
+    run()
+    return Program(run, num_items=setup.arguments['num_images'], get_outputs=lambda: _get_quality(run()[0]['pq']))
+
+
+def _prepare_inference(setup):
+    """From an image to its label map, as `evaluate` does it."""
+    arguments = setup.arguments
+    size = tuple(arguments['size'])
+    model = make_network(setup, size=size, num_classes=arguments['num_classes'])
+    infer = make_inference_step(
+        (Pass(model, size),),
+        label_format=make_label_format(arguments['num_classes']),
+        augment=AugmentOptions(size),
+        postprocess={'nms_kernel_px': NMS_KERNEL_PX, 'max_centers': TOP_K, 'stuff_area_limit': STUFF_AREA_PX},
+        input_size=size,
+    )
+    image = jnp.zeros((1, *size, 3), jnp.uint8)
+    inputs = (jax.device_put(load_weights(setup, model)), image, jnp.array([size]))
+    return compile_program(infer, inputs, flops=count_flops(model, size, 1))

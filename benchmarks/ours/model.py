@@ -1,0 +1,51 @@
+"""Inference: the network alone, and with its post-processing."""
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks.inputs import BLEND, HEADS
+from benchmarks.ours.compiled import compile_program
+from benchmarks.ours.postprocess import make_post_process
+from benchmarks.ours.weights import load_weights
+from benchmarks.program import Program, Setup
+from pdl_jax.models.panoptic_deeplab import PanopticDeepLab
+from pdl_jax.models.presets import make_options
+from pdl_jax.models.summary import add_up, summarize
+
+
+def prepare(setup: Setup) -> Program:
+    """Image to maps at full resolution; with a scene among the inputs, as inference goes on, to panoptic labels."""
+    arguments = setup.arguments
+    size, batch = tuple(arguments['size']), arguments['batch']
+    model = make_network(setup, size=size, num_classes=arguments['num_classes'])
+    variables = jax.device_put(load_weights(setup, model))
+    image = jax.device_put(setup.load('image'))
+    scene = None
+    if 'stride4_scene' in arguments['inputs']:
+        scene = {key: jax.device_put(setup.load(key)) for key in HEADS}
+        post_process = make_post_process(arguments, size=size, resize=model.model.resize)
+
+    def infer(variables, image, scene):
+        outputs = model.apply(variables, image, train=False)
+        if scene is None:
+            return model.upsample(outputs, size)
+        # A scene takes the place of outputs, of which there has to be enough left that they are computed.
+        outputs = {key: scene[key] + BLEND * outputs[key] for key in HEADS}
+        return post_process({**outputs, **model.upsample_instances(outputs, size)})
+
+    return compile_program(infer, (variables, image, scene), flops=count_flops(model, size, batch), num_items=batch)
+
+
+def make_network(setup: Setup, *, size: tuple[int, int], num_classes: int, **overrides) -> PanopticDeepLab:
+    """The network of a case, in bfloat16 on a GPU; `overrides` are fields of its options."""
+    return PanopticDeepLab(
+        num_classes,
+        make_options(setup.arguments['preset'], **overrides),
+        pool_crop=tuple(size),
+        dtype=jnp.bfloat16 if setup.device == 'gpu' else jnp.float32,
+    )
+
+
+def count_flops(model: PanopticDeepLab, size: tuple[int, int], batch: int) -> float:
+    """Two for each multiply-add of the convolutions as they are defined, however they are computed."""
+    return 2.0 * batch * add_up(summarize(model, size)).multiply_adds

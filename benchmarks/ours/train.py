@@ -1,0 +1,76 @@
+"""One training step from images and their targets: network, losses, gradients, Adam."""
+
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.ours.compiled import compile_function, count_bytes
+from benchmarks.ours.model import count_flops, make_network
+from benchmarks.ours.postprocess import make_label_format
+from benchmarks.ours.weights import load_weights
+from benchmarks.program import Program, Setup
+from pdl_jax import train_step
+from pdl_jax.compiling import train_compiler_options
+from pdl_jax.losses import LossOptions
+from pdl_jax.optim import OptimizerOptions, make_optimizer, make_schedule
+from pdl_jax.preprocess.augment import AugmentOptions
+from pdl_jax.train_state import TrainState
+from pdl_jax.train_step import StepOptions, make_train_step
+
+_NUM_STEPS = 1000
+
+
+def prepare(setup: Setup) -> Program:
+    """The step of `train_step`, its state donated as in training."""
+    arguments = setup.arguments
+    size, batch = tuple(arguments['size']), arguments['batch']
+    # Without dropout both sides have the same loss.
+    model = make_network(setup, size=size, num_classes=arguments['num_classes'], dropout_rate=0.0)
+    variables = load_weights(setup, model)
+    options = OptimizerOptions()
+    optimizer = make_optimizer(options, _NUM_STEPS)
+    step_options = StepOptions(
+        label_format=make_label_format(arguments['num_classes']),
+        augment=AugmentOptions(size),
+        # The averages that the peers take.
+        loss=LossOptions(scope='batch'),
+    )
+    step = make_train_step(model, optimizer, make_schedule(options, _NUM_STEPS), step_options)
+    samples = {'image': jax.device_put(setup.load('image'))}
+    samples['targets'] = {
+        name.removeprefix('target_'): jax.device_put(setup.load(name)) for name in setup.files if name.startswith('target_')
+    }
+    state = jax.device_put(
+        TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=variables['params'],
+            batch_stats=variables['batch_stats'],
+            opt_state=optimizer.init(variables['params']),
+        )
+    )
+    options = train_compiler_options(jax.default_backend())
+    jitted = jax.jit(step, donate_argnums=0, compiler_options=options)
+    # The peers make samples on the host, which is what the suite 'input' compares.
+    with mock.patch.object(train_step, 'make_training_samples', lambda batch, *_: (batch['image'], batch['targets'])):
+        compiled, seconds, temp_bytes = compile_function(jitted, state, samples)
+    argument_bytes = count_bytes((state, samples))
+    state, scalars = compiled(state, samples)
+    first_loss = np.asarray(scalars['loss'])
+
+    def run():
+        nonlocal state
+        state, scalars = compiled(state, samples)
+        jax.block_until_ready(scalars)
+
+    return Program(
+        run,
+        compile_seconds=seconds,
+        argument_bytes=argument_bytes,
+        temp_bytes=temp_bytes,
+        # A gradient costs twice what it is the gradient of.
+        flops=3 * count_flops(model, size, batch),
+        num_items=batch,
+        get_outputs=lambda: {'loss': first_loss},
+    )

@@ -1,0 +1,1 @@
+"""The other side of every suite, written from the definitions of the originals: `prepare` makes the program of a case."""

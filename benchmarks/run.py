@@ -1,0 +1,273 @@
+"""Times our programs and the same ones of PyTorch in turn, in one call.
+
+    python -m benchmarks.run --suite=model --device=cpu --cases=r50 --pairs=5 --json=results.json
+    python -m benchmarks.run --suite=all --quick --json=results.json
+
+Prints a table and appends one JSON line a case to a file, from which `benchmarks.report` makes docs/benchmarks.md. Every program
+has a process of its own, in which no other framework is loaded; ours and a rival's are timed back to back, so a ratio holds on a
+machine that others use too. PyTorch (`pip install 'pdl_jax[convert]'`) is needed unless --no_torch is given.
+"""
+
+import argparse
+import contextlib
+import json
+import pathlib
+import re
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks import agreement, files, inputs, machine
+from benchmarks.cases import SUITES, Case, list_cases
+from benchmarks.child import Child, ChildError
+from benchmarks.table import format_rows, format_title
+
+# Shorter runs are repeated until they take so long together.
+_MIN_SECONDS = 0.3
+_PRODUCT_SIZES = {'cpu': 4096, 'gpu': 8192}
+_QUICK_PAIRS = 3
+_QUICK_SECONDS = 30.0
+# What --quick leaves out, because it takes more than a minute to compile.
+_SLOW_MODES = ('torch:compile',)
+
+
+def run_case(
+    case: Case,
+    *,
+    device: str,
+    num_pairs: int,
+    max_seconds: float,
+    rivals: Sequence[str],
+    num_cores: int | None = None,
+    photographs: str | None = None,
+) -> dict[str, Any]:
+    """Measures a case.
+
+    Args:
+      case: what to measure.
+      device: 'cpu' or 'gpu'.
+      num_pairs: how often each rival is timed next to ours.
+      max_seconds: after which no more pairs of a rival are begun; one is timed in any case.
+      rivals: of the case's, those to measure.
+      num_cores: that both sides may use, where the case does not say; None for all.
+      photographs: a folder for the suite input, see `files.find_annotations`; None generates one.
+
+    Returns:
+      What the JSON line says of it; see docs/benchmarks.md.
+
+    Raises:
+      ChildError: our program failed.
+    """
+    with contextlib.ExitStack() as stack:
+        folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        paths = _write_inputs(case, folder, photographs, has_torch=any(rival.startswith('torch') for rival in rivals))
+        children, facts, errors = {}, {}, {}
+        num_cores = case.num_cores or num_cores
+        # Ours comes last, because the first peer writes the weights.
+        for name in (*rivals, 'ours'):
+            child = stack.enter_context(Child(name, case.suite, device, num_cores))
+            try:
+                facts[name] = child.ask('prepare', arguments=case.arguments, files=paths)
+                children[name] = child
+            except ChildError as error:
+                if name == 'ours':
+                    raise
+                errors[name] = {'error': str(error)}
+        ours = children.pop('ours')
+        other_work = machine.OtherWork([child.process_id for child in (ours, *children.values())])
+        pairs = {name: _time_pairs(ours, child, num_pairs, max_seconds) for name, child in children.items()}
+        our_seconds = [seconds for values in pairs.values() for seconds, _ in values]
+        if not pairs:
+            our_seconds = [ours.ask('time', min_seconds=_MIN_SECONDS)['seconds'] for _ in range(num_pairs)]
+        result = {
+            'suite': case.suite,
+            'case': case.name,
+            'device': device,
+            'num_cores': num_cores,
+            'arguments': case.arguments,
+            'flops': facts['ours']['flops'],
+            'other_work': other_work.read_share(),
+            'ours': {**_summarize(our_seconds, facts['ours'], ours), 'facts': ours.ask('read_facts')},
+            'rivals': errors,
+        }
+        for name, child in children.items():
+            result['rivals'][name] = {
+                **_summarize([seconds for _, seconds in pairs[name]], facts[name], child),
+                'ratio': _spread([b / a for a, b in pairs[name]]),
+                'target': case.targets.get(name),
+            }
+        # Last, because it takes memory.
+        for name, child in children.items():
+            if case.agreement and not name.startswith('ours:'):
+                result['rivals'][name].update(_compare(case.agreement, ours, child, folder))
+        return result
+
+
+def _write_inputs(case, folder, photographs, has_torch):
+    """Files by name: inputs, and places for what a program leaves for others."""
+    paths = inputs.write_inputs(case.arguments, folder)
+    kinds = case.arguments.get('inputs', ())
+    if 'photographs' in kinds:
+        paths['photographs'] = photographs or files.write_photographs(case.arguments['num_images'], folder)
+        paths['records'] = str(folder / 'records')
+    if 'panoptic_files' in kinds:
+        paths.update(files.write_panoptic_files(case.arguments, folder))
+    if case.suite in ('model', 'train') and has_torch:
+        paths['weights'] = str(folder / 'weights.npz')
+    return paths
+
+
+def _time_pairs(ours, rival, num_pairs, max_seconds):
+    """Seconds of both, one right after the other; which comes first alternates."""
+    pairs = []
+    start = time.monotonic()
+    while len(pairs) < num_pairs and (not pairs or time.monotonic() - start < max_seconds):
+        order = (rival, ours) if len(pairs) % 2 else (ours, rival)
+        seconds = {child.name: child.ask('time', min_seconds=_MIN_SECONDS)['seconds'] for child in order}
+        pairs.append((seconds[ours.name], seconds[rival.name]))
+    return pairs
+
+
+def _summarize(seconds, facts, child):
+    median = float(np.median(seconds))
+    return {
+        'seconds': _spread(seconds),
+        'items_per_second': facts['num_items'] / median,
+        **{key: facts[key] for key in ('compile_seconds', 'argument_bytes', 'temp_bytes')},
+        **child.ask('read_memory'),
+    }
+
+
+def _spread(values):
+    return {
+        'median': float(np.median(values)),
+        'min': float(np.min(values)),
+        'max': float(np.max(values)),
+        'all': [float(value) for value in values],
+    }
+
+
+def _compare(kind, ours, rival, folder):
+    outputs = []
+    for name, child in (('ours', ours), ('rival', rival)):
+        path = str(folder / f'{name}_outputs.npz')
+        child.ask('save_outputs', path=path)
+        with np.load(path) as file:
+            outputs.append(dict(file))
+    measures = agreement.compare(kind, *outputs)
+    return {'agreement': measures, 'is_same': agreement.is_same(kind, measures)}
+
+
+def measure_machine(device: str, names: Sequence[str]) -> dict[str, Any]:
+    """Describes the machine and measures matrix products with each framework."""
+    facts = {**machine.describe(), 'frameworks': {}}
+    for name in names:
+        with Child(name, '', device) as child:
+            facts['frameworks'][name] = child.ask('describe')
+            facts['frameworks'][name]['products'] = {
+                dtype: child.ask('measure_products', dtype=dtype, size=_PRODUCT_SIZES[device])['flops_per_second']
+                for dtype in ('float32', 'bfloat16')
+            }
+    return facts
+
+
+def add_peak_fractions(result: dict[str, Any], facts: dict[str, Any]) -> None:
+    """Adds to every program of a result which part of the machine's fastest matrix product it reaches."""
+    flops = result['flops']
+    programs = {'ours': result['ours'], **result['rivals']}
+    for name, program in programs.items():
+        if flops and 'seconds' in program and not name.startswith('ours:'):
+            peak = max(framework['products'][_find_dtype(name, result['device'])] for framework in facts['frameworks'].values())
+            program['peak_fraction'] = flops / program['seconds']['median'] / peak
+
+
+def _find_dtype(name, device):
+    return 'bfloat16' if 'bf16' in name or (name == 'ours' and device == 'gpu') else 'float32'
+
+
+def find_faults(result: dict[str, Any]) -> list[str]:
+    """Programs that failed, and those in ours' precision whose results are not ours."""
+    faults = []
+    for name, rival in result['rivals'].items():
+        where = f'{result["case"]}, {name}'
+        if 'error' in rival:
+            faults.append(f'{where}: {rival["error"]}')
+        elif not rival.get('is_same', True) and result['device'] == 'cpu' and _find_dtype(name, 'cpu') == 'float32':
+            faults.append(f'{where}: its results are not ours: {rival["agreement"]}')
+    return faults
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line; `python -m benchmarks.run --help` lists the flags."""
+    parser = argparse.ArgumentParser(
+        prog='python -m benchmarks.run',
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument('--suite', required=True, choices=(*SUITES, 'all'))
+    parser.add_argument('--device', default='cpu', choices=('cpu', 'gpu'))
+    parser.add_argument('--cases', default='', help='only those whose names this regular expression finds')
+    parser.add_argument('--rivals', default='', help='only those whose names this regular expression finds')
+    parser.add_argument('--pairs', type=int, default=5, help='how often both are timed in turn (default: %(default)s)')
+    parser.add_argument('--seconds', type=float, default=300.0, help='begin no more pairs after these (default: %(default)s)')
+    parser.add_argument(
+        '--quick', action='store_true', help=f'the most telling cases, without torch.compile, {_QUICK_PAIRS} pairs or 30 seconds'
+    )
+    parser.add_argument('--cores', type=int, help='that both sides may use: with 1 no thread waits for one that others hold up')
+    parser.add_argument('--no_torch', action='store_true', help='leave PyTorch out')
+    parser.add_argument('--data', help='suite input: folder of images/, panoptic_NAME/, panoptic_NAME.json (default: generated)')
+    parser.add_argument('--json', help='file to which one line a case is appended')
+    flags = parser.parse_args(arguments)
+    suites = SUITES if flags.suite == 'all' else (flags.suite,)
+    cases = [case for suite in suites for case in list_cases(suite, flags.device, flags.cases)]
+    if flags.quick:
+        cases = [case for case in cases if case.is_quick]
+        flags.pairs, flags.seconds = min(flags.pairs, _QUICK_PAIRS), min(flags.seconds, _QUICK_SECONDS)
+    if not cases:
+        parser.exit(1, f'error: the suite {flags.suite} has no case {flags.cases!r} on {flags.device}\n')
+    facts = measure_machine(flags.device, ('ours',) if flags.no_torch else ('ours', 'torch'))
+    # Where results go says nothing about them.
+    flags_given = [flag for flag in (sys.argv[1:] if arguments is None else arguments) if not flag.startswith('--json=')]
+    command = shlex.join(['python', '-m', 'benchmarks.run', *flags_given])
+    print(format_title(), flush=True)
+    faults = []
+    for case in cases:
+        rivals = [
+            name
+            for name in case.rivals
+            if re.search(flags.rivals, name)
+            and not (flags.no_torch and name.startswith('torch:'))
+            and not (flags.quick and name in _SLOW_MODES)
+        ]
+        try:
+            result = run_case(
+                case,
+                device=flags.device,
+                num_pairs=flags.pairs,
+                max_seconds=flags.seconds,
+                rivals=rivals,
+                num_cores=flags.cores,
+                photographs=flags.data,
+            )
+        except ChildError as error:
+            faults.append(f'{case.name}: {error}')
+            continue
+        add_peak_fractions(result, facts)
+        faults += find_faults(result)
+        print('\n'.join(format_rows(result)), flush=True)
+        if flags.json:
+            line = {**result, 'machine': facts, 'command': command, 'time': time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}
+            with open(flags.json, 'a') as file:
+                file.write(json.dumps(line) + '\n')
+    if faults:
+        parser.exit(1, '\n'.join(f'error: {fault}' for fault in faults) + '\n')
+
+
+if __name__ == '__main__':
+    main()
