@@ -135,6 +135,10 @@ def get_config() -> ConfigDict:
 
     config.train = ConfigDict()
     config.train.batch_size = 32  # over all devices and processes
+    # Compute a batch in so many parts, one after the other, where it is too large for the memory; see pdl_jax/accumulation.py.
+    config.train.accumulation_steps = 1
+    # Where it still is: regexes of modules whose inside the backward pass computes again, such as ('backbone/stage._block',).
+    config.train.remat = ()
     config.train.num_steps = 60_000
     config.train.log_every_steps = 100
     config.train.picture_every_steps = 1000
@@ -167,6 +171,9 @@ def get_config() -> ConfigDict:
     config.mesh = ConfigDict()
     config.mesh.data = -1  # devices along the batch; -1 takes all that are left
     config.mesh.space = 1  # devices along image rows
+    # Which arrays of the training state are split over the devices along the batch: (regex, rule) pairs, the first match decides.
+    # (('.*', 'largest'),) splits all large ones, see pdl_jax/sharding.py.
+    config.mesh.param_rules = ()
     return config.lock()
 
 

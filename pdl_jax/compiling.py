@@ -11,3 +11,8 @@ def train_compiler_options(platform: str) -> dict[str, str]:
     if platform == 'cpu':
         return {'xla_cpu_scheduler_type': 'CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED'}
     return {}
+
+
+def single_use_compiler_options(platform: str) -> dict[str, str]:
+    """What to give `jax.jit` for a program that runs once: on 'cpu' LLVM would optimise for longer than it saves."""
+    return {'xla_backend_optimization_level': '1'} if platform == 'cpu' else {}

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ from pdl_jax.postprocess.panoptic import SCORE_RULES
 from pdl_jax.preprocess.augment import AugmentOptions
 from pdl_jax.preprocess.normalize import NORMALIZATIONS
 from pdl_jax.preprocess.targets import ROUNDINGS, TargetOptions
+from pdl_jax.sharding import PARAM_RULES
 from pdl_jax.train_step import StepOptions
 from pdl_jax.typing import LabelFormat
 
@@ -44,6 +46,7 @@ _POSITIVE = (
     'postprocess.nms_kernel_px',
     'targets.max_instances',
     'targets.sigma_px',
+    'train.accumulation_steps',
     'train.batch_size',
     'train.checkpoint_every_steps',
     'train.keep_checkpoints',
@@ -72,6 +75,10 @@ def validate_config(config: ConfigDict) -> None:
     for field in ('augment.flip_probability', 'optimizer.ema_decay', 'optimizer.momentum'):
         if not 0 <= get_field(config, field) <= 1:
             raise ValueError(f'config.{field} (={get_field(config, field)!r}) must lie in [0, 1]')
+    for regex in config.train.remat:
+        _check_regex('config.train.remat', config.train.remat, regex)
+    for entry in config.mesh.param_rules:
+        _check_param_rule(config.mesh.param_rules, entry)
     scales = config.evaluate.scales
     if not scales or not all(scale > 0 for scale in scales):
         raise ValueError(f'config.evaluate.scales (={scales!r}) must be positive numbers, at least one')
@@ -103,6 +110,22 @@ def validate_config(config: ConfigDict) -> None:
         )
 
 
+def _check_param_rule(rules, entry):
+    field = 'config.mesh.param_rules'
+    if not isinstance(entry, tuple) or len(entry) != 2:
+        raise ValueError(f"{field} (={rules!r}) must hold pairs of a regex and a rule, such as ('opt_state/', 'largest')")
+    _check_regex(field, rules, entry[0])
+    if entry[1] not in PARAM_RULES:
+        raise ValueError(f'{field} (={rules!r}): the rule {entry[1]!r} must be one of {list(PARAM_RULES)}')
+
+
+def _check_regex(field, values, regex):
+    try:
+        re.compile(regex)
+    except (TypeError, re.error) as error:
+        raise ValueError(f'{field} (={values!r}): {regex!r} is no regular expression: {error}') from error
+
+
 def get_field(config: ConfigDict, field: str) -> Any:
     """The value at a dotted path such as 'train.batch_size'."""
     for name in field.split('.'):
@@ -121,7 +144,7 @@ def config_from_json(data: dict[str, Any]) -> ConfigDict:
     def restore(value):
         if isinstance(value, dict):
             return {key: restore(item) for key, item in value.items()}
-        return tuple(value) if isinstance(value, list) else value
+        return tuple(map(restore, value)) if isinstance(value, list) else value
 
     return ConfigDict(restore(data)).lock()
 
@@ -215,18 +238,29 @@ def make_passes(config: ConfigDict, num_classes: int, size: tuple[int, int]) -> 
     )
 
 
-def make_step_options(config: ConfigDict, label_format: LabelFormat) -> StepOptions:
-    """The options of the train and eval steps."""
+def make_augment_options(config: ConfigDict) -> AugmentOptions:
+    """How images are resized, cropped and normalised."""
     augment = config.augment.to_dict()
     crop_size = (augment.pop('crop_height_px'), augment.pop('crop_width_px'))
-    normalization = make_model_options(config).normalization
+    return AugmentOptions(crop_size=crop_size, normalization=make_model_options(config).normalization, **augment)
+
+
+def make_target_options(config: ConfigDict) -> TargetOptions:
+    """How labels become what the heads learn."""
+    return TargetOptions(**_select(config, 'targets'))
+
+
+def make_step_options(config: ConfigDict, label_format: LabelFormat) -> StepOptions:
+    """The options of the train step."""
     return StepOptions(
         label_format=label_format,
-        augment=AugmentOptions(crop_size=crop_size, normalization=normalization, **augment),
-        targets=TargetOptions(**_select(config, 'targets')),
+        augment=make_augment_options(config),
+        targets=make_target_options(config),
         loss=LossOptions(**_select(config, 'loss')),
         ema_decay=config.optimizer.ema_decay,
         seed=config.seed,
+        accumulation_steps=config.train.accumulation_steps,
+        remat=tuple(config.train.remat),
     )
 
 

@@ -16,9 +16,10 @@ from pdl_jax.checkpoint import find_checkpoint, read_description, restore_variab
 from pdl_jax.config import (
     has_instances,
     input_size,
+    make_augment_options,
     make_model,
     make_passes,
-    make_step_options,
+    make_target_options,
     postprocess_arguments,
     validate_config,
 )
@@ -34,7 +35,7 @@ from pdl_jax.metrics.parsing_covering import ParsingCovering
 from pdl_jax.metrics.semantic_iou import SemanticIoU
 from pdl_jax.postprocess.scores import segment_table
 from pdl_jax.processes import choose_together, compile_together
-from pdl_jax.sharding import batch_sharding, find_batch_shard, make_mesh, replicated, shard_batch
+from pdl_jax.sharding import batch_sharding, find_batch_shard, make_mesh, replicate, replicated, shard_batch
 from pdl_jax.typing import PyTree
 
 _GROUPS = ('All', 'Things', 'Stuff')
@@ -67,19 +68,18 @@ class Evaluator:
         has_scores = 'ap' in metrics or (bool(predictions_dir) and has_instances(config))
         describe = functools.partial(segment_table, label_format=label_format, max_segments=max_predicted)
         size = input_size(config, source.max_size)
-        options = make_step_options(config, label_format)
         infer = make_inference_step(
             make_passes(config, label_format.num_classes, size),
             label_format=label_format,
-            augment=options.augment,
+            augment=make_augment_options(config),
             postprocess=postprocess_arguments(config),
             input_size=size,
             oracle=config.evaluate.oracle,
-            targets=options.targets,
+            targets=make_target_options(config),
         )
 
         def step(variables, batch):
-            maps = infer(variables, batch['image'], batch['size'], batch['panoptic'])
+            maps = infer(replicate(variables), batch['image'], batch['size'], batch['panoptic'])
             table = None
             if has_scores:
                 table = jax.vmap(describe)(maps['panoptic'], maps['class_probability'], maps['center_score'])
@@ -110,7 +110,7 @@ class Evaluator:
         """Evaluates.
 
         Args:
-          variables: {'params', 'batch_stats'}, replicated over the mesh.
+          variables: {'params', 'batch_stats'} on the mesh.
           is_stopped: asked before every batch whether to give up.
 
         Returns:

@@ -8,7 +8,7 @@ from pdl_jax.config import make_model, make_step_options, postprocess_arguments
 from pdl_jax.data.catalog import DatasetSpec
 from pdl_jax.postprocess.panoptic import post_process
 from pdl_jax.processes import compile_together
-from pdl_jax.sharding import replicated
+from pdl_jax.sharding import replicate, replicated
 from pdl_jax.train_state import TrainState
 from pdl_jax.train_step import make_training_samples
 from pdl_jax.typing import Array
@@ -34,7 +34,7 @@ class PictureMaker:
             # The whole batch is augmented so that the first sample is the one that was trained on.
             images, targets = make_training_samples(batch, step_number, options)
             image, target = images[:1], jax.tree.map(lambda x: x[:1], targets)
-            outputs = model.upsample(model.apply(variables, image), image.shape[1:3])
+            outputs = model.upsample(model.apply(replicate(variables), image), image.shape[1:3])
             maps = post_process(outputs, label_format=spec.label_format, **arguments)
             prediction = {'semantic': maps['semantic']}
             if 'center' in outputs:

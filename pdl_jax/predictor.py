@@ -14,9 +14,9 @@ from pdl_jax.config import (
     config_from_json,
     has_instances,
     input_size,
+    make_augment_options,
     make_model,
     make_passes,
-    make_step_options,
     postprocess_arguments,
     validate_config,
 )
@@ -124,7 +124,7 @@ class Predictor:
         self._config = config
         self._variables = variables
         self._mesh = mesh
-        self._augment = make_step_options(config, spec.label_format).augment
+        self._augment = make_augment_options(config)
 
     @classmethod
     def load(

@@ -1,10 +1,17 @@
 """The device mesh and where arrays lie on it."""
 
+import re
+from collections.abc import Callable, Sequence
+
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from pdl_jax.typing import Array, PyTree
+
+PARAM_RULES = ('replicated', 'largest')
+# To fetch the rest of a smaller array takes longer than its memory is worth.
+_MIN_SHARDED_SIZE = 1 << 13
 
 
 def make_mesh(data: int = -1, space: int = 1, devices=None) -> Mesh:
@@ -73,6 +80,56 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """The first axis over 'data', copies over 'space': how batches are fed, since odd image sizes cannot be split."""
     return NamedSharding(mesh, P('data'))
+
+
+def place_state(abstract_state: PyTree, mesh: Mesh, rules: Sequence[tuple[str, str]]) -> PyTree:
+    """Chooses where the arrays of a training state lie.
+
+    Args:
+      abstract_state: anything with shapes.
+      mesh: the devices.
+      rules: (regex, rule) pairs. The first whose regex matches somewhere in the path of an array, such as
+        'params/backbone/conv1/kernel', 'opt_state/0/mu/backbone/conv1/kernel' or 'ema_variables/params/...', decides:
+        'replicated' puts a copy on every device, as for arrays that no regex matches; 'largest' splits the largest dimension
+        that the devices along 'data' divide, of arrays that are worth it.
+
+    Returns:
+      The same tree of ShapeDtypeStructs with shardings.
+    """
+
+    def place(path, leaf):
+        name = jax.tree_util.keystr(path, simple=True, separator='/')
+        rule = next((rule for regex, rule in rules if re.search(regex, name)), 'replicated')
+        sizes = [n if n % mesh.shape['data'] == 0 else 0 for n in leaf.shape]
+        sharding = replicated(mesh)
+        if rule == 'largest' and leaf.size >= _MIN_SHARDED_SIZE and any(sizes):
+            sharding = NamedSharding(mesh, P(*(None,) * sizes.index(max(sizes)), 'data'))
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    return jax.tree_util.tree_map_with_path(place, abstract_state)
+
+
+def replicate(x: PyTree) -> PyTree:
+    """Inside jit: whole arrays on every device, such as parameters that are stored in pieces; nothing outside of a mesh."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, P())
+
+
+def on_own_images(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
+    """Inside jit: each device runs a function of batches on its own images, without a word to the others.
+
+    Loops whose length depends on the data would otherwise ask all devices before every pass. Devices along 'space' repeat each
+    other's work. Outside of a mesh, and for a batch that it does not divide, the function as it is.
+    """
+
+    def run(*batches):
+        mesh = jax.sharding.get_abstract_mesh()
+        if mesh.empty or jax.tree.leaves(batches)[0].shape[0] % mesh.shape['data']:
+            return function(*batches)
+        return jax.shard_map(function, in_specs=P('data'), out_specs=P('data'), check_vma=False)(*batches)
+
+    return run
 
 
 def split_rows(x: PyTree) -> PyTree:

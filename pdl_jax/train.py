@@ -1,7 +1,6 @@
 """Training: build everything, resume if there is something to resume, loop, leave cleanly."""
 
 import contextlib
-import functools
 import json
 import os
 import signal
@@ -18,7 +17,6 @@ from ml_collections import ConfigDict
 
 from pdl_jax import config as config_lib
 from pdl_jax.checkpoint import Checkpointer
-from pdl_jax.compiling import train_compiler_options
 from pdl_jax.data import scenes
 from pdl_jax.data.paths import is_remote, make_path
 from pdl_jax.data.pipeline import make_train_iterator
@@ -27,12 +25,11 @@ from pdl_jax.data.records import open_split
 from pdl_jax.data.split_directory import is_complete
 from pdl_jax.evaluate import Evaluator, check_same_classes, find_score, format_report, write_report
 from pdl_jax.initialize import load_initial_variables, merge_variables
-from pdl_jax.optim import make_optimizer, make_schedule
 from pdl_jax.pictures import PictureMaker
 from pdl_jax.processes import compile_together, wait_for_all
-from pdl_jax.sharding import find_batch_shard, make_mesh, replicated, shard_batch
+from pdl_jax.sharding import find_batch_shard, make_mesh, shard_batch
+from pdl_jax.step_program import make_step_program
 from pdl_jax.train_state import TrainState
-from pdl_jax.train_step import init_state, make_train_step
 from pdl_jax.writers import make_writer
 
 
@@ -95,12 +92,6 @@ class _Job:
 
     def __init__(self, config, workdir, mesh, preemption):
         self.config, self.workdir, self.mesh, self.preemption = config, workdir, mesh, preemption
-        data = mesh.shape['data']
-        if config.train.batch_size % data:
-            raise ValueError(
-                f'config.train.batch_size (={config.train.batch_size}) must be a multiple of the {data} devices along the '
-                f'batch; change it or config.mesh'
-            )
         self.source = open_split(config.data.path, config.data.train_split)
         if config_lib.has_instances(config) and self.source.max_instances > config.targets.max_instances:
             logging.warning(
@@ -110,18 +101,7 @@ class _Job:
                 config.targets.max_instances,
             )
         spec = self.source.spec
-        options = config_lib.make_step_options(config, spec.label_format)
-        model = config_lib.make_model(config, spec.num_classes)
-        optimizer_options = config_lib.make_optimizer_options(config)
-        optimizer = make_optimizer(optimizer_options, config.train.num_steps)
-        schedule = make_schedule(optimizer_options, config.train.num_steps)
-        self.init = functools.partial(init_state, model, optimizer, options)
-        self.train_step = jax.jit(
-            make_train_step(model, optimizer, schedule, options),
-            donate_argnums=0,
-            out_shardings=(replicated(mesh), replicated(mesh)),
-            compiler_options=train_compiler_options(mesh.devices.flat[0].platform),
-        )
+        self.program = make_step_program(config, mesh, spec.label_format)
         # Opened before the first step, so that a wrong split is found now and not after hours.
         eval_source = open_split(config.data.path, config.data.eval_split)
         check_same_classes(spec.to_dict(), eval_source, self.source.directory)
@@ -170,23 +150,18 @@ class _Job:
 
     def _start(self, checkpointer, iterator):
         """The state to go on from and its step: restored, or drawn anew."""
-        sharding = replicated(self.mesh)
-        abstract = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-            jax.eval_shape(self.init),
-        )
         if checkpointer.latest_step is not None:
-            restored = checkpointer.restore(abstract)
+            restored = checkpointer.restore(self.program.abstract_state)
             check_same_classes(restored.description['dataset'], self.source, checkpointer.directory)
             iterator.set_state(restored.input_position)
             logging.info('resuming from step %d of %s', restored.step, checkpointer.directory)
             return restored.state, restored.step
-        state = jax.jit(self.init, out_shardings=sharding)()
+        state = self.program.init()
         if self.config.model.init_checkpoint:
-            state = self._initialize(state, sharding)
+            state = self._initialize(state)
         return state, 0
 
-    def _initialize(self, state: TrainState, sharding) -> TrainState:
+    def _initialize(self, state: TrainState) -> TrainState:
         """Puts what config.model.init_checkpoint holds of this network in the place of drawn variables."""
         path = self.config.model.init_checkpoint
         variables = {'params': state.params, 'batch_stats': state.batch_stats}
@@ -204,7 +179,8 @@ class _Job:
 
         def replace(variables):
             # Copied to the devices anew for each: averaged variables must not share a donated buffer.
-            return merge_variables(variables, jax.device_put(loaded, sharding, may_alias=False))
+            merged = merge_variables(variables, loaded)
+            return jax.tree.map(lambda x, old: jax.device_put(x, old.sharding, may_alias=x is old), merged, variables)
 
         if state.ema_variables is not None:
             state = state.replace(ema_variables=replace(state.ema_variables))
@@ -230,7 +206,7 @@ class _Loop:
                 self.num_unreadable += jnp.sum(sharded.pop('num_unreadable'))
             step += 1
             if train_step is None:
-                train_step = compile_together(job.train_step, state, sharded, name='the train step')
+                train_step = compile_together(job.program.step, state, sharded, name='the train step')
             # Numbers that slip in from the host would cost a transfer every step.
             with jax.transfer_guard('disallow'):
                 state, scalars = train_step(state, sharded)

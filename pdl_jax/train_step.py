@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from pdl_jax.accumulation import accumulate_gradients
 from pdl_jax.losses import LossOptions, panoptic_loss
 from pdl_jax.models.panoptic_deeplab import PanopticDeepLab
+from pdl_jax.models.rematerialization import rematerialize
 from pdl_jax.preprocess.augment import (
     AugmentOptions,
     random_window,
@@ -16,7 +18,7 @@ from pdl_jax.preprocess.augment import (
     sample_labels,
 )
 from pdl_jax.preprocess.targets import TargetOptions, make_targets
-from pdl_jax.sharding import split_rows
+from pdl_jax.sharding import on_own_images, replicate, split_rows
 from pdl_jax.train_state import TrainState
 from pdl_jax.typing import Array, LabelFormat
 
@@ -31,6 +33,8 @@ class StepOptions:
     loss: LossOptions = LossOptions()
     ema_decay: float = 0.0
     seed: int = 0
+    accumulation_steps: int = 1
+    remat: tuple[str, ...] = ()
 
 
 def init_state(
@@ -74,7 +78,8 @@ def make_training_samples(
         )
         return image, targets
 
-    samples = jax.vmap(prepare)(keys, batch['image'], batch['panoptic'], batch['size'])
+    # Each device by itself: some of it takes as many passes as an image has instances.
+    samples = on_own_images(jax.vmap(prepare))(keys, batch['image'], batch['panoptic'], batch['size'])
     return split_rows(samples)
 
 
@@ -87,17 +92,19 @@ def make_train_step(
     """Makes the step (state, batch) -> (state, scalars); to be jitted with the state donated."""
 
     def train_step(state, batch):
-        images, targets = make_training_samples(batch, state.step, options)
+        samples = make_training_samples(batch, state.step, options)
         dropout_key = jax.random.fold_in(jax.random.key(options.seed + 1), state.step)
 
-        def loss_of(params):
-            outputs, updates = model.apply(
-                {'params': params, 'batch_stats': state.batch_stats},
-                images,
-                train=True,
-                rngs={'dropout': dropout_key},
-                mutable=['batch_stats'],
-            )
+        def loss_of(params, batch_stats, samples, dropout_key):
+            images, targets = samples
+            with rematerialize(options.remat):
+                outputs, updates = model.apply(
+                    {'params': replicate(params), 'batch_stats': batch_stats},
+                    images,
+                    train=True,
+                    rngs={'dropout': dropout_key},
+                    mutable=['batch_stats'],
+                )
             outputs = {**outputs, **split_rows(model.upsample_instances(outputs, images.shape[1:3]))}
             loss, terms = panoptic_loss(
                 outputs,
@@ -107,11 +114,12 @@ def make_train_step(
                 resize=model.model.resize,
             )
             # Frozen BatchNorm updates nothing and then leaves the collection out.
-            return loss, (terms, updates.get('batch_stats', state.batch_stats))
+            return loss, (terms, updates.get('batch_stats', batch_stats))
 
-        (loss, (terms, batch_stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
-            state.params
-        )
+        gradient = jax.value_and_grad(loss_of, has_aux=True)
+        if options.accumulation_steps > 1:
+            gradient = accumulate_gradients(gradient, options.accumulation_steps)
+        (loss, (terms, batch_stats)), gradients = gradient(state.params, state.batch_stats, samples, dropout_key)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema_variables = state.ema_variables

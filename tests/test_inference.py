@@ -10,8 +10,8 @@ from pdl_jax.config import make_passes
 from pdl_jax.inference import Pass, abstract_variables, run_passes
 from pdl_jax.models.options import ModelOptions
 from pdl_jax.models.panoptic_deeplab import PanopticDeepLab
-from pdl_jax.ops.resize import resize_bilinear
 from pdl_jax.models.presets import make_options
+from pdl_jax.ops.resize import resize_bilinear
 
 STRIDE = 4
 PARTS = ('features', 'aspp_features', 'head_features')

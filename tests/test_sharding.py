@@ -11,7 +11,7 @@ from pdl_jax.models.panoptic_deeplab import PanopticDeepLab
 from pdl_jax.models.presets import make_options
 from pdl_jax.preprocess.augment import AugmentOptions
 from pdl_jax.preprocess.targets import TargetOptions
-from pdl_jax.sharding import make_mesh, replicated, shard_batch, split_rows
+from pdl_jax.sharding import make_mesh, place_state, replicated, shard_batch, split_rows
 from pdl_jax.train_step import StepOptions, make_training_samples
 from pdl_jax.typing import LabelFormat
 
@@ -114,3 +114,25 @@ def test_loss_and_gradients_equal_those_of_one_device(one_device, data, space):
 def test_impossible_meshes_are_refused(data, space, message):
     with pytest.raises(ValueError, match=message):
         make_mesh(data, space)
+
+
+def test_first_rule_that_matches_places_an_array():
+    mesh = make_mesh(4, 2)
+    state = {
+        'params': {'conv': {'kernel': jnp.zeros((3, 3, 64, 96)), 'bias': jnp.zeros(96)}, 'odd': jnp.zeros((101, 99))},
+        'opt_state': {'mu': {'kernel': jnp.zeros((96, 128))}},
+    }
+
+    def find_split(rules):
+        """By path, the dimension that is split."""
+        placed = place_state(state, mesh, rules)
+        assert jax.tree.map(lambda x: (x.shape, x.dtype), placed) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+        specs = {jax.tree_util.keystr(path): x.sharding.spec for path, x in jax.tree_util.tree_leaves_with_path(placed)}
+        return {path: spec.index('data') for path, spec in specs.items() if 'data' in spec}
+
+    kernel, moment = "['params']['conv']['kernel']", "['opt_state']['mu']['kernel']"
+    assert find_split(()) == {}
+    # Small arrays and those that four devices do not divide stay whole.
+    assert find_split((('.*', 'largest'),)) == {kernel: 3, moment: 1}
+    assert find_split((('params/', 'replicated'), ('.*', 'largest'))) == {moment: 1}
+    assert find_split((('^params/conv/kernel$', 'largest'),)) == {kernel: 3}

@@ -134,7 +134,7 @@ def _replace_step(monkeypatch, **scalars):
 
         return step
 
-    monkeypatch.setattr('pdl_jax.train.make_train_step', make_step)
+    monkeypatch.setattr('pdl_jax.step_program.make_train_step', make_step)
 
 
 @pytest.mark.parametrize('scalar', ['loss', 'gradient_norm'])

@@ -4,6 +4,9 @@ XLA:CPU is slow at three things this network is made of: depthwise convolutions,
 every convolution with respect to its kernel. On a CPU they are spelled as shifted sums and matrix products instead; on
 other platforms they stay `lax.conv_general_dilated`. The choice is made when the program is lowered, so a program
 compiled ahead of time for a TPU on a CPU machine gets the TPU's spelling.
+
+On a mesh every device works on its images and the gradients of kernels are summed once, at the end. Where image rows are split
+too, the spelling is the same on all platforms: of the loops and reshapes of the others the compiler would gather whole maps.
 """
 
 import functools
@@ -13,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import PartitionSpec as P
 
 from pdl_jax.typing import Array
 
@@ -55,7 +59,7 @@ def conv(x: Array, kernel: Array, stride: int, dilation: Dilation, padding: Padd
     if _is_pointwise(kernel, padding):
         return _dot(x[:, ::stride, ::stride], kernel[0, 0])
     forward = functools.partial(_lax_conv, stride=stride, dilation=dilation, padding=padding)
-    if not _is_cropping_cheaper(x, kernel, stride, dilation, padding):
+    if _are_rows_split() or not _is_cropping_cheaper(x, kernel, stride, dilation, padding):
         return forward(x, kernel)
     cropped = functools.partial(_cropped_conv, dilation=dilation, padding=padding)
     return lax.platform_dependent(x, kernel, cpu=cropped, default=forward)
@@ -94,9 +98,7 @@ def _conv_backward(stride, dilation, padding, residuals, gradient):
         return _cropped_gradients(x, kernel, gradient, dilation, padding)
 
     is_cropped = _is_cropping_cheaper(x, kernel, stride, dilation, padding)
-    return lax.platform_dependent(
-        x, kernel, gradient, cpu=backward_cropped if is_cropped else backward_dots, default=backward_lax
-    )
+    return _choose_backward(backward_cropped if is_cropped else backward_dots, backward_lax, x, kernel, gradient)
 
 
 conv.defvjp(_conv_forward, _conv_backward)
@@ -141,10 +143,33 @@ def _depthwise_backward(stride, dilation, padding, residuals, gradient):
             _depthwise_kernel_gradient(x, kernel, gradient, stride, dilation, padding),
         )
 
-    return lax.platform_dependent(*residuals, gradient, cpu=backward_shifted, default=backward_lax)
+    return _choose_backward(backward_shifted, backward_lax, *residuals, gradient)
 
 
 depthwise_conv.defvjp(_depthwise_forward, _depthwise_backward)
+
+
+def _choose_backward(cpu, default, x, kernel, gradient):
+    """Runs one of two functions (x, kernel, gradient) -> (gradient of x, gradient of the kernel)."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if _are_rows_split() or (not mesh.empty and x.shape[0] % mesh.shape['data']):
+        return default(x, kernel, gradient)
+
+    def run_part(x, kernel, gradient):
+        input_gradient, kernel_gradient = cpu(x, kernel, gradient)
+        return input_gradient, lax.psum(kernel_gradient, 'data')
+
+    if not mesh.empty and mesh.shape['data'] > 1:
+        specs = {'in_specs': (P('data'), P(), P('data')), 'out_specs': (P('data'), P())}
+        return lax.platform_dependent(
+            x, kernel, gradient, cpu=jax.shard_map(run_part, **specs, check_vma=False), default=default
+        )
+    return lax.platform_dependent(x, kernel, gradient, cpu=cpu, default=default)
+
+
+def _are_rows_split():
+    mesh = jax.sharding.get_abstract_mesh()
+    return not mesh.empty and mesh.shape['space'] > 1
 
 
 def _is_pointwise(kernel, padding):
@@ -160,6 +185,8 @@ def _outer(x, y):
 
     Pixels are one axis: of three of them XLA:CPU first makes a transposed copy, which costs as much as the product.
     """
+    if _are_rows_split():
+        return lax.dot_general(x, y, (((0, 1, 2), (0, 1, 2)), ((), ())))
     x, y = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])
     return lax.dot_general(x, y, (((0,), (0,)), ((), ())))
 

@@ -14,11 +14,10 @@ from pdl_jax import config as config_lib
 from pdl_jax.data.records import RecordSource
 from pdl_jax.evaluate import Evaluator
 from pdl_jax.inference import run_passes
-from pdl_jax.optim import make_optimizer, make_schedule
 from pdl_jax.planning.outline import SplitOutline
 from pdl_jax.postprocess.panoptic import post_process
-from pdl_jax.sharding import batch_sharding, replicated, split_rows
-from pdl_jax.train_step import init_state, make_train_step
+from pdl_jax.sharding import batch_sharding, split_rows
+from pdl_jax.step_program import make_step_program
 from pdl_jax.typing import PyTree
 
 PROGRAMS = ('train', 'eval', 'postprocess')
@@ -73,28 +72,11 @@ def make_programs(
 
 
 def _make_train(config, mesh, source):
-    data = mesh.shape['data']
-    batch_size = config.train.batch_size
-    if batch_size % data:
-        raise ValueError(
-            f'config.train.batch_size (={batch_size}) must be a multiple of the {data} devices along the batch: set it to '
-            f'{-(-batch_size // data) * data}, or put more devices along image rows (config.mesh.space)'
-        )
-    spec = source.spec
-    options = config_lib.make_step_options(config, spec.label_format)
-    model = config_lib.make_model(config, spec.num_classes)
-    optimizer_options = config_lib.make_optimizer_options(config)
-    optimizer = make_optimizer(optimizer_options, config.train.num_steps)
-    schedule = make_schedule(optimizer_options, config.train.num_steps)
-    step = jax.jit(
-        make_train_step(model, optimizer, schedule, options),
-        donate_argnums=0,
-        out_shardings=(replicated(mesh), replicated(mesh)),
-    )
-    state = _place(jax.eval_shape(functools.partial(init_state, model, optimizer, options)), replicated(mesh))
+    program = make_step_program(config, mesh, source.spec.label_format)
     canvas = (config.data.canvas_height_px or source.max_size[0], config.data.canvas_width_px or source.max_size[1])
-    batch = _place(_outline_batch(batch_size, canvas), batch_sharding(mesh))
-    return Program('train', step, (state, batch), batch_size, options.augment.crop_size), state
+    batch = _place(_outline_batch(config.train.batch_size, canvas), batch_sharding(mesh))
+    arguments = program.abstract_state, batch
+    return Program('train', program.step, arguments, config.train.batch_size, program.crop_size), program.abstract_state
 
 
 def _make_eval(config, mesh, source, state):
