@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from pdl_jax.host_memory import keep_freed_memory
+
 _NUM_PRODUCTS = 5
 
 
@@ -18,6 +20,9 @@ class Jax:
         self._device = jax.local_devices(backend=device)[0]
         jax.numpy.zeros(1).block_until_ready()
         self._is_gpu = device == 'gpu'
+        if not self._is_gpu:
+            # As the commands of pdl_jax do.
+            keep_freed_memory()
 
     def describe(self) -> dict[str, Any]:
         versions = {name: importlib.metadata.version(name) for name in ('jax', 'jaxlib', 'flax')}

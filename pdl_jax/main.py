@@ -57,7 +57,10 @@ def main(argv: list[str]) -> None:
             heartbeat_timeout_seconds=FLAGS.heartbeat_timeout_seconds,
         )
     # Imported late: --help and a misspelt field answer at once.
-    from pdl_jax import evaluate, processes, train
+    from pdl_jax import evaluate, host_memory, processes, train
+
+    if jax.default_backend() == 'cpu':
+        host_memory.keep_freed_memory()
 
     keep_compiled_programs(FLAGS.workdir)
     logging.info('%d device(s) of kind %s', jax.device_count(), jax.devices()[0].device_kind)

@@ -27,6 +27,7 @@ from etils import epath
 from pdl_jax.bulk_predict import predict_shards
 from pdl_jax.data.images import decode_image, encode_image
 from pdl_jax.data.paths import make_path
+from pdl_jax.host_memory import keep_freed_memory
 from pdl_jax.image_list import find_below, find_images, read_list, refuse_equal_stems, stem_of
 from pdl_jax.predictor import PanopticResult, Predictor, Segment
 
@@ -156,6 +157,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not flags.shards:
             refuse_equal_stems(paths)
         predictor, process_index, process_count = load_predictor(flags)
+        if jax.default_backend() == 'cpu':
+            keep_freed_memory()
         output = make_path(flags.output)
         output.mkdir(parents=True, exist_ok=True)
         if flags.shards:

@@ -75,7 +75,7 @@ ALLOWED = {
     'prediction_shards': ('data.paths',),
     'bulk_predict': ('data', 'image_list', 'prediction_shards', 'predictor', 'writers'),
     # A command.
-    'predict': ('bulk_predict', 'data', 'image_list', 'predictor'),
+    'predict': ('bulk_predict', 'data', 'host_memory', 'image_list', 'predictor'),
     'export': (
         'typing',
         'config',
@@ -109,6 +109,7 @@ ALLOWED = {
         'sharding',
     ),
     'command_line': (),
+    'host_memory': (),
     'planning': (
         'typing',
         'inference',
@@ -121,7 +122,7 @@ ALLOWED = {
         'step_program',
     ),
     'plan': ('command_line', 'config', 'planning', 'sharding'),
-    'main': ('command_line', 'processes', 'train', 'evaluate'),
+    'main': ('command_line', 'host_memory', 'processes', 'train', 'evaluate'),
 }
 # Training stands above everything but the command lines.
 ALLOWED['train'] = tuple(row for row in ALLOWED if row not in ('main', 'plan', 'planning', 'predict', 'export'))

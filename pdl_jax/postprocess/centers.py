@@ -5,9 +5,13 @@ import functools
 import jax.numpy as jnp
 from jax import lax
 
+from pdl_jax.ops.batching import max_of_batch
 from pdl_jax.typing import Array
 
 TOP_K_RULES = ('highest', 'above_kth')
+_MAX_TILE_PX = 64
+# More than the pixels of a tile.
+_PEAK = 2**16
 
 
 def find_centers(
@@ -55,7 +59,9 @@ def find_centers(
         raise ValueError(f'heatmap of {height}x{width} pixels: at most 2**24 pixels are supported')
     highest = _max_window(_max_window(heatmap, kernel_px, 0), kernel_px, 1)
     is_peak = (heatmap > threshold) & (heatmap == highest)
-    scores, pixel = _take_highest(jnp.where(is_peak, heatmap, -jnp.inf), max_centers)
+    # Fused into what reads the peaks, the windows would be searched for each reader anew.
+    peaks = lax.optimization_barrier(jnp.where(is_peak, heatmap, -jnp.inf))
+    scores, pixel = _take_highest_peaks(peaks, kernel_px, max_centers)
 
     if top_k_rule == 'above_kth':
         # The lowest of K is -inf where there are fewer peaks, and then all stay.
@@ -84,10 +90,44 @@ def _max_window(x, length, axis):
     return lax.slice_in_dim(x, 0, size, axis=axis)
 
 
-def _take_highest(scores, count):
-    """Values and flat positions i32[count] of the highest scores, lower positions on ties."""
+def _take_highest_peaks(peaks, kernel_px, count):
+    """Values and flat positions i32[count] of the highest peaks, lower positions on ties.
+
+    Two peaks of a tile of half a window lie in each other's windows, so they are equally high: a plateau. Without one, which is
+    the rule, every tile has one candidate.
+
+    Args:
+      peaks: f32[H, W], -inf elsewhere.
+    """
+    height, width = peaks.shape
+    side = min((kernel_px + 1) // 2, _MAX_TILE_PX)
+    tiles = jnp.pad(peaks, ((0, -height % side), (0, -width % side)), constant_values=-jnp.inf)
+    tiles = tiles.reshape(tiles.shape[0] // side, side, tiles.shape[1])
+    # How many peaks a tile has, and of an only one where it lies, in one sum.
+    place = side * jnp.arange(side)[:, None] + jnp.arange(tiles.shape[2]) % side
+    found = jnp.where(tiles > -jnp.inf, _PEAK + place, 0)
+
+    def reduce_tiles(reduce, x):
+        # Rows first: whole vectors of columns.
+        return reduce(reduce(x, 1).reshape(tiles.shape[0], -1, side), 2)
+
+    scores, found = reduce_tiles(jnp.max, tiles), reduce_tiles(jnp.sum, found)
+    place = found % _PEAK
+    rows = side * jnp.arange(scores.shape[0])[:, None] + place // side
+    columns = side * jnp.arange(scores.shape[1]) + place % side
+    has_plateau = max_of_batch(jnp.max(found) >= 2 * _PEAK)
+
+    def take_of_all():
+        return _take_highest(peaks, jnp.arange(height * width, dtype=jnp.int32).reshape(height, width), count)
+
+    return lax.cond(has_plateau, take_of_all, lambda: _take_highest(scores, rows * width + columns, count))
+
+
+def _take_highest(scores, pixels, count):
+    """Values and pixels i32[count] of the highest scores [h, w], lower pixels on ties."""
     values, pixels = lax.platform_dependent(
         scores,
+        pixels,
         tpu=functools.partial(_take_by_sort, count=min(count, scores.size)),
         default=functools.partial(_take_by_selection, count=min(count, scores.size)),
     )
@@ -95,24 +135,22 @@ def _take_highest(scores, count):
     return jnp.pad(values, (0, missing), constant_values=-jnp.inf), jnp.pad(pixels, (0, missing))
 
 
-def _take_by_selection(scores, count):
+def _take_by_selection(scores, pixels, count):
     # lax.top_k would gather a batch that is sharded over devices. approx_max_k does not; on CPU and
     # GPU it is exact, but ties fall arbitrarily, so keys without ties choose the pixels. The lowest
     # is a minimum, not the last entry, for which XLA:CPU sorts the whole map, sixty times slower.
-    scores = scores.reshape(-1)
+    scores, pixels = scores.reshape(-1), pixels.reshape(-1)
     lowest = jnp.min(lax.approx_max_k(scores, count, recall_target=1.0)[0])
-    pixels = jnp.arange(scores.size, dtype=jnp.float32)
-    keys = jnp.where(scores == lowest, -pixels, -jnp.inf)
-    keys = jnp.where(scores > lowest, scores.size - pixels, keys)
+    order = -pixels.astype(jnp.float32)
+    keys = jnp.where(scores == lowest, order, -jnp.inf)
+    keys = jnp.where(scores > lowest, order + 2**24, keys)
     chosen = lax.approx_max_k(keys, count, recall_target=1.0)[1]
-    return scores[chosen], chosen
+    return scores[chosen], pixels[chosen]
 
 
-def _take_by_sort(scores, count):
-    """The highest of every row, then the highest of those: candidates keep their raster order."""
-    height, width = scores.shape
-    pixels = jnp.arange(height * width, dtype=jnp.int32).reshape(height, width)
-    negative, pixels = lax.sort((-scores, pixels), num_keys=1, is_stable=True)
-    candidates = (v[:, : min(count, width)].reshape(-1) for v in (negative, pixels))
-    negative, pixels = lax.sort(tuple(candidates), num_keys=1, is_stable=True)
+def _take_by_sort(scores, pixels, count):
+    """The highest of every row, then the highest of those."""
+    negative, pixels = lax.sort((-scores, pixels), num_keys=2)
+    candidates = (v[:, : min(count, scores.shape[1])].reshape(-1) for v in (negative, pixels))
+    negative, pixels = lax.sort(tuple(candidates), num_keys=2)
     return -negative[:count], pixels[:count]

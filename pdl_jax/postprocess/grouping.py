@@ -2,10 +2,10 @@
 
 import functools
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
+from pdl_jax.ops.batching import max_of_batch
 from pdl_jax.typing import Array
 
 # Of a CPU, in whole rows.
@@ -44,7 +44,7 @@ def group_pixels(centers: Array, valid: Array, offsets: Array, *, block: int = 8
     centers = jnp.where(valid[:, None], centers, jnp.inf)
     centers = jnp.pad(centers, ((0, -count % block), (0, 0)), constant_values=jnp.inf)
     last = jnp.max(jnp.where(valid, jnp.arange(1, count + 1), 0), initial=0)
-    num_blocks = _share_over_batch((last + block - 1) // block)
+    num_blocks = max_of_batch((last + block - 1) // block)
 
     return lax.platform_dependent(
         centers,
@@ -91,19 +91,3 @@ def _group_at_once(centers, num_blocks, offset_y, offset_x, block, first_row=0):
     nearest = jnp.full_like(vote_y, jnp.inf)
     instance = jnp.zeros_like(vote_y, dtype=jnp.int32)
     return lax.fori_loop(0, num_blocks, compare, (nearest, instance))[1]
-
-
-@jax.custom_batching.custom_vmap
-def _share_over_batch(count):
-    """The largest count of a vmapped batch, for all its images.
-
-    With a loop bound per image, vmap would ask after every step whether any image of the batch goes
-    on, which is a collective where the batch is sharded, and select between old and new state.
-    """
-    return count
-
-
-@_share_over_batch.def_vmap
-def _share_over_batch_rule(axis_size, in_batched, count):
-    del axis_size
-    return jnp.max(count) if in_batched[0] else count, False

@@ -7,6 +7,8 @@ import pytest
 from pdl_jax.postprocess import centers as centers_module
 from pdl_jax.postprocess.centers import find_centers
 
+PIXELS = np.arange(19 * 23, dtype=np.int32).reshape(19, 23)
+
 
 def find_by_loops(heatmap, threshold, kernel, count):
     """Every pixel against its window; the `count` highest in raster order."""
@@ -24,8 +26,9 @@ def find_by_loops(heatmap, threshold, kernel, count):
 @pytest.mark.parametrize(
     ('kernel', 'count'), [(1, 600), (2, 5), (3, 600), (4, 5), (7, 1), (7, 600), (41, 5)]
 )
-def test_equals_loops_with_plateaus_and_tied_scores(kernel, count):
-    heatmap = np.random.default_rng(kernel).integers(0, 6, (19, 23)).astype(np.float32) / 5
+@pytest.mark.parametrize('num_levels', [5, 2**20])
+def test_equals_loops_with_and_without_plateaus_and_tied_scores(kernel, count, num_levels):
+    heatmap = np.random.default_rng(kernel).integers(0, num_levels + 1, PIXELS.shape).astype(np.float32) / num_levels
     find = jax.jit(find_centers, static_argnames=('threshold', 'kernel_px', 'max_centers'))
     centers, scores, valid = find(heatmap, threshold=0.4, kernel_px=kernel, max_centers=count)
     expected = find_by_loops(heatmap, np.float32(0.4), kernel, count)
@@ -38,10 +41,10 @@ def test_equals_loops_with_plateaus_and_tied_scores(kernel, count):
 
 @pytest.mark.parametrize('count', [1, 30, 200])
 def test_both_ways_to_select_agree_on_ties(count):
-    scores = np.random.default_rng(1).integers(0, 9, (19, 23)).astype(np.float32)
+    scores = np.random.default_rng(1).integers(0, 9, PIXELS.shape).astype(np.float32)
     order = np.argsort(-scores.ravel(), kind='stable')[:count]
     for select in (centers_module._take_by_selection, centers_module._take_by_sort):
-        values, pixels = map(np.asarray, jax.jit(select, static_argnums=1)(scores, count))
+        values, pixels = map(np.asarray, jax.jit(select, static_argnums=2)(scores, PIXELS, count))
         np.testing.assert_array_equal(np.sort(pixels), np.sort(order))
         np.testing.assert_array_equal(values, scores.ravel()[pixels])
 
