@@ -310,18 +310,42 @@ def _shifted_sum(x, kernel, stride, dilation, padding):
 
 def _shifted_sum_input_gradient(x, kernel, gradient, stride, dilation, padding):
     """The transposed convolution: a stride-1 shifted sum over the gradient with the kernel turned by 180 degrees."""
+    if stride > 1:
+        return _strided_input_gradient(x, kernel, gradient, stride, dilation, padding)
     reach = [(k - 1) * d for k, d in zip(kernel.shape[:2], _pair(dilation), strict=True)]
     pads = []
     for axis in range(2):
         low = reach[axis] - padding[axis][0]
-        spread = (gradient.shape[1 + axis] - 1) * stride + 1
-        high = x.shape[1 + axis] + reach[axis] - low - spread
-        pads.append((low, high, stride - 1))
-    # lax.pad spreads the gradient of a strided convolution (interior zeros) and crops where a pad is negative.
-    spread_gradient = lax.pad(
-        gradient, jnp.zeros((), gradient.dtype), ((0, 0, 0), *pads, (0, 0, 0))
-    )
-    return _shifted_sum(spread_gradient, kernel[::-1, ::-1], 1, dilation, ((0, 0), (0, 0)))
+        pads.append((low, x.shape[1 + axis] + reach[axis] - low - gradient.shape[1 + axis], 0))
+    # lax.pad crops where a pad is negative.
+    padded = lax.pad(gradient, jnp.zeros((), gradient.dtype), ((0, 0, 0), *pads, (0, 0, 0)))
+    return _shifted_sum(padded, kernel[::-1, ::-1], 1, dilation, ((0, 0), (0, 0)))
+
+
+def _strided_input_gradient(x, kernel, gradient, stride, dilation, padding):
+    """The same for every stride-th pixel at a time, which only some of the taps meet; then all of them side by side."""
+    # Of each axis: where the input lies among its padding, and how many pixels of every kind it has together with that.
+    starts = [pad[0] for pad in padding]
+    counts = [-(-(n + sum(pad)) // stride) for n, pad in zip(x.shape[1:3], padding, strict=True)]
+    befores = [(k - 1) * d // stride for k, d in zip(kernel.shape[:2], _pair(dilation), strict=True)]
+    ends = [count - n for count, n in zip(counts, gradient.shape[1:3], strict=True)]
+    gradient = jnp.pad(gradient, ((0, 0), *zip(befores, ends, strict=True), (0, 0)))
+
+    def find_taps(axis, phase):
+        """(tap, first pixel of the gradient) of the taps that meet the pixels of a phase."""
+        distances = [phase - tap * _pair(dilation)[axis] for tap in range(kernel.shape[axis])]
+        return [(tap, befores[axis] + d // stride) for tap, d in enumerate(distances) if d % stride == 0]
+
+    def sum_phase(row_phase, column_phase):
+        total = jnp.zeros((x.shape[0], *counts, x.shape[3]), x.dtype)
+        for i, y in find_taps(0, row_phase):
+            for j, z in find_taps(1, column_phase):
+                total = total + gradient[:, y : y + counts[0], z : z + counts[1]] * kernel[i, j, 0]
+        return total
+
+    rows = [jnp.stack([sum_phase(row, column) for column in range(stride)], 3) for row in range(stride)]
+    whole = jnp.stack(rows, 2).reshape(x.shape[0], stride * counts[0], stride * counts[1], x.shape[3])
+    return whole[:, starts[0] : starts[0] + x.shape[1], starts[1] : starts[1] + x.shape[2]]
 
 
 def _depthwise_kernel_gradient(x, kernel, gradient, stride, dilation, padding):
