@@ -18,6 +18,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
+from pdl_jax.ops.split_maps import are_rows_split, gather_small_map, split_map
 from pdl_jax.typing import Array
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
@@ -59,7 +60,7 @@ def conv(x: Array, kernel: Array, stride: int, dilation: Dilation, padding: Padd
     if _is_pointwise(kernel, padding):
         return _dot(x[:, ::stride, ::stride], kernel[0, 0])
     forward = functools.partial(_lax_conv, stride=stride, dilation=dilation, padding=padding)
-    if _are_rows_split() or not _is_cropping_cheaper(x, kernel, stride, dilation, padding):
+    if are_rows_split() or not _is_cropping_cheaper(x, kernel, stride, dilation, padding):
         return forward(x, kernel)
     cropped = functools.partial(_cropped_conv, dilation=dilation, padding=padding)
     return lax.platform_dependent(x, kernel, cpu=cropped, default=forward)
@@ -71,6 +72,7 @@ def _conv_forward(x, kernel, stride, dilation, padding):
 
 def _conv_backward(stride, dilation, padding, residuals, gradient):
     x, kernel = residuals
+    x, gradient = gather_small_map(x), gather_small_map(gradient)
     if _is_pointwise(kernel, padding):
         dense = lax.dot_general(gradient, kernel[0, 0], (((3,), (1,)), ((), ())))
         kernel_gradient = _outer(x[:, ::stride, ::stride], gradient)
@@ -143,7 +145,9 @@ def _depthwise_backward(stride, dilation, padding, residuals, gradient):
             _depthwise_kernel_gradient(x, kernel, gradient, stride, dilation, padding),
         )
 
-    return _choose_backward(backward_shifted, backward_lax, *residuals, gradient)
+    x, kernel = residuals
+    # Of maps that every device along 'space' has, XLA's partitioner adds up the gradient of the kernel once for each of them.
+    return _choose_backward(backward_shifted, backward_lax, split_map(x), kernel, split_map(gradient))
 
 
 depthwise_conv.defvjp(_depthwise_forward, _depthwise_backward)
@@ -152,7 +156,7 @@ depthwise_conv.defvjp(_depthwise_forward, _depthwise_backward)
 def _choose_backward(cpu, default, x, kernel, gradient):
     """Runs one of two functions (x, kernel, gradient) -> (gradient of x, gradient of the kernel)."""
     mesh = jax.sharding.get_abstract_mesh()
-    if _are_rows_split() or (not mesh.empty and x.shape[0] % mesh.shape['data']):
+    if are_rows_split() or (not mesh.empty and x.shape[0] % mesh.shape['data']):
         return default(x, kernel, gradient)
 
     def run_part(x, kernel, gradient):
@@ -165,11 +169,6 @@ def _choose_backward(cpu, default, x, kernel, gradient):
             x, kernel, gradient, cpu=jax.shard_map(run_part, **specs, check_vma=False), default=default
         )
     return lax.platform_dependent(x, kernel, gradient, cpu=cpu, default=default)
-
-
-def _are_rows_split():
-    mesh = jax.sharding.get_abstract_mesh()
-    return not mesh.empty and mesh.shape['space'] > 1
 
 
 def _is_pointwise(kernel, padding):
@@ -185,7 +184,7 @@ def _outer(x, y):
 
     Pixels are one axis: of three of them XLA:CPU first makes a transposed copy, which costs as much as the product.
     """
-    if _are_rows_split():
+    if are_rows_split():
         return lax.dot_general(x, y, (((0, 1, 2), (0, 1, 2)), ((), ())))
     x, y = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])
     return lax.dot_general(x, y, (((0,), (0,)), ((), ())))
@@ -272,6 +271,8 @@ def _kernel_gradient(x, kernel, gradient, stride, dilation, padding):
 
 
 def _lax_conv(x, kernel, stride, dilation, padding, groups=1):
+    if groups == 1:
+        x = gather_small_map(x)
     return lax.conv_general_dilated(
         x,
         kernel,

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from pdl_jax.ops.convolution import Padding
+from pdl_jax.ops.split_maps import are_rows_split, gather_small_map
 from pdl_jax.typing import Array
 
 
@@ -40,6 +41,9 @@ def _backward(size, stride, padding, x, gradient):
     def backward_shifted(x, gradient):
         return _shifted_gradient(x, gradient, size, stride, padding)
 
+    if are_rows_split():
+        # The partitioner cannot spread the gradient of an even number of rows.
+        return (backward_lax(gather_small_map(x), gather_small_map(gradient)),)
     return (lax.platform_dependent(x, gradient, cpu=backward_shifted, default=backward_lax),)
 
 
@@ -48,7 +52,7 @@ max_pool.defvjp(_forward, _backward)
 
 def _reduce_window(x, size, stride, padding):
     window, strides = (1, size, size, 1), (1, stride, stride, 1)
-    return lax.reduce_window(x, -jnp.inf, lax.max, window, strides, ((0, 0), *padding, (0, 0)))
+    return lax.reduce_window(gather_small_map(x), -jnp.inf, lax.max, window, strides, ((0, 0), *padding, (0, 0)))
 
 
 def _shifted_gradient(x, gradient, size, stride, padding):
