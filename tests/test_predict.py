@@ -31,7 +31,8 @@ def one_device():
 @pytest.fixture(scope='module')
 def workdir(data, tmp_path_factory):
     path = tmp_path_factory.mktemp('run')
-    train(tiny.make_config(data, train__num_steps=40, train__checkpoint_every_steps=40), str(path))
+    # After 40 steps it is a matter of rounding whether any instance is found.
+    train(tiny.make_config(data, train__num_steps=80, train__checkpoint_every_steps=80), str(path))
     return path
 
 
@@ -43,7 +44,7 @@ def predictor(workdir):
 def test_loss_fell(workdir):
     lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
     losses = [line['loss'] for line in lines if 'loss' in line]
-    assert len(losses) == 40
+    assert len(losses) == 80
     assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
 
 
@@ -160,7 +161,7 @@ def test_find_images(tmp_path):
 def test_missing_checkpoint(workdir, tmp_path):
     with pytest.raises(FileNotFoundError, match='no checkpoint in'):
         Predictor.load(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r'no checkpoint of step 7 .* there are \[40\]'):
+    with pytest.raises(FileNotFoundError, match=r'no checkpoint of step 7 .* there are \[80\]'):
         Predictor.load(workdir, step=7)
 
 
