@@ -28,7 +28,7 @@ class Case:
         our own program).
       targets: the least ratio rival / ours that is aimed at, by rival.
       num_cores: that either side may use; None for all.
-      agreement: how results are compared, see `agreement.COMPARISONS`; None where they are not.
+      agreement: how results are compared, see `agreement.LIMITS`; None where they are not.
       is_quick: whether --quick measures it.
     """
 

@@ -39,9 +39,6 @@ class Jax:
         """Of a GPU; None for a CPU, where the process' own memory counts."""
         return self._device.memory_stats()['peak_bytes_in_use'] if self._is_gpu else None
 
-    def reset_peak(self) -> None:
-        """XLA's allocator has no such thing: its peak covers the first run as well."""
-
 
 class Torch:
     """Starts PyTorch on a device."""
@@ -76,9 +73,6 @@ class Torch:
     def read_peak_bytes(self) -> int | None:
         return self._torch.cuda.max_memory_allocated() if self._device == 'cuda' else None
 
-    def reset_peak(self) -> None:
-        """Left to the allocator's first run too, as JAX's is."""
-
 
 class NumPy:
     """For programs without a framework."""
@@ -88,9 +82,6 @@ class NumPy:
 
     def read_peak_bytes(self) -> None:
         return None
-
-    def reset_peak(self) -> None:
-        pass
 
 
 def start(side: str, device: str) -> Jax | Torch | NumPy:

@@ -23,8 +23,8 @@ of rival / ours over the pairs, with the lowest and the highest behind it: above
 The other side is plain PyTorch or NumPy, written for this comparison from the definitions of the originals, with the same
 weights and inputs.
 
-- *memory*: the peak of the process (on a GPU of the allocator) beyond the imported libraries, compilation left out; that of
-  worker processes is not in it.
+- *memory*: on a CPU the peak of the process beyond the imported libraries, compilation left out; on a GPU that of the allocator
+  since its start. Memory of worker processes is not in it.
 - *compile*: tracing and compiling; of PyTorch what the first run took beyond the second.
 - *peak*: the share of the fastest measured matrix product of the same precision.
 - *found*: the largest difference of the results, in standard deviations of a map for networks and operations, in pixels for label

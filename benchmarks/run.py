@@ -58,7 +58,7 @@ def run_case(
       photographs: a folder for the suite input, see `files.find_annotations`; None generates one.
 
     Returns:
-      What the JSON line says of it; see docs/benchmarks.md.
+      What the JSON line says of it.
 
     Raises:
       ChildError: our program failed.
@@ -233,8 +233,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.exit(1, f'error: the suite {flags.suite} has no case {flags.cases!r} on {flags.device}\n')
     facts = measure_machine(flags.device, ('ours',) if flags.no_torch else ('ours', 'torch'))
     # Where results go says nothing about them.
-    flags_given = [flag for flag in (sys.argv[1:] if arguments is None else arguments) if not flag.startswith('--json=')]
-    command = shlex.join(['python', '-m', 'benchmarks.run', *flags_given])
+    command = shlex.join(['python', '-m', 'benchmarks.run', *(sys.argv[1:] if arguments is None else arguments)])
+    command = re.sub(r' --json[= ]\S+', '', command)
     print(format_title(), flush=True)
     faults = []
     for case in cases:

@@ -46,7 +46,7 @@ class Worker:
     def prepare(self, arguments, files):
         program = self._module.prepare(Setup(arguments, files, self._mode, self._device))
         self._prepare_peak = self._read_peak()
-        self._reset_peak()
+        memory.reset_peak()
         self._program = program
         fields = ('compile_seconds', 'argument_bytes', 'temp_bytes', 'flops', 'num_items')
         return {field: getattr(program, field) for field in fields}
@@ -59,7 +59,7 @@ class Worker:
                 start = time.perf_counter()
                 self._program.run()
                 seconds.append(time.perf_counter() - start)
-        return {'seconds': float(np.median(seconds)), 'num_runs': len(seconds)}
+        return {'seconds': float(np.median(seconds))}
 
     def read_memory(self):
         """Peaks in bytes beyond what the process had when its imports were done."""
@@ -75,10 +75,6 @@ class Worker:
     def _read_peak(self):
         on_device = self._framework.read_peak_bytes()
         return memory.read_resident_bytes('VmHWM') - self._baseline if on_device is None else on_device
-
-    def _reset_peak(self):
-        memory.reset_peak()
-        self._framework.reset_peak()
 
 
 def main() -> None:

@@ -42,7 +42,7 @@ class _Item:
 def predict_shards(
     predictor: Predictor,
     paths: Sequence[str],
-    output: str,
+    output: str | os.PathLike,
     *,
     num_shards: int,
     batch_size: int,
@@ -151,6 +151,8 @@ class _Flow:
         self._output, self._num_shards = output, num_shards
         # A batch is padded to a multiple of the devices: better filled with images.
         self._batch_size = -(-batch_size // predictor.num_devices) * predictor.num_devices
+        # Canvases of which so many images at once exceed the devices' memory.
+        self._large_canvases = set()
         self._window = max(_MIN_WINDOW, 4 * self._batch_size)
         self._progress = progress
         self._groups = {}
@@ -166,15 +168,15 @@ class _Flow:
             self._start_groups()
         self._order.append(item)
         if isinstance(image, str):
-            self._encoded[item] = _completed(({'image': item.path, 'error': image}, {}))
+            self._fail(item, image)
         else:
-            canvas = self._predictor.canvas_size(image.shape[:2])
-            self._groups.setdefault(canvas, []).append((item, image))
-            if len(self._groups[canvas]) == self._batch_size:
-                self._start_batch(canvas)
+            self._add_to_group(item, image)
         oldest = self._oldest_first()[:1]
         if oldest and item.position - self._groups[oldest[0]][0][0].position >= self._window:
             self._start_batch(oldest[0])
+        # With few images among many that cannot be read no other batch asks for this one.
+        if self._running is not None and item.position - self._running[0][0][0].position >= 2 * self._window:
+            self._finish_batch()
         self._write_encoded()
 
     def finish(self) -> None:
@@ -191,6 +193,22 @@ class _Flow:
         if self._writer is not None:
             self._writer.close()
 
+    def _fail(self, item, reason):
+        self._encoded[item] = _completed(({'image': item.path, 'error': reason}, {}))
+
+    def _add_to_group(self, item, image):
+        try:
+            canvas = self._predictor.canvas_size(image.shape[:2])
+        except ValueError as error:
+            self._fail(item, f'{item.path}: {error}')
+            return
+        self._groups.setdefault(canvas, []).append((item, image))
+        if len(self._groups[canvas]) == self._find_batch_size(canvas):
+            self._start_batch(canvas)
+
+    def _find_batch_size(self, canvas):
+        return self._predictor.num_devices if canvas in self._large_canvases else self._batch_size
+
     def _start_groups(self):
         for canvas in self._oldest_first():
             self._start_batch(canvas)
@@ -201,33 +219,47 @@ class _Flow:
 
     def _start_batch(self, canvas):
         batch = self._groups.pop(canvas)
-        images = [image for _, image in batch]
-        try:
-            running = batch, self._predictor.start(images, batch_size=self._batch_size)
-        except jax.errors.JaxRuntimeError as error:
-            running = batch, _raiser(error)
+        running = batch, self._start(batch, self._find_batch_size(canvas))
         # The batch before is read while this one runs.
         self._finish_batch()
         self._running = running
+
+    def _start(self, batch, batch_size):
+        try:
+            return self._predictor.start([image for _, image in batch], batch_size=batch_size)
+        except jax.errors.JaxRuntimeError as error:
+            return _raiser(error)
 
     def _finish_batch(self):
         if self._running is None:
             return
         batch, finish = self._running
         self._running = None
+        if self._encode_results(batch, finish):
+            return
+        # One at a time a device may hold them, and those to come.
+        num_devices = self._predictor.num_devices
+        if self._batch_size > num_devices:
+            self._large_canvases.add(self._predictor.canvas_size(batch[0][1].shape[:2]))
+        for start in range(0, len(batch), num_devices):
+            part = batch[start : start + num_devices]
+            if self._batch_size > num_devices and self._encode_results(part, self._start(part, num_devices)):
+                continue
+            for item, image in part:
+                self._fail(item, f'{item.path}: {image.shape[0]}x{image.shape[1]} pixels exceed the memory of the device')
+
+    def _encode_results(self, batch, finish):
+        """Waits for the results of a batch; False where the memory of a device did not suffice."""
         try:
             results = finish()
         except jax.errors.JaxRuntimeError as error:
-            # An image may be too large for the device; a device that is lost is another matter.
+            # A device that is lost is another matter.
             if 'RESOURCE_EXHAUSTED' not in str(error):
                 raise
-            for item, image in batch:
-                size = f'{image.shape[0]}x{image.shape[1]} pixels'
-                reason = f'{item.path}: {size} exceed the memory of the device with --batch_size={self._batch_size}'
-                self._encoded[item] = _completed(({'image': item.path, 'error': reason}, {}))
-            return
+            return False
         for (item, image), result in zip(batch, results, strict=True):
             self._encoded[item] = self._workers.submit(_encode, item, image.shape[:2], result)
+        return True
 
     def _write_encoded(self):
         """Writes what is ready; waits where the encoding falls far behind, so that memory is bounded."""

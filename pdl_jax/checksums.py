@@ -6,7 +6,7 @@ import zlib
 
 from etils import epath
 
-from pdl_jax.data.paths import explain_bucket_errors, is_remote
+from pdl_jax.data.paths import explain_bucket_errors, file_size, is_remote
 
 _FILE = 'checksums.json'
 # Orbax dates it when everything else is written.
@@ -15,12 +15,12 @@ _BLOCK_BYTES = 1 << 22
 
 
 def write_checksums(folder: epath.Path) -> None:
-    """Writes the size and CRC-32 of every file below `folder` into it."""
+    """Writes the size and CRC-32 of every file below `folder` into it; on a bucket, see `check_files`, the sizes alone."""
     sums = {}
     for path in _list_files(folder):
         name = os.fspath(path.relative_to(folder))
         if name not in _LEFT_OUT:
-            sums[name] = {'bytes': path.stat().length, 'crc32': _compute_crc(path)}
+            sums[name] = {'bytes': file_size(path), 'crc32': None if is_remote(path) else _compute_crc(path)}
     (folder / _FILE).write_text(json.dumps(sums, indent=1) + '\n')
 
 
@@ -30,7 +30,7 @@ def check_files(folder: epath.Path) -> None:
     On a bucket, which watches over the content of its objects, only their sizes are compared.
 
     Raises:
-      ValueError: names the first file that is missing or differs.
+      ValueError: names the first file that is missing, differs or lies elsewhere.
       OSError: the files cannot be read now.
     """
     path = folder / _FILE
@@ -41,18 +41,20 @@ def check_files(folder: epath.Path) -> None:
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise ValueError(f'{path} holds other bytes than were written') from error
     for name, (size, crc) in sums.items():
+        if name.startswith('/') or '..' in name.split('/'):
+            raise ValueError(f'{path} names {name!r}, which lies elsewhere')
         _check_file(folder / name, size, crc)
 
 
 def _check_file(path, size, crc):
     try:
         with explain_bucket_errors(path):
-            found = path.stat().length
+            found = file_size(path)
     except FileNotFoundError as error:
         raise ValueError(f'{path} is missing') from error
     if found != size:
         raise ValueError(f'{path} has {found} bytes, {size} were written')
-    if not is_remote(path) and _compute_crc(path) != crc:
+    if crc is not None and not is_remote(path) and _compute_crc(path) != crc:
         raise ValueError(f'{path} holds other bytes than were written')
 
 

@@ -36,6 +36,8 @@ _CHOICES = {
 }
 # What `config.model` holds beside the fields of ModelOptions.
 _NOT_OPTIONS = ('preset', 'init_checkpoint', 'is_backbone_norm_frozen', 'dtype')
+# Fields that came later, with what they mean where an older checkpoint lacks them.
+_LATER_FIELDS = {'mesh.param_rules': (), 'train.accumulation_steps': 1, 'train.remat': ()}
 _POSITIVE = (
     'augment.crop_height_px',
     'augment.crop_width_px',
@@ -139,14 +141,19 @@ def config_to_json(config: ConfigDict) -> dict[str, Any]:
 
 
 def config_from_json(data: dict[str, Any]) -> ConfigDict:
-    """The configuration that `config_to_json` wrote; lists become the tuples they were."""
+    """The configuration that `config_to_json` wrote; lists become tuples again, and later fields are added."""
 
     def restore(value):
         if isinstance(value, dict):
             return {key: restore(item) for key, item in value.items()}
         return tuple(map(restore, value)) if isinstance(value, list) else value
 
-    return ConfigDict(restore(data)).lock()
+    config = ConfigDict(restore(data))
+    for field, value in _LATER_FIELDS.items():
+        group, name = field.split('.')
+        if group in config and name not in config[group]:
+            config[group][name] = value
+    return config.lock()
 
 
 def make_model_options(config: ConfigDict) -> ModelOptions:
@@ -173,6 +180,11 @@ def make_model_options(config: ConfigDict) -> ModelOptions:
             f'config.model.preset (={config.model.preset!r}) classifies whole images: choose one that labels pixels'
         )
     return options
+
+
+def canvas_size(config: ConfigDict, max_size: tuple[int, int]) -> tuple[int, int]:
+    """The (height, width) in pixels to which images are padded for training; `max_size` is that of the largest."""
+    return config.data.canvas_height_px or max_size[0], config.data.canvas_width_px or max_size[1]
 
 
 def has_instances(config: ConfigDict) -> bool:

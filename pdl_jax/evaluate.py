@@ -24,7 +24,7 @@ from pdl_jax.config import (
     validate_config,
 )
 from pdl_jax.data.catalog import DatasetSpec
-from pdl_jax.data.paths import write_whole
+from pdl_jax.data.paths import make_path, write_whole
 from pdl_jax.data.pipeline import make_eval_batches
 from pdl_jax.data.predictions import PanopticWriter, SemanticWriter
 from pdl_jax.data.records import RecordSource, open_split
@@ -50,6 +50,10 @@ class Evaluator:
       mesh: the devices; the images of a batch are spread over its 'data' axis.
       predictions_dir: where to write predictions, see `data.predictions`; '' writes none.
 
+    Attributes:
+      step: jitted (variables, batch) -> (states of the metrics, predictions).
+      batch_size: images of a batch, over all processes.
+
     Raises:
       ValueError: predictions are to be written by several processes.
     """
@@ -61,6 +65,9 @@ class Evaluator:
         self._source = source
         self._mesh = mesh
         self._predictions_dir = predictions_dir
+        # A batch is spread over the 'data' axis, so it is rounded up to a multiple of it; the padding is masked.
+        data = mesh.shape['data']
+        self.batch_size = -(-config.evaluate.batch_size // data) * data
         label_format = source.spec.label_format
         metrics = _make_metrics(config, source)
         # Things come from centres, stuff is one segment a class.
@@ -97,7 +104,7 @@ class Evaluator:
             return states, (maps['panoptic'], table)
 
         # States are sums or tables over the global batch, so every process gets the same small arrays.
-        self._step = jax.jit(step, out_shardings=(replicated(mesh), batch_sharding(mesh)))
+        self.step = jax.jit(step, out_shardings=(replicated(mesh), batch_sharding(mesh)))
         self._compiled = None
         self._metrics = metrics
 
@@ -120,11 +127,8 @@ class Evaluator:
           ValueError: an image cannot be read.
         """
         config, source = self._config, self._source
-        # A batch is spread over the 'data' axis, so it is rounded up to a multiple of it; the padding is masked.
-        data = self._mesh.shape['data']
-        batch_size = -(-config.evaluate.batch_size // data) * data
         shard_index, shard_count = find_batch_shard(self._mesh)
-        batches = make_eval_batches(source, batch_size=batch_size, shard_index=shard_index, shard_count=shard_count)
+        batches = make_eval_batches(source, batch_size=self.batch_size, shard_index=shard_index, shard_count=shard_count)
         writer = None
         if self._predictions_dir:
             make_writer = PanopticWriter if has_instances(config) else SemanticWriter
@@ -138,7 +142,7 @@ class Evaluator:
             sharded = shard_batch(batch, self._mesh)
             with jax.set_mesh(self._mesh):
                 if self._compiled is None:
-                    self._compiled = compile_together(self._step, variables, sharded, name='the evaluation step')
+                    self._compiled = compile_together(self.step, variables, sharded, name='the evaluation step')
                 states, predictions = self._compiled(variables, sharded)
             # The batch before is read while this one runs.
             if pending is not None:
@@ -207,7 +211,7 @@ def evaluate_checkpoint(
     variables = restore_variables(path, abstract_variables(model), replicated(mesh))
     report = Evaluator(config, source, mesh, predictions_dir=workdir if is_prediction_written else '')(variables)
     if jax.process_index() == 0:
-        write_report(report, epath.Path(workdir) / 'report.json')
+        write_report(report, f'{workdir}/report.json')
         print(f'{path} on {source}:\n{format_report(report)}')
     return report
 
@@ -309,7 +313,7 @@ def format_report(report: dict[str, Any]) -> str:
 
 def write_report(report: dict[str, Any], path: str) -> None:
     """Writes the report as JSON, replacing an older one at once."""
-    path = epath.Path(path)
+    path = make_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, f'{json.dumps(report, indent=2)}\n'.encode())
 

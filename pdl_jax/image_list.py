@@ -6,9 +6,9 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 
+from pdl_jax.data.images import IMAGE_SUFFIXES
 from pdl_jax.data.paths import explain_bucket_errors, is_remote, make_path
 
-_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
 _MAX_KEY_CHARACTERS = 64
 
 
@@ -48,9 +48,9 @@ def find_below(prefix: str) -> list[str]:
     Raises:
       FileNotFoundError: there is none.
     """
-    found = sorted(path for path in _walk(prefix) if path.lower().endswith(_SUFFIXES))
+    found = sorted(path for path in _walk(prefix) if path.lower().endswith(IMAGE_SUFFIXES))
     if not found:
-        raise FileNotFoundError(f'--prefix={prefix}: no file below it ends in {", ".join(_SUFFIXES)}')
+        raise FileNotFoundError(f'--prefix={prefix}: no file below it ends in {", ".join(IMAGE_SUFFIXES)}')
     return found
 
 

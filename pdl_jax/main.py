@@ -85,7 +85,7 @@ def keep_compiled_programs(workdir: str) -> None:
         # Process 0 alone would find its programs again, and wait for the others longer than gloo does.
         jax.config.update('jax_enable_compilation_cache', False)
     elif not jax.config.jax_compilation_cache_dir:
-        jax.config.update('jax_compilation_cache_dir', os.path.join(workdir, 'compiled'))
+        jax.config.update('jax_compilation_cache_dir', os.path.join(os.path.expanduser(workdir), 'compiled'))
 
 
 def show_own_messages() -> None:

@@ -25,11 +25,13 @@ import tqdm
 from etils import epath
 
 from pdl_jax.bulk_predict import predict_shards
+from pdl_jax.checkpoint import find_checkpoint
 from pdl_jax.data.images import decode_image, encode_image
-from pdl_jax.data.paths import make_path
+from pdl_jax.data.paths import explain_bucket_errors, make_path, write_whole
 from pdl_jax.host_memory import keep_freed_memory
 from pdl_jax.image_list import find_below, find_images, read_list, refuse_equal_stems, stem_of
 from pdl_jax.predictor import PanopticResult, Predictor, Segment
+from pdl_jax.processes import choose_together, ending_together
 
 __all__ = ['PanopticResult', 'Predictor', 'Segment', 'main', 'predict_file']
 
@@ -41,19 +43,21 @@ def predict_file(predictor: Predictor, path: str, output: epath.Path) -> Panopti
 
     Raises:
       ValueError: the file is no image, is truncated or too large; the message names it.
+      OSError: the image cannot be read, or the results cannot be written.
     """
-    image = decode_image(epath.Path(path).read_bytes(), name=path, is_exif_applied=True)
+    with explain_bucket_errors(path):
+        data = epath.Path(path).read_bytes()
+    image = decode_image(data, name=path, is_exif_applied=True)
     result = predictor(image)
     stem = stem_of(path)
     height, width = image.shape[:2]
     description = {'file_name': os.path.basename(path), 'height': height, 'width': width}
     kind = 'semantic' if result.is_semantic else 'panoptic'
-    (output / f'{stem}_{kind}.png').write_bytes(result.to_png())
-    (output / f'{stem}_overlay.png').write_bytes(encode_image(result.draw_overlay(image)))
+    with explain_bucket_errors(output):
+        (output / f'{stem}_{kind}.png').write_bytes(result.to_png())
+        (output / f'{stem}_overlay.png').write_bytes(encode_image(result.draw_overlay(image)))
     # Last, so that the JSON's presence means that the image is done.
-    (output / f'{stem}.json').write_text(
-        json.dumps({**description, 'segments': result.to_json()}, indent=1)
-    )
+    write_whole(output / f'{stem}.json', json.dumps({**description, 'segments': result.to_json()}, indent=1).encode())
     return result
 
 
@@ -71,11 +75,13 @@ def predict_files(predictor: Predictor, paths: Sequence[str], output: epath.Path
         except (OSError, ValueError, jax.errors.JaxRuntimeError) as error:
             failures.append(f'{path}: {error}')
             continue
+        # Names need not be UTF-8.
+        name = os.fsencode(path).decode(errors='replace')
         if result.is_semantic:
-            tqdm.tqdm.write(f'{path}: {", ".join(s.class_name for s in result.segments)}')
+            tqdm.tqdm.write(f'{name}: {", ".join(s.class_name for s in result.segments)}')
             continue
         things = ', '.join(f'{s.class_name} {s.score:.2f}' for s in result.segments if s.is_thing)
-        tqdm.tqdm.write(f'{path}: {len(result.segments)} segments; {things or "no things"}')
+        tqdm.tqdm.write(f'{name}: {len(result.segments)} segments; {things or "no things"}')
     return failures
 
 
@@ -100,14 +106,18 @@ def load_predictor(flags: argparse.Namespace) -> tuple[Predictor, int, int]:
       The predictor, the index of this process and the number of processes.
     """
     load = functools.partial(
-        Predictor.load, flags.checkpoint, step=flags.step, scales=flags.scales, is_flipped=flags.flip
+        Predictor.load, scales=flags.scales, is_flipped=flags.flip
     )
     if not flags.shards:
-        return load(), 0, 1
+        return load(flags.checkpoint, step=flags.step), 0, 1
     if not flags.distributed:
-        return load(devices=jax.local_devices()), flags.process_id, flags.num_processes
+        predictor = load(flags.checkpoint, step=flags.step, devices=jax.local_devices())
+        return predictor, flags.process_id, flags.num_processes
     jax.distributed.initialize()
-    predictor = load(devices=jax.local_devices())
+    # Training may go on meanwhile and save a newer one.
+    with ending_together('The same command on all hosts leaves out what is complete.'):
+        checkpoint = choose_together(functools.partial(find_checkpoint, flags.checkpoint, flags.step))
+        predictor = load(checkpoint, devices=jax.local_devices())
     # From here on each process works alone: neither the first to finish nor one that dies shall stop the others.
     jax.distributed.shutdown()
     return predictor, jax.process_index(), jax.process_count()
@@ -166,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             predict_shards(
                 predictor,
                 paths,
-                flags.output,
+                output,
                 num_shards=flags.shards,
                 batch_size=flags.batch_size or images_per_device * predictor.num_devices,
                 process_index=process_index,

@@ -8,7 +8,8 @@
                                                 not predicted
 
 The tar files are in the layout of WebDataset. The .jsonl is written last: whatever shard has it is complete. Both are the same
-bytes whenever and by whichever process they are made.
+bytes whenever and by whichever process they are made with the same size of batches; with another, the last digits of scores may
+differ.
 """
 
 import hashlib
@@ -40,7 +41,7 @@ def claim_output(output: epath.Path, description: Mapping[str, Any]) -> None:
     if not path.exists():
         output.mkdir(parents=True, exist_ok=True)
         write_whole(path, f'{json.dumps(description, indent=1)}\n'.encode())
-        return
+    # Also of what was just written: another process may have been there first or since.
     found = json.loads(path.read_text())
     differing = [key for key in {**description, **found} if description.get(key) != found.get(key)]
     if differing:
@@ -70,13 +71,16 @@ class ShardWriter:
 
     The tar grows in a file of its own, so that memory is bounded: beside a local output under a name with a dot in front, for a
     bucket in the machine's folder of temporary files.
+
+    Raises:
+      OSError: the file cannot be written, or another process makes the same shard.
     """
 
     def __init__(self, output: epath.Path, shard: int, num_shards: int):
         self._output = output
         self._name = _shard_name(shard, num_shards)
         self._partial = None if is_remote(output) else output / f'.{self._name}.tar.partial'
-        self._file = tempfile.TemporaryFile() if self._partial is None else open(self._partial, 'wb')
+        self._file = tempfile.TemporaryFile() if self._partial is None else _open_alone(self._partial)
         self._tar = tarfile.open(fileobj=self._file, mode='w', format=tarfile.USTAR_FORMAT)
         self._index = []
 
@@ -113,6 +117,27 @@ class ShardWriter:
         self._file.close()
         if self._partial is not None:
             self._partial.unlink(missing_ok=True)
+
+
+def _open_alone(path):
+    """Opens a file for writing from its start, which no other process writes to meanwhile."""
+    import fcntl  # Absent on Windows.
+
+    file = open(path, 'ab')
+    try:
+        # Released by the system when the process ends, unlike a lock file.
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Before this process had the lock, the other may have moved the file to its place.
+        if not os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+            raise FileNotFoundError(path)
+    except OSError as error:
+        file.close()
+        raise OSError(
+            f'another process makes {path}: give each process a --process_id of its own, and start again when the other has ended'
+        ) from error
+    file.seek(0)
+    file.truncate()
+    return file
 
 
 def _shard_name(shard: int, num_shards: int) -> str:

@@ -23,6 +23,7 @@ from pdl_jax.config import (
 from pdl_jax.data.catalog import DatasetSpec
 from pdl_jax.data.predictions import encode_segments, encode_semantic
 from pdl_jax.inference import abstract_variables, make_inference_step
+from pdl_jax.postprocess.centers import MAX_PIXELS
 from pdl_jax.postprocess.scores import segment_table
 from pdl_jax.sharding import batch_sharding, make_mesh, replicated
 from pdl_jax.visualize import overlay_panoptic
@@ -180,11 +181,21 @@ class Predictor:
         return self.start([image])()[0]
 
     def canvas_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """The (height, width) in pixels that an image of `size` is padded to; images that share it can share a batch."""
+        """The (height, width) in pixels that an image of `size` is padded to; images that share it can share a batch.
+
+        Raises:
+          ValueError: the network cannot see an image as large as this.
+        """
         if self._augment.resize_max_px:
             return tuple(math.ceil(n / _CANVAS_STEP_PX) * _CANVAS_STEP_PX for n in size)
         # The canvas decides the input, and padding that evaluation does not have would change the predictions.
-        return input_size(self._config, size)
+        canvas = input_size(self._config, size)
+        if not self.is_semantic and math.prod(canvas) > MAX_PIXELS:
+            raise ValueError(
+                f'an image of {size[0]}x{size[1]} pixels is too large for a network input of at most {MAX_PIXELS} pixels: shrink '
+                f'or tile it'
+            )
+        return canvas
 
     def start(self, images: Sequence[np.ndarray], *, batch_size: int = 1) -> Callable[[], list[PanopticResult]]:
         """Starts to predict a batch and returns while the devices compute.
@@ -200,7 +211,7 @@ class Predictor:
           A function that waits for the results and returns them in the order of the images.
 
         Raises:
-          ValueError: an image has another dtype or shape, or another canvas than the first.
+          ValueError: an image has another dtype or shape, is too large, or has another canvas than the first.
         """
         images = [np.asarray(image) for image in images]
         for image in images:
@@ -235,7 +246,7 @@ class Predictor:
 
         return finish
 
-    @functools.lru_cache(maxsize=32)  # noqa: B019 - a predictor lives as long as its programs.
+    @functools.lru_cache(maxsize=128)  # noqa: B019 - a predictor lives as long as its programs.
     def _compile(self, canvas_size):
         input_px = input_size(self._config, canvas_size)
         infer = make_inference_step(

@@ -60,10 +60,8 @@ def make_scenes(config: ConfigDict) -> None:
     options = config.data.scenes
     if not options.num_train:
         return
-    if all(is_complete(make_path(config.data.path) / split) for split in ('train', 'val')):
-        logging.info('the scenes at %s are there already', config.data.path)
-        return
-    if jax.process_index() == 0:
+    # One process decides: by the time that another looked, the scenes might have been finished.
+    if jax.process_index() == 0 and not all(is_complete(make_path(config.data.path) / split) for split in ('train', 'val')):
         with contextlib.ExitStack() as stack:
             raw = config.data.path.rstrip('/') + '_raw'
             if is_remote(config.data.path):
@@ -119,7 +117,7 @@ class _Job:
         iterator = make_train_iterator(
             self.source,
             batch_size=config.train.batch_size,
-            canvas_size=self._canvas_size(),
+            canvas_size=config_lib.canvas_size(config, self.source.max_size),
             seed=config.seed,
             num_workers=config.data.num_workers,
             is_unreadable_skipped=config.data.is_unreadable_skipped,
@@ -142,11 +140,6 @@ class _Job:
                 writer.write_text(0, 'config', json.dumps(self.description['config'], indent=2))
             loop = _Loop(self, checkpointer, iterator, writer)
             return loop.run(state, step)
-
-    def _canvas_size(self):
-        data = self.config.data
-        height, width = self.source.max_size
-        return data.canvas_height_px or height, data.canvas_width_px or width
 
     def _start(self, checkpointer, iterator):
         """The state to go on from and its step: restored, or drawn anew."""

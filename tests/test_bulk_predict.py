@@ -1,5 +1,6 @@
 """Prediction of lists into shards: equal to single predictions, whatever the processes, devices and interruptions."""
 
+import fcntl
 import functools
 import io
 import json
@@ -237,12 +238,73 @@ def test_what_exceeds_the_device_is_listed_and_a_lost_device_stops(predictor, tm
     monkeypatch.setattr(predictor, 'start', start_or_fail)
     predict_shards(predictor, paths, str(tmp_path / 'out'), num_shards=1, batch_size=1)
     entries, _ = read_results(tmp_path / 'out')
-    assert 'exceed the memory of the device with --batch_size=1' in entries[1]['error']
+    assert 'exceed the memory of the device' in entries[1]['error']
     assert 'segments' in entries[0]
     message = 'UNAVAILABLE: the device is gone'
     with pytest.raises(jax.errors.JaxRuntimeError, match='the device is gone'):
         predict_shards(predictor, paths, str(tmp_path / 'lost'), num_shards=1, batch_size=1)
     assert os.listdir(tmp_path / 'lost') == ['predictions.json']
+
+
+def test_batches_that_exceed_the_device_are_predicted_one_by_one(predictor, tmp_path, monkeypatch):
+    paths = write_photos(tmp_path / 'photos', 6)
+    predict_shards(predictor, paths, str(tmp_path / 'expected'), num_shards=1, batch_size=1)
+    start, sizes = predictor.start, []
+
+    def start_or_fail(images, *, batch_size):
+        sizes.append(batch_size)
+        if batch_size > 1:
+            raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: out of memory')
+        return start(images, batch_size=batch_size)
+
+    monkeypatch.setattr(predictor, 'start', start_or_fail)
+    predict_shards(predictor, paths, str(tmp_path / 'out'), num_shards=1, batch_size=2)
+    assert read_results(tmp_path / 'out') == read_results(tmp_path / 'expected')
+    # Once for each canvas, and for what was started before it was known.
+    assert sizes.count(2) <= 4 and sizes.count(1) == 6
+
+
+def test_images_too_large_for_the_network_are_listed(predictor, tmp_path, monkeypatch):
+    paths = write_photos(tmp_path / 'photos', 2)
+    large = tmp_path / 'large.png'
+    Image.new('RGB', (200, 100)).save(large)
+    monkeypatch.setattr('pdl_jax.predictor.MAX_PIXELS', np.prod(predictor.canvas_size(SIZES[0])))
+    predict_shards(predictor, [paths[0], str(large), paths[1]], str(tmp_path / 'out'), num_shards=1, batch_size=1)
+    entries, _ = read_results(tmp_path / 'out')
+    assert ['error' in entry for entry in entries] == [False, True, False]
+    assert 'large.png: an image of 100x200 pixels is too large' in entries[1]['error']
+    with pytest.raises(ValueError, match='too large'):
+        predictor(np.zeros((100, 200, 3), np.uint8))
+
+
+def test_a_result_does_not_wait_for_ever_for_another_image(predictor, tmp_path, monkeypatch):
+    paths = write_photos(tmp_path / 'photos', 1) + [str(tmp_path / f'{i}.jpg') for i in range(300)]
+    counts, write_first = [], bulk_predict._Flow._write_first
+
+    def count_waiting(flow):
+        counts.append(len(flow._order))
+        write_first(flow)
+
+    monkeypatch.setattr(bulk_predict._Flow, '_write_first', count_waiting)
+    predict_shards(predictor, paths, str(tmp_path / 'out'), num_shards=1, batch_size=1)
+    assert len(counts) == 301 and max(counts) < 100
+
+
+def test_a_shard_is_made_by_one_process_at_a_time(predictor, tmp_path):
+    paths = write_photos(tmp_path / 'photos', 2)
+    out = tmp_path / 'out'
+    predict_shards(predictor, paths, str(out), num_shards=2, batch_size=1)
+    expected = {path.name: path.read_bytes() for path in out.iterdir()}
+    (out / 'predictions-00001-of-00002.jsonl').unlink()
+    with open(out / '.predictions-00001-of-00002.tar.partial', 'ab') as file:
+        file.write(b'of a process that was killed')
+        file.flush()
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(OSError, match='another process makes .*00001-of-00002.tar.partial'):
+            predict_shards(predictor, paths, str(out), num_shards=2, batch_size=1)
+        assert file.tell() == 28
+    predict_shards(predictor, paths, str(out), num_shards=2, batch_size=1)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == expected
 
 
 def test_complete_shards_are_left_alone_and_others_made_again(predictor, tmp_path):

@@ -1,5 +1,6 @@
 """What is kept of a run's checkpoints, and what does not fit is refused."""
 
+import json
 import re
 import shutil
 
@@ -7,9 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 from jax.sharding import PartitionSpec as P
 
 from pdl_jax.checkpoint import Checkpointer, check_structure, find_checkpoint, read_description
+from pdl_jax.checksums import check_files, write_checksums
 from pdl_jax.sharding import make_mesh
 from pdl_jax.train_state import TrainState
 
@@ -131,6 +134,26 @@ def test_damaged_checkpoints_are_named_and_the_one_before_is_used(tmp_path, capl
     _save(checkpointer, 3)
     checkpointer.close()
     assert find_checkpoint(tmp_path).name == '3'
+
+
+@pytest.mark.parametrize('name', ['/dev/zero', '../../../dev/zero'])
+def test_checksums_of_files_elsewhere_are_refused(tmp_path, name):
+    (tmp_path / 'checksums.json').write_text(json.dumps({name: {'bytes': 0, 'crc32': 0}}))
+    with pytest.raises(ValueError, match=f"names '{name}', which lies elsewhere"):
+        check_files(epath.Path(tmp_path))
+
+
+def test_checksums_need_no_name_of_the_owner(tmp_path, monkeypatch):
+    def fail(uid):
+        raise KeyError(f'getpwuid(): uid not found: {uid}')
+
+    monkeypatch.setattr('pwd.getpwuid', fail)
+    (tmp_path / 'x').write_bytes(b'content')
+    write_checksums(epath.Path(tmp_path))
+    check_files(epath.Path(tmp_path))
+    (tmp_path / 'x').write_bytes(b'other')
+    with pytest.raises(ValueError, match='has 5 bytes, 7 were written'):
+        check_files(epath.Path(tmp_path))
 
 
 def test_training_does_not_start_anew_where_all_checkpoints_are_damaged(tmp_path):

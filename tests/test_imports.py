@@ -49,7 +49,7 @@ ALLOWED = {
     'checksums': ('data.paths',),
     'checkpoint': ('typing', 'checksums', 'data.paths', 'processes', 'train_state'),
     'processes': ('typing',),
-    'convert': ('typing', 'models', 'convert'),
+    'convert': ('typing', 'models', 'convert', 'data.paths'),
     # What knows checkpoints, configurations and datasets.
     'convert.write': ('typing', 'checkpoint', 'config', 'convert', 'data', 'initialize'),
     # A command.
@@ -71,11 +71,11 @@ ALLOWED = {
     'step_program': ('typing', 'compiling', 'config', 'optim', 'sharding', 'train_state', 'train_step'),
     'inference': ('typing', 'models', 'ops', 'preprocess', 'postprocess', 'sharding'),
     'predictor': ('inference', 'config', 'checkpoint', 'data', 'postprocess', 'sharding', 'visualize'),
-    'image_list': ('data.paths',),
+    'image_list': ('data.images', 'data.paths'),
     'prediction_shards': ('data.paths',),
     'bulk_predict': ('data', 'image_list', 'prediction_shards', 'predictor', 'writers'),
     # A command.
-    'predict': ('bulk_predict', 'data', 'host_memory', 'image_list', 'predictor'),
+    'predict': ('bulk_predict', 'checkpoint', 'data', 'host_memory', 'image_list', 'predictor', 'processes'),
     'export': (
         'typing',
         'config',

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from pdl_jax.data.paths import file_size
+
 _MAX_BYTES = 2**33
 # In which training programs wrap the variables of the network.
 _WRAPPERS = ('state_dict', 'model_state_dict', 'model')
@@ -69,7 +71,7 @@ def read_file(path: str) -> Contents:
         raise FileNotFoundError(
             f'{path}: no such file; of a TensorFlow checkpoint give the prefix, ckpt-1 of ckpt-1.index and ckpt-1.data-...'
         )
-    if file.stat().length > _MAX_BYTES:
+    if file_size(file) > _MAX_BYTES:
         raise ValueError(f'{path} has more than {_MAX_BYTES} bytes, larger than any published network')
     readers = {'.npz': _read_npz, '.safetensors': _read_safetensors, '.pkl': _read_pickle}
     contents = readers.get(file.suffix, _read_torch)(file)

@@ -10,6 +10,7 @@ MAX_PIXELS = 2**26
 MAX_IDS = 2**24
 
 _IMAGE_FORMATS = ('JPEG', 'PNG', 'BMP', 'WEBP')
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
 # Where a PNG states its bits per sample: the header chunk comes first by definition.
 _PNG_BIT_DEPTH = 24
 
@@ -32,12 +33,10 @@ def decode_image(
       u8[H, W, 3].
 
     Raises:
-      ValueError: the bytes are no such image, are truncated, or exceed `max_pixels`.
+      ValueError: the bytes are no such image, are truncated or damaged, or exceed `max_pixels`.
     """
     image = _open(data, name, max_pixels, _IMAGE_FORMATS)
-    image = _load(image, name)
-    if is_exif_applied:
-        image = ImageOps.exif_transpose(image)
+    image = _load(image, name, is_exif_applied)
     if image.mode.startswith('I'):
         # 16-bit grey: Pillow would clip to 255 instead of scaling.
         grey = (np.asarray(image).astype(np.int32) >> 8).clip(0, 255).astype(np.uint8)
@@ -146,12 +145,12 @@ def _open(data: bytes, name: str, max_pixels: int, formats: tuple[str, ...]) -> 
     return image
 
 
-def _load(image: Image.Image, name: str) -> Image.Image:
+def _load(image: Image.Image, name: str, is_exif_applied: bool = False) -> Image.Image:
     # Pillow raises OSError, SyntaxError, ValueError, EOFError or struct.error for damaged files.
     try:
         image.load()
+        return ImageOps.exif_transpose(image) if is_exif_applied else image
     except MemoryError:
         raise
     except Exception as error:
         raise ValueError(f'{name}: damaged or truncated image: {error}') from error
-    return image

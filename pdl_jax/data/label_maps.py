@@ -20,8 +20,8 @@ from pdl_jax.data.annotated_split import (
     read_json,
     read_text,
 )
+from pdl_jax.data.images import IMAGE_SUFFIXES
 
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
 MAX_INDEX = 2**16 - 1
 
 

@@ -32,6 +32,11 @@ def is_remote(path: str | os.PathLike) -> bool:
     return '://' in os.fspath(path)
 
 
+def file_size(path: epath.Path) -> int:
+    """Bytes of a file. A local epath would also look up its owner's name, which a container may lack."""
+    return path.stat().length if is_remote(path) else os.path.getsize(path)
+
+
 @contextlib.contextmanager
 def explain_bucket_errors(path: str | os.PathLike) -> Iterator[None]:
     """Turns the many errors of a bucket's client, which has tried several times by then, into one kind that names the path.
@@ -62,5 +67,9 @@ def write_whole(path: epath.Path, content: bytes) -> None:
         return
     # Processes may write the same file at the same time.
     temporary = path.parent / f'.{path.name}.{os.getpid()}.partial'
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -14,6 +14,7 @@ from typing import Any
 from etils import epath
 
 from pdl_jax.planning.chips import CHIPS
+from pdl_jax.planning.programs import PROGRAMS
 
 # Behind the rate of what is bound by compute.
 _MARKS = {'compute': ' c', 'hbm': ''}
@@ -94,7 +95,7 @@ def main() -> None:
     """Prints the tables of the plans named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('plans', nargs='+', help='JSON files of pdl_jax.plan; local or gs://')
-    parser.add_argument('--program', default='train', choices=('train', 'eval', 'postprocess'))
+    parser.add_argument('--program', default='train', choices=PROGRAMS)
     options = parser.parse_args()
     try:
         reports = [json.loads(epath.Path(path).read_text()) for path in options.plans]

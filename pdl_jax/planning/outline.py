@@ -4,6 +4,7 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
+from pdl_jax.config import canvas_size
 from pdl_jax.data import catalog
 from pdl_jax.data.records import RecordSource, open_split
 
@@ -38,7 +39,7 @@ def find_split(config: ConfigDict, split: str, image_size: tuple[int, int] | Non
         raise ValueError(f'there is no data at config.data.path (={data.path!r}): set config.data.num_classes to plan without')
     spec, largest = _find_dataset(data.num_classes)
     largest = largest or (crop.crop_height_px, crop.crop_width_px)
-    size = image_size or (data.canvas_height_px or largest[0], data.canvas_width_px or largest[1])
+    size = image_size or canvas_size(config, largest)
     return SplitOutline(spec, tuple(size))
 
 

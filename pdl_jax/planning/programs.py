@@ -73,24 +73,23 @@ def make_programs(
 
 def _make_train(config, mesh, source):
     program = make_step_program(config, mesh, source.spec.label_format)
-    canvas = (config.data.canvas_height_px or source.max_size[0], config.data.canvas_width_px or source.max_size[1])
+    canvas = config_lib.canvas_size(config, source.max_size)
     batch = _place(_outline_batch(config.train.batch_size, canvas), batch_sharding(mesh))
     arguments = program.abstract_state, batch
     return Program('train', program.step, arguments, config.train.batch_size, program.crop_size), program.abstract_state
 
 
 def _make_eval(config, mesh, source, state):
-    data = mesh.shape['data']
-    batch_size = -(-config.evaluate.batch_size // data) * data
-    batch = _outline_batch(batch_size, source.max_size)
-    batch['valid'] = jax.ShapeDtypeStruct((batch_size,), jnp.bool_)
-    batch['record'] = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
+    evaluator = Evaluator(config, source, mesh)
+    batch = _outline_batch(evaluator.batch_size, source.max_size)
+    batch['valid'] = jax.ShapeDtypeStruct((evaluator.batch_size,), jnp.bool_)
+    batch['record'] = jax.ShapeDtypeStruct((evaluator.batch_size,), jnp.int32)
     variables = state.eval_variables
     return Program(
         'eval',
-        Evaluator(config, source, mesh)._step,
+        evaluator.step,
         (variables, _place(batch, batch_sharding(mesh))),
-        batch_size,
+        evaluator.batch_size,
         config_lib.input_size(config, source.max_size),
         # A run evaluates between two steps: the rest of its state stays.
         _count_device_bytes(state) - _count_device_bytes(variables),
@@ -101,11 +100,14 @@ def _make_postprocess(config, mesh, source, evaluation):
     label_format = source.spec.label_format
     passes = config_lib.make_passes(config, label_format.num_classes, evaluation.size)
     images = jax.ShapeDtypeStruct((evaluation.num_images, *evaluation.size, 3), jnp.float32)
-    outputs = jax.eval_shape(functools.partial(run_passes, passes), evaluation.arguments[0], images)
-    arguments = config_lib.postprocess_arguments(config)
+    is_enlarged = bool(config.evaluate.oracle)
+    run = functools.partial(run_passes, passes, is_semantic_enlarged=is_enlarged)
+    outputs = jax.eval_shape(run, evaluation.arguments[0], images)
+    arguments = {'size': evaluation.size, 'resize': passes[0].model.model.resize, **config_lib.postprocess_arguments(config)}
 
     def process(outputs):
-        return post_process(split_rows(outputs), label_format=label_format, **arguments)
+        large = {key: x for key, x in outputs.items() if is_enlarged or key != 'semantic'}
+        return post_process({**outputs, **split_rows(large)}, label_format=label_format, **arguments)
 
     return Program(
         'postprocess',

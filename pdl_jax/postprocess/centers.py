@@ -9,6 +9,8 @@ from pdl_jax.ops.batching import max_of_batch
 from pdl_jax.typing import Array
 
 TOP_K_RULES = ('highest', 'above_kth')
+# Positions of pixels are exact in f32 up to here.
+MAX_PIXELS = 2**24
 _MAX_TILE_PX = 64
 # More than the pixels of a tile.
 _PEAK = 2**16
@@ -55,7 +57,7 @@ def find_centers(
     if top_k_rule not in TOP_K_RULES:
         raise ValueError(f'top_k_rule (={top_k_rule!r}) must be one of {TOP_K_RULES}')
     height, width = heatmap.shape
-    if height * width > 2**24:
+    if height * width > MAX_PIXELS:
         raise ValueError(f'heatmap of {height}x{width} pixels: at most 2**24 pixels are supported')
     highest = _max_window(_max_window(heatmap, kernel_px, 0), kernel_px, 1)
     is_peak = (heatmap > threshold) & (heatmap == highest)

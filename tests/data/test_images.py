@@ -66,6 +66,17 @@ def test_exif_orientation_is_applied_only_on_request():
     np.testing.assert_array_equal(turned, np.rot90(RGB, k=-1))
 
 
+def test_damaged_exif_data_are_named():
+    data = encode(Image.fromarray(RGB), 'PNG')
+    chunk = b'eXIf' + b'no exif data at all'
+    chunk = struct.pack('>I', len(chunk) - 4) + chunk + struct.pack('>I', zlib.crc32(chunk))
+    # Behind the signature and the header.
+    data = data[:33] + chunk + data[33:]
+    np.testing.assert_array_equal(images.decode_image(data, name='x'), RGB)
+    with pytest.raises(ValueError, match=r'photo\.png: damaged'):
+        images.decode_image(data, name='photo.png', is_exif_applied=True)
+
+
 @pytest.mark.parametrize('image_format', ['JPEG', 'PNG'])
 def test_truncated_file_is_named(image_format):
     noise = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
