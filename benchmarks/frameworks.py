@@ -16,13 +16,13 @@ class Jax:
     def __init__(self, device: str):
         import jax
 
+        if device == 'cpu':
+            # As the commands of pdl_jax do.
+            keep_freed_memory()
         self._jax = jax
         self._device = jax.local_devices(backend=device)[0]
         jax.numpy.zeros(1).block_until_ready()
         self._is_gpu = device == 'gpu'
-        if not self._is_gpu:
-            # As the commands of pdl_jax do.
-            keep_freed_memory()
 
     def describe(self) -> dict[str, Any]:
         versions = {name: importlib.metadata.version(name) for name in ('jax', 'jaxlib', 'flax')}

@@ -20,6 +20,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from pdl_jax.command_line import parse_flags
+from pdl_jax.host_memory import keep_freed_memory
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file(
@@ -56,11 +57,9 @@ def main(argv: list[str]) -> None:
             FLAGS.process_id,
             heartbeat_timeout_seconds=FLAGS.heartbeat_timeout_seconds,
         )
+    keep_freed_memory()
     # Imported late: --help and a misspelt field answer at once.
-    from pdl_jax import evaluate, host_memory, processes, train
-
-    if jax.default_backend() == 'cpu':
-        host_memory.keep_freed_memory()
+    from pdl_jax import evaluate, processes, train
 
     keep_compiled_programs(FLAGS.workdir)
     logging.info('%d device(s) of kind %s', jax.device_count(), jax.devices()[0].device_kind)

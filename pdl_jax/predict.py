@@ -105,15 +105,15 @@ def load_predictor(flags: argparse.Namespace) -> tuple[Predictor, int, int]:
     Returns:
       The predictor, the index of this process and the number of processes.
     """
-    load = functools.partial(
-        Predictor.load, scales=flags.scales, is_flipped=flags.flip
-    )
+    if flags.distributed:
+        jax.distributed.initialize()
+    keep_freed_memory()
+    load = functools.partial(Predictor.load, scales=flags.scales, is_flipped=flags.flip)
     if not flags.shards:
         return load(flags.checkpoint, step=flags.step), 0, 1
     if not flags.distributed:
         predictor = load(flags.checkpoint, step=flags.step, devices=jax.local_devices())
         return predictor, flags.process_id, flags.num_processes
-    jax.distributed.initialize()
     # Training may go on meanwhile and save a newer one.
     with ending_together('The same command on all hosts leaves out what is complete.'):
         checkpoint = choose_together(functools.partial(find_checkpoint, flags.checkpoint, flags.step))
@@ -167,8 +167,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not flags.shards:
             refuse_equal_stems(paths)
         predictor, process_index, process_count = load_predictor(flags)
-        if jax.default_backend() == 'cpu':
-            keep_freed_memory()
         output = make_path(flags.output)
         output.mkdir(parents=True, exist_ok=True)
         if flags.shards:
