@@ -132,7 +132,8 @@ def make_train_step(
             'loss': loss,
             **{f'loss_{key}': value for key, value in terms.items()},
             'learning_rate': schedule(state.step),
-            'gradient_norm': optax.global_norm(gradients),
+            # Else XLA would share the squares with the optimizer, in memory.
+            'gradient_norm': optax.global_norm(jax.lax.optimization_barrier(gradients)),
         }
         state = TrainState(
             step=state.step + 1,
