@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from benchmarks.inputs import TOP_K
+
 SUITES = ('ops', 'model', 'postprocess', 'input', 'train', 'metrics')
 
 _R50 = 'bowenc0221/resnet50_os32'
@@ -24,8 +26,8 @@ class Case:
       suite: one of `SUITES`.
       name: unique in its suite.
       arguments: of both sides' `prepare`; 'inputs' says which inputs are drawn for it.
-      rivals: what ours is compared with, 'FRAMEWORK:MODE' each; FRAMEWORK is torch, numpy (no framework) or ours (another mode of
-        our own program).
+      rivals: what ours is compared with, 'FRAMEWORK:MODE' each; FRAMEWORK is torch, tensorflow, numpy (no framework) or ours
+        (another mode of our own program).
       targets: the least ratio rival / ours that is aimed at, by rival.
       num_cores: that either side may use; None for all.
       agreement: how results are compared, see `agreement.LIMITS`; None where they are not.
@@ -65,11 +67,16 @@ def _list_postprocess(device) -> Iterator[Case]:
         ((641, 641), 50): 200,
         ((641, 641), 200): 300,
     }
-    rivals = ('torch:bowenc0221', 'torch:detectron2')
     for size, num_classes in (((1025, 2049), 19), ((641, 641), 133)):
         for num_centers in (10, 50, 200):
             for source in ('logits', 'labels'):
                 target = least[size, num_centers] if device == 'cpu' else None
+                targets = dict.fromkeys(('torch:bowenc0221', 'torch:detectron2'), target) if target else {}
+                rivals = ('torch:bowenc0221', 'torch:detectron2')
+                if device == 'cpu' and num_centers < TOP_K:
+                    # Of as many centres as it may keep it keeps one more than the others.
+                    rivals += ('tensorflow:deeplab2',)
+                    targets['tensorflow:deeplab2'] = 20 if num_centers == 50 else None
                 yield Case(
                     'postprocess',
                     f'{_format_size(size)}/{num_classes}_classes/{num_centers}_centers/from_{source}',
@@ -82,7 +89,7 @@ def _list_postprocess(device) -> Iterator[Case]:
                         'is_from_labels': source == 'labels',
                     },
                     rivals,
-                    {rival: target for rival in rivals} if target else {},
+                    targets,
                     agreement='panoptic',
                     is_quick=source == 'labels',
                 )

@@ -1,4 +1,4 @@
-"""What the harness asks of JAX and PyTorch themselves: their versions, memory and speed of matrix products."""
+"""What the harness asks of the frameworks themselves: their versions, memory and speed of matrix products."""
 
 import importlib.metadata
 import time
@@ -74,6 +74,28 @@ class Torch:
         return self._torch.cuda.max_memory_allocated() if self._device == 'cuda' else None
 
 
+class TensorFlow:
+    """Starts TensorFlow on a device."""
+
+    def __init__(self, device: str):
+        import tensorflow as tf
+
+        self._tf = tf
+        if device == 'cpu':
+            tf.config.set_visible_devices([], 'GPU')
+        tf.zeros(1).numpy()
+
+    def describe(self) -> dict[str, Any]:
+        return {'versions': {'tensorflow': self._tf.__version__}}
+
+    def measure_products(self, dtype: str, size: int) -> float:
+        x = self._tf.cast(self._tf.random.normal([size, size]), dtype)
+        return _measure(lambda: self._tf.linalg.matmul(x, x).numpy(), size)
+
+    def read_peak_bytes(self) -> None:
+        return None
+
+
 class NumPy:
     """For programs without a framework."""
 
@@ -84,11 +106,11 @@ class NumPy:
         return None
 
 
-def start(side: str, device: str) -> Jax | Torch | NumPy:
+def start(side: str, device: str) -> Jax | Torch | TensorFlow | NumPy:
     """Loads a framework and makes it ready, so that what it needs for itself is not counted to a program."""
     if side == 'numpy':
         return NumPy()
-    return {'ours': Jax, 'torch': Torch}[side](device)
+    return {'ours': Jax, 'torch': Torch, 'tensorflow': TensorFlow}[side](device)
 
 
 def _measure(multiply: Callable[[], None], size: int) -> float:

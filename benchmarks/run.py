@@ -5,11 +5,13 @@
 
 Prints a table and appends one JSON line a case to a file, from which `benchmarks.report` makes docs/benchmarks.md. Every program
 has a process of its own, in which no other framework is loaded; ours and a rival's are timed back to back, so a ratio holds on a
-machine that others use too. PyTorch (`pip install 'pdl_jax[convert]'`) is needed unless --no_torch is given.
+machine that others use too. PyTorch (`pip install 'pdl_jax[convert]'`) is needed unless --no_torch is given; with TensorFlow
+(`pip install tensorflow-cpu`) DeepLab2's post-processing is timed too.
 """
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import pathlib
 import re
@@ -190,6 +192,17 @@ def _find_dtype(name, device):
     return 'bfloat16' if 'bf16' in name or (name == 'ours' and device == 'gpu') else 'float32'
 
 
+def _choose_rivals(case, flags, has_tensorflow):
+    return [
+        name
+        for name in case.rivals
+        if re.search(flags.rivals, name)
+        and not (flags.no_torch and name.startswith('torch:'))
+        and (has_tensorflow or not name.startswith('tensorflow:'))
+        and not (flags.quick and name in _SLOW_MODES)
+    ]
+
+
 def find_faults(result: dict[str, Any]) -> list[str]:
     """Programs that failed, and those in ours' precision whose results are not ours."""
     faults = []
@@ -231,20 +244,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         flags.pairs, flags.seconds = min(flags.pairs, _QUICK_PAIRS), min(flags.seconds, _QUICK_SECONDS)
     if not cases:
         parser.exit(1, f'error: the suite {flags.suite} has no case {flags.cases!r} on {flags.device}\n')
-    facts = measure_machine(flags.device, ('ours',) if flags.no_torch else ('ours', 'torch'))
+    # TensorFlow is large, and of few rivals.
+    has_tensorflow = importlib.util.find_spec('tensorflow') is not None
+    chosen = [_choose_rivals(case, flags, has_tensorflow) for case in cases]
+    frameworks = ['ours'] if flags.no_torch else ['ours', 'torch']
+    if any(name.startswith('tensorflow:') for rivals in chosen for name in rivals):
+        frameworks.append('tensorflow')
+    facts = measure_machine(flags.device, frameworks)
     # Where results go says nothing about them.
     command = shlex.join(['python', '-m', 'benchmarks.run', *(sys.argv[1:] if arguments is None else arguments)])
     command = re.sub(r' --json[= ]\S+', '', command)
     print(format_title(), flush=True)
     faults = []
-    for case in cases:
-        rivals = [
-            name
-            for name in case.rivals
-            if re.search(flags.rivals, name)
-            and not (flags.no_torch and name.startswith('torch:'))
-            and not (flags.quick and name in _SLOW_MODES)
-        ]
+    for case, rivals in zip(cases, chosen, strict=True):
         try:
             result = run_case(
                 case,

@@ -31,7 +31,8 @@ class Worker:
         self._framework = frameworks.start(side, device)
         self._module = None
         if suite:
-            self._module = importlib.import_module(f'benchmarks.{"ours" if side == "ours" else "peers"}.{suite}')
+            name = {'ours': f'ours.{suite}', 'tensorflow': f'peers.tensorflow_{suite}'}.get(side, f'peers.{suite}')
+            self._module = importlib.import_module(f'benchmarks.{name}')
         memory.reset_peak()
         self._baseline = memory.read_resident_bytes()
         self._prepare_peak = None

@@ -3,9 +3,9 @@
     python -m pdl_jax.plan --config=configs/coco.py --topology=v5e:4x4 --json=plan.json
     python -m pdl_jax.plan --config=configs/scenes.py --topology=cpu:8
 
-The real TPU compiler needs no TPU, only `pip install "jax[tpu]"`; it takes some minutes for a large network. A plan for cpu:N
-is done sooner and shows collectives, loops and lookups as XLA:CPU compiles them. Times are the least possible ones at published
-rates: a bound to compare configurations by, not a forecast.
+The real TPU compiler needs no TPU, only `pip install "jax[tpu]"`; it takes minutes, for a large network on a small machine up to
+an hour. A plan for cpu:N is done sooner and shows collectives, loops and lookups as XLA:CPU compiles them. Times are the least
+possible ones at published rates: a bound to compare configurations by, not a forecast.
 """
 
 import functools
@@ -45,7 +45,7 @@ def make_plan(
       topology: the chips.
       programs: names of `planning.programs.PROGRAMS`.
       image_size: (height, width) of the largest image, where the data are not there.
-      name: of the configuration.
+      name: of the configuration, for the report.
 
     Returns:
       See `planning.report.make_report`.
@@ -82,13 +82,19 @@ def main(argv: list[str]) -> None:
             make_topology(values.topology, values.chip),
             programs=tuple(values.programs),
             image_size=_parse_size(values.image_size),
-            name=flags.FLAGS['config'].config_filename,
+            name=_name_config(flags.FLAGS['config']),
         )
     except (ValueError, ImportError, OSError) as error:
         sys.exit(f'error: {error}')
     print(format_report(report))
     if values.json:
         epath.Path(values.json).write_text(json.dumps(report, indent=2) + '\n')
+
+
+def _name_config(flag) -> str:
+    """The file of a configuration and the fields that the command line sets."""
+    fields = config_flags.get_override_values(flag)
+    return ' '.join([flag.config_filename, *(f'--config.{field}={value}' for field, value in fields.items())])
 
 
 def _parse_size(text: str | None) -> tuple[int, int] | None:

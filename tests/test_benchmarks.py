@@ -184,12 +184,13 @@ def write(tmp_path, arguments):
     return inputs.write_inputs(arguments, folder)
 
 
-@pytest.mark.skipif(not HAS_TORCH, reason="the peers need PyTorch: pip install 'pdl_jax[convert]'")
 @pytest.mark.parametrize('is_from_labels', [True, False])
-def test_post_processing_is_identical_to_both_peers(tmp_path, is_from_labels):
+@pytest.mark.parametrize('peer', ['torch', 'tensorflow'])
+def test_post_processing_is_identical_to_the_peers(tmp_path, peer, is_from_labels):
+    pytest.importorskip(peer, reason=f'the peer needs {peer}')
     from benchmarks.ours import postprocess as ours
-    from benchmarks.peers import postprocess as peers
 
+    peers = importlib.import_module(f'benchmarks.peers.{"" if peer == "torch" else "tensorflow_"}postprocess')
     arguments = {
         'size': (65, 97),
         'batch': 1,
@@ -201,7 +202,7 @@ def test_post_processing_is_identical_to_both_peers(tmp_path, is_from_labels):
     paths = write(tmp_path, arguments)
     result = ours.prepare(Setup(arguments, paths, '', 'cpu')).get_outputs()
     assert len(np.unique(result['panoptic'])) > 5
-    for mode in ('bowenc0221', 'detectron2'):
+    for mode in ('bowenc0221', 'detectron2') if peer == 'torch' else ('deeplab2',):
         theirs = peers.prepare(Setup(arguments, paths, mode, 'cpu')).get_outputs()
         assert agreement.compare('panoptic', result, theirs)['different_pixels'] == 0
 

@@ -9,6 +9,7 @@ chip, so that for the others the times are derived and the memory is a hint. Of 
 
 import argparse
 import json
+import re
 from typing import Any
 
 from etils import epath
@@ -58,7 +59,7 @@ def estimate_images_per_second(report: dict[str, Any], program: str, chip_name: 
 def _compare(report, program):
     plan = report['programs'][program]
     cells = [
-        f'`{report["config"].rpartition("/")[2]}`',
+        _name(report),
         report['topology'],
         'x'.join(map(str, plan['size'])),
         f'{plan["num_images"] / report["num_chips"]:g}',
@@ -78,8 +79,14 @@ def _schedule(report):
     plan = report['programs']['train']
     images = plan['num_steps'] * plan['num_images']
     rates = [estimate_images_per_second(report, 'train', name)[0] for name in CHIPS]
-    name = f'`{report["config"].rpartition("/")[2]}`'
-    return [name, f'{plan["num_steps"]:,}', str(plan['num_images']), *(_format_number(images / rate / 3600) for rate in rates)]
+    hours = [_format_number(images / rate / 3600) for rate in rates]
+    return [_name(report), f'{plan["num_steps"]:,}', str(plan['num_images']), *hours]
+
+
+def _name(report):
+    # The file without its folder, and the fields set on the command line.
+    name = re.sub(r'^\S*/', '', report['config'])
+    return f'`{name}`'
 
 
 def _format_number(value):
