@@ -20,6 +20,8 @@ from pdl_jax.typing import PyTree
 _FOLDER = 'checkpoints'
 # Where training puts what it finds damaged.
 _DAMAGED_FOLDER = 'damaged_checkpoints'
+# So long processes wait for each other's part of a save: where one cannot write, the others learn it by this.
+_PATIENCE_SECONDS = 300
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +69,9 @@ class Checkpointer:
                 cleanup_tmp_directories=True,
                 # Without it metrics are not written, and a resumed run would not know its best checkpoint.
                 best_fn=_get_score,
-                async_options=ocp.AsyncOptions(post_finalization_callback=self._write_checksums),
+                async_options=ocp.AsyncOptions(
+                    timeout_secs=_PATIENCE_SECONDS, post_finalization_callback=self._write_checksums
+                ),
             ),
         )
 

@@ -74,15 +74,18 @@ def ending_together(advice: str) -> Iterator[None]:
     except (Exception, KeyboardInterrupt):
         if jax.process_count() == 1:
             raise
-        traceback.print_exc()
-        logging.error(
-            'process %d of %d ends by the error above, and the others after it. Where that is a lost connection or a timeout, '
-            'another process was lost: its own output may tell why. %s',
-            jax.process_index(),
-            jax.process_count(),
-            advice,
-        )
-        logging.flush()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(1)
+        try:
+            traceback.print_exc()
+            logging.error(
+                'process %d of %d ends by the error above, and the others after it. Where that is a lost connection or a '
+                'timeout, another process was lost: its own output may tell why. %s',
+                jax.process_index(),
+                jax.process_count(),
+                advice,
+            )
+            logging.flush()
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            # Also where the disk is full and that is what cannot be written.
+            os._exit(1)
