@@ -42,7 +42,7 @@ class _Item:
 def predict_shards(
     predictor: Predictor,
     paths: Sequence[str],
-    output: str | os.PathLike,
+    output: str,
     *,
     num_shards: int,
     batch_size: int,
@@ -196,6 +196,10 @@ class _Flow:
     def _fail(self, item, reason):
         self._encoded[item] = _completed(({'image': item.path, 'error': reason}, {}))
 
+    def _fail_batch(self, batch):
+        for item, image in batch:
+            self._fail(item, f'{item.path}: {image.shape[0]}x{image.shape[1]} pixels exceed the memory of the device')
+
     def _add_to_group(self, item, image):
         try:
             canvas = self._predictor.canvas_size(image.shape[:2])
@@ -203,10 +207,10 @@ class _Flow:
             self._fail(item, f'{item.path}: {error}')
             return
         self._groups.setdefault(canvas, []).append((item, image))
-        if len(self._groups[canvas]) == self._find_batch_size(canvas):
+        if len(self._groups[canvas]) == self._choose_batch_size(canvas):
             self._start_batch(canvas)
 
-    def _find_batch_size(self, canvas):
+    def _choose_batch_size(self, canvas):
         return self._predictor.num_devices if canvas in self._large_canvases else self._batch_size
 
     def _start_groups(self):
@@ -219,7 +223,8 @@ class _Flow:
 
     def _start_batch(self, canvas):
         batch = self._groups.pop(canvas)
-        running = batch, self._start(batch, self._find_batch_size(canvas))
+        batch_size = self._choose_batch_size(canvas)
+        running = batch, self._start(batch, batch_size), batch_size
         # The batch before is read while this one runs.
         self._finish_batch()
         self._running = running
@@ -233,20 +238,20 @@ class _Flow:
     def _finish_batch(self):
         if self._running is None:
             return
-        batch, finish = self._running
+        batch, finish, batch_size = self._running
         self._running = None
         if self._encode_results(batch, finish):
             return
-        # One at a time a device may hold them, and those to come.
         num_devices = self._predictor.num_devices
-        if self._batch_size > num_devices:
-            self._large_canvases.add(self._predictor.canvas_size(batch[0][1].shape[:2]))
+        if batch_size == num_devices:
+            self._fail_batch(batch)
+            return
+        # One at a time a device may hold them, and those to come.
+        self._large_canvases.add(self._predictor.canvas_size(batch[0][1].shape[:2]))
         for start in range(0, len(batch), num_devices):
             part = batch[start : start + num_devices]
-            if self._batch_size > num_devices and self._encode_results(part, self._start(part, num_devices)):
-                continue
-            for item, image in part:
-                self._fail(item, f'{item.path}: {image.shape[0]}x{image.shape[1]} pixels exceed the memory of the device')
+            if not self._encode_results(part, self._start(part, num_devices)):
+                self._fail_batch(part)
 
     def _encode_results(self, batch, finish):
         """Waits for the results of a batch; False where the memory of a device did not suffice."""

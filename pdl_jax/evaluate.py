@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -211,7 +212,7 @@ def evaluate_checkpoint(
     variables = restore_variables(path, abstract_variables(model), replicated(mesh))
     report = Evaluator(config, source, mesh, predictions_dir=workdir if is_prediction_written else '')(variables)
     if jax.process_index() == 0:
-        write_report(report, f'{workdir}/report.json')
+        write_report(report, os.path.join(workdir, 'report.json'))
         print(f'{path} on {source}:\n{format_report(report)}')
     return report
 

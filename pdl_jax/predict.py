@@ -167,14 +167,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not flags.shards:
             refuse_equal_stems(paths)
         predictor, process_index, process_count = load_predictor(flags)
-        output = make_path(flags.output)
-        output.mkdir(parents=True, exist_ok=True)
         if flags.shards:
             images_per_device = 1 if jax.default_backend() == 'cpu' else 8
             predict_shards(
                 predictor,
                 paths,
-                output,
+                flags.output,
                 num_shards=flags.shards,
                 batch_size=flags.batch_size or images_per_device * predictor.num_devices,
                 process_index=process_index,
@@ -182,6 +180,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 say=functools.partial(print, flush=True),
             )
             return
+        output = make_path(flags.output)
+        output.mkdir(parents=True, exist_ok=True)
     except (ImportError, OSError, ValueError) as error:
         sys.exit(f'error: {error}')
     failures = predict_files(predictor, paths, output)

@@ -238,7 +238,7 @@ def test_what_exceeds_the_device_is_listed_and_a_lost_device_stops(predictor, tm
     monkeypatch.setattr(predictor, 'start', start_or_fail)
     predict_shards(predictor, paths, str(tmp_path / 'out'), num_shards=1, batch_size=1)
     entries, _ = read_results(tmp_path / 'out')
-    assert 'exceed the memory of the device' in entries[1]['error']
+    assert entries[1]['error'] == f'{paths[1]}: {large[0]}x{large[1]} pixels exceed the memory of the device'
     assert 'segments' in entries[0]
     message = 'UNAVAILABLE: the device is gone'
     with pytest.raises(jax.errors.JaxRuntimeError, match='the device is gone'):

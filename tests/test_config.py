@@ -154,6 +154,16 @@ def test_json_round_trip(name, monkeypatch):
     assert restored != config
 
 
+def test_what_an_older_version_stored_gets_the_defaults_of_later_fields():
+    config = common.get_config()
+    config.data.path = 'data'
+    stored = config_lib.config_to_json(config)
+    del stored['train']['accumulation_steps'], stored['train']['remat'], stored['mesh']['param_rules']
+    restored = config_lib.config_from_json(stored)
+    config_lib.validate_config(restored)
+    assert config_lib.config_to_json(restored) == config_lib.config_to_json(config)
+
+
 @pytest.mark.parametrize(
     ('limit', 'stride', 'max_size', 'expected'),
     [
