@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.inputs import IGNORE_LABEL, LABEL_DIVISOR, draw_label_maps, list_thing_classes
-from pdl_jax.data import scenes
+from pdl_jax.data.scenes import dataset as scenes
 
 _PHOTOGRAPH_SIZE = (480, 640)
 

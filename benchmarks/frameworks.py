@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from pdl_jax.host_memory import keep_freed_memory
+from pdl_jax.runtime.host_memory import keep_freed_memory
 
 _NUM_PRODUCTS = 5
 

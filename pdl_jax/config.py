@@ -10,19 +10,19 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from pdl_jax.dialects import select_rules
-from pdl_jax.inference import Pass
-from pdl_jax.losses import SCOPES, LossOptions
+from pdl_jax.losses.panoptic_deeplab import SCOPES, LossOptions
+from pdl_jax.models.deeplab import PanopticDeepLab, make_model_backbone
 from pdl_jax.models.options import ModelOptions
-from pdl_jax.models.panoptic_deeplab import PanopticDeepLab, make_model_backbone
-from pdl_jax.models.presets import make_options
-from pdl_jax.optim import OPTIMIZERS, OptimizerOptions
 from pdl_jax.postprocess.centers import TOP_K_RULES
 from pdl_jax.postprocess.panoptic import SCORE_RULES
+from pdl_jax.prediction.inference import Pass
 from pdl_jax.preprocess.augment import AugmentOptions
 from pdl_jax.preprocess.normalize import NORMALIZATIONS
 from pdl_jax.preprocess.targets import ROUNDINGS, TargetOptions
-from pdl_jax.sharding import PARAM_RULES
-from pdl_jax.train_step import StepOptions
+from pdl_jax.presets import make_options
+from pdl_jax.runtime.sharding import PARAM_RULES
+from pdl_jax.training.optim import OPTIMIZERS, OptimizerOptions
+from pdl_jax.training.step import StepOptions
 from pdl_jax.typing import LabelFormat
 
 _DTYPES = ('auto', 'float32', 'bfloat16')

@@ -19,8 +19,8 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from pdl_jax.command_line import parse_flags
-from pdl_jax.host_memory import keep_freed_memory
+from pdl_jax.commands.config_flags import parse_flags
+from pdl_jax.runtime.host_memory import keep_freed_memory
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file(
@@ -59,7 +59,9 @@ def main(argv: list[str]) -> None:
         )
     keep_freed_memory()
     # Imported late: --help and a misspelt field answer at once.
-    from pdl_jax import evaluate, processes, train
+    from pdl_jax.evaluation import evaluator as evaluate
+    from pdl_jax.runtime import processes
+    from pdl_jax.training import loop as train
 
     keep_compiled_programs(FLAGS.workdir)
     logging.info('%d device(s) of kind %s', jax.device_count(), jax.devices()[0].device_kind)

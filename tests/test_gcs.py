@@ -14,7 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from pdl_jax.checkpoint import find_checkpoint
+from pdl_jax.storage.checkpoint import find_checkpoint
 from tests import tiny
 from tests.gcs_emulator import serve_gcs
 from tests.process_group import NETWORK

@@ -7,16 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pdl_jax.data import panoptic_folder, scenes
 from pdl_jax.data.images import decode_ids
 from pdl_jax.data.pipeline import make_eval_batches
-from pdl_jax.data.predictions import PanopticWriter
 from pdl_jax.data.prepare import prepare_panoptic_folder
+from pdl_jax.data.readers import panoptic_folder
 from pdl_jax.data.records import open_split
+from pdl_jax.data.scenes import dataset as scenes
 from pdl_jax.metrics.panoptic_quality import PanopticQuality
 from pdl_jax.postprocess.centers import find_centers
 from pdl_jax.postprocess.grouping import group_pixels
 from pdl_jax.postprocess.merge import merge_panoptic
+from pdl_jax.prediction.formats import PanopticWriter
 from pdl_jax.preprocess.targets import TargetOptions, make_targets
 
 MAX_INSTANCES = 128

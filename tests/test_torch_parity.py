@@ -5,13 +5,13 @@ import numpy as np
 import optax
 import pytest
 
-from pdl_jax.models.panoptic_deeplab import PanopticDeepLab
-from pdl_jax.models.presets import make_options
-from pdl_jax.optim import OptimizerOptions, make_optimizer, make_schedule
+from pdl_jax.models.deeplab import PanopticDeepLab
 from pdl_jax.preprocess.augment import AugmentOptions
 from pdl_jax.preprocess.targets import TargetOptions
-from pdl_jax.train_state import TrainState
-from pdl_jax.train_step import StepOptions, init_state, make_train_step, make_training_samples
+from pdl_jax.presets import make_options
+from pdl_jax.training.optim import OptimizerOptions, make_optimizer, make_schedule
+from pdl_jax.training.state import TrainState
+from pdl_jax.training.step import StepOptions, init_state, make_train_step, make_training_samples
 from pdl_jax.typing import LabelFormat
 from tests import torch_reference
 from tests.torch_reference import (

@@ -11,10 +11,11 @@ import jax
 import pytest
 from ml_collections import ConfigDict
 
-from pdl_jax import evaluate, train
-from pdl_jax.data import scenes
 from pdl_jax.data.prepare import prepare_panoptic_folder
-from pdl_jax.sharding import make_mesh
+from pdl_jax.data.scenes import dataset as scenes
+from pdl_jax.evaluation import evaluator as evaluate
+from pdl_jax.runtime.sharding import make_mesh
+from pdl_jax.training import loop as train
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 

@@ -12,14 +12,14 @@ from benchmarks.files import find_annotations
 from benchmarks.ours.compiled import compile_function
 from benchmarks.ours.model import make_network
 from benchmarks.program import Program, Setup
-from pdl_jax.compiling import train_compiler_options
 from pdl_jax.data.pipeline import TrainIterator, make_train_iterator
 from pdl_jax.data.prepare import prepare_panoptic_folder
 from pdl_jax.data.records import RecordSource, open_split
-from pdl_jax.optim import OptimizerOptions, make_optimizer, make_schedule
 from pdl_jax.preprocess.augment import AugmentOptions
-from pdl_jax.sharding import make_mesh, replicated, shard_batch
-from pdl_jax.train_step import StepOptions, init_state, make_train_step, make_training_samples
+from pdl_jax.runtime.compiler_options import train_compiler_options
+from pdl_jax.runtime.sharding import make_mesh, replicated, shard_batch
+from pdl_jax.training.optim import OptimizerOptions, make_optimizer, make_schedule
+from pdl_jax.training.step import StepOptions, init_state, make_train_step, make_training_samples
 
 _NUM_STEPS = 1000
 # What a worker process holds ready at most, in batches.

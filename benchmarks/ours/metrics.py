@@ -12,9 +12,9 @@ from benchmarks.ours.model import count_flops, make_network
 from benchmarks.ours.postprocess import make_label_format
 from benchmarks.ours.weights import load_weights
 from benchmarks.program import Program, Setup
-from pdl_jax.inference import Pass, make_inference_step
-from pdl_jax.metrics.evaluate_files import evaluate_files
+from pdl_jax.evaluation.files.score_files import evaluate_files
 from pdl_jax.metrics.panoptic_quality import PanopticQuality
+from pdl_jax.prediction.inference import Pass, make_inference_step
 from pdl_jax.preprocess.augment import AugmentOptions
 
 _GROUPS = ('All', 'Things', 'Stuff')

@@ -8,9 +8,9 @@ from benchmarks.ours.compiled import compile_program
 from benchmarks.ours.postprocess import make_post_process
 from benchmarks.ours.weights import load_weights
 from benchmarks.program import Program, Setup
-from pdl_jax.models.panoptic_deeplab import PanopticDeepLab
-from pdl_jax.models.presets import make_options
+from pdl_jax.models.deeplab import PanopticDeepLab
 from pdl_jax.models.summary import add_up, summarize
+from pdl_jax.presets import make_options
 
 
 def prepare(setup: Setup) -> Program:

@@ -11,13 +11,13 @@ from benchmarks.ours.model import count_flops, make_network
 from benchmarks.ours.postprocess import make_label_format
 from benchmarks.ours.weights import load_weights
 from benchmarks.program import Program, Setup
-from pdl_jax import train_step
-from pdl_jax.compiling import train_compiler_options
-from pdl_jax.losses import LossOptions
-from pdl_jax.optim import OptimizerOptions, make_optimizer, make_schedule
+from pdl_jax.losses.panoptic_deeplab import LossOptions
 from pdl_jax.preprocess.augment import AugmentOptions
-from pdl_jax.train_state import TrainState
-from pdl_jax.train_step import StepOptions, make_train_step
+from pdl_jax.runtime.compiler_options import train_compiler_options
+from pdl_jax.training import step as train_step
+from pdl_jax.training.optim import OptimizerOptions, make_optimizer, make_schedule
+from pdl_jax.training.state import TrainState
+from pdl_jax.training.step import StepOptions, make_train_step
 
 _NUM_STEPS = 1000
 

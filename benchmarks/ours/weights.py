@@ -12,7 +12,7 @@ from benchmarks.program import Setup
 from pdl_jax.convert.conversion import check_account, choose_network, load
 from pdl_jax.convert.readers import Contents
 from pdl_jax.convert.sources import SOURCES
-from pdl_jax.models.panoptic_deeplab import PanopticDeepLab
+from pdl_jax.models.deeplab import PanopticDeepLab
 
 _STATISTICS = {'running_mean': 'mean', 'running_var': 'var'}
 

@@ -13,9 +13,9 @@ from flax.traverse_util import flatten_dict
 from pdl_jax.convert.readers import Contents
 from pdl_jax.convert.rules import Account, find_targets, load_variables, make_account
 from pdl_jax.convert.source import Network, Source, list_backbones
+from pdl_jax.models.deeplab import PanopticDeepLab, make_model_backbone
 from pdl_jax.models.options import ModelOptions
-from pdl_jax.models.panoptic_deeplab import PanopticDeepLab, make_model_backbone
-from pdl_jax.models.presets import PRESETS, make_options
+from pdl_jax.presets import PRESETS, make_options
 from pdl_jax.typing import PyTree
 
 # The variables whose last dimension is the number of classes.

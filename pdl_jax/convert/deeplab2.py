@@ -8,7 +8,7 @@ from pdl_jax.convert.layers import tensorflow_conv, tensorflow_depthwise, tensor
 from pdl_jax.convert.rules import Rule, ignore, under
 from pdl_jax.convert.source import Source
 from pdl_jax.models.options import ModelOptions
-from pdl_jax.models.presets import PRESETS
+from pdl_jax.presets import PRESETS
 
 _SUFFIX = '/.ATTRIBUTES/VARIABLE_VALUE'
 

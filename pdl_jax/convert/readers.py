@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from pdl_jax.data.paths import file_size
+from pdl_jax.storage.paths import file_size
 
 _MAX_BYTES = 2**33
 # In which training programs wrap the variables of the network.

@@ -6,7 +6,7 @@ from typing import Any
 
 from pdl_jax.convert.rules import Rule
 from pdl_jax.models.options import ModelOptions
-from pdl_jax.models.presets import make_options
+from pdl_jax.presets import make_options
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,14 +10,15 @@ from etils import epath
 from ml_collections import ConfigDict
 
 import pdl_jax
-from pdl_jax.checkpoint import Checkpointer
 from pdl_jax.config import config_to_json, make_model_options
 from pdl_jax.convert.conversion import Conversion, has_folded_norm
 from pdl_jax.convert.source import Source, list_backbones
-from pdl_jax.data import catalog, voc
+from pdl_jax.data import catalog
 from pdl_jax.data.annotated_split import without_things
+from pdl_jax.data.readers import voc
 from pdl_jax.data.records import open_split
-from pdl_jax.initialize import describe_backbone
+from pdl_jax.storage.checkpoint import Checkpointer
+from pdl_jax.training.initialize import describe_backbone
 from pdl_jax.typing import PyTree
 
 # The configurations beside the package, by dataset.

@@ -45,16 +45,11 @@ import tensorflow_datasets as tfds
 import tqdm
 from etils import epath
 
-from pdl_jax.data import (
-    catalog,
-    images,
-    panoptic_folder,
-    paths,
-    process_map,
-    records,
-    split_directory,
-)
+from pdl_jax.data import catalog, images, records, split_directory
 from pdl_jax.data.annotated_split import AnnotatedSplit, LoadedRecord
+from pdl_jax.data.readers import panoptic_folder
+from pdl_jax.runtime import process_map
+from pdl_jax.storage import paths
 
 # Format -> module of this package whose `read_split` reads it. The function's parameters are the
 # flags that the format takes, those without a default the ones it needs.
@@ -212,7 +207,7 @@ def prepare_panoptic_folder(
 
 def get_reader(name: str) -> Callable[..., AnnotatedSplit]:
     """Returns the `read_split` of a format."""
-    return importlib.import_module(f'pdl_jax.data.{FORMATS[name]}').read_split
+    return importlib.import_module(f'pdl_jax.data.readers.{FORMATS[name]}').read_split
 
 
 def _write_split(

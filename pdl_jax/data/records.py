@@ -15,7 +15,8 @@ from etils import epath
 from tensorflow_datasets.core import writer
 from tensorflow_datasets.proto import tf_example_pb2
 
-from pdl_jax.data import catalog, images, paths, split_directory
+from pdl_jax.data import catalog, images, split_directory
+from pdl_jax.storage import paths
 
 FORMAT_VERSION = '1.0.0'
 

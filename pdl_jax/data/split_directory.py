@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from etils import epath
 
-from pdl_jax.data import paths
+from pdl_jax.storage import paths
 
 # Written last: whatever has it has everything else.
 INFO_FILE = 'dataset_info.json'

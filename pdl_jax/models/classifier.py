@@ -7,9 +7,9 @@ import jax.numpy as jnp
 
 from pdl_jax.models.backbones.hrnet import HRNetHead
 from pdl_jax.models.blocks import Conv, ConvNorm, LayerOptions
+from pdl_jax.models.deeplab import make_model_backbone
 from pdl_jax.models.heads import predict
 from pdl_jax.models.options import ModelOptions
-from pdl_jax.models.panoptic_deeplab import make_model_backbone
 from pdl_jax.typing import Array
 
 # Channels of the layer between pooling and logits.

@@ -20,8 +20,8 @@ from ml_collections import ConfigDict, config_flags
 
 from pdl_jax.models.blocks import Conv
 from pdl_jax.models.classifier import Classifier
-from pdl_jax.models.panoptic_deeplab import PanopticDeepLab
-from pdl_jax.models.presets import make_options
+from pdl_jax.models.deeplab import PanopticDeepLab
+from pdl_jax.presets import make_options
 
 _OUTPUTS = 'full-resolution outputs'
 

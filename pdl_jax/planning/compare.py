@@ -1,6 +1,6 @@
 """Holds plans against the rates of every chip, as Markdown: what else would the same compiled step run on, and how fast at best?
 
-    python -m pdl_jax.plan --config=configs/coco.py --topology=v5e:4x4 --programs=train --json=plans/coco.json
+    python -m pdl_jax.commands.plan --config=configs/coco.py --topology=v5e:4x4 --programs=train --json=plans/coco.json
     python -m pdl_jax.planning.compare plans/*.json
 
 Flops, bytes and memory are those of the topology that a plan was compiled for; the compiler makes a different program for each
@@ -101,7 +101,7 @@ def _format_rows(columns, rows):
 def main() -> None:
     """Prints the tables of the plans named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('plans', nargs='+', help='JSON files of pdl_jax.plan; local or gs://')
+    parser.add_argument('plans', nargs='+', help='JSON files of pdl_jax.commands.plan; local or gs://')
     parser.add_argument('--program', default='train', choices=PROGRAMS)
     options = parser.parse_args()
     try:

@@ -7,7 +7,7 @@ import numpy as np
 from pdl_jax.convert.conversion import guess_network, load
 from pdl_jax.convert.readers import Contents
 from pdl_jax.convert.sources import SOURCES
-from pdl_jax.models.panoptic_deeplab import PanopticDeepLab
+from pdl_jax.models.deeplab import PanopticDeepLab
 from tests.convert.compiling import run_fast
 from tests.convert.torch_networks import HEADS, draw_image, torch
 

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from pdl_jax.checkpoint import find_checkpoint, read_description, read_structure
+from pdl_jax.commands.convert import main
+from pdl_jax.commands.predict import Predictor
 from pdl_jax.convert import write
-from pdl_jax.convert.__main__ import main
 from pdl_jax.data import catalog
-from pdl_jax.initialize import load_initial_variables
-from pdl_jax.models.panoptic_deeplab import PanopticDeepLab
-from pdl_jax.models.presets import make_options
-from pdl_jax.predict import Predictor
+from pdl_jax.models.deeplab import PanopticDeepLab
+from pdl_jax.presets import make_options
+from pdl_jax.storage.checkpoint import find_checkpoint, read_description, read_structure
+from pdl_jax.training.initialize import load_initial_variables
 from tests import tiny
 
 PRESET = 'tensorflow/deeplab_v3_mobilenet_v2_os16'

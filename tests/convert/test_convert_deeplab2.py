@@ -8,7 +8,7 @@ from pdl_jax.convert.conversion import choose_network, compare, guess_network, h
 from pdl_jax.convert.readers import Contents, read_file
 from pdl_jax.convert.source import Network
 from pdl_jax.convert.sources import SOURCES
-from pdl_jax.models.presets import make_options
+from pdl_jax.presets import make_options
 
 SUFFIX = '/.ATTRIBUTES/VARIABLE_VALUE'
 SOURCE = SOURCES['deeplab2']

@@ -9,7 +9,7 @@ from pdl_jax.convert.conversion import choose_network, guess_network, has_folded
 from pdl_jax.convert.readers import Contents, read_file
 from pdl_jax.convert.sources import SOURCES
 from pdl_jax.models.blocks import LayerOptions
-from pdl_jax.models.panoptic_deeplab import PanopticDeepLab, make_model_backbone
+from pdl_jax.models.deeplab import PanopticDeepLab, make_model_backbone
 from tests.convert.compiling import run_fast
 
 

@@ -10,7 +10,7 @@ import pytest
 from pdl_jax.convert.conversion import guess_network
 from pdl_jax.convert.readers import Contents
 from pdl_jax.convert.sources import SOURCES
-from pdl_jax.models.panoptic_deeplab import PanopticDeepLab, make_model_backbone
+from pdl_jax.models.deeplab import PanopticDeepLab, make_model_backbone
 from tests.convert import parity
 from tests.convert.compiling import run_fast
 from tests.convert.torch_networks import draw_image, draw_weights, torch

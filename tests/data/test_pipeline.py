@@ -5,9 +5,9 @@ import pickle
 
 import numpy as np
 import pytest
-import tiny_folder
 
 from pdl_jax.data import images, pipeline, prepare, records
+from tests.data import tiny_folder
 
 CANVAS = (40, 48)
 VOID = 255_000

@@ -16,19 +16,13 @@ import time
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-import tiny_folder
 from etils import epath
 
-from pdl_jax.data import (
-    catalog,
-    images,
-    panoptic_folder,
-    paths,
-    prepare,
-    records,
-    split_directory,
-)
+from pdl_jax.data import catalog, images, prepare, records, split_directory
 from pdl_jax.data.annotated_split import AnnotatedSplit, LoadedRecord
+from pdl_jax.data.readers import panoptic_folder
+from pdl_jax.storage import paths
+from tests.data import tiny_folder
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 

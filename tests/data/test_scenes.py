@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pdl_jax.data import scenes
+from pdl_jax.data.scenes import dataset as scenes
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NUM_SCENES = 120
@@ -313,7 +313,7 @@ def test_arguments_out_of_range_are_refused(arguments, message):
 
 def test_command_line_writes_a_folder(tmp_path):
     flags = ['--num_train=1', '--num_val=1', '--height_px=64', '--width_px=96', '--num_processes=1']
-    command = [sys.executable, '-m', 'pdl_jax.data.scenes', f'--out={tmp_path / "cli"}', *flags]
+    command = [sys.executable, '-m', 'pdl_jax.data.scenes.dataset', f'--out={tmp_path / "cli"}', *flags]
     subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
     manifest = json.loads((tmp_path / 'cli' / 'scenes.json').read_text())
     assert manifest['num_train'] == 1 and manifest['height_px'] == 64

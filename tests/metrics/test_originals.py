@@ -6,7 +6,7 @@ What they need is listed in goldens/make_street_scenes.py.
 import numpy as np
 import pytest
 
-from pdl_jax.metrics.evaluate_files import evaluate_files
+from pdl_jax.evaluation.files.score_files import evaluate_files
 from tests.metrics.panoptic_cases import coco_stats, prepare_street_scenes, write_files
 
 for package in ('cityscapesscripts', 'panopticapi', 'pycocotools'):

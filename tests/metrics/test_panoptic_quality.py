@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from clu import metrics
 
-from pdl_jax.metrics.evaluate_files import evaluate_files
+from pdl_jax.evaluation.files.score_files import evaluate_files
 from pdl_jax.metrics.panoptic_quality import PanopticQuality
 from pdl_jax.typing import LabelFormat
 from tests.metrics.panoptic_cases import (

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pdl_jax.checkpoint import Checkpointer, find_checkpoint, restore_variables
 from pdl_jax.models.backbones import BACKBONES
-from pdl_jax.models.panoptic_deeplab import PanopticDeepLab
-from pdl_jax.models.presets import make_options
-from pdl_jax.train_state import TrainState
+from pdl_jax.models.deeplab import PanopticDeepLab
+from pdl_jax.presets import make_options
+from pdl_jax.storage.checkpoint import Checkpointer, find_checkpoint, restore_variables
+from pdl_jax.training.state import TrainState
 
 MODELS = {
     'panoptic': 'deeplab2/resnet50_os16',

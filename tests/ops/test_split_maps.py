@@ -9,7 +9,7 @@ import pytest
 
 from pdl_jax.ops.convolution import conv, depthwise_conv, symmetric_padding
 from pdl_jax.ops.pooling import max_pool
-from pdl_jax.sharding import make_mesh, replicated, split_rows
+from pdl_jax.runtime.sharding import make_mesh, replicated, split_rows
 
 RNG = np.random.default_rng(0)
 KERNEL = RNG.normal(size=(3, 3, 4, 4)).astype(np.float32)

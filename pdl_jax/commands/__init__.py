@@ -1,0 +1,1 @@
+"""The command-line programs: flags in, one call out."""

@@ -1,0 +1,377 @@
+"""Reads the official COCO panoptic format: a folder of images, a folder of id PNGs and one JSON.
+
+COCO, Cityscapes (csCreatePanopticImgs) and Mapillary Vistas publish or convert to it. Each pixel of
+a PNG holds a segment id, R + 256 G + 65536 B, 0 where nothing is annotated; the JSON names the
+category of each segment.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from etils import epath
+
+from pdl_jax.data import catalog, images
+from pdl_jax.data.annotated_split import AnnotatedSplit, LoadedRecord, check_plain_name
+from pdl_jax.storage import paths
+
+
+class Segment(NamedTuple):
+    """One segment of the annotation file: its PNG id, category, crowd flag and area in pixels."""
+
+    id: int
+    category_id: int
+    is_crowd: bool
+    area_px: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One annotated image.
+
+    Attributes:
+      image_id: as in the annotation file: int for COCO, str for Cityscapes.
+      image_path: relative to the folder of images; a plain name, or city/name for Cityscapes.
+      annotation_file_name: the PNG's plain name.
+      height_px, width_px: as the annotation file states them.
+      segments: in the file's order.
+    """
+
+    image_id: int | str
+    image_path: str
+    annotation_file_name: str
+    height_px: int
+    width_px: int
+    segments: tuple[Segment, ...]
+
+    @property
+    def file_name(self) -> str:
+        """The image's name without folders."""
+        return self.image_path.rsplit('/', 1)[-1]
+
+
+@dataclasses.dataclass(frozen=True)
+class PanopticFolder:
+    """A validated split in the COCO panoptic format; `load_record` reads one image of it.
+
+    Attributes:
+      images_dir, panoptic_dir: where the files lie.
+      spec: classes and label format.
+      entries: one for each annotation, in the file's order.
+      num_images_without_annotation: images the JSON lists and does not annotate.
+      json_sha256: of the annotation file's bytes.
+    """
+
+    images_dir: epath.Path
+    panoptic_dir: epath.Path
+    spec: catalog.DatasetSpec
+    entries: tuple[Entry, ...]
+    num_images_without_annotation: int
+    json_sha256: str
+
+
+def read_split(
+    images_dir: str | os.PathLike,
+    panoptic_dir: str | os.PathLike,
+    json_path: str | os.PathLike,
+    *,
+    spec: str = 'auto',
+    is_area_checked: bool = True,
+) -> AnnotatedSplit:
+    """Reads a split in the COCO panoptic format; see `read_folder` and `load_record`."""
+    folder = read_folder(
+        images_dir=images_dir, panoptic_dir=panoptic_dir, json_path=json_path, spec=spec
+    )
+    # The entries go to the workers one by one; without them the folder is small to send along.
+    load = functools.partial(
+        load_record, dataclasses.replace(folder, entries=()), is_area_checked=is_area_checked
+    )
+    return AnnotatedSplit(
+        folder.spec,
+        folder.entries,
+        load,
+        fingerprint=folder.json_sha256,
+        num_images_without_annotation=folder.num_images_without_annotation,
+    )
+
+
+def read_folder(
+    *,
+    images_dir: str | os.PathLike,
+    panoptic_dir: str | os.PathLike,
+    json_path: str | os.PathLike,
+    spec: str = 'auto',
+) -> PanopticFolder:
+    """Reads and validates the annotation file and pairs every annotation with its two files.
+
+    Images may lie one folder deeper than `images_dir`, as Cityscapes sorts them by city.
+
+    Args:
+      images_dir: the folder of images.
+      panoptic_dir: the folder of id PNGs.
+      json_path: the annotation file.
+      spec: see `catalog.get_spec`.
+
+    Raises:
+      FileNotFoundError: a folder, the JSON or a file it names is missing.
+      ValueError: the JSON is malformed or lists no annotation; the message names the field.
+    """
+    images_dir, panoptic_dir = paths.make_path(images_dir), paths.make_path(panoptic_dir)
+    json_path = paths.make_path(json_path)
+    if not json_path.exists():
+        raise FileNotFoundError(f'annotation file {json_path} does not exist')
+    source = json_path.name
+    json_bytes = json_path.read_bytes()
+    try:
+        content = json.loads(json_bytes)
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f'{json_path} is not valid JSON: {error}') from error
+
+    json_images = _get_field(content, 'images', list, source)
+    json_annotations = _get_field(content, 'annotations', list, source)
+    categories = _get_field(content, 'categories', list, source)
+    dataset_spec = catalog.get_spec(spec, categories, source=source)
+    if not json_annotations:
+        raise ValueError(f'{source}: annotations is empty: the split has no labelled image')
+
+    image_by_id = _index_images(json_images, source)
+    parsed = [
+        _parse_annotation(values, f'annotations[{i}] of {source}', image_by_id, dataset_spec)
+        for i, values in enumerate(json_annotations)
+    ]
+    _refuse_repeated([e.image_id for e in parsed], f'annotations[].image_id of {source}')
+    annotation_names = [e.annotation_file_name for e in parsed]
+    _refuse_repeated(annotation_names, f'annotations[].file_name of {source}')
+    if len({type(e.image_id) for e in parsed}) > 1:
+        raise ValueError(f'{source}: image ids must be all integers or all strings')
+
+    found = _find_files([e.image_path for e in parsed], images_dir, source, is_nested=True)
+    _find_files(annotation_names, panoptic_dir, source)
+    entries = tuple(
+        dataclasses.replace(entry, image_path=found[entry.image_path]) for entry in parsed
+    )
+    return PanopticFolder(
+        images_dir=images_dir,
+        panoptic_dir=panoptic_dir,
+        spec=dataset_spec,
+        entries=entries,
+        num_images_without_annotation=len(json_images) - len(entries),
+        json_sha256=hashlib.sha256(json_bytes).hexdigest(),
+    )
+
+
+def load_record(
+    folder: PanopticFolder, entry: Entry, *, is_area_checked: bool = True
+) -> LoadedRecord:
+    """Reads one image and translates its annotation to the panoptic label.
+
+    Thing segments are numbered from 1 in each class in the file's order; stuff and crowds have
+    instance 0; id 0 becomes void.
+
+    Args:
+      folder: the split; its `entries` are not used.
+      entry: the image.
+      is_area_checked: whether a segment's number of pixels must be the area in the file.
+
+    Raises:
+      ValueError: a file is damaged, or image, PNG and JSON contradict each other.
+    """
+    image_bytes = (folder.images_dir / entry.image_path).read_bytes()
+    ids_bytes = (folder.panoptic_dir / entry.annotation_file_name).read_bytes()
+    image = images.decode_image(image_bytes, name=entry.image_path)
+    ids = images.decode_ids(ids_bytes, name=entry.annotation_file_name)
+    stated = (entry.height_px, entry.width_px)
+    for name, array in ((entry.image_path, image), (entry.annotation_file_name, ids)):
+        if array.shape[:2] != stated:
+            raise ValueError(
+                f'{name} has {array.shape[0]}x{array.shape[1]} pixels (height x width), the JSON '
+                f'says {stated[0]}x{stated[1]} for image {entry.image_id!r}: repair one of them'
+            )
+    labels = _number_segments(entry, folder.spec)
+    panoptic, counts = _translate_ids(ids, entry, labels, folder.spec.label_format.void_label)
+    if is_area_checked:
+        _check_areas(entry, counts)
+    return LoadedRecord(
+        image=image_bytes,
+        panoptic=panoptic,
+        image_id=entry.image_id,
+        file_name=entry.file_name,
+        annotation_file_name=entry.annotation_file_name,
+    )
+
+
+def _number_segments(entry: Entry, spec: catalog.DatasetSpec) -> list[int]:
+    """Returns the panoptic label of each segment."""
+    things = set(spec.label_format.thing_classes)
+    labels, counts = [], {}
+    for segment in entry.segments:
+        semantic = spec.class_of_category[segment.category_id]
+        instance = 0
+        if semantic in things and not segment.is_crowd:
+            instance = counts[semantic] = counts.get(semantic, 0) + 1
+        labels.append(semantic * spec.label_divisor + instance)
+    for semantic, count in counts.items():
+        if count >= spec.label_divisor:
+            raise ValueError(
+                f'label_divisor (={spec.label_divisor}) must exceed the {count} instances of '
+                f'{spec.class_names[semantic]!r} in {entry.annotation_file_name}: choose '
+                f'--spec=own (label_divisor 1000) or split the image'
+            )
+    return labels
+
+
+def _translate_ids(
+    ids: np.ndarray, entry: Entry, labels: Sequence[int], void_label: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns i32[H, W] labels and i64[S] pixel counts in the order of the segments."""
+    known = np.array([0] + [s.id for s in entry.segments], np.int32)
+    order = np.argsort(known)
+    position = np.searchsorted(known[order], ids)
+    np.minimum(position, len(known) - 1, out=position)
+    row = order[position]
+    is_unknown = known[row] != ids
+    if is_unknown.any():
+        y, x = np.argwhere(is_unknown)[0]
+        raise ValueError(
+            f'{entry.annotation_file_name} holds segment id {ids[y, x]} (first at y={y}, x={x}, '
+            f'{int(is_unknown.sum())} unknown pixels in all), which the JSON does not list: list '
+            f'it in segments_info or paint it 0 (void)'
+        )
+    counts = np.bincount(row.ravel(), minlength=len(known))[1:]
+    for segment, count in zip(entry.segments, counts, strict=True):
+        if not count:
+            raise ValueError(
+                f'segment id {segment.id} of the JSON has no pixel in '
+                f'{entry.annotation_file_name}: remove it from segments_info or repair the PNG'
+            )
+    table = np.array([void_label, *labels], np.int32)
+    return table[row], counts
+
+
+def _check_areas(entry: Entry, counts: np.ndarray) -> None:
+    for segment, count in zip(entry.segments, counts, strict=True):
+        if segment.area_px != count:
+            raise ValueError(
+                f'segment id {segment.id} covers {count} pixels in {entry.annotation_file_name}, '
+                f'the JSON states area {segment.area_px}: repair the JSON, or pass --ignore_area '
+                f'where the areas are known to be approximate'
+            )
+
+
+def _index_images(
+    json_images: Sequence[Any], source: str
+) -> dict[int | str, tuple[str, int, int]]:
+    """Returns image id -> (file name, height, width)."""
+    index, names = {}, []
+    for i, values in enumerate(json_images):
+        where = f'images[{i}] of {source}'
+        image_id = _get_field(values, 'id', (int, str), where)
+        if image_id in index:
+            raise ValueError(f'{where}: id {image_id!r} is given twice: ids must be unique')
+        name = _get_plain_name(values, where)
+        height = _get_field(values, 'height', int, where)
+        width = _get_field(values, 'width', int, where)
+        if height < 1 or width < 1 or height * width > images.MAX_PIXELS:
+            raise ValueError(
+                f'{where}: height {height} and width {width} must be positive and span at most '
+                f'{images.MAX_PIXELS} pixels'
+            )
+        index[image_id] = (name, height, width)
+        names.append(name)
+    _refuse_repeated(names, f'images[].file_name of {source}')
+    return index
+
+
+def _parse_annotation(
+    values: Any,
+    where: str,
+    image_by_id: Mapping[int | str, tuple[str, int, int]],
+    spec: catalog.DatasetSpec,
+) -> Entry:
+    image_id = _get_field(values, 'image_id', (int, str), where)
+    if image_id not in image_by_id:
+        raise ValueError(f'{where}: image_id {image_id!r} is not the id of any entry of images')
+    image_name, height, width = image_by_id[image_id]
+    annotation_name = _get_plain_name(values, where)
+    segments = []
+    for i, item in enumerate(_get_field(values, 'segments_info', list, where)):
+        inner = f'segments_info[{i}] of {where} ({annotation_name})'
+        segment_id = _get_field(item, 'id', int, inner)
+        category_id = _get_field(item, 'category_id', int, inner)
+        is_crowd = _get_field(item, 'iscrowd', int, inner)
+        area = _get_field(item, 'area', (int, float), inner)
+        if not 0 < segment_id < images.MAX_IDS:
+            raise ValueError(
+                f'{inner}: id {segment_id} must lie in 1 .. {images.MAX_IDS - 1}, as 24 bits of '
+                f'colour hold and 0 means void'
+            )
+        if category_id not in spec.class_of_category:
+            raise ValueError(
+                f'{inner}: category_id {category_id} is not among the categories of {spec.name!r}'
+            )
+        if is_crowd not in (0, 1):
+            raise ValueError(f'{inner}: iscrowd must be 0 or 1, got {is_crowd}')
+        segments.append(Segment(segment_id, category_id, bool(is_crowd), int(area)))
+    _refuse_repeated([s.id for s in segments], f'segments_info[].id of {where}')
+    return Entry(image_id, image_name, annotation_name, height, width, tuple(segments))
+
+
+def _find_files(
+    names: Sequence[str], folder: epath.Path, source: str, *, is_nested: bool = False
+) -> dict[str, str]:
+    """Returns name -> path relative to `folder`; a listing is cheaper than a look at each file."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f'folder {folder} does not exist (or is no folder)')
+    present = {path.name for path in folder.iterdir()}
+    found = {name: name for name in names if name in present}
+    if is_nested and len(found) < len(names):
+        wanted = {name: name for name in names if name not in found}
+        # csCreatePanopticImgs names the images of Cityscapes after their label files.
+        wanted |= {name.replace('_gtFine_leftImg8bit', '_leftImg8bit'): name for name in wanted}
+        for inner in sorted(present):
+            # A name with a suffix is a file; asking each of them would cost a request in a bucket.
+            if '.' in inner or not (folder / inner).is_dir():
+                continue
+            for path in (folder / inner).iterdir():
+                if path.name in wanted:
+                    found.setdefault(wanted[path.name], f'{inner}/{path.name}')
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise FileNotFoundError(
+            f'{len(missing)} of {len(names)} files that {source} names are not in {folder}, first '
+            f'{missing[0]}: check that the folder belongs to this annotation file'
+        )
+    return found
+
+
+def _get_plain_name(values: Any, where: str) -> str:
+    name = _get_field(values, 'file_name', str, where)
+    check_plain_name(name, where)
+    return name
+
+
+def _get_field(values: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any:
+    if not isinstance(values, Mapping):
+        raise ValueError(f'{where} must be an object with a field {key!r}, got {repr(values):.80}')
+    if key not in values:
+        raise ValueError(f'{where} lacks the field {key!r}')
+    value = values[key]
+    # bool is an int in Python, and `true` is no id.
+    if not isinstance(value, kind) or isinstance(value, bool):
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        wanted = ' or '.join(k.__name__ for k in kinds)
+        raise ValueError(f'{where}: {key} must be {wanted}, got {repr(value):.80}')
+    return value
+
+
+def _refuse_repeated(values: Sequence[Any], field: str) -> None:
+    seen = set()
+    for value in values:
+        if value in seen:
+            raise ValueError(f'{field} holds {value!r} more than once: it must be unique')
+        seen.add(value)

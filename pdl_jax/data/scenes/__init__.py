@@ -1,0 +1,1 @@
+"""Generated scenes: a dataset that needs no download."""

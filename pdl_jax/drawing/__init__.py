@@ -1,0 +1,1 @@
+"""Pictures for people, drawn on the host."""

@@ -1,0 +1,1 @@
+"""Scores: the evaluator of a run, its report, and score files of any program."""

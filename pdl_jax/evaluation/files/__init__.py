@@ -1,0 +1,1 @@
+"""Scores predictions of any program from files in the COCO panoptic format."""

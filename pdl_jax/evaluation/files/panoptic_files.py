@@ -1,0 +1,190 @@
+"""The JSON files of labels and of predictions in the COCO panoptic format, and their images' pairs.
+
+Files are not trusted: whatever is malformed or contradicts itself is refused with its name, field,
+value and remedy. Nothing but NumPy is imported, so that a command starts at once.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Categories:
+    """The categories of the label file; class c of the metrics is row c of them.
+
+    Attributes:
+      ids: of the file, in its order.
+      names: of the categories.
+      is_thing: bool[C].
+    """
+
+    ids: tuple[int, ...]
+    names: tuple[str, ...]
+    is_thing: np.ndarray
+
+    @property
+    def thing_classes(self) -> list[int]:
+        """Rows of the categories whose objects are told apart."""
+        return np.flatnonzero(self.is_thing).tolist()
+
+    @property
+    def stuff_classes(self) -> list[int]:
+        """The other rows."""
+        return np.flatnonzero(~self.is_thing).tolist()
+
+
+class FilePair(NamedTuple):
+    """What two JSON files say about one image: the annotation and the prediction, unchecked."""
+
+    label: Mapping[str, Any]
+    prediction: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class PanopticFiles:
+    """Where labels and predictions lie and what they mean; see `file_overlap.load_overlap`.
+
+    Attributes:
+      label_dir, prediction_dir: folders of PNGs.
+      categories: of the label file.
+    """
+
+    label_dir: pathlib.Path
+    prediction_dir: pathlib.Path
+    categories: Categories
+
+
+def make_path(path: str | os.PathLike) -> pathlib.Path:
+    """Returns a path for a local file or one in a bucket."""
+    if '://' not in os.fspath(path):
+        return pathlib.Path(path).expanduser()
+    # A quarter of the command's start, which only buckets need.
+    from pdl_jax.storage import paths
+
+    return paths.make_path(path)
+
+
+def read_annotations(
+    *,
+    label_json: str | os.PathLike,
+    label_dir: str | os.PathLike,
+    prediction_json: str | os.PathLike,
+    prediction_dir: str | os.PathLike,
+) -> tuple[PanopticFiles, list[FilePair]]:
+    """Reads both JSON files and pairs their images.
+
+    Returns:
+      The folders and categories, and a pair for each annotated image, ascending by its id.
+
+    Raises:
+      FileNotFoundError: a folder or a JSON file is missing.
+      ValueError: a JSON file is malformed, or lacks an image.
+    """
+    files = {}
+    for field, path in (('label', label_dir), ('prediction', prediction_dir)):
+        files[field] = make_path(path)
+        if not files[field].is_dir():
+            raise FileNotFoundError(f'the folder of {field} PNGs {path} does not exist')
+    labels, predictions = _read_json(label_json), _read_json(prediction_json)
+    categories = _parse_categories(labels, str(label_json))
+    label_of_image = _index_annotations(labels, str(label_json))
+    prediction_of_image = _index_annotations(predictions, str(prediction_json))
+    if not label_of_image:
+        raise ValueError(f'annotations of {label_json} is empty: there is no image to score')
+    missing = [i for i in label_of_image if i not in prediction_of_image]
+    if missing:
+        raise ValueError(
+            f'{prediction_json} lacks {len(missing)} of the {len(label_of_image)} images that '
+            f'{label_json} annotates, first image_id {missing[0]!r}: predict every image; one '
+            f'without segments has an empty segments_info'
+        )
+    # As pycocotools orders them, which ranks equal scores. Ids of two types have no order.
+    ids = sorted(label_of_image, key=lambda i: (isinstance(i, str), i))
+    pairs = [FilePair(label_of_image[i], prediction_of_image[i]) for i in ids]
+    return PanopticFiles(files['label'], files['prediction'], categories), pairs
+
+
+def get_file_name(values: Any, where: str) -> str:
+    """Reads the field file_name.
+
+    Raises:
+      ValueError: it is missing or leads out of its folder.
+    """
+    name = get_field(values, 'file_name', str, where)
+    parts = name.split('/')
+    if any(part in ('', '.', '..') for part in parts) or any(c in name for c in '\\\0'):
+        raise ValueError(
+            f'{where}: file_name {name!r} must be a path below the folder of PNGs, so that nothing '
+            f'outside of it is read'
+        )
+    return name
+
+
+def get_field(values: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any:
+    """Reads a field of an object.
+
+    Args:
+      values: the object.
+      key: the field.
+      kind: what it may be.
+      where: names the object in errors.
+
+    Raises:
+      ValueError: there is no such object or field, or it is of another kind.
+    """
+    if not isinstance(values, Mapping):
+        raise ValueError(f'{where} must be an object with a field {key!r}, got {repr(values):.80}')
+    if key not in values:
+        raise ValueError(f'{where} lacks the field {key!r}')
+    value = values[key]
+    # bool is an int in Python, and `true` is no id.
+    if not isinstance(value, kind) or isinstance(value, bool):
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        wanted = ' or '.join(k.__name__ for k in kinds)
+        raise ValueError(f'{where}: {key} must be {wanted}, got {repr(value):.80}')
+    return value
+
+
+def _read_json(path: str | os.PathLike) -> Any:
+    file = make_path(path)
+    if not file.exists():
+        raise FileNotFoundError(f'{path} does not exist')
+    try:
+        return json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f'{path} is not valid JSON: {error}') from error
+
+
+def _parse_categories(content: Any, source: str) -> Categories:
+    ids, names, is_thing = [], [], []
+    for i, category in enumerate(get_field(content, 'categories', list, source)):
+        where = f'categories[{i}] of {source}'
+        ids.append(get_field(category, 'id', int, where))
+        names.append(get_field(category, 'name', str, where))
+        is_thing.append(get_field(category, 'isthing', int, where))
+        if is_thing[-1] not in (0, 1):
+            raise ValueError(f'{where}: isthing must be 0 or 1, got {is_thing[-1]}')
+    if len(set(ids)) < len(ids):
+        twice = next(i for i in ids if ids.count(i) > 1)
+        raise ValueError(f'categories of {source}: id {twice} is given twice: ids must be unique')
+    if not ids:
+        raise ValueError(f'categories of {source} is empty: list the categories of the data set')
+    return Categories(tuple(ids), tuple(names), np.array(is_thing, bool))
+
+
+def _index_annotations(content: Any, source: str) -> dict[int | str, Mapping[str, Any]]:
+    annotations = {}
+    for i, annotation in enumerate(get_field(content, 'annotations', list, source)):
+        where = f'annotations[{i}] of {source}'
+        image_id = get_field(annotation, 'image_id', (int, str), where)
+        if image_id in annotations:
+            raise ValueError(f'{where}: image_id {image_id!r} is given twice: annotate images once')
+        get_file_name(annotation, where)
+        annotations[image_id] = annotation
+    return annotations

@@ -1,0 +1,1 @@
+"""Losses of the systems, pure functions on arrays."""

@@ -1,0 +1,1 @@
+"""Images in, label maps, segments, files and shards out."""

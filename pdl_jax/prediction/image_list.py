@@ -1,0 +1,102 @@
+"""Which images to predict: glob patterns, lists in text files, everything below a folder or a gs:// prefix."""
+
+import contextlib
+import glob
+import os
+import re
+from collections.abc import Iterable, Iterator
+
+from pdl_jax.data.images import IMAGE_SUFFIXES
+from pdl_jax.storage.paths import explain_bucket_errors, is_remote, make_path
+
+_MAX_KEY_CHARACTERS = 64
+
+
+def find_images(patterns: Iterable[str]) -> list[str]:
+    """Expands glob patterns to image files, sorted, each once.
+
+    Raises:
+      FileNotFoundError: a pattern matches nothing.
+    """
+    found = set()
+    for pattern in patterns:
+        if '://' in pattern:
+            folder, name = pattern.rsplit('/', 1)
+            matches = [str(path) for path in make_path(folder).glob(name)]
+        else:
+            matches = glob.glob(pattern, recursive=True)
+        if not matches:
+            raise FileNotFoundError(f'--images={pattern}: no such file; quote the pattern so that the shell passes it on')
+        found.update(matches)
+    return sorted(found)
+
+
+def read_list(path: str) -> list[str]:
+    """Reads a text file, local or gs://, with the path of one image a line, each once and in its order.
+
+    Nothing is opened: images that are missing are found when they are predicted.
+    """
+    # File names need not be UTF-8.
+    text = make_path(path).read_bytes().decode(errors='surrogateescape')
+    lines = (line.rstrip('\r') for line in text.split('\n'))
+    return list(dict.fromkeys(line for line in lines if line.strip()))
+
+
+def find_below(prefix: str) -> list[str]:
+    """Finds the image files anywhere below a folder or a gs:// prefix by their suffix, sorted.
+
+    Raises:
+      FileNotFoundError: there is none.
+    """
+    found = sorted(path for path in _walk(prefix) if path.lower().endswith(IMAGE_SUFFIXES))
+    if not found:
+        raise FileNotFoundError(f'--prefix={prefix}: no file below it ends in {", ".join(IMAGE_SUFFIXES)}')
+    return found
+
+
+def _walk(prefix: str) -> Iterator[str]:
+    if not is_remote(make_path(prefix)):
+        for folder, _, names in os.walk(os.path.expanduser(prefix)):
+            yield from (os.path.join(folder, name) for name in names)
+        return
+    # One listing of all objects; epath would ask for every folder, and for every file what it is.
+    import fsspec
+
+    system, root = fsspec.url_to_fs(prefix, use_listings_cache=False)
+    # A bucket that does not exist holds nothing either.
+    with contextlib.suppress(FileNotFoundError), explain_bucket_errors(prefix):
+        yield from (system.unstrip_protocol(name) for name in system.find(root))
+
+
+def stem_of(path: str) -> str:
+    """The last part of a path without its suffix."""
+    return os.path.splitext(os.path.basename(path))[0]
+
+
+def refuse_equal_stems(paths: Iterable[str]) -> None:
+    """Checks that files named after their images do not overwrite each other.
+
+    Raises:
+      ValueError: two images have the same stem.
+    """
+    stems = {}
+    for path in paths:
+        stem = stem_of(path)
+        if stem in stems:
+            raise ValueError(
+                f'{stems[stem]} and {path} would both be written as {stem}.json: rename one, predict them apart or write '
+                f'--shards'
+            )
+        stems[stem] = path
+
+
+def make_key(position: int, path: str) -> str:
+    """A name for the results of one image of a list: unique, in the order of the list, and harmless as a file name.
+
+    Args:
+      position: of the image in the list.
+      path: of the image; characters other than letters, digits and '-' become '_'. A dot in particular would end the
+        name for programs that read such archives.
+    """
+    stem = re.sub(r'[^A-Za-z0-9-]+', '_', stem_of(path))[:_MAX_KEY_CHARACTERS]
+    return f'{position:09d}-{stem}'

@@ -1,0 +1,291 @@
+"""A trained network with its post-processing: images of any size in, panoptic maps and segments out."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from pdl_jax.config import (
+    config_from_json,
+    has_instances,
+    input_size,
+    make_augment_options,
+    make_model,
+    make_passes,
+    postprocess_arguments,
+    validate_config,
+)
+from pdl_jax.data.catalog import DatasetSpec
+from pdl_jax.drawing.overlay import overlay_panoptic
+from pdl_jax.postprocess.centers import MAX_PIXELS
+from pdl_jax.postprocess.scores import segment_table
+from pdl_jax.prediction.formats import encode_segments, encode_semantic
+from pdl_jax.prediction.inference import abstract_variables, make_inference_step
+from pdl_jax.runtime.sharding import batch_sharding, make_mesh, replicated
+from pdl_jax.storage.checkpoint import find_checkpoint, read_description, restore_variables
+
+# Where every image is resized to one network input, canvases are multiples of this, so that sizes share programs.
+_CANVAS_STEP_PX = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """One stuff region or one object; of a semantic network all pixels of one class.
+
+    Attributes:
+      label: its value in the panoptic map.
+      class_id: semantic class of the network.
+      class_name: name of the class.
+      category_id: id of the class in the annotation file that the network was trained with.
+      is_thing: whether it is a single object.
+      score: confidence in [0, 1].
+      area_px: number of pixels.
+      box: (y0, x0, y1, x1) in pixels, ends exclusive.
+    """
+
+    label: int
+    class_id: int
+    class_name: str
+    category_id: int
+    is_thing: bool
+    score: float
+    area_px: int
+    box: tuple[int, int, int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class PanopticResult:
+    """What is where in one image.
+
+    Attributes:
+      panoptic: i32[H, W], semantic * label_divisor + instance at the size of the image.
+      segments: all segments but void, ascending by label.
+      spec: what the labels mean.
+      is_semantic: whether the network tells classes apart only; then no label has an instance.
+    """
+
+    panoptic: np.ndarray
+    segments: tuple[Segment, ...]
+    spec: DatasetSpec
+    is_semantic: bool = False
+
+    def draw_overlay(self, image: np.ndarray) -> np.ndarray:
+        """The image u8[H, W, 3] with coloured segments, outlines and class names."""
+        label_format = self.spec.label_format
+        if self.is_semantic:
+            # Things without an instance would be drawn as crowds.
+            label_format = dataclasses.replace(label_format, thing_classes=())
+        return overlay_panoptic(
+            image,
+            self.panoptic,
+            label_format,
+            class_names=self.spec.class_names,
+            colors=self.spec.make_palette(),
+            scores={segment.label: segment.score for segment in self.segments},
+        )
+
+    def to_png(self) -> bytes:
+        """A PNG in which the i-th segment has the id i + 1 as R + 256 G + 65536 B, and void is 0.
+
+        Of a semantic network one of class indices, see `data.predictions.encode_semantic`.
+        """
+        if self.is_semantic:
+            return encode_semantic(self.panoptic // self.spec.label_divisor, self.spec)
+        return encode_segments(self.panoptic, [{'label': s.label} for s in self.segments])
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """The segments as JSON values; 'id' is that of a panoptic `to_png`."""
+        return [{'id': i, **dataclasses.asdict(s)} for i, s in enumerate(self.segments, 1)]
+
+
+class Predictor:
+    """A network with its post-processing; call it with images.
+
+    predictor = Predictor.load('runs/coco')
+    result = predictor(image)
+
+    Attributes:
+      spec: the classes and what labels mean.
+      is_semantic: whether the network tells classes apart only.
+      origin: what decides its results, as JSON values: the 'checkpoint', the 'scales' of the image, and whether the mirror
+        image is averaged too ('is_flipped').
+      num_devices: that share the images of a batch.
+    """
+
+    def __init__(self, variables, config, spec: DatasetSpec, *, checkpoint: str, mesh: jax.sharding.Mesh):
+        self.spec = spec
+        self.is_semantic = not has_instances(config)
+        scales = [float(scale) for scale in config.evaluate.scales]
+        self.origin = {'checkpoint': checkpoint, 'scales': scales, 'is_flipped': config.evaluate.is_flipped}
+        self.num_devices = mesh.size
+        self._config = config
+        self._variables = variables
+        self._mesh = mesh
+        self._augment = make_augment_options(config)
+
+    @classmethod
+    def load(
+        cls,
+        path: str,
+        *,
+        step: int | str | None = None,
+        scales: Sequence[float] | None = None,
+        is_flipped: bool | None = None,
+        devices: Sequence[jax.Device] | None = None,
+    ) -> 'Predictor':
+        """Loads a checkpoint.
+
+        Args:
+          path: a workdir or one step of it; local or gs://.
+          step: which step of a workdir, or 'best'; by default the newest.
+          scales: of the image, whose outputs are averaged; by default those of the run's evaluation.
+          is_flipped: whether the mirror image is averaged too; by default as in the run's evaluation.
+          devices: of this process, to share the images of a batch; by default the first one.
+
+        Raises:
+          FileNotFoundError: no checkpoint is there.
+          ValueError: the checkpoint is damaged.
+        """
+        checkpoint = find_checkpoint(path, step)
+        description = read_description(checkpoint)
+        try:
+            config = config_from_json(description['config'])
+            if scales is not None:
+                config.evaluate.scales = tuple(float(scale) for scale in scales)
+            if is_flipped is not None:
+                config.evaluate.is_flipped = is_flipped
+            validate_config(config)
+            spec = DatasetSpec.from_dict(description['dataset'])
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(
+                f'{checkpoint}/description lacks or misstates a field that this version needs: {error}'
+            ) from error
+        mesh = make_mesh(devices=jax.local_devices()[:1] if devices is None else devices)
+        model = make_model(config, spec.num_classes)
+        variables = restore_variables(checkpoint, abstract_variables(model), replicated(mesh))
+        return cls(variables, config, spec, checkpoint=str(checkpoint), mesh=mesh)
+
+    def __call__(self, image: np.ndarray) -> PanopticResult:
+        """Predicts one image.
+
+        Args:
+          image: u8[H, W, 3], RGB, of any size.
+
+        Raises:
+          ValueError: the image has another dtype or shape.
+        """
+        return self.start([image])()[0]
+
+    def canvas_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The (height, width) in pixels that an image of `size` is padded to; images that share it can share a batch.
+
+        Raises:
+          ValueError: the network cannot see an image as large as this.
+        """
+        if self._augment.resize_max_px:
+            return tuple(math.ceil(n / _CANVAS_STEP_PX) * _CANVAS_STEP_PX for n in size)
+        # The canvas decides the input, and padding that evaluation does not have would change the predictions.
+        canvas = input_size(self._config, size)
+        if not self.is_semantic and math.prod(canvas) > MAX_PIXELS:
+            raise ValueError(
+                f'an image of {size[0]}x{size[1]} pixels is too large for a network input of at most {MAX_PIXELS} pixels: shrink '
+                f'or tile it'
+            )
+        return canvas
+
+    def start(self, images: Sequence[np.ndarray], *, batch_size: int = 1) -> Callable[[], list[PanopticResult]]:
+        """Starts to predict a batch and returns while the devices compute.
+
+        With one image a device the results are bit for bit those of each image alone; with more XLA may round scores
+        differently in the last digit.
+
+        Args:
+          images: u8[H, W, 3] each, RGB, at least one; their canvas must be the same.
+          batch_size: the batch is padded to this, so that smaller ones share its program, and on to a multiple of the devices.
+
+        Returns:
+          A function that waits for the results and returns them in the order of the images.
+
+        Raises:
+          ValueError: an image has another dtype or shape, is too large, or has another canvas than the first.
+        """
+        images = [np.asarray(image) for image in images]
+        for image in images:
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+                raise ValueError(
+                    f'an image must be uint8[H, W, 3] in RGB order, not {image.dtype}{list(image.shape)}'
+                )
+        sizes = [image.shape[:2] for image in images]
+        canvases = sorted({self.canvas_size(size) for size in sizes})
+        if len(canvases) != 1:
+            raise ValueError(f'the images of a batch must share one canvas, not {canvases}: see Predictor.canvas_size')
+        num_rows = math.ceil(max(len(images), batch_size) / self.num_devices) * self.num_devices
+        batch = np.zeros((num_rows, *canvases[0], 3), np.uint8)
+        # Rows without an image are one black pixel.
+        batch_sizes = np.ones((num_rows, 2), np.int32)
+        for row, (height, width) in enumerate(sizes):
+            batch[row, :height, :width] = images[row]
+            batch_sizes[row] = height, width
+        sharding = batch_sharding(self._mesh)
+        with jax.set_mesh(self._mesh):
+            outputs = self._compile(canvases[0])(
+                self._variables, jax.device_put(batch, sharding), jax.device_put(batch_sizes, sharding)
+            )
+
+        def finish():
+            panoptic, table = jax.device_get(outputs)
+            results = []
+            for row, (height, width) in enumerate(sizes):
+                segments = self._list_segments({key: column[row] for key, column in table.items()})
+                results.append(PanopticResult(panoptic[row, :height, :width], segments, self.spec, self.is_semantic))
+            return results
+
+        return finish
+
+    @functools.lru_cache(maxsize=128)  # noqa: B019 - a predictor lives as long as its programs.
+    def _compile(self, canvas_size):
+        input_px = input_size(self._config, canvas_size)
+        infer = make_inference_step(
+            make_passes(self._config, self.spec.num_classes, input_px),
+            label_format=self.spec.label_format,
+            augment=self._augment,
+            postprocess=postprocess_arguments(self._config),
+            input_size=input_px,
+        )
+        describe = functools.partial(
+            segment_table,
+            label_format=self.spec.label_format,
+            # Every instance comes from a centre and every stuff class is one segment, so none is left out.
+            max_segments=self._config.postprocess.max_centers + self.spec.num_classes,
+        )
+
+        def predict(variables, image, size):
+            maps = infer(variables, image, size)
+            table = jax.vmap(describe)(maps['panoptic'], maps['class_probability'], maps['center_score'])
+            return maps['panoptic'], table
+
+        return jax.jit(predict, out_shardings=batch_sharding(self._mesh))
+
+    def _list_segments(self, table) -> tuple[Segment, ...]:
+        segments = []
+        for i in np.flatnonzero(table['valid']):
+            label = int(table['label'][i])
+            class_id = label // self.spec.label_divisor
+            category = self.spec.category_of_class[class_id]
+            segments.append(
+                Segment(
+                    label=label,
+                    class_id=class_id,
+                    class_name=category.name,
+                    category_id=category.id,
+                    is_thing=category.is_thing and not self.is_semantic,
+                    score=float(np.clip(table['score'][i], 0.0, 1.0)),
+                    area_px=int(table['area'][i]),
+                    box=tuple(int(n) for n in table['box'][i]),
+                )
+            )
+        return tuple(segments)

@@ -1,0 +1,1 @@
+"""Paths, checksums and checkpoints, local or on gs://."""

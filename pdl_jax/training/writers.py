@@ -1,0 +1,322 @@
+"""Where the numbers and pictures of a run go: console, metrics.jsonl, TensorBoard files, PNGs.
+
+    WORKDIR/metrics.jsonl                     one JSON object per line: {"step": 100, "loss": 1.2}
+    WORKDIR/tensorboard/                      tensorboard --logdir=WORKDIR/tensorboard
+    WORKDIR/pictures/step_00000100/NAME.png   what `write_images` was given
+
+TensorBoard files come from tensorboardX, so nothing here needs TensorFlow. All of it works on gs://
+too. An object store cannot append: there metrics.jsonl is rewritten whole, which is cheap since it
+is small, and event files are written to a temporary folder and copied now and then, without
+pictures, which would make every copy long.
+"""
+
+import contextlib
+import json
+import math
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import tqdm
+from absl import logging
+from etils import epath
+
+from pdl_jax.data.images import encode_image
+from pdl_jax.storage.paths import explain_bucket_errors, is_remote, make_path, write_whole
+
+# Event files on gs:// are copied at most this often; `flush` and `close` always copy them.
+_COPY_EVERY_SECONDS = 60.0
+# A thread of tensorboardX writes the events; its own flush does not wait for that thread.
+_FLUSH_EVERY_SECONDS = 5
+
+
+class MetricWriter(Protocol):
+    """What the training loop writes to."""
+
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Writes numbers; with a 'loss' they are a train step's and get its rates added."""
+
+    def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+        """Writes u8[H, W, 3] pictures."""
+
+    def write_text(self, step: int, name: str, text: str) -> None:
+        """Writes a text, such as the configuration."""
+
+    def flush(self) -> None:
+        """Sends what was written so far on its way; event files follow within seconds."""
+
+    def close(self) -> None:
+        """Flushes and lets go of all files; to be called once, at the end."""
+
+
+def make_writer(
+    workdir: str | os.PathLike,
+    *,
+    total_steps: int,
+    initial_step: int,
+    batch_size: int | None = None,
+    is_main_process: bool = True,
+) -> MetricWriter:
+    """Makes the writer of a run.
+
+    What a killed run wrote beyond `initial_step` is dropped, since those steps are done again.
+
+    Args:
+      workdir: local or gs://; made where it is missing.
+      total_steps: of the whole run, for the progress bar and the time left.
+      initial_step: steps that are done already; 0 for a new run.
+      batch_size: images of a step over all processes; without it no image rate is written.
+      is_main_process: the writer of any other process writes nothing.
+
+    Raises:
+      ImportError: `workdir` is on gs:// and gcsfs is missing.
+    """
+    if not is_main_process:
+        return _SilentWriter()
+    workdir = make_path(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    clock = _Clock(total_steps=total_steps, initial_step=initial_step, batch_size=batch_size)
+    return _RunWriter(
+        clock,
+        _Console(total_steps=total_steps, initial_step=initial_step),
+        _JsonLines(workdir / 'metrics.jsonl', initial_step),
+        _EventFiles(workdir / 'tensorboard', initial_step),
+        workdir / 'pictures',
+    )
+
+
+def truncate_after(path: str | os.PathLike, step: int) -> list[str]:
+    """Drops lines of a metrics.jsonl with a later step, and those that a kill left half written.
+
+    The file is replaced at once, so a run killed here loses nothing.
+
+    Args:
+      path: of the file; where it is missing, nothing happens.
+      step: the last step to keep.
+
+    Returns:
+      The lines that the file holds now.
+    """
+    path = epath.Path(path)
+    if not path.exists():
+        return []
+    # A machine that lost power may leave bytes that are no text.
+    text = path.read_bytes().decode(errors='replace')
+    lines = [line for line in text.splitlines() if _is_kept(line, step)]
+    kept = ''.join(f'{line}\n' for line in lines)
+    if kept != text:
+        logging.info(
+            '%s: dropped %d line(s) after step %d', path, len(text.splitlines()) - len(lines), step
+        )
+        write_whole(path, kept.encode())
+    return lines
+
+
+def format_duration(seconds: float) -> str:
+    """Seconds as 1:02:03 or 2:03."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f'{hours}:{minutes:02d}:{seconds:02d}' if hours else f'{minutes}:{seconds:02d}'
+
+
+def _is_kept(line, step):
+    try:
+        return json.loads(line)['step'] <= step
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+class _RunWriter:
+    """Hands everything to all places."""
+
+    def __init__(self, clock, console, json_lines, event_files, pictures):
+        self._clock, self._console = clock, console
+        self._json_lines, self._event_files = json_lines, event_files
+        self._pictures = pictures
+
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        scalars = {key: float(value) for key, value in scalars.items()}
+        rates = {}
+        if 'loss' in scalars:
+            rates = self._clock.measure(step)
+        else:
+            # Evaluation took the time since the last train step: it is no part of the next ones.
+            self._clock.restart(step)
+        self._console.write(step, scalars, rates, self._clock.seconds_left(step))
+        self._json_lines.write(step, scalars | rates)
+        self._event_files.write_scalars(step, scalars | rates)
+
+    def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+        folder = self._pictures / f'step_{step:08d}'
+        with explain_bucket_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        for name, image in images.items():
+            write_whole(folder / f'{name.replace("/", "_")}.png', encode_image(image))
+            self._event_files.write_image(step, name, image)
+
+    def write_text(self, step: int, name: str, text: str) -> None:
+        self._event_files.write_text(step, name, text)
+
+    def flush(self) -> None:
+        self._event_files.flush()
+
+    def close(self) -> None:
+        self._console.close()
+        self._event_files.close()
+
+
+class _SilentWriter:
+    """Writes nothing."""
+
+    def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+        pass
+
+    def write_images(self, step: int, images: Mapping[str, Any]) -> None:
+        pass
+
+    def write_text(self, step: int, name: str, text: str) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class _Clock:
+    """Measures steps between two logs."""
+
+    def __init__(self, *, total_steps, initial_step, batch_size):
+        self._total_steps, self._batch_size = total_steps, batch_size
+        self._seconds_per_step = None
+        self.restart(initial_step)
+
+    def restart(self, step):
+        self._last_step, self._last_time = step, time.monotonic()
+
+    def measure(self, step):
+        """Rates since the last log; none where no step was done since."""
+        num_steps = step - self._last_step
+        seconds = time.monotonic() - self._last_time
+        self.restart(step)
+        if num_steps <= 0 or seconds <= 0:
+            return {}
+        self._seconds_per_step = seconds / num_steps
+        rates = {'step_seconds': seconds / num_steps}
+        if self._batch_size:
+            rates['images_per_second'] = num_steps * self._batch_size / seconds
+        return rates
+
+    def seconds_left(self, step):
+        if self._seconds_per_step is None:
+            return None
+        return max(self._total_steps - step, 0) * self._seconds_per_step
+
+
+class _Console:
+    """One log line per call, and a progress bar below where someone watches."""
+
+    def __init__(self, *, total_steps, initial_step):
+        self._total_steps = total_steps
+        self._bar = None
+        if sys.stderr.isatty():
+            self._bar = tqdm.tqdm(
+                total=total_steps, initial=initial_step, unit='step', leave=False, mininterval=0
+            )
+
+    def write(self, step, scalars, rates, seconds_left):
+        left = f' (ETA {format_duration(seconds_left)})' if rates else ''
+        values = ', '.join(f'{key} {value:.4g}' for key, value in (scalars | rates).items())
+        # The bar is cleared while the line is logged, so that the two do not run into each other.
+        quiet = (
+            tqdm.tqdm.external_write_mode(file=sys.stderr)
+            if self._bar
+            else contextlib.nullcontext()
+        )
+        with quiet:
+            logging.info('step %d/%d%s: %s', step, self._total_steps, left, values)
+        if self._bar is not None:
+            self._bar.update(step - self._bar.n)
+
+    def close(self):
+        if self._bar is not None:
+            self._bar.close()
+
+
+class _JsonLines:
+    """metrics.jsonl: a line per call, each valid JSON; numbers that are not finite are null."""
+
+    def __init__(self, path, initial_step):
+        self._path = path
+        lines = truncate_after(path, initial_step)
+        # Local files are appended to, so only a remote one must be remembered.
+        self._lines = lines if is_remote(path) else None
+
+    def write(self, step, scalars):
+        finite = {key: value if math.isfinite(value) else None for key, value in scalars.items()}
+        line = json.dumps({'step': int(step), **finite}, allow_nan=False)
+        if self._lines is None:
+            with self._path.open('a') as file:
+                file.write(line + '\n')
+            return
+        self._lines.append(line)
+        write_whole(self._path, ''.join(f'{line}\n' for line in self._lines).encode())
+
+
+class _EventFiles:
+    """TensorBoard event files."""
+
+    def __init__(self, folder, initial_step):
+        self._folder = folder
+        self._temporary = None
+        local = os.fspath(folder)
+        if is_remote(folder):
+            self._temporary = tempfile.TemporaryDirectory(prefix='pdl_jax_tensorboard_')
+            self._last_copy = time.monotonic()
+            local = self._temporary.name
+        # purge_step hides what a killed run wrote beyond its last checkpoint.
+        # It imports PyTorch where that is installed, which takes a second.
+        import tensorboardX
+
+        self._writer = tensorboardX.SummaryWriter(
+            local, purge_step=initial_step + 1, flush_secs=_FLUSH_EVERY_SECONDS
+        )
+
+    def write_scalars(self, step, scalars):
+        for key, value in scalars.items():
+            self._writer.add_scalar(key, value, step)
+        if self._temporary is not None and time.monotonic() - self._last_copy > _COPY_EVERY_SECONDS:
+            self.flush()
+
+    def write_image(self, step, name, image):
+        if self._temporary is None:
+            self._writer.add_image(name, image, step, dataformats='HWC')
+
+    def write_text(self, step, name, text):
+        # Indented by four spaces Markdown keeps lines as they are, whatever they hold.
+        indented = ''.join(f'    {line}\n' for line in text.splitlines())
+        self._writer.add_text(name, indented, step)
+
+    def flush(self):
+        self._writer.flush()
+        if self._temporary is not None:
+            self._copy()
+
+    def close(self):
+        # Closing waits for the thread that writes.
+        self._writer.close()
+        if self._temporary is not None:
+            self._copy()
+            self._temporary.cleanup()
+
+    def _copy(self):
+        with explain_bucket_errors(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+        for path in epath.Path(self._temporary.name).iterdir():
+            write_whole(self._folder / path.name, path.read_bytes())
+        self._last_copy = time.monotonic()

@@ -1,0 +1,48 @@
+"""Freed memory stays with a process, so that a program's temporaries are not mapped anew at every call."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+# A program with large temporaries; it takes long, so that JAX would by itself run it in another thread.
+_PROGRAM = """
+import resource, sys
+import jax, jax.numpy as jnp
+from pdl_jax.runtime.host_memory import keep_freed_memory
+
+print(keep_freed_memory() if sys.argv[1] == 'kept' else False)
+
+@jax.jit
+def run(x):
+    y = jnp.sort(x[None] * jnp.arange(1.0, 33.0)[:, None, None], axis=-1)
+    return jnp.sum(y * jnp.flip(y, 0))
+
+x = jnp.ones((1024, 1024))
+for _ in range(3):
+    run(x).block_until_ready()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(3):
+    run(x).block_until_ready()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // 3)
+"""
+
+
+def _run(mode, **environment):
+    """What `keep_freed_memory` returned, and the page faults of one run."""
+    environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', **environment}
+    result = subprocess.run(
+        [sys.executable, '-c', _PROGRAM, mode], env=environment, capture_output=True, text=True, timeout=300, check=True
+    )
+    is_kept, faults = result.stdout.split()
+    return is_kept == 'True', int(faults)
+
+
+@pytest.mark.skipif(not sys.platform.startswith('linux'), reason='glibc only')
+def test_temporaries_are_not_mapped_anew():
+    is_kept, faults = _run('kept')
+    _, faults_before = _run('as it is')
+    assert is_kept
+    # 128 MiB and more in pages of 4 KiB.
+    assert faults_before > 30_000 and faults < 0.05 * faults_before

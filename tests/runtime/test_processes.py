@@ -1,0 +1,146 @@
+"""Several processes make one run: the losses of one process, one report, one end, and no step lost beyond the last save."""
+
+import json
+import re
+import shutil
+import signal
+import types
+
+import jax
+import numpy as np
+import pytest
+
+from pdl_jax.config import make_model
+from pdl_jax.prediction.inference import abstract_variables
+from pdl_jax.runtime import sharding
+from pdl_jax.storage.checkpoint import find_checkpoint, restore_variables
+from tests import tiny
+from tests.process_group import NETWORK, ProcessGroup
+
+
+@pytest.fixture(scope='module')
+def alone(data, tmp_path_factory):
+    """The workdir of a run of one process on one device."""
+    workdir = tmp_path_factory.mktemp('alone') / 'run'
+    with ProcessGroup(data, workdir) as group:
+        group.finish()
+    return workdir
+
+
+@pytest.fixture(scope='module')
+def undisturbed(data, tmp_path_factory):
+    """The workdir of a run of two processes, and what the second printed."""
+    workdir = tmp_path_factory.mktemp('undisturbed') / 'run'
+    with ProcessGroup(data, workdir, num_processes=2) as group:
+        group.finish()
+        return workdir, group.read(1)
+
+
+def _read_losses(workdir):
+    lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+    steps = {line['step']: line['loss'] for line in lines if 'loss' in line}
+    assert list(steps) == list(range(1, 7)) and len([line for line in lines if 'loss' in line]) == 6
+    return list(steps.values())
+
+
+def _read_params(workdir):
+    config = tiny.make_config('unused', **{key.replace('.', '__'): value for key, value in NETWORK.items()})
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return restore_variables(find_checkpoint(workdir), abstract_variables(make_model(config, 14)), device)
+
+
+def _check_same_params(workdir, other):
+    jax.tree.map(np.testing.assert_array_equal, _read_params(workdir), _read_params(other))
+
+
+def test_two_processes_do_what_one_does(alone, undisturbed):
+    workdir, printed = undisturbed
+    np.testing.assert_allclose(_read_losses(workdir), _read_losses(alone), rtol=1e-4)
+    reports = [json.loads((path / 'report.json').read_text()) for path in (workdir, alone)]
+    assert reports[0]['num_images'] == 5
+    np.testing.assert_allclose(reports[0]['pixel_accuracy'], reports[1]['pixel_accuracy'], atol=1e-3)
+    # What is for the user comes from process 0 alone.
+    assert 'step 1/6' not in printed and 'PQ' not in printed
+    assert len(list((workdir / 'tensorboard').iterdir())) == 1
+
+
+def test_three_processes_count_each_image_once(data, alone, tmp_path):
+    workdir = tmp_path / 'run'
+    with ProcessGroup(data, workdir, '--mode=evaluate', f'--checkpoint={alone}', num_processes=3) as group:
+        printed = group.finish()
+    expected, report = (json.loads((path / 'report.json').read_text()) for path in (alone, workdir))
+    assert report['num_images'] == 5 and printed.count('pixel accuracy') == 1
+
+    def count(report):
+        return {name: row['tp'] + row['fn'] for name, row in report['pq']['per_class'].items()}
+
+    # Segments of the ground truth, by class.
+    assert count(report) == count(expected) and sum(count(report).values()) > 5
+
+
+def test_one_told_to_stop_stops_all_and_another_topology_goes_on(data, alone, tmp_path):
+    workdir = tmp_path / 'run'
+    flags = ('--config.train.checkpoint_every_steps=100', '--stopped_status=75')
+    with ProcessGroup(data, workdir, *flags, num_processes=2) as group:
+        group.wait_for('step 1/6')
+        group.processes[1].send_signal(signal.SIGTERM)
+        assert group.wait() == [75, 75], group.read()
+        step = int(find_checkpoint(workdir).name)
+        for i in range(2):
+            assert f'saved step {step}' in group.read(i)
+    # Two devices of one process, each with half of the state.
+    with ProcessGroup(data, workdir, "--config.mesh.param_rules=(('.*','largest'),)", num_devices=2) as group:
+        assert f'resuming from step {step}' in group.finish()
+    np.testing.assert_allclose(_read_losses(workdir), _read_losses(alone), rtol=1e-4)
+
+
+@pytest.mark.parametrize(('step', 'killed'), [(3, 0), (5, 1)])
+def test_killed_process_ends_all_and_the_run_goes_on_bit_for_bit(data, undisturbed, tmp_path, step, killed):
+    workdir = tmp_path / 'run'
+    with ProcessGroup(data, workdir, '--heartbeat_timeout_seconds=15', num_processes=2) as group:
+        group.wait_for(f'step {step}/6')
+        group.processes[killed].kill()
+        statuses = group.wait(timeout=60)
+        assert statuses[killed] == -signal.SIGKILL and statuses[1 - killed] not in (0, -signal.SIGKILL)
+        # By this program or, where the coordinator was lost, by JAX.
+        assert re.search('another process was lost|another task died', group.read(1 - killed))
+    with ProcessGroup(data, workdir, num_processes=2) as group:
+        group.finish()
+    _check_same_params(workdir, undisturbed[0])
+    assert _read_losses(workdir) == _read_losses(undisturbed[0])
+
+
+def test_damaged_checkpoint_is_passed_over_by_all(data, undisturbed, tmp_path):
+    workdir = tmp_path / 'run'
+    shutil.copytree(undisturbed[0], workdir)
+    largest = max((workdir / 'checkpoints' / '6').rglob('*'), key=lambda path: path.stat().st_size)
+    largest.write_bytes(bytes(largest.stat().st_size))
+    with ProcessGroup(data, workdir, num_processes=2) as group:
+        printed = group.finish()
+    assert f'step 6 is damaged: {largest} holds other bytes' in printed and 'resuming from step 4' in printed
+    _check_same_params(workdir, undisturbed[0])
+
+
+def _make_mesh(owners):
+    devices = np.vectorize(lambda process: types.SimpleNamespace(process_index=process), otypes=[object])(owners)
+    return types.SimpleNamespace(devices=devices, shape={'space': devices.shape[1]}, local_devices=devices[0])
+
+
+@pytest.mark.parametrize(
+    ('owners', 'shards'),
+    [
+        # Whole images of each process, and images that two share.
+        ([[0], [0], [1], [1]], [(0, 2), (1, 2)]),
+        ([[0, 0], [1, 1], [2, 2]], [(0, 3), (1, 3), (2, 3)]),
+        ([[0, 1], [2, 3]], [(0, 2), (0, 2), (1, 2), (1, 2)]),
+    ],
+)
+def test_processes_that_share_images_feed_the_same(monkeypatch, owners, shards):
+    for process, shard in enumerate(shards):
+        monkeypatch.setattr(jax, 'process_index', lambda process=process: process)
+        assert sharding.find_batch_shard(_make_mesh(owners)) == shard
+
+
+def test_process_with_parts_of_several_images_is_refused():
+    with pytest.raises(ValueError, match=r'mesh.space \(=3\) must divide the devices of a process'):
+        sharding.find_batch_shard(_make_mesh([[0, 0, 1], [1, 2, 2]]))

@@ -1,0 +1,138 @@
+"""Eight simulated devices compute what one computes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from pdl_jax.losses.panoptic_deeplab import panoptic_loss
+from pdl_jax.models.deeplab import PanopticDeepLab
+from pdl_jax.preprocess.augment import AugmentOptions
+from pdl_jax.preprocess.targets import TargetOptions
+from pdl_jax.presets import make_options
+from pdl_jax.runtime.sharding import make_mesh, place_state, replicated, shard_batch, split_rows
+from pdl_jax.training.step import StepOptions, make_training_samples
+from pdl_jax.typing import LabelFormat
+
+FORMAT = LabelFormat(num_classes=4, thing_classes=(2, 3), ignore_label=255, label_divisor=100)
+
+
+OPTIONS = StepOptions(
+    label_format=FORMAT,
+    augment=AugmentOptions((65, 65)),
+    targets=TargetOptions(sigma_px=3.0, max_instances=8),
+)
+
+
+def _make_model() -> PanopticDeepLab:
+    model = make_options(
+        'deeplab2/resnet50_os16',
+        backbone='mobilenet_v2',
+        width_multiplier=0.35,
+        aspp_rates=(1, 2, 3),
+        dropout_rate=0.0,
+        semantic_features=8,
+        semantic_low_level_features=(8, 8),
+        semantic_aspp_features=8,
+        semantic_head_features=8,
+        instance_features=8,
+        instance_low_level_features=(8, 8),
+        instance_aspp_features=8,
+        instance_head_features=8,
+    )
+    return PanopticDeepLab(FORMAT.num_classes, model, dtype=jnp.float64)
+
+
+def _run(mesh):
+    """Samples, loss, gradients and new BatchNorm statistics of one batch on a mesh."""
+    model = _make_model()
+    rng = np.random.default_rng(0)
+    blocks = rng.choice([0, 100, 201, 202, 301, 25500], size=(8, 8, 10))
+    batch = {
+        'image': rng.integers(0, 255, (8, 64, 80, 3)).astype(np.uint8),
+        'panoptic': np.repeat(np.repeat(blocks, 8, 1), 8, 2).astype(np.int32),
+        'size': np.tile(np.array([[64, 80]], np.int32), (8, 1)),
+    }
+
+    def loss_of(params, batch_stats, images, targets):
+        images, targets = split_rows((images, targets))
+        outputs, updates = model.apply(
+            {'params': params, 'batch_stats': batch_stats}, images, train=True, mutable=['batch_stats']
+        )
+        outputs = split_rows(model.upsample(outputs, images.shape[1:3]))
+        loss, _ = panoptic_loss(
+            outputs, targets, ignore_label=FORMAT.ignore_label, options=OPTIONS.loss
+        )
+        return loss, updates['batch_stats']
+
+    with jax.set_mesh(mesh):
+        sharded = shard_batch(batch, mesh)
+        samples = jax.jit(lambda b: make_training_samples(b, 3, OPTIONS))(sharded)
+        samples = jax.device_get(samples)
+    # In float64, because a network of ReLUs and a choice of hard pixels have kinks: a difference in the last bit of a
+    # float32 sends a few units to the other side of theirs, and their whole gradient with them.
+    with jax.enable_x64(True), jax.set_mesh(mesh):
+        image = np.zeros((1, 65, 65, 3), np.float32)
+        initialize = jax.jit(model.init, out_shardings=replicated(mesh))
+        variables = initialize(jax.random.key(0), image)
+        step = jax.jit(jax.value_and_grad(loss_of, has_aux=True), out_shardings=replicated(mesh))
+        sharded = shard_batch(samples, mesh)
+        (loss, statistics), gradients = step(variables['params'], variables['batch_stats'], *sharded)
+        return samples, *jax.device_get((loss, gradients, statistics))
+
+
+@pytest.fixture(scope='module')
+def one_device():
+    return _run(make_mesh(devices=jax.devices()[:1]))
+
+
+@pytest.mark.parametrize(('data', 'space'), [(8, 1), (2, 4)])
+def test_loss_and_gradients_equal_those_of_one_device(one_device, data, space):
+    samples, loss, gradients, statistics = _run(make_mesh(data, space))
+    expected_samples, expected_loss, expected_gradients, expected_statistics = one_device
+    jax.tree.map(np.testing.assert_array_equal, samples, expected_samples)
+    np.testing.assert_allclose(loss, expected_loss, rtol=1e-6)
+    assert expected_loss > 1
+    leaves = jax.tree_util.tree_leaves_with_path(expected_gradients)
+    norm = optax.global_norm(expected_gradients)
+    for (path, expected), actual in zip(leaves, jax.tree.leaves(gradients), strict=True):
+        error = np.linalg.norm(actual - expected)
+        # Some gradients are zero but for rounding: those of biases in front of a BatchNorm.
+        assert error < 1e-5 * np.linalg.norm(expected) + 1e-8 * norm, jax.tree_util.keystr(path)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7),
+        statistics,
+        expected_statistics,
+    )
+
+
+@pytest.mark.parametrize(
+    ('data', 'space', 'message'),
+    [(3, 1, 'must equal the number of devices'), (-1, 3, 'must divide the number of devices')],
+)
+def test_impossible_meshes_are_refused(data, space, message):
+    with pytest.raises(ValueError, match=message):
+        make_mesh(data, space)
+
+
+def test_first_rule_that_matches_places_an_array():
+    mesh = make_mesh(4, 2)
+    state = {
+        'params': {'conv': {'kernel': jnp.zeros((3, 3, 64, 96)), 'bias': jnp.zeros(96)}, 'odd': jnp.zeros((101, 99))},
+        'opt_state': {'mu': {'kernel': jnp.zeros((96, 128))}},
+    }
+
+    def find_split(rules):
+        """By path, the dimension that is split."""
+        placed = place_state(state, mesh, rules)
+        assert jax.tree.map(lambda x: (x.shape, x.dtype), placed) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+        specs = {jax.tree_util.keystr(path): x.sharding.spec for path, x in jax.tree_util.tree_leaves_with_path(placed)}
+        return {path: spec.index('data') for path, spec in specs.items() if 'data' in spec}
+
+    kernel, moment = "['params']['conv']['kernel']", "['opt_state']['mu']['kernel']"
+    assert find_split(()) == {}
+    # Small arrays and those that four devices do not divide stay whole.
+    assert find_split((('.*', 'largest'),)) == {kernel: 3, moment: 1}
+    assert find_split((('params/', 'replicated'), ('.*', 'largest'))) == {moment: 1}
+    assert find_split((('^params/conv/kernel$', 'largest'),)) == {kernel: 3}

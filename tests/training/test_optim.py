@@ -1,0 +1,65 @@
+"""The schedule and the optimiser."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pdl_jax.training.optim import OptimizerOptions, make_optimizer, make_schedule
+
+
+@pytest.mark.parametrize('step', [0, 1, 9, 10, 50, 99, 100])
+def test_schedule_is_deeplab2s(step):
+    schedule = make_schedule(OptimizerOptions(learning_rate=0.5, warmup_steps=10), 100)
+    expected = 0.5 * step / 10 if step < 10 else 0.5 * (1 - step / 100) ** 0.9
+    np.testing.assert_allclose(schedule(jnp.asarray(step)), expected, rtol=1e-5, atol=1e-8)
+
+
+def test_adam_equals_its_definition():
+    options = OptimizerOptions(learning_rate=0.1, adam_epsilon=1e-7)
+    optimizer = make_optimizer(options, 10)
+    params = jnp.array([1.0, -2.0])
+    state = optimizer.init(params)
+    m = v = np.zeros(2)
+    expected = np.array([1.0, -2.0])
+    for t, gradient in enumerate([[0.5, -3.0], [0.1, 2.0], [-1.0, 0.0]], 1):
+        gradient = np.array(gradient)
+        updates, state = optimizer.update(jnp.asarray(gradient, jnp.float32), state, params)
+        params = params + updates
+        m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
+        rate = 0.1 * (1 - (t - 1) / 10) ** 0.9
+        expected -= rate * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-7)
+    np.testing.assert_allclose(params, expected, rtol=1e-5)
+
+
+def test_clipping_bounds_the_global_norm():
+    options = OptimizerOptions(learning_rate=1.0, clip_norm=1.0, adam_b1=0.0)
+    optimizer = make_optimizer(options, 10)
+    gradients = {'a': jnp.array([30.0]), 'b': jnp.array([40.0])}
+    _, state = optimizer.update(gradients, optimizer.init(gradients), gradients)
+    moments = [x for x in jax.tree.leaves(state) if x.shape == (1,)]
+    np.testing.assert_allclose(sorted(float(x[0]) for x in moments)[-2:], [0.6, 0.8], rtol=1e-5)
+
+
+def test_sgd_with_weight_decay_equals_its_definition():
+    """The penalty of dense kernels joins their gradients; depthwise kernels and biases have none."""
+    options = OptimizerOptions(kind='sgd', learning_rate=0.1, momentum=0.5, weight_decay=0.01)
+    optimizer = make_optimizer(options, 10)
+    params = {'dense': jnp.full((1, 1, 2, 1), 4.0), 'depthwise': jnp.full((1, 1, 1, 2), 4.0), 'bias': jnp.full(2, 4.0)}
+    state = optimizer.init(params)
+    expected = {'dense': 4.0, 'depthwise': 4.0, 'bias': 4.0}
+    trace = dict.fromkeys(expected, 0.0)
+    for t in range(3):
+        updates, state = optimizer.update(jax.tree.map(jnp.ones_like, params), state, params)
+        params = jax.tree.map(jnp.add, params, updates)
+        for key in expected:
+            gradient = 1.0 + (0.01 * expected[key] if key == 'dense' else 0.0)
+            trace[key] = 0.5 * trace[key] + gradient
+            expected[key] -= 0.1 * (1 - t / 10) ** 0.9 * trace[key]
+    for key, value in expected.items():
+        np.testing.assert_allclose(params[key], jnp.full_like(params[key], value), rtol=1e-5)
+
+
+def test_unknown_kind_is_refused():
+    with pytest.raises(ValueError, match="kind .*'lamb'.* must be one of"):
+        make_optimizer(OptimizerOptions(kind='lamb'), 10)
