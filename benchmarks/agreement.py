@@ -36,7 +36,11 @@ def _compare_panoptic(ours, theirs):
     partners, taken, num_equal = {}, set(), 0
     for i in np.argsort(-counts, kind='stable'):
         label, other = pairs[:, i].tolist()
-        if label // LABEL_DIVISOR == other // LABEL_DIVISOR and label not in partners and other not in taken:
+        if (
+            label // LABEL_DIVISOR == other // LABEL_DIVISOR
+            and label not in partners
+            and other not in taken
+        ):
             partners[label] = other
             taken.add(other)
             num_equal += int(counts[i])
@@ -71,7 +75,10 @@ def _compare_loss(ours, theirs):
 
 def _compare_quality(ours, theirs):
     """The largest difference of a panoptic quality in [0, 1]."""
-    return {'quality_difference': float(np.abs(ours['quality'] - theirs['quality']).max()), 'quality': float(ours['quality'][0])}
+    return {
+        'quality_difference': float(np.abs(ours['quality'] - theirs['quality']).max()),
+        'quality': float(ours['quality'][0]),
+    }
 
 
 _COMPARISONS: dict[str, Callable[[Arrays, Arrays], dict[str, float]]] = {

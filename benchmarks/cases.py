@@ -13,7 +13,12 @@ _R50 = 'bowenc0221/resnet50_os32'
 _R50_OS16 = 'bowenc0221/resnet50_os16'
 _MOBILENET = 'deeplab2/mobilenet_v3_large_os32'
 _XCEPTION = 'paper/xception71'
-_NETWORKS = {'r50': _R50, 'r50_os16': _R50_OS16, 'mobilenet_v3_large': _MOBILENET, 'xception71': _XCEPTION}
+_NETWORKS = {
+    'r50': _R50,
+    'r50_os16': _R50_OS16,
+    'mobilenet_v3_large': _MOBILENET,
+    'xception71': _XCEPTION,
+}
 _CPU_MODES = ('torch:eager', 'torch:compile', 'torch:eager_bf16')
 _GPU_MODES = ('torch:eager_bf16', 'torch:compile_bf16')
 
@@ -55,7 +60,11 @@ def _format_size(size):
 
 def _make_targets(rivals, target):
     """Of every rival on a GPU; on a CPU of PyTorch without a compiler in float32, like ours."""
-    return {} if target is None else {rival: target for rival in rivals if rivals == _GPU_MODES or rival == 'torch:eager'}
+    return (
+        {}
+        if target is None
+        else {rival: target for rival in rivals if rivals == _GPU_MODES or rival == 'torch:eager'}
+    )
 
 
 def _list_postprocess(device) -> Iterator[Case]:
@@ -71,7 +80,11 @@ def _list_postprocess(device) -> Iterator[Case]:
         for num_centers in (10, 50, 200):
             for source in ('logits', 'labels'):
                 target = least[size, num_centers] if device == 'cpu' else None
-                targets = dict.fromkeys(('torch:bowenc0221', 'torch:detectron2'), target) if target else {}
+                targets = (
+                    dict.fromkeys(('torch:bowenc0221', 'torch:detectron2'), target)
+                    if target
+                    else {}
+                )
                 rivals = ('torch:bowenc0221', 'torch:detectron2')
                 if device == 'cpu' and num_centers < TOP_K:
                     # Of as many centres as it may keep it keeps one more than the others.
@@ -107,7 +120,9 @@ def _make_model_case(network, size, batch, num_classes, rivals, *, num_centers=0
     }
     name = f'{network}/{_format_size(size)}/batch_{batch}{end}'
     agreement = 'panoptic_of_network' if num_centers else 'maps'
-    return Case('model', name, arguments, rivals, _make_targets(rivals, target), agreement=agreement)
+    return Case(
+        'model', name, arguments, rivals, _make_targets(rivals, target), agreement=agreement
+    )
 
 
 def _list_model(device) -> Iterator[Case]:
@@ -116,7 +131,15 @@ def _list_model(device) -> Iterator[Case]:
             for size, num_classes in (((1025, 2049), 19), ((641, 641), 133)):
                 for batch in (1, 16):
                     for num_centers in (0, 50):
-                        yield _make_model_case(network, size, batch, num_classes, _GPU_MODES, num_centers=num_centers, target=1.2)
+                        yield _make_model_case(
+                            network,
+                            size,
+                            batch,
+                            num_classes,
+                            _GPU_MODES,
+                            num_centers=num_centers,
+                            target=1.2,
+                        )
         return
     for network, size, target in (
         ('r50', (513, 513), 1.0),
@@ -131,7 +154,9 @@ def _list_model(device) -> Iterator[Case]:
         case = _make_model_case(network, size, 1, 19, _CPU_MODES, target=target)
         yield dataclasses.replace(case, is_quick=network != 'r50_os16')
     yield _make_model_case('r50', (1025, 2049), 1, 19, ('torch:eager',), num_centers=50, target=3.0)
-    yield _make_model_case('mobilenet_v3_large', (513, 513), 1, 19, ('torch:eager',), num_centers=50)
+    yield _make_model_case(
+        'mobilenet_v3_large', (513, 513), 1, 19, ('torch:eager',), num_centers=50
+    )
 
 
 def _make_train_case(network, size, batch, num_classes, rivals, target=None):
@@ -184,10 +209,14 @@ def _make_operation_cases(device, name, operation, size, channels=1, **rest) -> 
 
 def _list_ops(device) -> Iterator[Case]:
     def convolution(name, kernel, size, channels, features, **rest):
-        return _make_operation_cases(device, name, 'conv', size, channels, kernel=kernel, features=features, **rest)
+        return _make_operation_cases(
+            device, name, 'conv', size, channels, kernel=kernel, features=features, **rest
+        )
 
     def depthwise(name, kernel, size, channels, **rest):
-        return _make_operation_cases(device, name, 'depthwise', size, channels, kernel=kernel, **rest)
+        return _make_operation_cases(
+            device, name, 'depthwise', size, channels, kernel=kernel, **rest
+        )
 
     yield from depthwise('depthwise3x3/129x257/256', 3, (129, 257), 256)
     yield from depthwise('depthwise5x5/129x257/256', 5, (129, 257), 256)
@@ -197,19 +226,36 @@ def _list_ops(device) -> Iterator[Case]:
     yield from convolution('conv1x1/129x257/256', 1, (129, 257), 256, 256)
     yield from convolution('conv3x3/65x65/256', 3, (65, 65), 256, 256)
     yield from convolution('conv3x3_dilation_6/65x65/256', 3, (65, 65), 256, 256, dilation=6)
-    yield from convolution('conv3x3_dilation_12/33x33/2048_to_256', 3, (33, 33), 2048, 256, dilation=12)
+    yield from convolution(
+        'conv3x3_dilation_12/33x33/2048_to_256', 3, (33, 33), 2048, 256, dilation=12
+    )
     yield from convolution('conv3x3_stride_2/129x129/128', 3, (129, 129), 128, 128, stride=2)
     yield from convolution('stem7x7/513x513', 7, (513, 513), 3, 64, stride=2)
-    yield from _make_operation_cases(device, 'max_pool3x3/257x257/64', 'max_pool', (257, 257), 64, stride=2)
+    yield from _make_operation_cases(
+        device, 'max_pool3x3/257x257/64', 'max_pool', (257, 257), 64, stride=2
+    )
     for size, channels, factor in (((129, 257), 19, 4), ((65, 129), 256, 4), ((65, 129), 256, 2)):
         name = f'resize_x{factor}/{_format_size(size)}/{channels}'
         yield from _make_operation_cases(device, name, 'resize', size, channels, factor=factor)
     for size in ((513, 1025), (1025, 2049)):
-        yield from _make_operation_cases(device, f'hardest_pixels/{_format_size(size)}', 'hardest_pixels', size)
+        yield from _make_operation_cases(
+            device, f'hardest_pixels/{_format_size(size)}', 'hardest_pixels', size
+        )
 
 
 def _list_input(device) -> Iterator[Case]:
-    def make_case(name, until, rivals, *, batch=4, num_images=32, num_workers=0, num_cores=None, target=None, **rest):
+    def make_case(
+        name,
+        until,
+        rivals,
+        *,
+        batch=4,
+        num_images=32,
+        num_workers=0,
+        num_cores=None,
+        target=None,
+        **rest,
+    ):
         arguments = {
             'crop_size': (641, 641),
             'resize_px': 641,
@@ -232,19 +278,33 @@ def _list_input(device) -> Iterator[Case]:
         for num_workers in (1, 8, 16):
             name = f'host/{num_workers}_workers'
             is_quick = num_workers == 1
-            case = make_case(name, 'host', ('torch:bowenc0221',), num_images=64, num_workers=num_workers)
+            case = make_case(
+                name, 'host', ('torch:bowenc0221',), num_images=64, num_workers=num_workers
+            )
             yield dataclasses.replace(case, is_quick=is_quick)
     network = {'preset': _MOBILENET, 'batch': 2, 'crop_size': (257, 257), 'num_images': 16}
     if device == 'gpu':
         network = {'preset': _R50, 'batch': 16, 'num_images': 256}
     for num_workers in (1, 8, 16):
-        case = make_case(f'train_loop/{num_workers}_workers', 'step', ('ours:step_alone',), num_workers=num_workers, **network)
+        case = make_case(
+            f'train_loop/{num_workers}_workers',
+            'step',
+            ('ours:step_alone',),
+            num_workers=num_workers,
+            **network,
+        )
         yield dataclasses.replace(case, is_quick=num_workers == 1)
 
 
 def _list_metrics(device) -> Iterator[Case]:
     for size, num_classes in (((1025, 2049), 19), ((641, 641), 133)):
-        arguments = {'preset': _R50, 'size': size, 'num_classes': num_classes, 'num_centers': 50, 'inputs': ('label_maps',)}
+        arguments = {
+            'preset': _R50,
+            'size': size,
+            'num_classes': num_classes,
+            'num_centers': 50,
+            'inputs': ('label_maps',),
+        }
         name = f'device_pq/{_format_size(size)}/{num_classes}_classes'
         # Under 5 % of the time of inference.
         yield Case(
@@ -257,8 +317,21 @@ def _list_metrics(device) -> Iterator[Case]:
             is_quick=num_classes == 133,
         )
     if device == 'cpu':
-        arguments = {'size': (480, 640), 'num_classes': 133, 'num_centers': 12, 'num_images': 32, 'inputs': ('panoptic_files',)}
-        yield Case('metrics', 'files_pq/480x640/133_classes', arguments, ('numpy:panopticapi',), num_cores=1, agreement='quality')
+        arguments = {
+            'size': (480, 640),
+            'num_classes': 133,
+            'num_centers': 12,
+            'num_images': 32,
+            'inputs': ('panoptic_files',),
+        }
+        yield Case(
+            'metrics',
+            'files_pq/480x640/133_classes',
+            arguments,
+            ('numpy:panopticapi',),
+            num_cores=1,
+            agreement='quality',
+        )
 
 
 _SUITES = {

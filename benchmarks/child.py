@@ -35,7 +35,12 @@ class Child:
             command = ['taskset', '--cpu-list', ','.join(map(str, cores)), *command]
         self._log = tempfile.TemporaryFile('w+')
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True, env=environment
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            env=environment,
         )
 
     @property
@@ -65,7 +70,9 @@ class Child:
             line = ''
         if not line:
             self._log.seek(0)
-            raise ChildError(f'{self.name} ended with {self._process.wait()}: {self._log.read()[-2000:]}')
+            raise ChildError(
+                f'{self.name} ended with {self._process.wait()}: {self._log.read()[-2000:]}'
+            )
         reply = json.loads(line)
         if 'error' in reply:
             raise ChildError(f'{self.name} failed to {command}:\n{reply["error"]}')

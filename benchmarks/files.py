@@ -17,7 +17,11 @@ _PHOTOGRAPH_SIZE = (480, 640)
 def write_photographs(num_images: int, folder: pathlib.Path) -> str:
     """Generates scenes of COCO's usual size; returns a folder for `find_annotations`."""
     scenes.write_scenes(
-        folder / 'scenes', num_train=num_images, num_val=0, height_px=_PHOTOGRAPH_SIZE[0], width_px=_PHOTOGRAPH_SIZE[1]
+        folder / 'scenes',
+        num_train=num_images,
+        num_val=0,
+        height_px=_PHOTOGRAPH_SIZE[0],
+        width_px=_PHOTOGRAPH_SIZE[1],
     )
     return str(folder / 'scenes' / 'train')
 
@@ -30,7 +34,9 @@ def find_annotations(folder: str) -> dict[str, str]:
     """
     files = sorted(pathlib.Path(folder).glob('panoptic_*.json'))
     if len(files) != 1 or not files[0].with_suffix('').is_dir():
-        raise FileNotFoundError(f'{folder} must hold images/, one panoptic_NAME.json and the folder panoptic_NAME/')
+        raise FileNotFoundError(
+            f'{folder} must hold images/, one panoptic_NAME.json and the folder panoptic_NAME/'
+        )
     return {
         'images_dir': str(pathlib.Path(folder) / 'images'),
         'panoptic_dir': str(files[0].with_suffix('')),
@@ -43,20 +49,32 @@ def write_panoptic_files(arguments: Mapping[str, Any], folder: pathlib.Path) -> 
     num_classes = arguments['num_classes']
     things = list_thing_classes(num_classes)
     categories = [
-        {'id': c + 1, 'name': f'class_{c}', 'supercategory': 'any', 'isthing': int(c in things)} for c in range(num_classes)
+        {'id': c + 1, 'name': f'class_{c}', 'supercategory': 'any', 'isthing': int(c in things)}
+        for c in range(num_classes)
     ]
     maps = [draw_label_maps(arguments, seed) for seed in range(arguments['num_images'])]
     files = {}
     for side, name in (('gt', 'label'), ('pred', 'prediction')):
         png_folder = folder / side
         png_folder.mkdir()
-        annotations = [_write_png(both[name], png_folder, number) for number, both in enumerate(maps)]
+        annotations = [
+            _write_png(both[name], png_folder, number) for number, both in enumerate(maps)
+        ]
         images = [
-            {'id': annotation['image_id'], 'file_name': annotation['file_name'], 'height': height, 'width': width}
-            for annotation, (height, width) in zip(annotations, (both[name].shape for both in maps), strict=True)
+            {
+                'id': annotation['image_id'],
+                'file_name': annotation['file_name'],
+                'height': height,
+                'width': width,
+            }
+            for annotation, (height, width) in zip(
+                annotations, (both[name].shape for both in maps), strict=True
+            )
         ]
         json_path = folder / f'{side}.json'
-        json_path.write_text(json.dumps({'images': images, 'annotations': annotations, 'categories': categories}))
+        json_path.write_text(
+            json.dumps({'images': images, 'annotations': annotations, 'categories': categories})
+        )
         files.update({f'{side}_json': str(json_path), f'{side}_folder': str(png_folder)})
     return files
 
@@ -73,7 +91,12 @@ def _write_png(panoptic, folder, number):
 def describe_segments(ids: np.ndarray) -> Sequence[Mapping[str, int]]:
     """COCO's 'segments_info' of a map whose ids are one more than panoptic labels."""
     return [
-        {'id': int(i), 'category_id': int(i - 1) // LABEL_DIVISOR + 1, 'area': int(area), 'iscrowd': 0}
+        {
+            'id': int(i),
+            'category_id': int(i - 1) // LABEL_DIVISOR + 1,
+            'area': int(area),
+            'iscrowd': 0,
+        }
         for i, area in zip(*np.unique(ids, return_counts=True), strict=True)
         if i
     ]

@@ -57,7 +57,11 @@ class Torch:
 
     def describe(self) -> dict[str, Any]:
         is_gpu = self._device == 'cuda'
-        kind = self._torch.cuda.get_device_name() if is_gpu else self._torch.backends.cpu.get_cpu_capability()
+        kind = (
+            self._torch.cuda.get_device_name()
+            if is_gpu
+            else self._torch.backends.cpu.get_cpu_capability()
+        )
         return {'versions': {'torch': self._torch.__version__}, 'device_kind': kind}
 
     def measure_products(self, dtype: str, size: int) -> float:
@@ -100,7 +104,9 @@ class NumPy:
     """For programs without a framework."""
 
     def describe(self) -> dict[str, Any]:
-        return {'versions': {name: importlib.metadata.version(name) for name in ('numpy', 'pillow')}}
+        return {
+            'versions': {name: importlib.metadata.version(name) for name in ('numpy', 'pillow')}
+        }
 
     def read_peak_bytes(self) -> None:
         return None

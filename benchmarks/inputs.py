@@ -65,7 +65,9 @@ def draw_image(size: tuple[int, int], batch: int) -> np.ndarray:
     return coarse[:, rows][:, :, columns] + 0.3 * rng.standard_normal((batch, *size, 3), np.float32)
 
 
-def draw_scene(size: tuple[int, int], num_classes: int, num_centers: int, seed: int = 0) -> dict[str, np.ndarray]:
+def draw_scene(
+    size: tuple[int, int], num_classes: int, num_centers: int, seed: int = 0
+) -> dict[str, np.ndarray]:
     """A street of bands of stuff with objects in front of them.
 
     Returns:
@@ -77,7 +79,9 @@ def draw_scene(size: tuple[int, int], num_classes: int, num_centers: int, seed: 
     things = list_thing_classes(num_classes)
     stuff = [c for c in range(num_classes) if c not in things]
     bands = rng.choice(stuff, _NUM_BANDS)
-    semantic = np.repeat(bands[np.arange(height) * _NUM_BANDS // height][:, None], width, 1).astype(np.int32)
+    semantic = np.repeat(bands[np.arange(height) * _NUM_BANDS // height][:, None], width, 1).astype(
+        np.int32
+    )
 
     # One object in each of as many cells of a grid, so that peaks do not meet.
     rows = max(1, round(np.sqrt(num_centers * height / width)))
@@ -89,10 +93,24 @@ def draw_scene(size: tuple[int, int], num_classes: int, num_centers: int, seed: 
     instance = np.zeros(size, np.int32)
     radius = max(1, min(cell_height, cell_width) // 2 - 1)
     for number, cell in enumerate(cells, 1):
-        y = int(cell // columns * cell_height + cell_height // 2 + rng.integers(-radius // 4, radius // 4 + 1))
-        x = int(cell % columns * cell_width + cell_width // 2 + rng.integers(-radius // 4, radius // 4 + 1))
-        window = tuple(slice(max(n - radius, 0), min(n + radius + 1, limit)) for n, limit in zip((y, x), size, strict=True))
-        dy, dx = np.meshgrid(*(n - np.arange(s.start, s.stop) for n, s in zip((y, x), window, strict=True)), indexing='ij')
+        y = int(
+            cell // columns * cell_height
+            + cell_height // 2
+            + rng.integers(-radius // 4, radius // 4 + 1)
+        )
+        x = int(
+            cell % columns * cell_width
+            + cell_width // 2
+            + rng.integers(-radius // 4, radius // 4 + 1)
+        )
+        window = tuple(
+            slice(max(n - radius, 0), min(n + radius + 1, limit))
+            for n, limit in zip((y, x), size, strict=True)
+        )
+        dy, dx = np.meshgrid(
+            *(n - np.arange(s.start, s.stop) for n, s in zip((y, x), window, strict=True)),
+            indexing='ij',
+        )
         is_inside = dy**2 + dx**2 <= radius**2
         semantic[window] = np.where(is_inside, rng.choice(things), semantic[window])
         instance[window] = np.where(is_inside, number, instance[window])
@@ -108,7 +126,12 @@ def draw_maps(arguments: Mapping[str, Any], size: tuple[int, int]) -> dict[str, 
     logits = np.random.default_rng(1).standard_normal((*size, arguments['num_classes']), np.float32)
     # So much higher that no noise takes its place.
     np.put_along_axis(logits, scene['semantic'][..., None], 9, -1)
-    maps = {'labels': scene['semantic'], 'semantic': logits, 'center': scene['center'][..., None], 'offset': scene['offset']}
+    maps = {
+        'labels': scene['semantic'],
+        'semantic': logits,
+        'center': scene['center'][..., None],
+        'offset': scene['offset'],
+    }
     return {name: np.repeat(x[None], arguments['batch'], 0) for name, x in maps.items()}
 
 
@@ -137,7 +160,9 @@ def draw_label_maps(arguments: Mapping[str, Any], seed: int = 0) -> dict[str, np
     label = scene['semantic'] * LABEL_DIVISOR + scene['instance']
     prediction = np.roll(label, (3, 5), (0, 1))
     # Some objects are missed, some pixels have no label.
-    prediction = np.where(prediction % LABEL_DIVISOR % 7 == 1, IGNORE_LABEL * LABEL_DIVISOR, prediction)
+    prediction = np.where(
+        prediction % LABEL_DIVISOR % 7 == 1, IGNORE_LABEL * LABEL_DIVISOR, prediction
+    )
     label[:5] = IGNORE_LABEL * LABEL_DIVISOR
     return {'label': label, 'prediction': prediction}
 
@@ -148,13 +173,20 @@ def draw_operands(arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
     operation, size = arguments['operation'], arguments['size']
     if operation == 'hardest_pixels':
         # Losses: many small ones, none of them zero.
-        return {'x': rng.exponential(1, (1, *size)).astype(np.float32) + 1e-6, 'cotangent': np.ones((), np.float32)}
+        return {
+            'x': rng.exponential(1, (1, *size)).astype(np.float32) + 1e-6,
+            'cotangent': np.ones((), np.float32),
+        }
     arrays = {'x': rng.standard_normal((1, *size, arguments['channels']), np.float32)}
     if 'kernel' in arguments:
-        shape = (arguments['kernel'],) * 2 + ((1,) if operation == 'depthwise' else (arguments['channels'],))
+        shape = (arguments['kernel'],) * 2 + (
+            (1,) if operation == 'depthwise' else (arguments['channels'],)
+        )
         kernel = rng.standard_normal((*shape, arguments['features']), np.float32)
         arrays['kernel'] = kernel / np.sqrt(np.prod(shape), dtype=np.float32)
-    arrays['cotangent'] = rng.standard_normal((1, *find_result_size(arguments), arguments['features']), np.float32)
+    arrays['cotangent'] = rng.standard_normal(
+        (1, *find_result_size(arguments), arguments['features']), np.float32
+    )
     return arrays
 
 
@@ -170,5 +202,10 @@ def count_operation_flops(arguments: Mapping[str, Any]) -> float | None:
     if 'kernel' not in arguments:
         return None
     inputs = 1 if arguments['operation'] == 'depthwise' else arguments['channels']
-    products = np.prod(find_result_size(arguments)) * arguments['kernel'] ** 2 * inputs * arguments['features']
+    products = (
+        np.prod(find_result_size(arguments))
+        * arguments['kernel'] ** 2
+        * inputs
+        * arguments['features']
+    )
     return float(2 * products * (3 if arguments['has_gradient'] else 1))

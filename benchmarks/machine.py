@@ -51,4 +51,8 @@ class OtherWork:
             # Behind the name, which may hold blanks: own time and that of children that have ended.
             fields = pathlib.Path(f'/proc/{process_id}/stat').read_text().rpartition(')')[2].split()
             own += sum(int(field) for field in fields[11:15])
-        return (user + nice + system + interrupt + soft_interrupt + steal) / ticks, own / ticks, time.monotonic()
+        return (
+            (user + nice + system + interrupt + soft_interrupt + steal) / ticks,
+            own / ticks,
+            time.monotonic(),
+        )

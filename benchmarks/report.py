@@ -85,7 +85,11 @@ def format_report(results: Sequence[Result]) -> str:
             rows = _format_rows(result for result in here if result['suite'] == suite)
             if rows:
                 line = '|' + '---|' * (_HEADER.count('|') - 1)
-                parts.append('\n'.join([f'### {suite}', '', _SUITE_TEXTS[suite], '', _HEADER, line, *rows, '']))
+                parts.append(
+                    '\n'.join(
+                        [f'### {suite}', '', _SUITE_TEXTS[suite], '', _HEADER, line, *rows, '']
+                    )
+                )
         commands = dict.fromkeys(result['command'] for result in here)
         parts.append('\n'.join(['Commands:', '', '```bash', *commands, '```', '']))
     if not any(device == 'gpu' for device, _ in machines):
@@ -103,7 +107,11 @@ def _format_machine(device, results):
     frameworks = {}
     for result in results:
         frameworks.update(result['machine']['frameworks'])
-    versions = {name: version for framework in frameworks.values() for name, version in framework['versions'].items()}
+    versions = {
+        name: version
+        for framework in frameworks.values()
+        for name, version in framework['versions'].items()
+    }
     kind = frameworks['ours']['device_kind'] if device == 'gpu' else ', '.join(facts['features'])
     lines = [
         f'## {device.upper()}',
@@ -125,7 +133,9 @@ def _format_machine(device, results):
             )
             for dtype in ('float32', 'bfloat16')
         }
-        lines.append(f'| {"jax" if name == "ours" else name} | {best["float32"] / 1e9:.0f} | {best["bfloat16"] / 1e9:.0f} |')
+        lines.append(
+            f'| {"jax" if name == "ours" else name} | {best["float32"] / 1e9:.0f} | {best["bfloat16"] / 1e9:.0f} |'
+        )
     return '\n'.join([*lines, ''])
 
 
@@ -138,7 +148,9 @@ def _format_rows(results) -> list[str]:
         if not row:
             row[''] = result, None
     return [
-        '| ' + ' | '.join(_format_cells(name, *found)) + ' |' for row in rows.values() for name, found in row.items()
+        '| ' + ' | '.join(_format_cells(name, *found)) + ' |'
+        for row in rows.values()
+        for name, found in row.items()
     ]
 
 
@@ -155,12 +167,15 @@ def _format_cells(name, result, rival):
         name,
         f'{ours["seconds"]["median"]:.3g}',
         '' if rival is None else f'{rival["seconds"]["median"]:.3g}',
-        ratio and f'**{ratio["median"]:.2f}** ({ratio["min"]:.2f} to {ratio["max"]:.2f}, {len(ratio["all"])} pairs)',
+        ratio
+        and f'**{ratio["median"]:.2f}** ({ratio["min"]:.2f} to {ratio["max"]:.2f}, {len(ratio["all"])} pairs)',
         f'{rival["target"]:g}' if rival and rival['target'] else '',
         f'{ours["items_per_second"]:.3g}',
         ' / '.join(f'{side["peak_bytes"] / 2**20:.0f}' for side in sides),
         ' / '.join(f'{side["compile_seconds"]:.1f}' for side in sides),
-        ' / '.join(f'{100 * side["peak_fraction"]:.0f} %' for side in sides if 'peak_fraction' in side),
+        ' / '.join(
+            f'{100 * side["peak_fraction"]:.0f} %' for side in sides if 'peak_fraction' in side
+        ),
         '; '.join(findings),
         f'{100 * result["other_work"]:.0f} %',
     )
@@ -169,7 +184,9 @@ def _format_cells(name, result, rival):
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog='python -m benchmarks.report', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog='python -m benchmarks.report',
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument('results', nargs='+', help='files that benchmarks.run has written')
     flags = parser.parse_args(arguments)

@@ -67,7 +67,9 @@ def run_case(
     """
     with contextlib.ExitStack() as stack:
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        paths = _write_inputs(case, folder, photographs, has_torch=any(rival.startswith('torch') for rival in rivals))
+        paths = _write_inputs(
+            case, folder, photographs, has_torch=any(rival.startswith('torch') for rival in rivals)
+        )
         children, facts, errors = {}, {}, {}
         num_cores = case.num_cores or num_cores
         # Ours comes last, because the first peer writes the weights.
@@ -82,10 +84,15 @@ def run_case(
                 errors[name] = {'error': str(error)}
         ours = children.pop('ours')
         other_work = machine.OtherWork([child.process_id for child in (ours, *children.values())])
-        pairs = {name: _time_pairs(ours, child, num_pairs, max_seconds) for name, child in children.items()}
+        pairs = {
+            name: _time_pairs(ours, child, num_pairs, max_seconds)
+            for name, child in children.items()
+        }
         our_seconds = [seconds for values in pairs.values() for seconds, _ in values]
         if not pairs:
-            our_seconds = [ours.ask('time', min_seconds=_MIN_SECONDS)['seconds'] for _ in range(num_pairs)]
+            our_seconds = [
+                ours.ask('time', min_seconds=_MIN_SECONDS)['seconds'] for _ in range(num_pairs)
+            ]
         result = {
             'suite': case.suite,
             'case': case.name,
@@ -94,7 +101,10 @@ def run_case(
             'arguments': case.arguments,
             'flops': facts['ours']['flops'],
             'other_work': other_work.read_share(),
-            'ours': {**_summarize(our_seconds, facts['ours'], ours), 'facts': ours.ask('read_facts')},
+            'ours': {
+                **_summarize(our_seconds, facts['ours'], ours),
+                'facts': ours.ask('read_facts'),
+            },
             'rivals': errors,
         }
         for name, child in children.items():
@@ -115,7 +125,9 @@ def _write_inputs(case, folder, photographs, has_torch):
     paths = inputs.write_inputs(case.arguments, folder)
     kinds = case.arguments.get('inputs', ())
     if 'photographs' in kinds:
-        paths['photographs'] = photographs or files.write_photographs(case.arguments['num_images'], folder)
+        paths['photographs'] = photographs or files.write_photographs(
+            case.arguments['num_images'], folder
+        )
         paths['records'] = str(folder / 'records')
     if 'panoptic_files' in kinds:
         paths.update(files.write_panoptic_files(case.arguments, folder))
@@ -130,7 +142,9 @@ def _time_pairs(ours, rival, num_pairs, max_seconds):
     start = time.monotonic()
     while len(pairs) < num_pairs and (not pairs or time.monotonic() - start < max_seconds):
         order = (rival, ours) if len(pairs) % 2 else (ours, rival)
-        seconds = {child.name: child.ask('time', min_seconds=_MIN_SECONDS)['seconds'] for child in order}
+        seconds = {
+            child.name: child.ask('time', min_seconds=_MIN_SECONDS)['seconds'] for child in order
+        }
         pairs.append((seconds[ours.name], seconds[rival.name]))
     return pairs
 
@@ -172,7 +186,9 @@ def measure_machine(device: str, names: Sequence[str]) -> dict[str, Any]:
         with Child(name, '', device) as child:
             facts['frameworks'][name] = child.ask('describe')
             facts['frameworks'][name]['products'] = {
-                dtype: child.ask('measure_products', dtype=dtype, size=_PRODUCT_SIZES[device])['flops_per_second']
+                dtype: child.ask('measure_products', dtype=dtype, size=_PRODUCT_SIZES[device])[
+                    'flops_per_second'
+                ]
                 for dtype in ('float32', 'bfloat16')
             }
     return facts
@@ -184,7 +200,10 @@ def add_peak_fractions(result: dict[str, Any], facts: dict[str, Any]) -> None:
     programs = {'ours': result['ours'], **result['rivals']}
     for name, program in programs.items():
         if flops and 'seconds' in program and not name.startswith('ours:'):
-            peak = max(framework['products'][_find_dtype(name, result['device'])] for framework in facts['frameworks'].values())
+            peak = max(
+                framework['products'][_find_dtype(name, result['device'])]
+                for framework in facts['frameworks'].values()
+            )
             program['peak_fraction'] = flops / program['seconds']['median'] / peak
 
 
@@ -210,7 +229,11 @@ def find_faults(result: dict[str, Any]) -> list[str]:
         where = f'{result["case"]}, {name}'
         if 'error' in rival:
             faults.append(f'{where}: {rival["error"]}')
-        elif not rival.get('is_same', True) and result['device'] == 'cpu' and _find_dtype(name, 'cpu') == 'float32':
+        elif (
+            not rival.get('is_same', True)
+            and result['device'] == 'cpu'
+            and _find_dtype(name, 'cpu') == 'float32'
+        ):
             faults.append(f'{where}: its results are not ours: {rival["agreement"]}')
     return faults
 
@@ -225,25 +248,53 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument('--suite', required=True, choices=(*SUITES, 'all'))
     parser.add_argument('--device', default='cpu', choices=('cpu', 'gpu'))
-    parser.add_argument('--cases', default='', help='only those whose names this regular expression finds')
-    parser.add_argument('--rivals', default='', help='only those whose names this regular expression finds')
-    parser.add_argument('--pairs', type=int, default=5, help='how often both are timed in turn (default: %(default)s)')
-    parser.add_argument('--seconds', type=float, default=300.0, help='begin no more pairs after these (default: %(default)s)')
     parser.add_argument(
-        '--quick', action='store_true', help=f'the most telling cases, without torch.compile, {_QUICK_PAIRS} pairs or 30 seconds'
+        '--cases', default='', help='only those whose names this regular expression finds'
     )
-    parser.add_argument('--cores', type=int, help='that both sides may use: with 1 no thread waits for one that others hold up')
+    parser.add_argument(
+        '--rivals', default='', help='only those whose names this regular expression finds'
+    )
+    parser.add_argument(
+        '--pairs',
+        type=int,
+        default=5,
+        help='how often both are timed in turn (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--seconds',
+        type=float,
+        default=300.0,
+        help='begin no more pairs after these (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--quick',
+        action='store_true',
+        help=f'the most telling cases, without torch.compile, {_QUICK_PAIRS} pairs or 30 seconds',
+    )
+    parser.add_argument(
+        '--cores',
+        type=int,
+        help='that both sides may use: with 1 no thread waits for one that others hold up',
+    )
     parser.add_argument('--no_torch', action='store_true', help='leave PyTorch out')
-    parser.add_argument('--data', help='suite input: folder of images/, panoptic_NAME/, panoptic_NAME.json (default: generated)')
+    parser.add_argument(
+        '--data',
+        help='suite input: folder of images/, panoptic_NAME/, panoptic_NAME.json (default: generated)',
+    )
     parser.add_argument('--json', help='file to which one line a case is appended')
     flags = parser.parse_args(arguments)
     suites = SUITES if flags.suite == 'all' else (flags.suite,)
     cases = [case for suite in suites for case in list_cases(suite, flags.device, flags.cases)]
     if flags.quick:
         cases = [case for case in cases if case.is_quick]
-        flags.pairs, flags.seconds = min(flags.pairs, _QUICK_PAIRS), min(flags.seconds, _QUICK_SECONDS)
+        flags.pairs, flags.seconds = (
+            min(flags.pairs, _QUICK_PAIRS),
+            min(flags.seconds, _QUICK_SECONDS),
+        )
     if not cases:
-        parser.exit(1, f'error: the suite {flags.suite} has no case {flags.cases!r} on {flags.device}\n')
+        parser.exit(
+            1, f'error: the suite {flags.suite} has no case {flags.cases!r} on {flags.device}\n'
+        )
     # TensorFlow is large, and of few rivals.
     has_tensorflow = importlib.util.find_spec('tensorflow') is not None
     chosen = [_choose_rivals(case, flags, has_tensorflow) for case in cases]
@@ -252,7 +303,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         frameworks.append('tensorflow')
     facts = measure_machine(flags.device, frameworks)
     # Where results go says nothing about them.
-    command = shlex.join(['python', '-m', 'benchmarks.run', *(sys.argv[1:] if arguments is None else arguments)])
+    command = shlex.join(
+        ['python', '-m', 'benchmarks.run', *(sys.argv[1:] if arguments is None else arguments)]
+    )
     command = re.sub(r' --json[= ]\S+', '', command)
     print(format_title(), flush=True)
     faults = []
@@ -274,7 +327,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         faults += find_faults(result)
         print('\n'.join(format_rows(result)), flush=True)
         if flags.json:
-            line = {**result, 'machine': facts, 'command': command, 'time': time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}
+            line = {
+                **result,
+                'machine': facts,
+                'command': command,
+                'time': time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()),
+            }
             with open(flags.json, 'a') as file:
                 file.write(json.dumps(line) + '\n')
     if faults:

@@ -3,7 +3,20 @@
 from collections.abc import Mapping
 from typing import Any
 
-_TITLES = ('case', 'program', 'median s', 'min', 'max', 'ratio', 'spread', 'target', 'peak MiB', 'compile s', 'of peak', 'found')
+_TITLES = (
+    'case',
+    'program',
+    'median s',
+    'min',
+    'max',
+    'ratio',
+    'spread',
+    'target',
+    'peak MiB',
+    'compile s',
+    'of peak',
+    'found',
+)
 _WIDTHS = (52, 18, 9, 9, 9, 7, 13, 6, 8, 9, 7, 0)
 
 
@@ -14,7 +27,11 @@ def format_title() -> str:
 def format_rows(result: Mapping[str, Any]) -> list[str]:
     """Ours, then the rivals, whose ratios say how many times as long they take."""
     rows = [_format_row(result['case'], 'ours', result['ours'])]
-    rows += [_format_row('', name, rival) for name, rival in result['rivals'].items() if 'error' not in rival]
+    rows += [
+        _format_row('', name, rival)
+        for name, rival in result['rivals'].items()
+        if 'error' not in rival
+    ]
     return rows
 
 
@@ -41,8 +58,13 @@ def format_findings(program: Mapping[str, Any]) -> str:
     """How much the results differ from ours, or what else was found out."""
     findings = {**(program.get('agreement') or {}), **program.get('facts', {})}
     # One is enough: the one that decides comes first.
-    return ''.join(f'{key.replace("_", " ")} {value:.2g}' for key, value in list(findings.items())[:1])
+    return ''.join(
+        f'{key.replace("_", " ")} {value:.2g}' for key, value in list(findings.items())[:1]
+    )
 
 
 def _join(cells):
-    return ' '.join(f'{cell:{"<" if i < 2 else ">"}{width}}' for i, (cell, width) in enumerate(zip(cells, _WIDTHS, strict=True)))
+    return ' '.join(
+        f'{cell:{"<" if i < 2 else ">"}{width}}'
+        for i, (cell, width) in enumerate(zip(cells, _WIDTHS, strict=True))
+    )

@@ -31,7 +31,9 @@ class Worker:
         self._framework = frameworks.start(side, device)
         self._module = None
         if suite:
-            name = {'ours': f'ours.{suite}', 'tensorflow': f'peers.tensorflow_{suite}'}.get(side, f'peers.{suite}')
+            name = {'ours': f'ours.{suite}', 'tensorflow': f'peers.tensorflow_{suite}'}.get(
+                side, f'peers.{suite}'
+            )
             self._module = importlib.import_module(f'benchmarks.{name}')
         memory.reset_peak()
         self._baseline = memory.read_resident_bytes()
@@ -75,7 +77,9 @@ class Worker:
 
     def _read_peak(self):
         on_device = self._framework.read_peak_bytes()
-        return memory.read_resident_bytes('VmHWM') - self._baseline if on_device is None else on_device
+        return (
+            memory.read_resident_bytes('VmHWM') - self._baseline if on_device is None else on_device
+        )
 
 
 def main() -> None:

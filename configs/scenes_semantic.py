@@ -1,6 +1,6 @@
 """Semantic segmentation of generated scenes with Lite R-ASPP on MobileNetV3 small; from scratch on two CPU cores.
 
-    python -m pdl_jax.main --config=configs/scenes_semantic.py --workdir=runs/scenes_semantic
+python -m pdl_jax.main --config=configs/scenes_semantic.py --workdir=runs/scenes_semantic
 """
 
 from ml_collections import ConfigDict

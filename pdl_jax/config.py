@@ -83,11 +83,15 @@ def validate_config(config: ConfigDict) -> None:
         _check_param_rule(config.mesh.param_rules, entry)
     scales = config.evaluate.scales
     if not scales or not all(scale > 0 for scale in scales):
-        raise ValueError(f'config.evaluate.scales (={scales!r}) must be positive numbers, at least one')
+        raise ValueError(
+            f'config.evaluate.scales (={scales!r}) must be positive numbers, at least one'
+        )
     options = make_model_options(config)
     outputs = ('semantic', 'center', 'offset') if options.has_instances else ('semantic',)
     if not set(config.evaluate.oracle) <= set(outputs):
-        raise ValueError(f'config.evaluate.oracle (={config.evaluate.oracle!r}) may hold {list(outputs)} of this network only')
+        raise ValueError(
+            f'config.evaluate.oracle (={config.evaluate.oracle!r}) may hold {list(outputs)} of this network only'
+        )
     extra_metrics = ('ap', 'pc') if options.has_instances else ()
     if not set(config.evaluate.extra_metrics) <= set(extra_metrics):
         raise ValueError(
@@ -115,17 +119,23 @@ def validate_config(config: ConfigDict) -> None:
 def _check_param_rule(rules, entry):
     field = 'config.mesh.param_rules'
     if not isinstance(entry, tuple) or len(entry) != 2:
-        raise ValueError(f"{field} (={rules!r}) must hold pairs of a regex and a rule, such as ('opt_state/', 'largest')")
+        raise ValueError(
+            f"{field} (={rules!r}) must hold pairs of a regex and a rule, such as ('opt_state/', 'largest')"
+        )
     _check_regex(field, rules, entry[0])
     if entry[1] not in PARAM_RULES:
-        raise ValueError(f'{field} (={rules!r}): the rule {entry[1]!r} must be one of {list(PARAM_RULES)}')
+        raise ValueError(
+            f'{field} (={rules!r}): the rule {entry[1]!r} must be one of {list(PARAM_RULES)}'
+        )
 
 
 def _check_regex(field, values, regex):
     try:
         re.compile(regex)
     except (TypeError, re.error) as error:
-        raise ValueError(f'{field} (={values!r}): {regex!r} is no regular expression: {error}') from error
+        raise ValueError(
+            f'{field} (={values!r}): {regex!r} is no regular expression: {error}'
+        ) from error
 
 
 def get_field(config: ConfigDict, field: str) -> Any:
@@ -169,7 +179,11 @@ def make_model_options(config: ConfigDict) -> ModelOptions:
         # Constructing it looks at every name; nothing is computed.
         make_model_backbone(options)
     except ValueError as error:
-        where = 'config.' if str(error).startswith('model.') else f'config.model.backbone (={config.model.backbone!r}): '
+        where = (
+            'config.'
+            if str(error).startswith('model.')
+            else f'config.model.backbone (={config.model.backbone!r}): '
+        )
         raise ValueError(f'{where}{error}') from error
     if options.normalization not in NORMALIZATIONS:
         raise ValueError(
@@ -254,7 +268,9 @@ def make_augment_options(config: ConfigDict) -> AugmentOptions:
     """How images are resized, cropped and normalised."""
     augment = config.augment.to_dict()
     crop_size = (augment.pop('crop_height_px'), augment.pop('crop_width_px'))
-    return AugmentOptions(crop_size=crop_size, normalization=make_model_options(config).normalization, **augment)
+    return AugmentOptions(
+        crop_size=crop_size, normalization=make_model_options(config).normalization, **augment
+    )
 
 
 def make_target_options(config: ConfigDict) -> TargetOptions:

@@ -29,20 +29,42 @@ config_flags.DEFINE_config_file(
 flags.DEFINE_string('workdir', None, 'Directory of checkpoints, logs and reports; local or gs://.')
 flags.DEFINE_enum('mode', 'train', ['train', 'evaluate'], 'What to do.')
 flags.DEFINE_string(
-    'checkpoint', '', 'For --mode=evaluate: a workdir or one step of it; by default the newest of --workdir.'
+    'checkpoint',
+    '',
+    'For --mode=evaluate: a workdir or one step of it; by default the newest of --workdir.',
 )
 flags.DEFINE_bool(
-    'write_predictions', False, 'For --mode=evaluate: also write COCO panoptic PNGs and JSON to the workdir.'
+    'write_predictions',
+    False,
+    'For --mode=evaluate: also write COCO panoptic PNGs and JSON to the workdir.',
 )
-flags.DEFINE_bool('distributed', False, 'Join the other processes as the platform tells: TPU pods, Slurm, Open MPI.')
-flags.DEFINE_string('coordinator_address', None, 'HOST:PORT that process 0 listens on; joins without asking the platform.')
-flags.DEFINE_integer('num_processes', None, 'With --coordinator_address: of the run.', lower_bound=1)
-flags.DEFINE_integer('process_id', None, 'With --coordinator_address: of this process, from 0.', lower_bound=0)
-flags.DEFINE_integer(
-    'heartbeat_timeout_seconds', 60, 'With several processes: they end when one is not heard for so long.', lower_bound=1
+flags.DEFINE_bool(
+    'distributed',
+    False,
+    'Join the other processes as the platform tells: TPU pods, Slurm, Open MPI.',
+)
+flags.DEFINE_string(
+    'coordinator_address',
+    None,
+    'HOST:PORT that process 0 listens on; joins without asking the platform.',
 )
 flags.DEFINE_integer(
-    'stopped_status', 0, 'Exit status of a training run that was told to stop (SIGTERM), saved and left.', lower_bound=0
+    'num_processes', None, 'With --coordinator_address: of the run.', lower_bound=1
+)
+flags.DEFINE_integer(
+    'process_id', None, 'With --coordinator_address: of this process, from 0.', lower_bound=0
+)
+flags.DEFINE_integer(
+    'heartbeat_timeout_seconds',
+    60,
+    'With several processes: they end when one is not heard for so long.',
+    lower_bound=1,
+)
+flags.DEFINE_integer(
+    'stopped_status',
+    0,
+    'Exit status of a training run that was told to stop (SIGTERM), saved and left.',
+    lower_bound=0,
 )
 
 
@@ -65,7 +87,9 @@ def main(argv: list[str]) -> None:
 
     keep_compiled_programs(FLAGS.workdir)
     logging.info('%d device(s) of kind %s', jax.device_count(), jax.devices()[0].device_kind)
-    with processes.ending_together('The same command on all hosts goes on from the newest checkpoint.'):
+    with processes.ending_together(
+        'The same command on all hosts goes on from the newest checkpoint.'
+    ):
         if FLAGS.mode == 'evaluate':
             evaluate.evaluate_checkpoint(
                 FLAGS.config,
@@ -86,7 +110,9 @@ def keep_compiled_programs(workdir: str) -> None:
         # Process 0 alone would find its programs again, and wait for the others longer than gloo does.
         jax.config.update('jax_enable_compilation_cache', False)
     elif not jax.config.jax_compilation_cache_dir:
-        jax.config.update('jax_compilation_cache_dir', os.path.join(os.path.expanduser(workdir), 'compiled'))
+        jax.config.update(
+            'jax_compilation_cache_dir', os.path.join(os.path.expanduser(workdir), 'compiled')
+        )
 
 
 def show_own_messages() -> None:

@@ -163,8 +163,16 @@ _TENSORFLOW = {
         'is_aspp_separable': False,
         'semantic_head': 'none',
     },
-    'deeplab_v3plus_xception65_os16': {**_TENSORFLOW_V3PLUS, **_SLIM_XCEPTION, 'backbone': 'xception65'},
-    'deeplab_v3plus_xception71_os16': {**_TENSORFLOW_V3PLUS, **_SLIM_XCEPTION, 'backbone': 'xception71'},
+    'deeplab_v3plus_xception65_os16': {
+        **_TENSORFLOW_V3PLUS,
+        **_SLIM_XCEPTION,
+        'backbone': 'xception65',
+    },
+    'deeplab_v3plus_xception71_os16': {
+        **_TENSORFLOW_V3PLUS,
+        **_SLIM_XCEPTION,
+        'backbone': 'xception71',
+    },
     'deeplab_v3plus_xception71_dpc_os16': {
         **_TENSORFLOW_V3PLUS,
         **_SLIM_XCEPTION,
@@ -220,7 +228,12 @@ _TORCHVISION = {
     },
 }
 
-_CLASSIFIER = {**_SEMANTIC, 'decoder': 'classifier', 'output_stride': 32, 'normalization': 'imagenet'}
+_CLASSIFIER = {
+    **_SEMANTIC,
+    'decoder': 'classifier',
+    'output_stride': 32,
+    'normalization': 'imagenet',
+}
 
 
 def _make_classifier(backbone):
@@ -260,7 +273,9 @@ def make_options(preset: str, **overrides) -> ModelOptions:
       ValueError: there is no such preset, or the fields contradict each other.
     """
     if preset not in PRESETS:
-        raise ValueError(f'model.preset {preset!r} is unknown; choose one of {", ".join(sorted(PRESETS))}')
+        raise ValueError(
+            f'model.preset {preset!r} is unknown; choose one of {", ".join(sorted(PRESETS))}'
+        )
     overrides = {key: value for key, value in overrides.items() if value is not None}
     fields = {'backbone': ModelOptions.backbone, **PRESETS[preset]}
     if overrides.get('backbone', fields['backbone']) != fields['backbone']:

@@ -9,7 +9,9 @@ import pytest
 jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 8)
 # XLA compiles dominate the test time: a second run of the suite finds its programs here.
-jax.config.update('jax_compilation_cache_dir', os.environ.get('PDL_JAX_TEST_CACHE', '/tmp/pdl_jax_test_cache'))
+jax.config.update(
+    'jax_compilation_cache_dir', os.environ.get('PDL_JAX_TEST_CACHE', '/tmp/pdl_jax_test_cache')
+)
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]

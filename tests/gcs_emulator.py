@@ -12,7 +12,9 @@ from http.server import ThreadingHTTPServer
 
 import pytest
 
-storage = pytest.importorskip('gcp_storage_emulator.storage', reason='needs pip install gcp-storage-emulator')
+storage = pytest.importorskip(
+    'gcp_storage_emulator.storage', reason='needs pip install gcp-storage-emulator'
+)
 emulator = pytest.importorskip('gcp_storage_emulator.server')
 buckets = pytest.importorskip('gcp_storage_emulator.handlers.buckets')
 # Not imported: it would read its environment.
@@ -56,7 +58,9 @@ class Gcs:
         """Makes or replaces an object."""
         query = urllib.parse.urlencode({'uploadType': 'media', 'name': name})
         endpoint = self.environment['STORAGE_EMULATOR_HOST']
-        request = urllib.request.Request(f'{endpoint}/upload/storage/v1/b/{BUCKET}/o?{query}', content, method='POST')
+        request = urllib.request.Request(
+            f'{endpoint}/upload/storage/v1/b/{BUCKET}/o?{query}', content, method='POST'
+        )
         urllib.request.urlopen(request).close()
 
     def download(self, prefix: str, folder: pathlib.Path) -> None:

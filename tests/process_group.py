@@ -14,7 +14,8 @@ NETWORK = {'model.backbone': 'resnet18', 'model.width_multiplier': 0.125}
 # time must not share a cache, because then one process may find what another waits for.
 _ENVIRONMENT = {
     'JAX_COMPILATION_CACHE_DIR': (
-        os.environ.get('PDL_JAX_TEST_CACHE', '/tmp/pdl_jax_test_cache') + os.environ.get('PYTEST_XDIST_WORKER', '')
+        os.environ.get('PDL_JAX_TEST_CACHE', '/tmp/pdl_jax_test_cache')
+        + os.environ.get('PYTEST_XDIST_WORKER', '')
     ),
     'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.1',
     'JAX_SHARE_BINARY_BETWEEN_HOSTS': 'true',
@@ -33,9 +34,20 @@ class ProcessGroup:
       num_devices: simulated, of each.
     """
 
-    def __init__(self, data: pathlib.Path, workdir: pathlib.Path, *flags: str, num_processes: int = 1, num_devices: int = 1):
+    def __init__(
+        self,
+        data: pathlib.Path,
+        workdir: pathlib.Path,
+        *flags: str,
+        num_processes: int = 1,
+        num_devices: int = 1,
+    ):
         if num_processes > 1:
-            flags = (*flags, f'--coordinator_address=127.0.0.1:{_find_port()}', f'--num_processes={num_processes}')
+            flags = (
+                *flags,
+                f'--coordinator_address=127.0.0.1:{_find_port()}',
+                f'--num_processes={num_processes}',
+            )
         self._paths = [workdir.parent / f'{workdir.name}_{i}.log' for i in range(num_processes)]
         environment = {**_ENVIRONMENT, 'JAX_NUM_CPU_DEVICES': str(num_devices)}
         flags = (*(f'--config.{key}={value}' for key, value in NETWORK.items()), *flags)
@@ -44,7 +56,13 @@ class ProcessGroup:
             own = (f'--process_id={i}',) if num_processes > 1 else ()
             with path.open('w') as output:
                 process = tiny.start_main(
-                    data, workdir, *flags, *own, program='tests.cached_main', environment=environment, output=output
+                    data,
+                    workdir,
+                    *flags,
+                    *own,
+                    program='tests.cached_main',
+                    environment=environment,
+                    output=output,
                 )
                 self.processes.append(process)
 
@@ -75,13 +93,17 @@ class ProcessGroup:
         try:
             return [process.wait(max(end - time.monotonic(), 0.1)) for process in self.processes]
         except subprocess.TimeoutExpired as error:
-            printed = '\n'.join(f'process {i}:\n{self.read(i)[-3000:]}' for i in range(len(self._paths)))
+            printed = '\n'.join(
+                f'process {i}:\n{self.read(i)[-3000:]}' for i in range(len(self._paths))
+            )
             raise AssertionError(f'not over after {timeout} s\n{printed}') from error
 
     def finish(self, *, timeout: float = 240) -> str:
         """Waits until all processes have succeeded; returns what process 0 printed."""
         statuses = self.wait(timeout=timeout)
-        assert not any(statuses), f'{statuses}:\n' + '\n'.join(self.read(i)[-3000:] for i in range(len(self._paths)))
+        assert not any(statuses), f'{statuses}:\n' + '\n'.join(
+            self.read(i)[-3000:] for i in range(len(self._paths))
+        )
         return self.read()
 
 

@@ -35,7 +35,9 @@ TINY_ARGUMENTS = {
 @pytest.fixture(scope='module')
 def tiny_result():
     """A case through the processes of both sides."""
-    case = Case('ops', 'tiny', TINY_ARGUMENTS, ('torch:eager',), {'torch:eager': 0.5}, agreement='maps')
+    case = Case(
+        'ops', 'tiny', TINY_ARGUMENTS, ('torch:eager',), {'torch:eager': 0.5}, agreement='maps'
+    )
     rivals = case.rivals if HAS_TORCH else ()
     return run.run_case(case, device='cpu', num_pairs=2, max_seconds=60, rivals=rivals)
 
@@ -89,7 +91,11 @@ def make_result(**rest):
 def test_a_case_goes_through_both_processes(tiny_result):
     ours = tiny_result['ours']
     assert ours['seconds']['min'] <= ours['seconds']['median'] <= ours['seconds']['max']
-    assert ours['compile_seconds'] > 0 and ours['peak_bytes'] > 0 and ours['argument_bytes'] > 9 * 11 * 8 * 4
+    assert (
+        ours['compile_seconds'] > 0
+        and ours['peak_bytes'] > 0
+        and ours['argument_bytes'] > 9 * 11 * 8 * 4
+    )
     assert tiny_result['flops'] == 3 * 2 * 5 * 6 * 9 * 8
     assert 0 <= tiny_result['other_work'] <= 1
     json.dumps(tiny_result)
@@ -103,21 +109,35 @@ def test_a_case_goes_through_both_processes(tiny_result):
 def test_a_result_becomes_rows_and_a_report(tiny_result):
     line = {**tiny_result, **{key: make_result()[key] for key in ('machine', 'command', 'time')}}
     run.add_peak_fractions(line, line['machine'])
-    assert line['ours']['peak_fraction'] == pytest.approx(line['flops'] / line['ours']['seconds']['median'] / 2e9)
+    assert line['ours']['peak_fraction'] == pytest.approx(
+        line['flops'] / line['ours']['seconds']['median'] / 2e9
+    )
     assert 'tiny' in run.format_rows(line)[0]
     assert '| tiny |' in report.format_report([line])
 
 
 def test_report_takes_the_last_result_of_each_rival(tmp_path):
     old = make_result(time='2025-01-01T00:00:00Z')
-    old['rivals'] = {'torch:eager': {**old['rivals']['torch:eager'], 'target': 99.0}, 'torch:compile': {'error': 'no compiler'}}
+    old['rivals'] = {
+        'torch:eager': {**old['rivals']['torch:eager'], 'target': 99.0},
+        'torch:compile': {'error': 'no compiler'},
+    }
     path = tmp_path / 'results.json'
     path.write_text('\n'.join(json.dumps(result) for result in (make_result(), old)))
     text = report.format_report(report.read_results([path]))
-    assert '| r50/513x513 | torch:eager | 0.5 | 0.5 | **1.25** (1.00 to 1.50, 2 pairs) | 1.1 | 2 | 3 / 3 | 2.0 / 2.0 |' in text
+    assert (
+        '| r50/513x513 | torch:eager | 0.5 | 0.5 | **1.25** (1.00 to 1.50, 2 pairs) | 1.1 | 2 | 3 / 3 | 2.0 / 2.0 |'
+        in text
+    )
     assert '| r50/513x513 | torch:compile failed | 0.5 |' in text
     assert '99' not in text
-    for fact in ('Some CPU', 'jax 1.2.3', 'torch 4.5.6', 'python -m benchmarks.run --suite=model', 'until 2026-01-01'):
+    for fact in (
+        'Some CPU',
+        'jax 1.2.3',
+        'torch 4.5.6',
+        'python -m benchmarks.run --suite=model',
+        'until 2026-01-01',
+    ):
         assert fact in text
 
 
@@ -134,7 +154,9 @@ def test_faults_are_failures_and_differences_in_our_precision():
 
 def test_a_failing_process_is_reported():
     with Child('numpy:panopticapi', 'metrics', 'cpu') as child:
-        with pytest.raises(ChildError, match='numpy:panopticapi failed to prepare(.|\n)*num_classes'):
+        with pytest.raises(
+            ChildError, match='numpy:panopticapi failed to prepare(.|\n)*num_classes'
+        ):
             child.ask('prepare', arguments={}, files={})
 
 
@@ -154,7 +176,9 @@ def test_a_failing_process_is_reported():
     ],
 )
 def test_agreement(kind, ours, theirs, is_same):
-    measures = agreement.compare(kind, *({key: np.array(value) for key, value in side.items()} for side in (ours, theirs)))
+    measures = agreement.compare(
+        kind, *({key: np.array(value) for key, value in side.items()} for side in (ours, theirs))
+    )
     assert agreement.is_same(kind, measures) == is_same
 
 
@@ -175,7 +199,9 @@ def test_every_operation_traces_to_the_size_that_is_drawn_for_it():
         arguments = {**case.arguments, 'size': (9, 17), 'channels': 4, 'features': 4}
         arrays = inputs.draw_operands(arguments)
         cotangent = arrays.pop('cotangent')
-        assert jax.eval_shape(make_operation(arguments), **arrays).shape == cotangent.shape, case.name
+        assert jax.eval_shape(make_operation(arguments), **arrays).shape == cotangent.shape, (
+            case.name
+        )
 
 
 def write(tmp_path, arguments):
@@ -190,7 +216,9 @@ def test_post_processing_is_identical_to_the_peers(tmp_path, peer, is_from_label
     pytest.importorskip(peer, reason=f'the peer needs {peer}')
     from benchmarks.ours import postprocess as ours
 
-    peers = importlib.import_module(f'benchmarks.peers.{"" if peer == "torch" else "tensorflow_"}postprocess')
+    peers = importlib.import_module(
+        f'benchmarks.peers.{"" if peer == "torch" else "tensorflow_"}postprocess'
+    )
     arguments = {
         'size': (65, 97),
         'batch': 1,
@@ -212,11 +240,19 @@ def test_panoptic_quality_is_identical_to_the_peers(tmp_path, kind):
     from benchmarks.ours import metrics as ours
     from benchmarks.peers import metrics as peers
 
-    arguments = {'size': (160, 240), 'num_classes': 19, 'num_centers': 12, 'num_images': 2, 'inputs': (kind,)}
+    arguments = {
+        'size': (160, 240),
+        'num_classes': 19,
+        'num_centers': 12,
+        'num_images': 2,
+        'inputs': (kind,),
+    }
     paths = write(tmp_path, arguments)
     if kind == 'panoptic_files':
         paths = files.write_panoptic_files(arguments, tmp_path)
-    result, theirs = (side.prepare(Setup(arguments, paths, '', 'cpu')).get_outputs() for side in (ours, peers))
+    result, theirs = (
+        side.prepare(Setup(arguments, paths, '', 'cpu')).get_outputs() for side in (ours, peers)
+    )
     assert 0.1 < result['quality'][0] < 0.95
     np.testing.assert_allclose(result['quality'], theirs['quality'], atol=1e-12)
 
@@ -227,7 +263,8 @@ def test_targets_of_the_peers_are_ours_in_their_dialect():
     things = inputs.list_thing_classes(19)
     label_format = LabelFormat(19, things, inputs.IGNORE_LABEL, inputs.LABEL_DIVISOR)
     segments = [
-        {'id': i + 1, 'class': i // inputs.LABEL_DIVISOR, 'iscrowd': 0} for i in np.unique(panoptic).tolist()
+        {'id': i + 1, 'class': i // inputs.LABEL_DIVISOR, 'iscrowd': 0}
+        for i in np.unique(panoptic).tolist()
     ]
     for options, theirs in (
         (TargetOptions(), make_targets_by_label(panoptic, things)),

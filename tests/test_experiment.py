@@ -23,9 +23,7 @@ from pdl_jax.preprocess.augment import resize_to_range
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FILES = sorted(
-    path.stem
-    for path in (ROOT / 'configs').glob('*.py')
-    if path.stem not in ('common', '__init__')
+    path.stem for path in (ROOT / 'configs').glob('*.py') if path.stem not in ('common', '__init__')
 )
 
 
@@ -63,7 +61,9 @@ def test_file_has_exactly_the_common_fields(name, monkeypatch):
     fields, defaults = list_fields(load_config(name, monkeypatch)), list_fields(common.get_config())
     assert fields.keys() == defaults.keys()
     # A field that the preset decides is empty until a file sets it.
-    different = {key for key in fields if fields[key] != defaults[key] and defaults[key] is not type(None)}
+    different = {
+        key for key in fields if fields[key] != defaults[key] and defaults[key] is not type(None)
+    }
     assert not different
 
 
@@ -158,7 +158,11 @@ def test_what_an_older_version_stored_gets_the_defaults_of_later_fields():
     config = common.get_config()
     config.data.path = 'data'
     stored = config_lib.config_to_json(config)
-    del stored['train']['accumulation_steps'], stored['train']['remat'], stored['mesh']['param_rules']
+    del (
+        stored['train']['accumulation_steps'],
+        stored['train']['remat'],
+        stored['mesh']['param_rules'],
+    )
     restored = config_lib.config_from_json(stored)
     config_lib.validate_config(restored)
     assert config_lib.config_to_json(restored) == config_lib.config_to_json(config)
@@ -189,15 +193,23 @@ def test_what_a_backbone_refuses_is_told_with_its_field():
     with pytest.raises(ValueError, match=r"config.model.backbone \(='resnet50'\): .* not 'gamma'"):
         config_lib.validate_config(config)
     config = make_config(model__backbone='hrnet_w18', model__stem='beta')
-    with pytest.raises(ValueError, match=r"config.model.stem \(='beta'\) does not apply to .*'hrnet_w18'"):
+    with pytest.raises(
+        ValueError, match=r"config.model.stem \(='beta'\) does not apply to .*'hrnet_w18'"
+    ):
         config_lib.validate_config(config)
 
 
 def test_unset_fields_are_those_of_the_preset():
     config = make_config(model__preset='bowenc0221/resnet50_os32', model__dropout_rate=0.25)
     options = config_lib.make_model_options(config)
-    assert (options.dropout_rate, options.aspp_pool_layer, options.skip_strides) == (0.25, 'plain', (16, 8, 4))
-    assert config_lib.make_step_options(config, label_format=None).augment.normalization == 'imagenet'
+    assert (options.dropout_rate, options.aspp_pool_layer, options.skip_strides) == (
+        0.25,
+        'plain',
+        (16, 8, 4),
+    )
+    assert (
+        config_lib.make_step_options(config, label_format=None).augment.normalization == 'imagenet'
+    )
 
 
 def test_window_of_the_pooling_grows_with_the_scale_of_the_image():
@@ -209,7 +221,9 @@ def test_window_of_the_pooling_grows_with_the_scale_of_the_image():
 def test_number_of_classes_must_be_that_of_the_data():
     config = make_config(data__num_classes=134)
     assert config_lib.make_model(config, 134).num_classes == 134
-    with pytest.raises(ValueError, match=r'config.data.num_classes \(=134\) is not that of the data, 19'):
+    with pytest.raises(
+        ValueError, match=r'config.data.num_classes \(=134\) is not that of the data, 19'
+    ):
         config_lib.make_model(config, 19)
 
 

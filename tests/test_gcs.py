@@ -74,7 +74,9 @@ def start_module(gcs, module: str, *flags: str) -> subprocess.Popen:
         **os.environ,
         'JAX_PLATFORMS': 'cpu',
         'JAX_NUM_CPU_DEVICES': '1',
-        'JAX_COMPILATION_CACHE_DIR': os.environ.get('PDL_JAX_TEST_CACHE', '/tmp/pdl_jax_test_cache'),
+        'JAX_COMPILATION_CACHE_DIR': os.environ.get(
+            'PDL_JAX_TEST_CACHE', '/tmp/pdl_jax_test_cache'
+        ),
         **gcs.environment,
     }
     command = [sys.executable, '-m', f'pdl_jax.{module}', *flags]
@@ -95,7 +97,9 @@ def start_run(gcs, data: str, *flags: str) -> subprocess.Popen:
 def read_steps(gcs) -> list[int]:
     """The steps of the run whose saves are complete."""
     marks = [name.split('/') for name in gcs.names if name.endswith('/commit_success.txt')]
-    return sorted(int(parts[2]) for parts in marks if parts[:2] == ['run', 'checkpoints'] and len(parts) == 4)
+    return sorted(
+        int(parts[2]) for parts in marks if parts[:2] == ['run', 'checkpoints'] and len(parts) == 4
+    )
 
 
 def is_save_of(step: int, method: str, path: str) -> bool:
@@ -104,11 +108,17 @@ def is_save_of(step: int, method: str, path: str) -> bool:
 
 
 def test_prepared_records_are_the_local_ones(gcs, data, bucket_data):
-    local = {f'data/{path.relative_to(data)}': path.read_bytes() for path in data.rglob('*') if path.is_file()}
+    local = {
+        f'data/{path.relative_to(data)}': path.read_bytes()
+        for path in data.rglob('*')
+        if path.is_file()
+    }
     assert {name: gcs.read(name) for name in gcs.names if name.startswith('data/')} == local
 
 
-def test_a_run_on_a_bucket_that_fails_ends_as_an_undisturbed_one(gcs, bucket_data, undisturbed, tmp_path):
+def test_a_run_on_a_bucket_that_fails_ends_as_an_undisturbed_one(
+    gcs, bucket_data, undisturbed, tmp_path
+):
     process = start_run(gcs, bucket_data)
 
     def kill(method, path):
@@ -144,7 +154,9 @@ def test_a_run_on_a_bucket_that_fails_ends_as_an_undisturbed_one(gcs, bucket_dat
     assert read_steps(gcs) == [4, 6]
 
     gcs.download('run', tmp_path)
-    assert json.loads((tmp_path / 'report.json').read_text()) == json.loads((undisturbed / 'report.json').read_text())
+    assert json.loads((tmp_path / 'report.json').read_text()) == json.loads(
+        (undisturbed / 'report.json').read_text()
+    )
     lines = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
     assert [line['step'] for line in lines if 'loss' in line] == [1, 2, 3, 4, 5, 6]
     assert any(path.stat().st_size > 1000 for path in (tmp_path / 'tensorboard').iterdir())
@@ -153,7 +165,10 @@ def test_a_run_on_a_bucket_that_fails_ends_as_an_undisturbed_one(gcs, bucket_dat
 
 def assert_same_arrays(workdir: pathlib.Path, other: pathlib.Path) -> None:
     """Checks that the newest checkpoints hold the same state."""
-    states = [ocp.StandardCheckpointer().restore(find_checkpoint(path) / 'state') for path in (workdir, other)]
+    states = [
+        ocp.StandardCheckpointer().restore(find_checkpoint(path) / 'state')
+        for path in (workdir, other)
+    ]
     arrays = [jax.tree.leaves(state) for state in states]
     assert len(arrays[0]) > 100
     for a, b in zip(*arrays, strict=True):
@@ -182,22 +197,40 @@ def test_evaluation_and_prediction_on_a_bucket(gcs, data, bucket_data, undisturb
         environment=gcs.environment,
     )
     prediction = start_module(
-        gcs, 'predict', '--checkpoint=gs://bucket/done', '--prefix=gs://bucket/photos', '--output=gs://bucket/out', '--shards=3'
+        gcs,
+        'predict',
+        '--checkpoint=gs://bucket/done',
+        '--prefix=gs://bucket/photos',
+        '--output=gs://bucket/out',
+        '--shards=3',
     )
     finish(evaluation)
-    assert json.loads(gcs.read('scores/report.json')) == json.loads((undisturbed / 'report.json').read_text())
+    assert json.loads(gcs.read('scores/report.json')) == json.loads(
+        (undisturbed / 'report.json').read_text()
+    )
     output = finish(prediction)
-    assert '4 images in 2 shards; 1 are complete' in output and '1 of them could not be predicted' in output
+    assert (
+        '4 images in 2 shards; 1 are complete' in output
+        and '1 of them could not be predicted' in output
+    )
     assert gcs.read('out/predictions-00002-of-00003.jsonl') == b'complete'
     assert 'out/predictions-00002-of-00003.tar' not in gcs.names
-    index = [json.loads(line) for i in range(2) for line in gcs.read(f'out/predictions-0000{i}-of-00003.jsonl').splitlines()]
+    index = [
+        json.loads(line)
+        for i in range(2)
+        for line in gcs.read(f'out/predictions-0000{i}-of-00003.jsonl').splitlines()
+    ]
     images = sorted(name for name in gcs.names if name.startswith('photos/'))
     assert [entry['image'] for entry in index] == [f'gs://bucket/{name}' for name in images[:4]]
     assert ['error' in entry for entry in index] == [True, False, False, False]
     pngs = {}
     for i in range(2):
-        with tarfile.open(fileobj=io.BytesIO(gcs.read(f'out/predictions-0000{i}-of-00003.tar'))) as archive:
+        with tarfile.open(
+            fileobj=io.BytesIO(gcs.read(f'out/predictions-0000{i}-of-00003.tar'))
+        ) as archive:
             members = {member.name: archive.extractfile(member).read() for member in archive}
             pngs |= {name: content for name, content in members.items() if name.endswith('.png')}
     # The evaluation saw the same images.
-    assert list(pngs.values()) == [gcs.read(f'scores/predictions/{path.stem}.png') for path in photos[:3]]
+    assert list(pngs.values()) == [
+        gcs.read(f'scores/predictions/{path.stem}.png') for path in photos[:3]
+    ]

@@ -68,14 +68,38 @@ ALLOWED = {
         'sharding',
         'train_step',
     ),
-    'step_program': ('typing', 'compiling', 'config', 'optim', 'sharding', 'train_state', 'train_step'),
+    'step_program': (
+        'typing',
+        'compiling',
+        'config',
+        'optim',
+        'sharding',
+        'train_state',
+        'train_step',
+    ),
     'inference': ('typing', 'models', 'ops', 'preprocess', 'postprocess', 'sharding'),
-    'predictor': ('inference', 'config', 'checkpoint', 'data', 'postprocess', 'sharding', 'visualize'),
+    'predictor': (
+        'inference',
+        'config',
+        'checkpoint',
+        'data',
+        'postprocess',
+        'sharding',
+        'visualize',
+    ),
     'image_list': ('data.images', 'data.paths'),
     'prediction_shards': ('data.paths',),
     'bulk_predict': ('data', 'image_list', 'prediction_shards', 'predictor', 'writers'),
     # A command.
-    'predict': ('bulk_predict', 'checkpoint', 'data', 'host_memory', 'image_list', 'predictor', 'processes'),
+    'predict': (
+        'bulk_predict',
+        'checkpoint',
+        'data',
+        'host_memory',
+        'image_list',
+        'predictor',
+        'processes',
+    ),
     'export': (
         'typing',
         'config',
@@ -125,7 +149,9 @@ ALLOWED = {
     'main': ('command_line', 'host_memory', 'processes', 'train', 'evaluate'),
 }
 # Training stands above everything but the command lines.
-ALLOWED['train'] = tuple(row for row in ALLOWED if row not in ('main', 'plan', 'planning', 'predict', 'export'))
+ALLOWED['train'] = tuple(
+    row for row in ALLOWED if row not in ('main', 'plan', 'planning', 'predict', 'export')
+)
 # (importer, imported) pairs that no row may ever allow.
 NEVER = (('postprocess', 'models'), ('metrics', 'postprocess'))
 # What configurations may import, whole names.
@@ -226,7 +252,11 @@ def test_configs_import_only_ml_collections():
         ('predict', 'from pdl_jax import train_step', 'must not import train_step'),
         ('writers', 'import pdl_jax.data.pipeline', 'must not import data.pipeline'),
         ('train', 'from pdl_jax import predict', 'must not import predict'),
-        ('data.pipeline', 'def f():\n  from pdl_jax.losses.panoptic_deeplab import x', ':2: must not import losses'),
+        (
+            'data.pipeline',
+            'def f():\n  from pdl_jax.losses.panoptic_deeplab import x',
+            ':2: must not import losses',
+        ),
         ('train_step', 'from .losses import x', 'relative import .losses.x'),
         ('data.records', 'import tensorflow as tf', 'tensorflow only inside of functions'),
         ('convert.a', 'if True:\n  from torch import nn', ':2: torch only inside of functions'),

@@ -18,7 +18,9 @@ def _make_config(preset, **fields):
     config = common.get_config()
     config.data.path = 'unused'
     config.model.preset = preset
-    config.update_from_flattened_dict({key.replace('__', '.'): value for key, value in fields.items()})
+    config.update_from_flattened_dict(
+        {key.replace('__', '.'): value for key, value in fields.items()}
+    )
     validate_config(config)
     return config
 
@@ -35,7 +37,10 @@ def test_families_and_fields_exist():
             assert set(rules) <= known[section]
 
 
-@pytest.mark.parametrize('preset', ['deeplab2/resnet50_os32', 'paper/xception71', 'tensorflow/deeplab_v3_mobilenet_v2_os16'])
+@pytest.mark.parametrize(
+    'preset',
+    ['deeplab2/resnet50_os32', 'paper/xception71', 'tensorflow/deeplab_v3_mobilenet_v2_os16'],
+)
 def test_without_a_dialect_the_defaults_hold(preset):
     config = _make_config(preset)
     options = make_step_options(config, label_format=None)
@@ -52,14 +57,20 @@ def test_without_a_dialect_the_defaults_hold(preset):
 def test_detectron2_brings_its_rules():
     config = _make_config('detectron2/resnet52_os16_dsconv')
     options = make_step_options(config, label_format=None)
-    assert (options.targets.center_rounding, options.targets.is_offset_to_pixel) == ('nearest', False)
+    assert (options.targets.center_rounding, options.targets.is_offset_to_pixel) == (
+        'nearest',
+        False,
+    )
     assert (options.loss.scope, options.loss.offset_weight) == ('batch', 0.02)
     assert postprocess_arguments(config)['top_k_rule'] == 'above_kth'
 
 
 def test_the_configuration_overrides_the_preset():
     config = _make_config(
-        'bowenc0221/resnet50_os32', targets__is_crowd_drawn=False, loss__scope='image', postprocess__score_rule='assigned'
+        'bowenc0221/resnet50_os32',
+        targets__is_crowd_drawn=False,
+        loss__scope='image',
+        postprocess__score_rule='assigned',
     )
     options = make_step_options(config, label_format=None)
     assert (options.targets.center_rounding, options.targets.is_crowd_drawn) == ('down', False)
@@ -67,7 +78,10 @@ def test_the_configuration_overrides_the_preset():
     assert postprocess_arguments(config)['score_rule'] == 'assigned'
 
 
-@pytest.mark.parametrize('field', ['targets.center_rounding', 'loss.scope', 'postprocess.top_k_rule', 'postprocess.score_rule'])
+@pytest.mark.parametrize(
+    'field',
+    ['targets.center_rounding', 'loss.scope', 'postprocess.top_k_rule', 'postprocess.score_rule'],
+)
 def test_unknown_rules_are_named(field):
     with pytest.raises(ValueError, match=rf"config.{field} \(='none'\) must be one of"):
         _make_config('deeplab2/resnet50_os32', **{field.replace('.', '__'): 'none'})

@@ -88,9 +88,11 @@ def test_targets_and_post_processing_give_pq_100(dataset, request):
     metric = PanopticQuality.for_format(label_format, max_segments=256)
     reconstruct = jax.jit(jax.vmap(lambda panoptic: _reconstruct(panoptic, label_format)))
     total, num_shared = metric.empty(), 0
-    score = jax.jit(lambda label, prediction, valid: metric.from_model_output(
-        panoptic_label=label, panoptic_prediction=prediction, valid=valid
-    ))
+    score = jax.jit(
+        lambda label, prediction, valid: metric.from_model_output(
+            panoptic_label=label, panoptic_prediction=prediction, valid=valid
+        )
+    )
     for batch in make_eval_batches(source, batch_size=4):
         shared = [_count_shared_centers(p, label_format) for p in batch['panoptic']]
         num_shared += sum(shared)
@@ -111,19 +113,25 @@ def test_ground_truth_written_as_predictions_scores_100(coco, tmp_path):
         info = coco.info(i)
         panoptic = coco.decode(i)[1]
         scores = dict.fromkeys(np.unique(panoptic).tolist(), 1.0)
-        writer.write(panoptic, image_id=info['image_id'], file_name=info['file_name'], scores=scores)
+        writer.write(
+            panoptic, image_id=info['image_id'], file_name=info['file_name'], scores=scores
+        )
     writer.close()
 
     metric = PanopticQuality.for_format(spec.label_format, max_segments=256)
-    score = jax.jit(lambda label, prediction: metric.from_model_output(
-        panoptic_label=label, panoptic_prediction=prediction, valid=jnp.ones(1, bool)
-    ))
+    score = jax.jit(
+        lambda label, prediction: metric.from_model_output(
+            panoptic_label=label, panoptic_prediction=prediction, valid=jnp.ones(1, bool)
+        )
+    )
     annotations = json.loads((tmp_path / 'predictions.json').read_text())['annotations']
     assert len(annotations) == 59
     total = metric.empty()
     for i, annotation in enumerate(annotations):
         assert annotation['image_id'] == coco.info(i)['image_id']
-        ids = decode_ids((tmp_path / 'predictions' / annotation['file_name']).read_bytes(), name='p')
+        ids = decode_ids(
+            (tmp_path / 'predictions' / annotation['file_name']).read_bytes(), name='p'
+        )
         segments = annotation['segments_info']
         assert sorted(set(np.unique(ids)) - {0}) == [segment['id'] for segment in segments]
         # Rebuilt from the files alone: a fresh instance number for every segment of a class.
@@ -139,7 +147,8 @@ def test_ground_truth_written_as_predictions_scores_100(coco, tmp_path):
         label = coco.decode(i)[1]
         padding = [(0, 640 - n) for n in label.shape]
         label, prediction = (
-            np.pad(x, padding, constant_values=spec.label_format.void_label)[None] for x in (label, prediction)
+            np.pad(x, padding, constant_values=spec.label_format.void_label)[None]
+            for x in (label, prediction)
         )
         total = total.merge(jax.device_get(score(label, prediction)))
     result = total.compute()
@@ -150,7 +159,9 @@ def test_ground_truth_written_as_predictions_scores_100(coco, tmp_path):
 def test_official_reader_and_records_agree(coco, shared_dir):
     folder = shared_dir / 'data' / 'coco_panoptic_200' / 'val'
     read = panoptic_folder.read_folder(
-        images_dir=folder / 'images', panoptic_dir=folder / 'panoptic_val', json_path=folder / 'panoptic_val.json'
+        images_dir=folder / 'images',
+        panoptic_dir=folder / 'panoptic_val',
+        json_path=folder / 'panoptic_val.json',
     )
     record = panoptic_folder.load_record(read, read.entries[7])
     np.testing.assert_array_equal(record.panoptic, coco.decode(7)[1])

@@ -100,7 +100,9 @@ def _make_state(model, optimizer) -> TrainState:
 
     params = jax.tree_util.tree_map_with_path(draw, state.params)
     statistics = jax.tree_util.tree_map_with_path(fill, state.batch_stats)
-    return TrainState(np.zeros((), np.int32), params, statistics, jax.device_get(optimizer.init(params)))
+    return TrainState(
+        np.zeros((), np.int32), params, statistics, jax.device_get(optimizer.init(params))
+    )
 
 
 def _make_network(state, rules):
@@ -146,11 +148,22 @@ def ours():
     return {'start': start, 'first': first, 'last': jax.device_get(state), 'losses': losses}
 
 
-def _train_torch(start, samples, *, power=OPTIMIZER.poly_power, epsilon=OPTIMIZER.adam_epsilon, b1=OPTIMIZER.adam_b1):
+def _train_torch(
+    start,
+    samples,
+    *,
+    power=OPTIMIZER.poly_power,
+    epsilon=OPTIMIZER.adam_epsilon,
+    b1=OPTIMIZER.adam_b1,
+):
     """PyTorch's run from the same variables: the network after it, and the losses."""
     network = _make_network(start, Rules())
-    optimizer = torch.optim.Adam(network.parameters(), OPTIMIZER.learning_rate, (b1, OPTIMIZER.adam_b2), epsilon)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (1 - step / NUM_STEPS) ** power)
+    optimizer = torch.optim.Adam(
+        network.parameters(), OPTIMIZER.learning_rate, (b1, OPTIMIZER.adam_b2), epsilon
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: (1 - step / NUM_STEPS) ** power
+    )
     losses = []
     for i in range(NUM_STEPS):
         loss = _torch_loss(network, samples[i % NUM_BATCHES])
@@ -177,7 +190,9 @@ def _compare_first_step(ours, samples, rules):
     moment = optax.tree_utils.tree_get(ours['first'].opt_state, 'mu')
     actual = {path: value / (1 - OPTIMIZER.adam_b1) for path, value in flatten(moment)}
     assert actual.keys() == expected.keys()
-    differences = {path: np.linalg.norm(actual[path] - g) / np.linalg.norm(g) for path, g in expected.items()}
+    differences = {
+        path: np.linalg.norm(actual[path] - g) / np.linalg.norm(g) for path, g in expected.items()
+    }
     return abs(ours['losses'][0] / loss.item() - 1), differences
 
 
@@ -196,7 +211,9 @@ def test_loss_and_gradients_of_the_first_step_are_the_same(ours, samples):
 def test_losses_of_all_steps_are_the_same(ours, theirs):
     np.testing.assert_allclose(ours['losses'], theirs[1], rtol=TOLERANCE)
     # Each batch is fitted better the last time than the first.
-    assert np.all(np.array(ours['losses'][-NUM_BATCHES:]) < 0.995 * np.array(ours['losses'][:NUM_BATCHES]))
+    assert np.all(
+        np.array(ours['losses'][-NUM_BATCHES:]) < 0.995 * np.array(ours['losses'][:NUM_BATCHES])
+    )
 
 
 def test_statistics_after_the_run_are_the_same(ours, theirs):

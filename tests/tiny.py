@@ -116,7 +116,9 @@ def start_main(
     environment = {
         **os.environ,
         'JAX_PLATFORMS': 'cpu',
-        'JAX_COMPILATION_CACHE_DIR': os.environ.get('PDL_JAX_TEST_CACHE', '/tmp/pdl_jax_test_cache'),
+        'JAX_COMPILATION_CACHE_DIR': os.environ.get(
+            'PDL_JAX_TEST_CACHE', '/tmp/pdl_jax_test_cache'
+        ),
         **(environment or {}),
     }
     return subprocess.Popen(

@@ -10,7 +10,9 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 
-torch = pytest.importorskip('torch', reason='the comparison with PyTorch needs it: pip install torch')
+torch = pytest.importorskip(
+    'torch', reason='the comparison with PyTorch needs it: pip install torch'
+)
 nn, F = torch.nn, torch.nn.functional
 # Layers as small as these only wait for a second thread.
 torch.set_num_threads(1)
@@ -114,7 +116,9 @@ class ASPP(nn.Module):
 
     def __init__(self, inputs, rules):
         super().__init__()
-        self.image_pooling = nn.AdaptiveAvgPool2d(1) if rules.is_pooled_to_mean else nn.AdaptiveMaxPool2d(1)
+        self.image_pooling = (
+            nn.AdaptiveAvgPool2d(1) if rules.is_pooled_to_mean else nn.AdaptiveMaxPool2d(1)
+        )
         self.branch_0 = conv_norm(inputs, WIDTH, rules)
         for i, rate in enumerate(ASPP_RATES, 1):
             self.add_module(f'branch_{i}', conv_norm(inputs, WIDTH, rules, 3, dilation=rate))
@@ -141,7 +145,9 @@ class Decoder(nn.Module):
     def forward(self, stages):
         x = self.aspp(stages[3])
         for stride, feature in ((8, stages[1]), (4, stages[0])):
-            x = F.interpolate(x, feature.shape[2:], mode='bilinear', align_corners=self.is_corner_aligned)
+            x = F.interpolate(
+                x, feature.shape[2:], mode='bilinear', align_corners=self.is_corner_aligned
+            )
             low = getattr(self, f'project_stride{stride}')(feature)
             x = getattr(self, f'fuse_stride{stride}')(torch.cat([x, low], 1))
         return x
@@ -157,7 +163,9 @@ class PanopticDeepLab(nn.Module):
         self.semantic_decoder = Decoder(rules)
         self.instance_decoder = Decoder(rules)
         for name, outputs in (('semantic', num_classes), ('center', 1), ('offset', 2)):
-            head = OrderedDict(fuse=conv_norm(WIDTH, WIDTH, rules, 3), predict=nn.Conv2d(WIDTH, outputs, 1))
+            head = OrderedDict(
+                fuse=conv_norm(WIDTH, WIDTH, rules, 3), predict=nn.Conv2d(WIDTH, outputs, 1)
+            )
             self.add_module(f'{name}_head', nn.Sequential(head))
 
     def forward(self, image):
@@ -189,7 +197,9 @@ def loss_of(outputs, targets, ignore_label, rules):
         return losses.sum() / max(count, 1)
 
     labels = targets['semantic'].long()
-    entropy = F.cross_entropy(outputs['semantic'], labels, reduction='none', ignore_index=ignore_label)
+    entropy = F.cross_entropy(
+        outputs['semantic'], labels, reduction='none', ignore_index=ignore_label
+    )
     if rules.has_semantic_weight:
         entropy = entropy * targets['semantic_weight']
     center = (outputs['center'][:, 0] - targets['center']) ** 2 * targets['center_weight']
@@ -205,7 +215,13 @@ def loss_of(outputs, targets, ignore_label, rules):
 
 def load_variables(network, params, batch_stats):
     """Copies our variables, nested dicts of arrays, into the modules of the same names; none may be left over."""
-    names = {'kernel': 'weight', 'scale': 'weight', 'bias': 'bias', 'mean': 'running_mean', 'var': 'running_var'}
+    names = {
+        'kernel': 'weight',
+        'scale': 'weight',
+        'bias': 'bias',
+        'mean': 'running_mean',
+        'var': 'running_var',
+    }
     state = {key: value for key, value in network.state_dict().items() if 'num_batches' not in key}
     for path, value in [*flatten(params), *flatten(batch_stats)]:
         target = state.pop('.'.join((*path[:-1], names[path[-1]])))

@@ -12,7 +12,9 @@ from benchmarks.program import Program, Run
 
 def to_arrays(results: Any) -> Any:
     """NumPy arrays that files can hold, so float32 in the place of bfloat16."""
-    return jax.tree.map(lambda x: np.asarray(x.astype('float32') if x.dtype == 'bfloat16' else x), results)
+    return jax.tree.map(
+        lambda x: np.asarray(x.astype('float32') if x.dtype == 'bfloat16' else x), results
+    )
 
 
 def compile_program(

@@ -46,7 +46,9 @@ def prepare(setup: Setup) -> Program:
     if setup.arguments['until'] == 'host':
         return _make_reading_program(setup, reader, lambda batch: batch)
     make = jax.jit(lambda batch, step: make_training_samples(batch, step, options))
-    return _make_reading_program(setup, reader, lambda batch: jax.block_until_ready(make(batch, jnp.zeros((), jnp.int32))))
+    return _make_reading_program(
+        setup, reader, lambda batch: jax.block_until_ready(make(batch, jnp.zeros((), jnp.int32)))
+    )
 
 
 def open_source(setup: Setup) -> RecordSource:
@@ -110,9 +112,13 @@ def _prepare_loop(setup, source, options):
     with reader.start():
         first = shard_batch(reader.read(), mesh)
     with jax.set_mesh(mesh):
-        state = jax.jit(lambda: init_state(model, optimizer, options), out_shardings=replicated(mesh))()
+        state = jax.jit(
+            lambda: init_state(model, optimizer, options), out_shardings=replicated(mesh)
+        )()
         step = jax.jit(
-            make_train_step(model, optimizer, make_schedule(optimizer_options, _NUM_STEPS), options),
+            make_train_step(
+                model, optimizer, make_schedule(optimizer_options, _NUM_STEPS), options
+            ),
             donate_argnums=0,
             out_shardings=(replicated(mesh), replicated(mesh)),
             compiler_options=train_compiler_options(jax.default_backend()),

@@ -33,11 +33,15 @@ def prepare(setup: Setup) -> Program:
     )
 
     def count(label, prediction):
-        return metric.from_model_output(panoptic_label=label, panoptic_prediction=prediction, valid=jnp.ones(1, bool))
+        return metric.from_model_output(
+            panoptic_label=label, panoptic_prediction=prediction, valid=jnp.ones(1, bool)
+        )
 
     maps = tuple(jax.device_put(setup.load(name)[None]) for name in ('label', 'prediction'))
     return compile_program(
-        count, maps, get_outputs=lambda counted: _get_quality(metric.empty().merge(counted.to_host()).compute())
+        count,
+        maps,
+        get_outputs=lambda counted: _get_quality(metric.empty().merge(counted.to_host()).compute()),
     )
 
 
@@ -47,9 +51,18 @@ def _get_quality(averages):
 
 def _prepare_files(setup):
     # One process on one core, as the peer.
-    run = functools.partial(evaluate_files, **{name: setup.files[name] for name in _FILES}, metrics=('pq',), num_processes=1)
+    run = functools.partial(
+        evaluate_files,
+        **{name: setup.files[name] for name in _FILES},
+        metrics=('pq',),
+        num_processes=1,
+    )
     run()
-    return Program(run, num_items=setup.arguments['num_images'], get_outputs=lambda: _get_quality(run()[0]['pq']))
+    return Program(
+        run,
+        num_items=setup.arguments['num_images'],
+        get_outputs=lambda: _get_quality(run()[0]['pq']),
+    )
 
 
 def _prepare_inference(setup):
@@ -61,7 +74,11 @@ def _prepare_inference(setup):
         (Pass(model, size),),
         label_format=make_label_format(arguments['num_classes']),
         augment=AugmentOptions(size),
-        postprocess={'nms_kernel_px': NMS_KERNEL_PX, 'max_centers': TOP_K, 'stuff_area_limit': STUFF_AREA_PX},
+        postprocess={
+            'nms_kernel_px': NMS_KERNEL_PX,
+            'max_centers': TOP_K,
+            'stuff_area_limit': STUFF_AREA_PX,
+        },
         input_size=size,
     )
     image = jnp.zeros((1, *size, 3), jnp.uint8)

@@ -33,10 +33,14 @@ def prepare(setup: Setup) -> Program:
         outputs = {key: scene[key] + BLEND * outputs[key] for key in HEADS}
         return post_process({**outputs, **model.upsample_instances(outputs, size)})
 
-    return compile_program(infer, (variables, image, scene), flops=count_flops(model, size, batch), num_items=batch)
+    return compile_program(
+        infer, (variables, image, scene), flops=count_flops(model, size, batch), num_items=batch
+    )
 
 
-def make_network(setup: Setup, *, size: tuple[int, int], num_classes: int, **overrides) -> PanopticDeepLab:
+def make_network(
+    setup: Setup, *, size: tuple[int, int], num_classes: int, **overrides
+) -> PanopticDeepLab:
     """The network of a case, in bfloat16 on a GPU; `overrides` are fields of its options."""
     return PanopticDeepLab(
         num_classes,

@@ -29,7 +29,10 @@ def prepare(setup: Setup) -> Program:
 
     def forward_and_backward(operands, cotangent):
         y, backward = jax.vjp(operation, *operands)
-        return {'y': y, **dict(zip(('x_gradient', 'kernel_gradient'), backward(cotangent), strict=False))}
+        return {
+            'y': y,
+            **dict(zip(('x_gradient', 'kernel_gradient'), backward(cotangent), strict=False)),
+        }
 
     flops = count_operation_flops(arguments)
     if arguments['has_gradient']:

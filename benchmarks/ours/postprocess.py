@@ -6,7 +6,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from benchmarks.inputs import HEADS, IGNORE_LABEL, LABEL_DIVISOR, NMS_KERNEL_PX, STUFF_AREA_PX, TOP_K, list_thing_classes
+from benchmarks.inputs import (
+    HEADS,
+    IGNORE_LABEL,
+    LABEL_DIVISOR,
+    NMS_KERNEL_PX,
+    STUFF_AREA_PX,
+    TOP_K,
+    list_thing_classes,
+)
 from benchmarks.ours.compiled import compile_program
 from benchmarks.program import Program, Setup
 from pdl_jax.postprocess.centers import find_centers
@@ -30,7 +38,9 @@ def make_label_format(num_classes: int) -> LabelFormat:
     return LabelFormat(num_classes, list_thing_classes(num_classes), IGNORE_LABEL, LABEL_DIVISOR)
 
 
-def make_post_process(arguments: Mapping[str, Any], **rest: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
+def make_post_process(
+    arguments: Mapping[str, Any], **rest: Any
+) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """The whole of it, with the peers' rules; `rest` goes to `post_process` too."""
     label_format = make_label_format(arguments['num_classes'])
 
@@ -60,7 +70,11 @@ def make_merge(arguments: Mapping[str, Any]) -> Callable[[dict[str, Any]], dict[
         is_thing = is_in_classes(labels, label_format.thing_classes)
         instance = jnp.where(is_thing, group_pixels(centers, valid, offset), 0)
         return merge_panoptic(
-            labels, instance, label_format=label_format, max_instances=TOP_K, stuff_area_limit=STUFF_AREA_PX
+            labels,
+            instance,
+            label_format=label_format,
+            max_instances=TOP_K,
+            stuff_area_limit=STUFF_AREA_PX,
         )
 
     def run(maps):

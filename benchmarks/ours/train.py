@@ -40,7 +40,9 @@ def prepare(setup: Setup) -> Program:
     step = make_train_step(model, optimizer, make_schedule(options, _NUM_STEPS), step_options)
     samples = {'image': jax.device_put(setup.load('image'))}
     samples['targets'] = {
-        name.removeprefix('target_'): jax.device_put(setup.load(name)) for name in setup.files if name.startswith('target_')
+        name.removeprefix('target_'): jax.device_put(setup.load(name))
+        for name in setup.files
+        if name.startswith('target_')
     }
     state = jax.device_put(
         TrainState(
@@ -53,7 +55,9 @@ def prepare(setup: Setup) -> Program:
     options = train_compiler_options(jax.default_backend())
     jitted = jax.jit(step, donate_argnums=0, compiler_options=options)
     # The peers make samples on the host, which is what the suite 'input' compares.
-    with mock.patch.object(train_step, 'make_training_samples', lambda batch, *_: (batch['image'], batch['targets'])):
+    with mock.patch.object(
+        train_step, 'make_training_samples', lambda batch, *_: (batch['image'], batch['targets'])
+    ):
         compiled, seconds, temp_bytes = compile_function(jitted, state, samples)
     argument_bytes = count_bytes((state, samples))
     state, scalars = compiled(state, samples)

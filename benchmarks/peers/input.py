@@ -55,14 +55,20 @@ class Dataset:
     def __init__(self, folder: str, arguments: Mapping[str, Any], mode: str):
         paths = find_annotations(folder)
         contents = json.loads(pathlib.Path(paths['json_path']).read_text())
-        self._images, self._panoptic = (pathlib.Path(paths[key]) for key in ('images_dir', 'panoptic_dir'))
+        self._images, self._panoptic = (
+            pathlib.Path(paths[key]) for key in ('images_dir', 'panoptic_dir')
+        )
         self._annotations = contents['annotations']
         classes = {category['id']: i for i, category in enumerate(contents['categories'])}
-        self._things = [i for i, category in enumerate(contents['categories']) if category['isthing']]
+        self._things = [
+            i for i, category in enumerate(contents['categories']) if category['isthing']
+        ]
         for annotation in self._annotations:
             for number, segment in enumerate(annotation['segments_info'], 1):
                 segment['class'] = classes[segment['category_id']]
-                instance = number if segment['class'] in self._things and not segment['iscrowd'] else 0
+                instance = (
+                    number if segment['class'] in self._things and not segment['iscrowd'] else 0
+                )
                 segment['label'] = segment['class'] * LABEL_DIVISOR + instance
         self._arguments, self._mode = arguments, mode
 
@@ -85,7 +91,10 @@ class Dataset:
             for segment in annotation['segments_info']:
                 panoptic[ids == segment['id']] = segment['label']
             return {'image': image, **make_targets_by_label(panoptic, self._things)}
-        return {'image': image, **make_targets_by_segment(ids, annotation['segments_info'], self._things)}
+        return {
+            'image': image,
+            **make_targets_by_segment(ids, annotation['segments_info'], self._things),
+        }
 
     def _augment(self, rng, image, ids):
         factor = self._arguments['resize_px'] / max(image.size) * rng.choice(_SCALES)
@@ -102,7 +111,9 @@ class Dataset:
         return (image[:, ::-1], ids[:, ::-1]) if rng.random() < 0.5 else (image, ids)
 
 
-def make_targets_by_segment(ids: np.ndarray, segments: Sequence[Mapping[str, Any]], things: Sequence[int]) -> Targets:
+def make_targets_by_segment(
+    ids: np.ndarray, segments: Sequence[Mapping[str, Any]], things: Sequence[int]
+) -> Targets:
     """Targets as bowenc0221 makes them, one segment of the annotation after the other.
 
     Args:
@@ -182,8 +193,13 @@ _PATCH = np.exp(-(_AXIS[:, None] ** 2 + _AXIS[None] ** 2) / (2 * _SIGMA_PX**2)).
 def _draw_center(heat, y, x):
     """Joins a Gaussian to the heat by the maximum, cut off at the borders."""
     low = y - _REACH, x - _REACH
-    inside = tuple(slice(max(0, n), min(n + len(_PATCH), limit)) for n, limit in zip(low, heat.shape, strict=True))
-    patch = _PATCH[tuple(slice(at.start - n, at.stop - n) for at, n in zip(inside, low, strict=True))]
+    inside = tuple(
+        slice(max(0, n), min(n + len(_PATCH), limit))
+        for n, limit in zip(low, heat.shape, strict=True)
+    )
+    patch = _PATCH[
+        tuple(slice(at.start - n, at.stop - n) for at, n in zip(inside, low, strict=True))
+    ]
     heat[inside] = np.maximum(heat[inside], patch)
 
 
@@ -212,8 +228,13 @@ class _Reader:
         """Endless lists of the samples of a batch."""
         rng = np.random.default_rng(0)
         while True:
-            order = np.resize(rng.permutation(len(self._dataset)), max(len(self._dataset), self._arguments['batch']))
-            for start in range(0, len(order) - self._arguments['batch'] + 1, self._arguments['batch']):
+            order = np.resize(
+                rng.permutation(len(self._dataset)),
+                max(len(self._dataset), self._arguments['batch']),
+            )
+            for start in range(
+                0, len(order) - self._arguments['batch'] + 1, self._arguments['batch']
+            ):
                 yield order[start : start + self._arguments['batch']].tolist()
 
     def _load_here(self):
@@ -225,6 +246,9 @@ class _Reader:
         from torch.utils.data import DataLoader
 
         loader = DataLoader(
-            self._dataset, batch_sampler=self._list_indices(), num_workers=num_workers, prefetch_factor=_NUM_BUFFERED
+            self._dataset,
+            batch_sampler=self._list_indices(),
+            num_workers=num_workers,
+            prefetch_factor=_NUM_BUFFERED,
         )
         yield from loader

@@ -46,7 +46,9 @@ def prepare(setup: Setup) -> Program:
 def count_files(files: Mapping[str, str], num_classes: int) -> np.ndarray:
     """f64[C, 4], see `count_image`, over all images."""
     counts = np.zeros((num_classes, 4))
-    labels, predictions = (json.loads(pathlib.Path(files[f'{side}_json']).read_text()) for side in ('gt', 'pred'))
+    labels, predictions = (
+        json.loads(pathlib.Path(files[f'{side}_json']).read_text()) for side in ('gt', 'pred')
+    )
     predicted = {annotation['image_id']: annotation for annotation in predictions['annotations']}
     for label in labels['annotations']:
         prediction = predicted[label['image_id']]
@@ -110,4 +112,6 @@ def average(counts: np.ndarray, things: Sequence[int]) -> np.ndarray:
     number = tp + (fp + fn) / 2
     quality = np.where(number > 0, iou / np.maximum(number, 0.5), np.nan)
     is_thing = np.isin(np.arange(len(counts)), things)
-    return np.array([np.nanmean(values) for values in (quality, quality[is_thing], quality[~is_thing])])
+    return np.array(
+        [np.nanmean(values) for values in (quality, quality[is_thing], quality[~is_thing])]
+    )

@@ -22,8 +22,12 @@ from benchmarks.torch_networks.weights import STATISTICS_SIZE, draw_weights
 _RESNET50 = (3, 4, 6, 3)
 # By preset: (crop, classes) -> network.
 _NETWORKS: dict[str, Callable[[tuple[int, int], int], nn.Module]] = {
-    'bowenc0221/resnet50_os32': lambda crop, num_classes: Bowenc0221(ResNet(_RESNET50, 32), 32, crop, num_classes),
-    'bowenc0221/resnet50_os16': lambda crop, num_classes: Bowenc0221(ResNet(_RESNET50, 16), 16, crop, num_classes, 128),
+    'bowenc0221/resnet50_os32': lambda crop, num_classes: Bowenc0221(
+        ResNet(_RESNET50, 32), 32, crop, num_classes
+    ),
+    'bowenc0221/resnet50_os16': lambda crop, num_classes: Bowenc0221(
+        ResNet(_RESNET50, 16), 16, crop, num_classes, 128
+    ),
     'deeplab2/mobilenet_v3_large_os32': lambda _, num_classes: DeepLab2(
         MobileNetV3Large(), (3, 6, 9), is_separable=False, epsilon=1e-3, num_classes=num_classes
     ),
@@ -56,12 +60,16 @@ def prepare(setup: Setup) -> Program:
             if not scene:
                 return outputs
             maps = {key: outputs[key].permute(0, 2, 3, 1) for key in HEADS}
-            return {'panoptic': post_process(maps, {**arguments, 'is_from_labels': False}, 'bowenc0221')}
+            return {
+                'panoptic': post_process(maps, {**arguments, 'is_from_labels': False}, 'bowenc0221')
+            }
 
     def get_outputs(outputs):
         if scene:
             return {'panoptic': merge_voids(outputs['panoptic'].cpu().numpy())}
-        return {key: value.float().cpu().numpy().transpose(0, 2, 3, 1) for key, value in outputs.items()}
+        return {
+            key: value.float().cpu().numpy().transpose(0, 2, 3, 1) for key, value in outputs.items()
+        }
 
     return make_program(
         infer,

@@ -15,7 +15,11 @@ def prepare(setup: Setup) -> Program:
     """In bfloat16 where `setup.mode` ends with it."""
     arguments = setup.arguments
     device = find_device(setup)
-    dtype = torch.bfloat16 if 'bf16' in setup.mode and arguments['operation'] != 'hardest_pixels' else torch.float32
+    dtype = (
+        torch.bfloat16
+        if 'bf16' in setup.mode and arguments['operation'] != 'hardest_pixels'
+        else torch.float32
+    )
 
     def load(name):
         value = torch.from_numpy(setup.load(name)).to(device, dtype)
@@ -25,7 +29,11 @@ def prepare(setup: Setup) -> Program:
             value = value.contiguous(memory_format=torch.channels_last)
         return value
 
-    operands = {name: load(name).requires_grad_(arguments['has_gradient']) for name in ('x', 'kernel') if name in setup.files}
+    operands = {
+        name: load(name).requires_grad_(arguments['has_gradient'])
+        for name in ('x', 'kernel')
+        if name in setup.files
+    }
     operation = make_operation(arguments)
     cotangent = load('cotangent') if arguments['has_gradient'] else None
 
@@ -34,10 +42,16 @@ def prepare(setup: Setup) -> Program:
         if cotangent is None:
             return {'y': y}
         gradients = torch.autograd.grad(y, list(operands.values()), cotangent)
-        return {'y': y, **{f'{name}_gradient': value for name, value in zip(operands, gradients, strict=True)}}
+        return {
+            'y': y,
+            **{f'{name}_gradient': value for name, value in zip(operands, gradients, strict=True)},
+        }
 
     return make_program(
-        run, arguments=[operands, {} if cotangent is None else cotangent], device=device, get_outputs=_to_arrays
+        run,
+        arguments=[operands, {} if cotangent is None else cotangent],
+        device=device,
+        get_outputs=_to_arrays,
     )
 
 
@@ -61,6 +75,10 @@ def _to_arrays(outputs):
     arrays = {}
     for name, value in outputs.items():
         if value.ndim == 4:
-            value = value.permute(2, 3, 1, 0) if name.startswith('kernel') else value.permute(0, 2, 3, 1)
+            value = (
+                value.permute(2, 3, 1, 0)
+                if name.startswith('kernel')
+                else value.permute(0, 2, 3, 1)
+            )
         arrays[name] = value.detach().float().cpu().numpy()
     return arrays

@@ -46,7 +46,9 @@ def prepare(setup: Setup) -> Program:
     )
 
 
-def post_process(maps: dict[str, torch.Tensor], arguments: Mapping[str, Any], mode: str) -> torch.Tensor:
+def post_process(
+    maps: dict[str, torch.Tensor], arguments: Mapping[str, Any], mode: str
+) -> torch.Tensor:
     """i64[B, H, W] from maps [B, H, W, ...], one image after the other."""
     things = list_thing_classes(arguments['num_classes'])
     results = []
@@ -99,7 +101,11 @@ def group_pixels(centers: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
 
 
 def merge(
-    semantic: torch.Tensor, instance: torch.Tensor, is_thing: torch.Tensor, things: tuple[int, ...], void: int
+    semantic: torch.Tensor,
+    instance: torch.Tensor,
+    is_thing: torch.Tensor,
+    things: tuple[int, ...],
+    void: int,
 ) -> torch.Tensor:
     """Instances by the most frequent class of their pixels, numbered by class; then stuff that is large enough."""
     panoptic = torch.full_like(semantic, void)

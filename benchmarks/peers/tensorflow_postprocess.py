@@ -27,13 +27,19 @@ def prepare(setup: Setup) -> Program:
     maps = {key: tf.constant(setup.load(key)) for key in keys}
     things = list_thing_classes(arguments['num_classes'])
     process = tf.function(
-        lambda semantic, heat, offset: process_image(semantic, heat, offset, things, arguments['num_classes'])
+        lambda semantic, heat, offset: process_image(
+            semantic, heat, offset, things, arguments['num_classes']
+        )
     )
 
     def run():
         results = []
         for i in range(arguments['batch']):
-            semantic = maps['labels'][i] if 'labels' in maps else tf.argmax(maps['semantic'][i], -1, tf.int32)
+            semantic = (
+                maps['labels'][i]
+                if 'labels' in maps
+                else tf.argmax(maps['semantic'][i], -1, tf.int32)
+            )
             results.append(process(semantic, maps['center'][i, ..., 0], maps['offset'][i]).numpy())
         return np.stack(results)
 
@@ -48,7 +54,11 @@ def prepare(setup: Setup) -> Program:
 
 
 def process_image(
-    semantic: tf.Tensor, heat: tf.Tensor, offset: tf.Tensor, things: tuple[int, ...], num_classes: int
+    semantic: tf.Tensor,
+    heat: tf.Tensor,
+    offset: tf.Tensor,
+    things: tuple[int, ...],
+    num_classes: int,
 ) -> tf.Tensor:
     """i32[H, W] of the classes i32[H, W], the heat f32[H, W] and the offsets f32[H, W, 2]."""
     is_thing = tf.reduce_any(semantic[..., None] == tf.constant(things), -1)
@@ -84,7 +94,11 @@ def group_pixels(centers: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
 
 
 def merge(
-    semantic: tf.Tensor, instance: tf.Tensor, is_thing: tf.Tensor, things: tuple[int, ...], num_classes: int
+    semantic: tf.Tensor,
+    instance: tf.Tensor,
+    is_thing: tf.Tensor,
+    things: tuple[int, ...],
+    num_classes: int,
 ) -> tf.Tensor:
     """Instances by the most frequent class of their pixels, numbered by class; then stuff that is large enough."""
     panoptic = tf.fill(tf.shape(semantic), IGNORE_LABEL * LABEL_DIVISOR)
@@ -92,7 +106,9 @@ def merge(
     for number in tf.unique(tf.reshape(instance, [-1])).y:
         if number > 0:
             mask = (instance == number) & is_thing
-            votes = tf.math.bincount(tf.boolean_mask(semantic, mask), minlength=num_classes, maxlength=num_classes)
+            votes = tf.math.bincount(
+                tf.boolean_mask(semantic, mask), minlength=num_classes, maxlength=num_classes
+            )
             class_id = tf.argmax(votes, output_type=tf.int32)
             counts = tf.tensor_scatter_nd_add(counts, [[class_id]], [1])
             panoptic = tf.where(mask, class_id * LABEL_DIVISOR + counts[class_id], panoptic)

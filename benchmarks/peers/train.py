@@ -53,10 +53,14 @@ def prepare(setup: Setup) -> Program:
     return dataclasses.replace(program, argument_bytes=program.argument_bytes + state_bytes)
 
 
-def panoptic_loss(outputs: dict[str, torch.Tensor], targets: dict[str, torch.Tensor]) -> torch.Tensor:
+def panoptic_loss(
+    outputs: dict[str, torch.Tensor], targets: dict[str, torch.Tensor]
+) -> torch.Tensor:
     """The hardest pixels of the batch, squared errors of heat, absolute ones of offsets: weights 1, 200 and 0.01."""
     labels = targets['semantic'].long()
-    pixels = F.cross_entropy(outputs['semantic'], labels, ignore_index=IGNORE_LABEL, reduction='none')
+    pixels = F.cross_entropy(
+        outputs['semantic'], labels, ignore_index=IGNORE_LABEL, reduction='none'
+    )
     pixels = (pixels * targets['semantic_weight']).flatten()
     semantic = torch.topk(pixels, int(HARDEST_FRACTION * pixels.numel())).values.mean()
     weight = targets['center_weight']

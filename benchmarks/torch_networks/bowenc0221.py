@@ -8,7 +8,12 @@ from benchmarks.torch_networks.layers import HEADS, conv, conv_norm_relu, norm
 
 
 def separable5x5(inputs, outputs):
-    layers = nn.Sequential(conv_norm_relu(inputs, inputs, 5, groups=inputs), conv(inputs, outputs), norm(outputs), nn.ReLU())
+    layers = nn.Sequential(
+        conv_norm_relu(inputs, inputs, 5, groups=inputs),
+        conv(inputs, outputs),
+        norm(outputs),
+        nn.ReLU(),
+    )
     return nn.Sequential(layers)
 
 
@@ -39,9 +44,13 @@ class Decoder(nn.Module):
         super().__init__()
         self.aspp = ASPP(channels[-1], rates, window)
         skips = channels[-2::-1][-len(projected) :]
-        self.project = nn.ModuleList(conv_norm_relu(n, m) for n, m in zip(skips, projected, strict=True))
+        self.project = nn.ModuleList(
+            conv_norm_relu(n, m) for n, m in zip(skips, projected, strict=True)
+        )
         inputs = [256] + [width] * (len(projected) - 1)
-        self.fuse = nn.ModuleList(separable5x5(n + m, width) for n, m in zip(inputs, projected, strict=True))
+        self.fuse = nn.ModuleList(
+            separable5x5(n + m, width) for n, m in zip(inputs, projected, strict=True)
+        )
 
     def forward(self, features):
         x = self.aspp(features[-1])
@@ -57,7 +66,10 @@ class Head(nn.Module):
     def __init__(self, inputs, width, outputs):
         super().__init__()
         self.classifier = nn.ModuleDict(
-            {name: nn.Sequential(separable5x5(inputs, width), conv(width, count, bias=True)) for name, count in outputs.items()}
+            {
+                name: nn.Sequential(separable5x5(inputs, width), conv(width, count, bias=True))
+                for name, count in outputs.items()
+            }
         )
 
 
@@ -79,8 +91,12 @@ class Bowenc0221(nn.Module):
         channels = backbone.channels
         self.decoder = nn.ModuleDict(
             {
-                'semantic_decoder': Decoder(channels, (128, 64, 32)[-num_skips:], 256, rates, window),
-                'instance_decoder': Decoder(channels, (64, 32, 16)[-num_skips:], 128, rates, window),
+                'semantic_decoder': Decoder(
+                    channels, (128, 64, 32)[-num_skips:], 256, rates, window
+                ),
+                'instance_decoder': Decoder(
+                    channels, (64, 32, 16)[-num_skips:], 128, rates, window
+                ),
                 'semantic_head': Head(256, 256, {'semantic': num_classes}),
                 'instance_head': Head(128, head_width, {'center': 1, 'offset': 2}),
             }
@@ -90,9 +106,17 @@ class Bowenc0221(nn.Module):
         features = self.backbone(image)
         semantic = self.decoder['semantic_decoder'](features)
         instance = self.decoder['instance_decoder'](features)
-        heads = {**self.decoder['semantic_head'].classifier, **self.decoder['instance_head'].classifier}
+        heads = {
+            **self.decoder['semantic_head'].classifier,
+            **self.decoder['instance_head'].classifier,
+        }
         size = image.shape[2:]
-        outputs = {name: heads[name](semantic if name == 'semantic' else instance) for name in HEADS}
+        outputs = {
+            name: heads[name](semantic if name == 'semantic' else instance) for name in HEADS
+        }
         factor = (size[0] - 1) // (outputs['offset'].shape[2] - 1)
-        outputs = {name: F.interpolate(x, size, mode='bilinear', align_corners=True) for name, x in outputs.items()}
+        outputs = {
+            name: F.interpolate(x, size, mode='bilinear', align_corners=True)
+            for name, x in outputs.items()
+        }
         return {**outputs, 'offset': outputs['offset'] * factor}

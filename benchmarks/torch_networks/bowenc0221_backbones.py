@@ -42,7 +42,9 @@ class ResNet(nn.Module):
             blocks = []
             for block in range(count):
                 stride = 2 if block == 0 and i > 0 and not is_dilated else 1
-                blocks.append(Bottleneck(inputs, 64 * 2**i, stride, 2 if is_dilated and block > 0 else 1))
+                blocks.append(
+                    Bottleneck(inputs, 64 * 2**i, stride, 2 if is_dilated and block > 0 else 1)
+                )
                 inputs = 256 * 2**i
             setattr(self, f'layer{i + 1}', nn.Sequential(*blocks))
 
@@ -66,7 +68,9 @@ class InvertedResidual(nn.Module):
 
     @staticmethod
     def _relu6(inputs, outputs, kernel, stride=1, groups=1):
-        return nn.Sequential(conv(inputs, outputs, kernel, stride, groups=groups), norm(outputs), nn.ReLU6())
+        return nn.Sequential(
+            conv(inputs, outputs, kernel, stride, groups=groups), norm(outputs), nn.ReLU6()
+        )
 
     def forward(self, x):
         return x + self.conv(x) if self.is_added else self.conv(x)
@@ -130,7 +134,9 @@ class XceptionBlock(nn.Module):
         if shortcut == 'conv':
             self.conv, self.bn = conv(channels[0], channels[3], 1, stride), norm(channels[3])
         for i in range(3):
-            layer = SeparableConv(channels[i], channels[i + 1], stride if i == 2 else 1, shortcut != 'none')
+            layer = SeparableConv(
+                channels[i], channels[i + 1], stride if i == 2 else 1, shortcut != 'none'
+            )
             setattr(self, f'sep_conv{i + 1}', layer)
 
     def forward(self, x):
@@ -187,7 +193,9 @@ class HRModule(nn.Module):
 
     def __init__(self, widths):
         super().__init__()
-        self.branches = nn.ModuleList(nn.Sequential(*(BasicBlock(width) for _ in range(4))) for width in widths)
+        self.branches = nn.ModuleList(
+            nn.Sequential(*(BasicBlock(width) for _ in range(4))) for width in widths
+        )
         self.fuse_layers = nn.ModuleList(
             nn.ModuleList(self._make_path(widths, source, target) for source in range(len(widths)))
             for target in range(len(widths))
@@ -215,7 +223,11 @@ class HRModule(nn.Module):
                 if path is not None:
                     x = path(features[source])
                     size = features[target].shape[2:]
-                    total = total + (x if source < target else F.interpolate(x, size, mode='bilinear', align_corners=True))
+                    total = total + (
+                        x
+                        if source < target
+                        else F.interpolate(x, size, mode='bilinear', align_corners=True)
+                    )
             outputs.append(F.relu(total))
         return outputs
 
@@ -227,12 +239,20 @@ class HRNet(nn.Module):
         super().__init__()
         self.conv1, self.bn1 = conv(3, 64, 3, 2), norm(64)
         self.conv2, self.bn2 = conv(64, 64, 3, 2), norm(64)
-        self.layer1 = nn.Sequential(*(Bottleneck(64 if i == 0 else 256, 64, 1, 1) for i in range(4)))
+        self.layer1 = nn.Sequential(
+            *(Bottleneck(64 if i == 0 else 256, 64, 1, 1) for i in range(4))
+        )
         for i, count in enumerate((1, 4, 3), 1):
-            new = nn.Sequential(conv_norm_relu(self.channels[i - 1] if i > 1 else 256, self.channels[i], 3, 2))
+            new = nn.Sequential(
+                conv_norm_relu(self.channels[i - 1] if i > 1 else 256, self.channels[i], 3, 2)
+            )
             old = [conv_norm_relu(256, 48, 3)] if i == 1 else [None] * i
             setattr(self, f'transition{i}', nn.ModuleList([*old, new]))
-            setattr(self, f'stage{i + 1}', nn.Sequential(*(HRModule(self.channels[: i + 1]) for _ in range(count))))
+            setattr(
+                self,
+                f'stage{i + 1}',
+                nn.Sequential(*(HRModule(self.channels[: i + 1]) for _ in range(count))),
+            )
 
     def forward(self, x):
         x = F.relu(self.bn1(self.conv1(x)))
@@ -241,6 +261,9 @@ class HRNet(nn.Module):
         for i in range(1, 4):
             transition = getattr(self, f'transition{i}')
             last = features[-1]
-            features = [x if layer is None else layer(x) for layer, x in zip(transition, features, strict=False)]
+            features = [
+                x if layer is None else layer(x)
+                for layer, x in zip(transition, features, strict=False)
+            ]
             features = getattr(self, f'stage{i + 1}')([*features, transition[i](last)])
         return features

@@ -12,7 +12,9 @@ from torch import nn
 
 
 class ConvNorm(nn.Sequential):
-    def __init__(self, inputs, outputs, epsilon, kernel=1, stride=1, dilation=1, groups=1, activation=nn.ReLU):
+    def __init__(
+        self, inputs, outputs, epsilon, kernel=1, stride=1, dilation=1, groups=1, activation=nn.ReLU
+    ):
         padding = dilation * (kernel // 2)
         layers = OrderedDict(
             conv=nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, groups, bias=False),
@@ -26,7 +28,9 @@ class ConvNorm(nn.Sequential):
 class SeparableConv(nn.Sequential):
     def __init__(self, inputs, outputs, epsilon, kernel=5, dilation=1):
         depthwise = ConvNorm(inputs, inputs, epsilon, kernel, dilation=dilation, groups=inputs)
-        super().__init__(OrderedDict(depthwise=depthwise, pointwise=ConvNorm(inputs, outputs, epsilon)))
+        super().__init__(
+            OrderedDict(depthwise=depthwise, pointwise=ConvNorm(inputs, outputs, epsilon))
+        )
 
 
 def resize(x, size):
@@ -70,8 +74,14 @@ class InvertedResidual(nn.Module):
     def __init__(self, inputs, row, epsilon):
         super().__init__()
         kernel, expanded, outputs, has_squeeze_excite, activation, stride = row
-        self.expand = ConvNorm(inputs, expanded, epsilon, activation=activation) if expanded != inputs else nn.Identity()
-        self.depthwise = ConvNorm(expanded, expanded, epsilon, kernel, stride, groups=expanded, activation=activation)
+        self.expand = (
+            ConvNorm(inputs, expanded, epsilon, activation=activation)
+            if expanded != inputs
+            else nn.Identity()
+        )
+        self.depthwise = ConvNorm(
+            expanded, expanded, epsilon, kernel, stride, groups=expanded, activation=activation
+        )
         self.squeeze_excite = SqueezeExcite(expanded) if has_squeeze_excite else nn.Identity()
         self.project = ConvNorm(expanded, outputs, epsilon, activation=None)
         self.is_added = stride == 1 and inputs == outputs
@@ -119,7 +129,10 @@ class XceptionModule(nn.Module):
             step = stride if i == 3 else 1
             depthwise = ConvNorm(before, before, epsilon, 3, step, dilation, before, activation)
             self.add_module(f'separable_conv{i}_depthwise', depthwise)
-            self.add_module(f'separable_conv{i}_pointwise', ConvNorm(before, after, epsilon, activation=activation))
+            self.add_module(
+                f'separable_conv{i}_pointwise',
+                ConvNorm(before, after, epsilon, activation=activation),
+            )
         self.shortcut = None
         if shortcut == 'conv':
             self.shortcut = ConvNorm(inputs, widths[2], epsilon, stride=stride, activation=None)
@@ -127,7 +140,9 @@ class XceptionModule(nn.Module):
     def forward(self, x):
         y = x
         for i in (1, 2, 3):
-            y = getattr(self, f'separable_conv{i}_depthwise')(F.relu(y) if self.is_relu_first else y)
+            y = getattr(self, f'separable_conv{i}_depthwise')(
+                F.relu(y) if self.is_relu_first else y
+            )
             y = getattr(self, f'separable_conv{i}_pointwise')(y)
             if i == 2:
                 inner = y
@@ -152,9 +167,13 @@ class Xception71(nn.Module):
             self.add_module(f'entry_block{i}', module)
             inputs = width
         for i in range(1, 17):
-            self.add_module(f'middle_block{i}', XceptionModule(728, (728,) * 3, epsilon, shortcut='sum'))
+            self.add_module(
+                f'middle_block{i}', XceptionModule(728, (728,) * 3, epsilon, shortcut='sum')
+            )
         self.exit_block1 = XceptionModule(728, (728, 1024, 1024), epsilon, shortcut='conv')
-        self.exit_block2 = XceptionModule(1024, (1536, 1536, 2048), epsilon, dilation=2, shortcut='none')
+        self.exit_block2 = XceptionModule(
+            1024, (1536, 1536, 2048), epsilon, dilation=2, shortcut='none'
+        )
 
     def forward(self, x):
         x = self.stem_2(self.stem_1(x))
@@ -180,7 +199,9 @@ class ASPP(nn.Module):
         self.project = ConvNorm(256 * (2 + len(rates)), 256, epsilon)
 
     def forward(self, x):
-        branches = [module(x) for name, module in self.named_children() if name.startswith('branch')]
+        branches = [
+            module(x) for name, module in self.named_children() if name.startswith('branch')
+        ]
         pooled = self.pool(x.mean((2, 3), keepdim=True)).expand_as(branches[0])
         return self.project(torch.cat([*branches, pooled], 1))
 
@@ -215,14 +236,20 @@ class DeepLab2(nn.Module):
     def __init__(self, backbone, rates, *, is_separable, epsilon, num_classes):
         super().__init__()
         self.backbone = backbone
-        self.semantic_decoder = Decoder(backbone.channels, (64, 32), 256, rates, is_separable, epsilon)
-        self.instance_decoder = Decoder(backbone.channels, (32, 16), 128, rates, is_separable, epsilon)
+        self.semantic_decoder = Decoder(
+            backbone.channels, (64, 32), 256, rates, is_separable, epsilon
+        )
+        self.instance_decoder = Decoder(
+            backbone.channels, (32, 16), 128, rates, is_separable, epsilon
+        )
         for name, inputs, width, outputs in (
             ('semantic', 256, 256, num_classes),
             ('center', 128, 32, 1),
             ('offset', 128, 32, 2),
         ):
-            layers = OrderedDict(fuse=SeparableConv(inputs, width, epsilon), predict=nn.Conv2d(width, outputs, 1))
+            layers = OrderedDict(
+                fuse=SeparableConv(inputs, width, epsilon), predict=nn.Conv2d(width, outputs, 1)
+            )
             self.add_module(f'{name}_head', nn.Sequential(layers))
 
     def forward(self, image):

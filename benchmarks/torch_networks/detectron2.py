@@ -11,7 +11,9 @@ class ConvNorm(nn.Conv2d):
     """A convolution that owns its BatchNorm and applies a ReLU where told."""
 
     def __init__(self, inputs, outputs, kernel=1, stride=1, dilation=1, groups=1, has_relu=True):
-        super().__init__(inputs, outputs, kernel, stride, dilation * (kernel // 2), dilation, groups, False)
+        super().__init__(
+            inputs, outputs, kernel, stride, dilation * (kernel // 2), dilation, groups, False
+        )
         self.norm = norm(outputs)
         self.has_relu = has_relu
 
@@ -43,7 +45,9 @@ class DetectronBlock(nn.Module):
         self.conv1 = ConvNorm(inputs, width)
         self.conv2 = ConvNorm(width, width, 3, stride, dilation)
         self.conv3 = ConvNorm(width, 4 * width, has_relu=False)
-        self.shortcut = ConvNorm(inputs, 4 * width, 1, stride, has_relu=False) if inputs != 4 * width else None
+        self.shortcut = (
+            ConvNorm(inputs, 4 * width, 1, stride, has_relu=False) if inputs != 4 * width else None
+        )
 
     def forward(self, x):
         y = self.conv3(self.conv2(self.conv1(x)))
@@ -55,13 +59,21 @@ class DetectronResNet(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.stem = nn.ModuleDict({'conv1': ConvNorm(3, 64, 3, 2), 'conv2': ConvNorm(64, 64, 3), 'conv3': ConvNorm(64, 128, 3)})
+        self.stem = nn.ModuleDict(
+            {
+                'conv1': ConvNorm(3, 64, 3, 2),
+                'conv2': ConvNorm(64, 64, 3),
+                'conv3': ConvNorm(64, 128, 3),
+            }
+        )
         inputs = 128
         for i, count in enumerate((3, 4, 6, 3)):
             blocks = []
             for block in range(count):
                 stride = 2 if block == 0 and i in (1, 2) else 1
-                blocks.append(DetectronBlock(inputs, 64 * 2**i, stride, 2 ** (block + 1) if i == 3 else 1))
+                blocks.append(
+                    DetectronBlock(inputs, 64 * 2**i, stride, 2 ** (block + 1) if i == 3 else 1)
+                )
                 inputs = 256 * 2**i
             setattr(self, f'res{i + 2}', nn.Sequential(*blocks))
 
@@ -79,14 +91,19 @@ class DetectronResNet(nn.Module):
 class DetectronASPP(nn.Module):
     def __init__(self, window, is_separable):
         super().__init__()
-        atrous = [Depthwise(2048, 256, 3, rate) if is_separable else ConvNorm(2048, 256, 3, 1, rate) for rate in (6, 12, 18)]
+        atrous = [
+            Depthwise(2048, 256, 3, rate) if is_separable else ConvNorm(2048, 256, 3, 1, rate)
+            for rate in (6, 12, 18)
+        ]
         pooling = nn.Sequential(nn.AvgPool2d(window, 1), conv(2048, 256, bias=True), nn.ReLU())
         self.convs = nn.ModuleList([ConvNorm(2048, 256), *atrous, pooling])
         self.project = ConvNorm(5 * 256, 256)
 
     def forward(self, x):
         branches = [branch(x) for branch in self.convs]
-        branches[-1] = F.interpolate(branches[-1], x.shape[2:], mode='bilinear', align_corners=False)
+        branches[-1] = F.interpolate(
+            branches[-1], x.shape[2:], mode='bilinear', align_corners=False
+        )
         return self.project(torch.cat(branches, 1))
 
 
@@ -151,8 +168,15 @@ class Detectron2(nn.Module):
         instance = self.ins_embed_head.decode(features)
         outputs = {
             'semantic': self.sem_seg_head.predictor(self.sem_seg_head.head(semantic)),
-            'center': self.ins_embed_head.center_predictor(self.ins_embed_head.center_head(instance)),
-            'offset': self.ins_embed_head.offset_predictor(self.ins_embed_head.offset_head(instance)),
+            'center': self.ins_embed_head.center_predictor(
+                self.ins_embed_head.center_head(instance)
+            ),
+            'offset': self.ins_embed_head.offset_predictor(
+                self.ins_embed_head.offset_head(instance)
+            ),
         }
-        outputs = {name: F.interpolate(x, scale_factor=4, mode='bilinear', align_corners=False) for name, x in outputs.items()}
+        outputs = {
+            name: F.interpolate(x, scale_factor=4, mode='bilinear', align_corners=False)
+            for name, x in outputs.items()
+        }
         return {**outputs, 'offset': outputs['offset'] * 4}

@@ -7,7 +7,9 @@ HEADS = ('semantic', 'center', 'offset')
 
 
 def conv(inputs, outputs, kernel=1, stride=1, dilation=1, groups=1, bias=False):
-    return nn.Conv2d(inputs, outputs, kernel, stride, dilation * (kernel // 2), dilation, groups, bias)
+    return nn.Conv2d(
+        inputs, outputs, kernel, stride, dilation * (kernel // 2), dilation, groups, bias
+    )
 
 
 def norm(channels):
@@ -15,4 +17,6 @@ def norm(channels):
 
 
 def conv_norm_relu(inputs, outputs, kernel=1, stride=1, dilation=1, groups=1):
-    return nn.Sequential(conv(inputs, outputs, kernel, stride, dilation, groups), norm(outputs), nn.ReLU())
+    return nn.Sequential(
+        conv(inputs, outputs, kernel, stride, dilation, groups), norm(outputs), nn.ReLU()
+    )

@@ -13,7 +13,13 @@ from collections.abc import Sequence
 
 from pdl_jax.config import make_model_options
 from pdl_jax.convert import write
-from pdl_jax.convert.conversion import Conversion, check_account, choose_network, guess_network, load
+from pdl_jax.convert.conversion import (
+    Conversion,
+    check_account,
+    choose_network,
+    guess_network,
+    load,
+)
 from pdl_jax.convert.readers import read_file
 from pdl_jax.convert.rules import Account
 from pdl_jax.convert.sources import SOURCES
@@ -53,7 +59,9 @@ def convert(
     config = write.load_config(config_file) if config_file else None
     if config is not None:
         config.model.preset = preset or config.model.preset
-        conversion = choose_network(contents, source, config.model.preset, make_model_options(config))
+        conversion = choose_network(
+            contents, source, config.model.preset, make_model_options(config)
+        )
     elif preset:
         conversion = choose_network(contents, source, preset)
     else:
@@ -61,7 +69,11 @@ def convert(
     print(format_account(conversion.account))
     what = 'a backbone' if conversion.is_backbone_only else f'{conversion.num_classes} classes'
     print(f'{file} is {conversion.network.name}, {what}')
-    check_account(conversion, is_unexpected_allowed=is_unexpected_allowed, is_missing_allowed=is_missing_allowed)
+    check_account(
+        conversion,
+        is_unexpected_allowed=is_unexpected_allowed,
+        is_missing_allowed=is_missing_allowed,
+    )
     spec = None
     if not write.is_partial(conversion):
         dataset = dataset or write.find_dataset(conversion.num_classes)
@@ -78,7 +90,9 @@ def format_account(account: Account) -> str:
     """All lists of an account, then their lengths."""
     num_ignored = sum(map(len, account.ignored.values()))
     lines = [f'loaded: {origin.key} -> {path}' for path, origin in account.loaded.items()]
-    lines += [f'ignored: {key} ({reason})' for reason, keys in account.ignored.items() for key in keys]
+    lines += [
+        f'ignored: {key} ({reason})' for reason, keys in account.ignored.items() for key in keys
+    ]
     lines += [f'unexpected: {key} ({why})' for key, why in account.unexpected.items()]
     lines += [f'missing: {path}' for path in account.missing]
     lines += [f'wrong shape: {mismatch}' for mismatch in account.mismatched]
@@ -98,22 +112,42 @@ def main(arguments: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument('--from', required=True, choices=SOURCES, dest='source', help='the program that published the weights')
+    parser.add_argument(
+        '--from',
+        required=True,
+        choices=SOURCES,
+        dest='source',
+        help='the program that published the weights',
+    )
     parser.add_argument(
         '--input',
         required=True,
         help='a file of PyTorch, .safetensors, .pkl of detectron2, .npz, or the prefix of a TensorFlow checkpoint (ckpt-1)',
     )
-    parser.add_argument('--output', required=True, help='directory of the checkpoint, local or gs://')
-    parser.add_argument('--preset', default='', help='the network, where keys and shapes do not tell (output stride)')
-    parser.add_argument('--config', default='', help="configuration file (default: the project's for the dataset)")
+    parser.add_argument(
+        '--output', required=True, help='directory of the checkpoint, local or gs://'
+    )
+    parser.add_argument(
+        '--preset',
+        default='',
+        help='the network, where keys and shapes do not tell (output stride)',
+    )
+    parser.add_argument(
+        '--config', default='', help="configuration file (default: the project's for the dataset)"
+    )
     parser.add_argument(
         '--dataset',
         default='',
         help='cityscapes, coco, voc or the directory of prepared data (default: by the number of classes)',
     )
-    parser.add_argument('--allow_unexpected', action='store_true', help='leave out keys that fit nowhere')
-    parser.add_argument('--allow_missing', action='store_true', help='leave out variables that the file does not have')
+    parser.add_argument(
+        '--allow_unexpected', action='store_true', help='leave out keys that fit nowhere'
+    )
+    parser.add_argument(
+        '--allow_missing',
+        action='store_true',
+        help='leave out variables that the file does not have',
+    )
     flags = parser.parse_args(arguments)
     try:
         convert(

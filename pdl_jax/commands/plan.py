@@ -59,13 +59,18 @@ def make_plan(
         # The type of the chips, not of the machine that plans.
         config.model.dtype = 'float32' if topology.is_simulated else 'bfloat16'
     mesh = make_mesh(config.mesh.data, config.mesh.space, devices=topology.devices)
-    sources = [find_split(config, split, image_size) for split in (config.data.train_split, config.data.eval_split)]
+    sources = [
+        find_split(config, split, image_size)
+        for split in (config.data.train_split, config.data.eval_split)
+    ]
     available = make_programs(config, mesh, *sources)
     plans = [plan_program(available[key], mesh, topology) for key in programs]
     versions = {'jax': jax.__version__}
     if not topology.is_simulated:
         versions['libtpu'] = importlib.metadata.version('libtpu')
-    return make_report(plans, topology, config=name, num_steps=config.train.num_steps, versions=versions)
+    return make_report(
+        plans, topology, config=name, num_steps=config.train.num_steps, versions=versions
+    )
 
 
 def main(argv: list[str]) -> None:
@@ -94,7 +99,9 @@ def main(argv: list[str]) -> None:
 def _name_config(flag) -> str:
     """The file of a configuration and the fields that the command line sets."""
     fields = config_flags.get_override_values(flag)
-    return ' '.join([flag.config_filename, *(f'--config.{field}={value}' for field, value in fields.items())])
+    return ' '.join(
+        [flag.config_filename, *(f'--config.{field}={value}' for field, value in fields.items())]
+    )
 
 
 def _parse_size(text: str | None) -> tuple[int, int] | None:
@@ -102,20 +109,30 @@ def _parse_size(text: str | None) -> tuple[int, int] | None:
         return None
     match = re.fullmatch(r'([1-9]\d{0,4})x([1-9]\d{0,4})', text)
     if not match:
-        raise ValueError(f'--image_size={text} must be HEIGHTxWIDTH in pixels, for example 1024x2048')
+        raise ValueError(
+            f'--image_size={text} must be HEIGHTxWIDTH in pixels, for example 1024x2048'
+        )
     return int(match[1]), int(match[2])
 
 
 def _define_flags() -> None:
-    config_flags.DEFINE_config_file('config', None, 'A configuration; --config.field=value sets a field.')
-    flags.DEFINE_string('topology', None, f'{", ".join(CHIPS)} or cpu, and a shape: v5e:4x4, v4:2x2x4, cpu:8.')
+    config_flags.DEFINE_config_file(
+        'config', None, 'A configuration; --config.field=value sets a field.'
+    )
+    flags.DEFINE_string(
+        'topology', None, f'{", ".join(CHIPS)} or cpu, and a shape: v5e:4x4, v4:2x2x4, cpu:8.'
+    )
     flags.DEFINE_list('programs', list(PROGRAMS), f'What to plan: {",".join(PROGRAMS)}.')
     flags.DEFINE_enum('chip', 'v5e', list(CHIPS), 'Whose rates a plan for cpu:N is held against.')
-    flags.DEFINE_string('image_size', None, 'HEIGHTxWIDTH of the largest image, where the data are not there.')
+    flags.DEFINE_string(
+        'image_size', None, 'HEIGHTxWIDTH of the largest image, where the data are not there.'
+    )
     flags.DEFINE_string('json', None, 'Also write the report here as JSON; local or gs://.')
     flags.mark_flags_as_required(['config', 'topology'])
     flags.register_validator(
-        'programs', lambda names: bool(names) and set(names) <= set(PROGRAMS), f'must name some of {",".join(PROGRAMS)}'
+        'programs',
+        lambda names: bool(names) and set(names) <= set(PROGRAMS),
+        f'must name some of {",".join(PROGRAMS)}',
     )
 
 

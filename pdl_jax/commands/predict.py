@@ -26,7 +26,13 @@ from etils import epath
 
 from pdl_jax.data.images import decode_image, encode_image
 from pdl_jax.prediction.bulk import predict_shards
-from pdl_jax.prediction.image_list import find_below, find_images, read_list, refuse_equal_stems, stem_of
+from pdl_jax.prediction.image_list import (
+    find_below,
+    find_images,
+    read_list,
+    refuse_equal_stems,
+    stem_of,
+)
 from pdl_jax.prediction.predictor import PanopticResult, Predictor, Segment
 from pdl_jax.runtime.host_memory import keep_freed_memory
 from pdl_jax.runtime.processes import choose_together, ending_together
@@ -57,7 +63,10 @@ def predict_file(predictor: Predictor, path: str, output: epath.Path) -> Panopti
         (output / f'{stem}_{kind}.png').write_bytes(result.to_png())
         (output / f'{stem}_overlay.png').write_bytes(encode_image(result.draw_overlay(image)))
     # Last, so that the JSON's presence means that the image is done.
-    write_whole(output / f'{stem}.json', json.dumps({**description, 'segments': result.to_json()}, indent=1).encode())
+    write_whole(
+        output / f'{stem}.json',
+        json.dumps({**description, 'segments': result.to_json()}, indent=1).encode(),
+    )
     return result
 
 
@@ -95,7 +104,9 @@ def list_images(flags: argparse.Namespace) -> list[str]:
     paths = find_images(flags.images) + (read_list(flags.list) if flags.list else [])
     paths += find_below(flags.prefix) if flags.prefix else []
     if not paths:
-        raise ValueError('there are no images: give --images, --prefix or a --list that is not empty')
+        raise ValueError(
+            'there are no images: give --images, --prefix or a --list that is not empty'
+        )
     return list(dict.fromkeys(paths))
 
 
@@ -116,7 +127,9 @@ def load_predictor(flags: argparse.Namespace) -> tuple[Predictor, int, int]:
         return predictor, flags.process_id, flags.num_processes
     # Training may go on meanwhile and save a newer one.
     with ending_together('The same command on all hosts leaves out what is complete.'):
-        checkpoint = choose_together(functools.partial(find_checkpoint, flags.checkpoint, flags.step))
+        checkpoint = choose_together(
+            functools.partial(find_checkpoint, flags.checkpoint, flags.step)
+        )
         predictor = load(checkpoint, devices=jax.local_devices())
     # From here on each process works alone: neither the first to finish nor one that dies shall stop the others.
     jax.distributed.shutdown()
@@ -131,9 +144,13 @@ def parse_flags(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument('--checkpoint', required=True, help='a workdir or one step of it, local or gs://')
+    parser.add_argument(
+        '--checkpoint', required=True, help='a workdir or one step of it, local or gs://'
+    )
     parser.add_argument('--images', nargs='+', default=[], help='files or quoted glob patterns')
-    parser.add_argument('--list', help='text file with the path of one image a line, local or gs://')
+    parser.add_argument(
+        '--list', help='text file with the path of one image a line, local or gs://'
+    )
     parser.add_argument('--prefix', help='folder or gs:// prefix: all images anywhere below it')
     parser.add_argument('--output', required=True, help='directory of the results, local or gs://')
     parser.add_argument(
@@ -141,17 +158,32 @@ def parse_flags(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=lambda value: value if value == 'best' else int(value),
         help='of a workdir, or best for the one with the highest PQ, or mIoU (default: the newest)',
     )
-    parser.add_argument('--scales', type=float, nargs='+', help='average over the image at these scales')
+    parser.add_argument(
+        '--scales', type=float, nargs='+', help='average over the image at these scales'
+    )
     parser.add_argument(
         '--flip', action=argparse.BooleanOptionalAction, help='average over the mirror image too'
     )
     bulk = parser.add_argument_group('many images')
-    bulk.add_argument('--shards', type=int, default=0, help='write this many shards instead of files for each image')
-    bulk.add_argument('--batch_size', type=int, default=0, help='images at a time (default: 1 a device on CPUs, else 8)')
+    bulk.add_argument(
+        '--shards',
+        type=int,
+        default=0,
+        help='write this many shards instead of files for each image',
+    )
+    bulk.add_argument(
+        '--batch_size',
+        type=int,
+        default=0,
+        help='images at a time (default: 1 a device on CPUs, else 8)',
+    )
     bulk.add_argument('--num_processes', type=int, default=1, help='that divide the shards')
     bulk.add_argument('--process_id', type=int, default=0, help='of this process, from 0')
     bulk.add_argument('--distributed', action='store_true', help='take these two from the platform')
-    bulk.add_argument('--coordinator_address', help='taken as by pdl_jax.main; these processes do not talk, so it is not used')
+    bulk.add_argument(
+        '--coordinator_address',
+        help='taken as by pdl_jax.main; these processes do not talk, so it is not used',
+    )
     flags = parser.parse_args(arguments)
     for name in ('batch_size', 'num_processes', 'process_id', 'distributed', 'coordinator_address'):
         if not flags.shards and getattr(flags, name) != parser.get_default(name):

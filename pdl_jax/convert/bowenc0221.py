@@ -38,11 +38,21 @@ def _make_xception():
 
 _HRNET = (
     *torch_conv_norm(r'conv([12])', r'bn([12])', 'stem_{1}'),
-    *torch_conv_norm(r'layer1\.(\d+)\.conv(\d)', r'layer1\.(\d+)\.bn(\d)', 'stage1_block{1+1}/conv{2}'),
-    *torch_conv_norm(r'layer1\.(\d+)\.downsample\.0', r'layer1\.(\d+)\.downsample\.1', 'stage1_block{1+1}/shortcut'),
+    *torch_conv_norm(
+        r'layer1\.(\d+)\.conv(\d)', r'layer1\.(\d+)\.bn(\d)', 'stage1_block{1+1}/conv{2}'
+    ),
+    *torch_conv_norm(
+        r'layer1\.(\d+)\.downsample\.0',
+        r'layer1\.(\d+)\.downsample\.1',
+        'stage1_block{1+1}/shortcut',
+    ),
     # A branch that exists already, then one that is new and strides.
-    *torch_conv_norm(r'transition(\d)\.(\d)\.0', r'transition(\d)\.(\d)\.1', 'transition{1}_branch{2+1}'),
-    *torch_conv_norm(r'transition(\d)\.(\d)\.0\.0', r'transition(\d)\.(\d)\.0\.1', 'transition{1}_branch{2+1}'),
+    *torch_conv_norm(
+        r'transition(\d)\.(\d)\.0', r'transition(\d)\.(\d)\.1', 'transition{1}_branch{2+1}'
+    ),
+    *torch_conv_norm(
+        r'transition(\d)\.(\d)\.0\.0', r'transition(\d)\.(\d)\.0\.1', 'transition{1}_branch{2+1}'
+    ),
     *torch_conv_norm(
         r'stage(\d)\.(\d+)\.branches\.(\d)\.(\d+)\.conv(\d)',
         r'stage(\d)\.(\d+)\.branches\.(\d)\.(\d+)\.bn(\d)',
@@ -71,14 +81,22 @@ _CLASSIFIERS = ignore(
 def _make_decoder(branch, skip_strides):
     keys, aspp = rf'decoder\.{branch}_decoder', f'{branch}_decoder/aspp'
     rules = [
-        *torch_conv_norm(rf'{keys}\.aspp\.convs\.([0-3])\.0', rf'{keys}\.aspp\.convs\.([0-3])\.1', f'{aspp}/branch_{{1}}'),
+        *torch_conv_norm(
+            rf'{keys}\.aspp\.convs\.([0-3])\.0',
+            rf'{keys}\.aspp\.convs\.([0-3])\.1',
+            f'{aspp}/branch_{{1}}',
+        ),
         *torch_conv(rf'{keys}\.aspp\.convs\.4\.aspp_pooling\.1', f'{aspp}/pool'),
-        *torch_conv_norm(rf'{keys}\.aspp\.project\.0', rf'{keys}\.aspp\.project\.1', f'{aspp}/project'),
+        *torch_conv_norm(
+            rf'{keys}\.aspp\.project\.0', rf'{keys}\.aspp\.project\.1', f'{aspp}/project'
+        ),
     ]
     for i, stride in enumerate(skip_strides):
         project, fuse = rf'{keys}\.project\.{i}', rf'{keys}\.fuse\.{i}\.0'
         rules += [
-            *torch_conv_norm(rf'{project}\.0', rf'{project}\.1', f'{branch}_decoder/project_stride{stride}'),
+            *torch_conv_norm(
+                rf'{project}\.0', rf'{project}\.1', f'{branch}_decoder/project_stride{stride}'
+            ),
             *_separable(fuse, f'{branch}_decoder/fuse_stride{stride}'),
         ]
     return rules
@@ -86,7 +104,10 @@ def _make_decoder(branch, skip_strides):
 
 def _make_head(branch, name):
     keys = rf'decoder\.{branch}_head\.classifier\.{name}'
-    return [*_separable(rf'{keys}\.0\.0', f'{name}_head/fuse'), *torch_conv(rf'{keys}\.1', f'{name}_head/predict')]
+    return [
+        *_separable(rf'{keys}\.0\.0', f'{name}_head/fuse'),
+        *torch_conv(rf'{keys}\.1', f'{name}_head/predict'),
+    ]
 
 
 def _separable(keys, path):
@@ -101,7 +122,11 @@ def _make_rules(options: ModelOptions, keys: Collection[str]) -> tuple[Rule, ...
     # Files of a backbone alone do not have the prefix.
     prefix = r'(?:backbone\.)?'
     tables = {'xception65': _make_xception(), 'hrnet': _HRNET}
-    rules = [under(table, keys=prefix, path='backbone') for name, table in tables.items() if options.backbone.startswith(name)]
+    rules = [
+        under(table, keys=prefix, path='backbone')
+        for name, table in tables.items()
+        if options.backbone.startswith(name)
+    ]
     return (
         *(rules[0] if rules else make_backbone_rules(options.backbone, prefix)),
         *_make_decoder('semantic', options.skip_strides),
@@ -113,7 +138,11 @@ def _make_rules(options: ModelOptions, keys: Collection[str]) -> tuple[Rule, ...
     )
 
 
-_POSTPROCESS = {'postprocess.nms_kernel_px': 7, 'postprocess.max_centers': 200, 'postprocess.stuff_area_limit_px': 2048}
+_POSTPROCESS = {
+    'postprocess.nms_kernel_px': 7,
+    'postprocess.max_centers': 200,
+    'postprocess.stuff_area_limit_px': 2048,
+}
 
 SOURCE = Source(
     name='bowenc0221',
@@ -131,7 +160,10 @@ SOURCE = Source(
     ),
     backbones={
         'xception65': ({'norm_epsilon': 1e-5, 'normalization': 'unit'},),
-        **{f'hrnet_w{width}': ({'norm_epsilon': 1e-5, 'normalization': 'imagenet'},) for width in (18, 32, 48)},
+        **{
+            f'hrnet_w{width}': ({'norm_epsilon': 1e-5, 'normalization': 'imagenet'},)
+            for width in (18, 32, 48)
+        },
     },
     config_fields={'cityscapes': _POSTPROCESS, 'coco': _POSTPROCESS},
 )

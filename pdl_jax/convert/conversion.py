@@ -55,11 +55,15 @@ def compare(contents: Contents, source: Source, network: Network) -> Conversion:
             if path in _LOGITS:
                 stored = np.broadcast_to(np.float32(0), contents.arrays[key].shape)
                 num_classes = target.transform(stored).shape[-1] if stored.ndim == 4 else 0
-    is_backbone_only = network.options.decoder == 'classifier' or all(path.startswith('backbone/') for path in paths)
+    is_backbone_only = network.options.decoder == 'classifier' or all(
+        path.startswith('backbone/') for path in paths
+    )
     wanted = _list_shapes(network.options, 0 if is_backbone_only else max(num_classes, 1))
     account = make_account(contents.arrays, rules, wanted)
     if contents.others:
-        account = dataclasses.replace(account, ignored={**account.ignored, _NOT_ARRAYS: list(contents.others)})
+        account = dataclasses.replace(
+            account, ignored={**account.ignored, _NOT_ARRAYS: list(contents.others)}
+        )
     return Conversion(network, is_backbone_only, 0 if is_backbone_only else num_classes, account)
 
 
@@ -81,7 +85,10 @@ def guess_network(contents: Contents, source: Source) -> Conversion:
                 continue
             candidates.append(network.name)
             conversion = compare(contents, source, network)
-            if not conversion.account.num_faults and conversion.is_backbone_only == is_backbone_only:
+            if (
+                not conversion.account.num_faults
+                and conversion.is_backbone_only == is_backbone_only
+            ):
                 perfect.append(conversion)
         if perfect:
             break
@@ -89,7 +96,9 @@ def guess_network(contents: Contents, source: Source) -> Conversion:
         return perfect[0]
     if perfect:
         names = ', '.join(conversion.network.name for conversion in perfect)
-        raise ValueError(f'the keys and shapes are those of several networks: say --preset= one of {names}')
+        raise ValueError(
+            f'the keys and shapes are those of several networks: say --preset= one of {names}'
+        )
     names = sorted(set(candidates) or {network.name for network in (*wholes, *backbones)})
     raise ValueError(
         f'the keys and shapes are those of no network of --from={source.name}; closest are {", ".join(names)}: say which with '
@@ -97,7 +106,9 @@ def guess_network(contents: Contents, source: Source) -> Conversion:
     )
 
 
-def choose_network(contents: Contents, source: Source, preset: str, options: ModelOptions | None = None) -> Conversion:
+def choose_network(
+    contents: Contents, source: Source, preset: str, options: ModelOptions | None = None
+) -> Conversion:
     """Takes a file for the network of a preset.
 
     Args:
@@ -110,14 +121,22 @@ def choose_network(contents: Contents, source: Source, preset: str, options: Mod
       ValueError: there is no such preset.
     """
     if options is None and preset not in PRESETS:
-        raise ValueError(f'--preset={preset} is unknown; choose one of {", ".join(sorted(PRESETS))}')
-    networks = [Network(preset, options)] if options else [n for n in list_backbones(source) if n.name == preset]
+        raise ValueError(
+            f'--preset={preset} is unknown; choose one of {", ".join(sorted(PRESETS))}'
+        )
+    networks = (
+        [Network(preset, options)]
+        if options
+        else [n for n in list_backbones(source) if n.name == preset]
+    )
     networks = networks or [Network(preset, make_options(preset))]
     conversions = [compare(contents, source, network) for network in networks]
     return min(conversions, key=lambda conversion: conversion.account.num_faults)
 
 
-def check_account(conversion: Conversion, *, is_unexpected_allowed: bool = False, is_missing_allowed: bool = False) -> None:
+def check_account(
+    conversion: Conversion, *, is_unexpected_allowed: bool = False, is_missing_allowed: bool = False
+) -> None:
     """Checks that a file and a network are the same.
 
     Raises:
@@ -134,7 +153,9 @@ def check_account(conversion: Conversion, *, is_unexpected_allowed: bool = False
         )
     if account.unexpected and not is_unexpected_allowed:
         lines = [f'{key} ({why})' for key, why in account.unexpected.items()]
-        raise ValueError(f'{len(lines)} keys are unexpected: {_join(lines)}. {remedy}, or leave them out with --allow_unexpected')
+        raise ValueError(
+            f'{len(lines)} keys are unexpected: {_join(lines)}. {remedy}, or leave them out with --allow_unexpected'
+        )
     if account.missing and not is_missing_allowed:
         raise ValueError(
             f'{len(account.missing)} variables of {network} are missing in the file: {_join(account.missing)}. '
@@ -156,16 +177,24 @@ def load(conversion: Conversion, contents: Contents) -> PyTree:
 def has_folded_norm(variables: PyTree) -> bool:
     """Whether every BatchNorm only adds a bias: its statistics were folded into the kernel before it."""
     statistics = flatten_dict(variables['batch_stats'])
-    scales = [value for path, value in flatten_dict(variables['params']).items() if path[-1] == 'scale']
+    scales = [
+        value for path, value in flatten_dict(variables['params']).items() if path[-1] == 'scale'
+    ]
     means = [value for path, value in statistics.items() if path[-1] == 'mean']
-    return bool(means) and all((mean == 0).all() for mean in means) and all((scale == 1).all() for scale in scales)
+    return (
+        bool(means)
+        and all((mean == 0).all() for mean in means)
+        and all((scale == 1).all() for scale in scales)
+    )
 
 
 @functools.lru_cache
 def _list_shapes(options: ModelOptions, num_classes: int) -> Mapping[str, tuple[int, ...]]:
     """The shapes of a network's variables by path; of its backbone alone where there are no classes."""
     model = PanopticDeepLab(num_classes, options) if num_classes else make_model_backbone(options)
-    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 65, 65, 3)), train=False))
+    variables = jax.eval_shape(
+        lambda: model.init(jax.random.key(0), jnp.zeros((1, 65, 65, 3)), train=False)
+    )
     shapes = {}
     for path, value in flatten_dict(variables, sep='/').items():
         collection, name = path.split('/', 1)

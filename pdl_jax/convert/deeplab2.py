@@ -14,7 +14,10 @@ _SUFFIX = '/.ATTRIBUTES/VARIABLE_VALUE'
 
 
 def _conv_norm(keys, path):
-    return (*tensorflow_conv(f'{keys}/_conv', f'{path}/conv'), *tensorflow_norm(f'{keys}/_batch_norm', f'{path}/norm'))
+    return (
+        *tensorflow_conv(f'{keys}/_conv', f'{path}/conv'),
+        *tensorflow_norm(f'{keys}/_batch_norm', f'{path}/norm'),
+    )
 
 
 def _depthwise_norm(keys, path):
@@ -25,7 +28,10 @@ def _depthwise_norm(keys, path):
 
 
 def _separable(keys, path):
-    return (*_depthwise_norm(f'{keys}/_depthwise', f'{path}/depthwise'), *_conv_norm(f'{keys}/_pointwise', f'{path}/pointwise'))
+    return (
+        *_depthwise_norm(f'{keys}/_depthwise', f'{path}/depthwise'),
+        *_conv_norm(f'{keys}/_pointwise', f'{path}/pointwise'),
+    )
 
 
 def _make_resnet():
@@ -51,7 +57,9 @@ _MOBILENET_V3 = (
     *_conv_norm(r'_blocks/\d+', 'last_conv'),
     *_conv_norm(r'_blocks/(\d+)/_conv1_bn_act', 'block_{1-1}/expand'),
     *_depthwise_norm(r'_blocks/(\d+)/_conv2_bn_act', 'block_{1-1}/depthwise'),
-    *tensorflow_conv(r'_blocks/(\d+)/_squeeze_excitation/_se_(reduce|expand)', 'block_{1-1}/squeeze_excite/{2}'),
+    *tensorflow_conv(
+        r'_blocks/(\d+)/_squeeze_excitation/_se_(reduce|expand)', 'block_{1-1}/squeeze_excite/{2}'
+    ),
     *_conv_norm(r'_blocks/(\d+)/_conv3_bn', 'block_{1-1}/project'),
 )
 
@@ -89,13 +97,17 @@ def _make_rules(options: ModelOptions, keys: Collection[str]) -> tuple[Rule, ...
         *_make_head('semantic_head', 'semantic_last_layer', 'semantic_head'),
         *_make_decoder('instance'),
         *_make_head('instance_center_head', 'instance_center_head_last_layer', 'center_head'),
-        *_make_head('instance_regression_head', 'instance_regression_head_last_layer', 'offset_head'),
+        *_make_head(
+            'instance_regression_head', 'instance_regression_head_last_layer', 'offset_head'
+        ),
     )
     rules = [dataclasses.replace(rule, pattern=rule.pattern + re.escape(_SUFFIX)) for rule in rules]
     return (
         ignore('.*/.OPTIMIZER_SLOT/.*', "the optimiser's averages of a variable"),
         ignore('optimizer/.*', "the optimiser's own numbers"),
-        ignore(f'(global_step|save_counter|epoch|step)({re.escape(_SUFFIX)})?', 'counts steps or saves'),
+        ignore(
+            f'(global_step|save_counter|epoch|step)({re.escape(_SUFFIX)})?', 'counts steps or saves'
+        ),
         ignore('_CHECKPOINTABLE_OBJECT_GRAPH', 'how TensorFlow finds the variables again'),
         *rules,
     )
@@ -106,16 +118,28 @@ _OF_FAMILY = {'norm_epsilon': 1e-3, 'normalization': 'unit'}
 SOURCE = Source(
     name='deeplab2',
     make_rules=_make_rules,
-    presets=tuple(name for name in PRESETS if name.startswith('deeplab2/') and '/deeplab_v3' not in name),
+    presets=tuple(
+        name for name in PRESETS if name.startswith('deeplab2/') and '/deeplab_v3' not in name
+    ),
     backbones={
-        **{name: ({**_OF_FAMILY, 'stride_dialect': 'deeplab2'},) for name in ('resnet50', 'resnet50_beta')},
         **{
-            f'mobilenet_v3_{size}': ({**_OF_FAMILY, 'stride_dialect': 'deeplab2', 'squeeze_excite_gate': 'sigmoid'},)
+            name: ({**_OF_FAMILY, 'stride_dialect': 'deeplab2'},)
+            for name in ('resnet50', 'resnet50_beta')
+        },
+        **{
+            f'mobilenet_v3_{size}': (
+                {**_OF_FAMILY, 'stride_dialect': 'deeplab2', 'squeeze_excite_gate': 'sigmoid'},
+            )
             for size in ('small', 'large')
         },
         **{
             name: (_OF_FAMILY,)
-            for name in ('wide_resnet41', 'swidernet_sac_1_1_1', 'swidernet_sac_1_1_3', 'swidernet_sac_1_1_4.5')
+            for name in (
+                'wide_resnet41',
+                'swidernet_sac_1_1_1',
+                'swidernet_sac_1_1_3',
+                'swidernet_sac_1_1_4.5',
+            )
         },
     },
     config_fields={

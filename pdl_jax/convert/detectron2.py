@@ -17,10 +17,17 @@ def _make_backbone(options):
     # The three convolutions of the deep stem, or the one of torchvision's ResNets.
     is_deep = options.backbone.endswith('beta')
     return (
-        *(_conv_norm(r'stem\.conv(\d)', 'stem_{1}') if is_deep else _conv_norm(r'stem\.conv1', 'stem')),
+        *(
+            _conv_norm(r'stem\.conv(\d)', 'stem_{1}')
+            if is_deep
+            else _conv_norm(r'stem\.conv1', 'stem')
+        ),
         *_conv_norm(r'res(\d)\.(\d+)\.conv(\d)', 'stage{1}_block{2+1}/conv{3}'),
         *_conv_norm(r'res(\d)\.(\d+)\.shortcut', 'stage{1}_block{2+1}/shortcut'),
-        ignore(r'(stem\.)?fc\..*', 'belongs to the classifier, which a segmentation network does not have'),
+        ignore(
+            r'(stem\.)?fc\..*',
+            'belongs to the classifier, which a segmentation network does not have',
+        ),
     )
 
 
@@ -37,7 +44,9 @@ def _make_decoder(head, branch):
     context, aspp = rf'{keys}\.res5\.project_conv', f'{path}/aspp'
     rules = [
         *_conv_norm(rf'{context}\.convs\.([0-3])', f'{aspp}/branch_{{1}}'),
-        *_conv_norm(rf'{context}\.convs\.([1-3])\.(depthwise|pointwise)', f'{aspp}/branch_{{1}}/{{2}}'),
+        *_conv_norm(
+            rf'{context}\.convs\.([1-3])\.(depthwise|pointwise)', f'{aspp}/branch_{{1}}/{{2}}'
+        ),
         *torch_conv(rf'{context}\.convs\.4\.1', f'{aspp}/pool'),
         *_conv_norm(rf'{context}\.project', f'{aspp}/project'),
     ]
@@ -72,8 +81,12 @@ _FIELDS = {'norm_epsilon': 1e-5, 'normalization': 'imagenet', 'stride_dialect': 
 SOURCE = Source(
     name='detectron2',
     make_rules=_make_rules,
-    presets=tuple(f'detectron2/{name}' for name in ('resnet52_os16_dsconv', 'resnet52_os16', 'resnet50_os16')),
-    backbones={name: (_FIELDS,) for name in ('resnet50', 'resnet101', 'resnet50_beta', 'resnet101_beta')},
+    presets=tuple(
+        f'detectron2/{name}' for name in ('resnet52_os16_dsconv', 'resnet52_os16', 'resnet50_os16')
+    ),
+    backbones={
+        name: (_FIELDS,) for name in ('resnet50', 'resnet101', 'resnet50_beta', 'resnet101_beta')
+    },
     config_fields={
         # The crop is what the networks were trained with: their ASPP averages over windows of its size.
         'cityscapes': {

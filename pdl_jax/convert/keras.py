@@ -34,7 +34,12 @@ SOURCE = Source(
     make_rules=_make_rules,
     backbones={
         'mobilenet_v2': tuple(
-            {'width_multiplier': width, 'norm_epsilon': 1e-3, 'backbone_padding': 'same', 'normalization': 'unit'}
+            {
+                'width_multiplier': width,
+                'norm_epsilon': 1e-3,
+                'backbone_padding': 'same',
+                'normalization': 'unit',
+            }
             for width in (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
         )
     },

@@ -31,7 +31,9 @@ def torch_norm(pattern: str, path: str) -> tuple[Rule, ...]:
         Rule(rf'{pattern}\.bias', (Target('params', f'{path}/bias'),)),
         Rule(rf'{pattern}\.running_mean', (Target('batch_stats', f'{path}/mean'),)),
         Rule(rf'{pattern}\.running_var', (Target('batch_stats', f'{path}/var'),)),
-        ignore(rf'{pattern}\.num_batches_tracked', 'counts the steps of training; nothing reads it'),
+        ignore(
+            rf'{pattern}\.num_batches_tracked', 'counts the steps of training; nothing reads it'
+        ),
     )
 
 
@@ -50,7 +52,11 @@ def tensorflow_conv(pattern: str, path: str) -> tuple[Rule, ...]:
 
 def tensorflow_depthwise(pattern: str, path: str) -> tuple[Rule, ...]:
     """A depthwise convolution: depthwise_kernel [h, w, C, 1]."""
-    return (Rule(rf'{pattern}/depthwise_kernel', (Target('params', f'{path}/kernel', _from_depthwise),)),)
+    return (
+        Rule(
+            rf'{pattern}/depthwise_kernel', (Target('params', f'{path}/kernel', _from_depthwise),)
+        ),
+    )
 
 
 def tensorflow_norm(pattern: str, path: str) -> tuple[Rule, ...]:

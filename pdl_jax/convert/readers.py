@@ -72,13 +72,17 @@ def read_file(path: str) -> Contents:
             f'{path}: no such file; of a TensorFlow checkpoint give the prefix, ckpt-1 of ckpt-1.index and ckpt-1.data-...'
         )
     if file_size(file) > _MAX_BYTES:
-        raise ValueError(f'{path} has more than {_MAX_BYTES} bytes, larger than any published network')
+        raise ValueError(
+            f'{path} has more than {_MAX_BYTES} bytes, larger than any published network'
+        )
     readers = {'.npz': _read_npz, '.safetensors': _read_safetensors, '.pkl': _read_pickle}
     contents = readers.get(file.suffix, _read_torch)(file)
     if not contents.arrays:
         raise ValueError(f'{path} holds no arrays')
     if all(key.startswith(_PARALLEL_PREFIX) for key in contents.arrays):
-        arrays = {key.removeprefix(_PARALLEL_PREFIX): value for key, value in contents.arrays.items()}
+        arrays = {
+            key.removeprefix(_PARALLEL_PREFIX): value for key, value in contents.arrays.items()
+        }
         return dataclasses.replace(contents, arrays=arrays)
     return contents
 
@@ -89,7 +93,15 @@ def _read_npz(file):
             # Unpacked sizes too: a small archive may unpack to more than the memory.
             _check_unpacked(archive.zip)
             return Contents({key: archive[key] for key in archive.files})
-    except (EOFError, MemoryError, OSError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except (
+        EOFError,
+        MemoryError,
+        OSError,
+        TypeError,
+        ValueError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         # TypeError: a lone .npy array has no archive.
         raise ValueError(f'{file} cannot be read as an .npz of plain arrays: {error}') from error
 
@@ -103,7 +115,9 @@ def _read_safetensors(file):
     try:
         return Contents(safetensors.numpy.load(file.read_bytes()))
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f'{file} cannot be read as safetensors of float16 or float32: {error}') from error
+        raise ValueError(
+            f'{file} cannot be read as safetensors of float16 or float32: {error}'
+        ) from error
 
 
 def _read_torch(file):
@@ -120,17 +134,28 @@ def _read_torch(file):
             # On the CPU, wherever the tensors were saved.
             content = torch.load(stream, map_location='cpu', weights_only=True)
     except Exception as error:  # A damaged file raises whatever its bytes happen to mean.
-        raise ValueError(f'{file} cannot be read as a PyTorch file of plain tensors: {error}') from error
+        raise ValueError(
+            f'{file} cannot be read as a PyTorch file of plain tensors: {error}'
+        ) from error
     tensors, others = _unwrap(content, torch.Tensor, file)
     # A few bytes may claim to be a large tensor by repeating themselves.
     if sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) > _MAX_BYTES:
         raise ValueError(f'{file} unpacks to more than {_MAX_BYTES} bytes')
-    return Contents({key: _to_numpy(tensor, key, file, torch) for key, tensor in tensors.items()}, others)
+    return Contents(
+        {key: _to_numpy(tensor, key, file, torch) for key, tensor in tensors.items()}, others
+    )
 
 
 def _to_numpy(tensor, key, file, torch):
-    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex() or tensor.is_meta:
-        raise ValueError(f'{file}: {key} is a tensor of a special kind ({tensor.layout}, {tensor.dtype}), not of plain numbers')
+    if (
+        tensor.layout != torch.strided
+        or tensor.is_quantized
+        or tensor.is_complex()
+        or tensor.is_meta
+    ):
+        raise ValueError(
+            f'{file}: {key} is a tensor of a special kind ({tensor.layout}, {tensor.dtype}), not of plain numbers'
+        )
     tensor = tensor.detach()
     # NumPy has no bfloat16.
     return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
@@ -171,12 +196,18 @@ def _unwrap(content, kind, file):
         inner = content.get(wrapper) if wrapper and isinstance(content, dict) else content
         if not isinstance(inner, dict):
             continue
-        arrays = {key: value for key, value in inner.items() if isinstance(key, str) and isinstance(value, kind)}
+        arrays = {
+            key: value
+            for key, value in inner.items()
+            if isinstance(key, str) and isinstance(value, kind)
+        }
         if arrays:
             others = [key for key in inner if key not in arrays]
             others += [key for key in content if wrapper and key != wrapper]
             return arrays, tuple(map(str, others))
-    raise ValueError(f'{file} holds no arrays by name, neither in itself nor in one of {", ".join(_WRAPPERS)}')
+    raise ValueError(
+        f'{file} holds no arrays by name, neither in itself nor in one of {", ".join(_WRAPPERS)}'
+    )
 
 
 def _check_unpacked(archive):
@@ -186,7 +217,9 @@ def _check_unpacked(archive):
 
 
 def _missing(what, package, extra):
-    return ImportError(f"{what} are read by {package}, which is not installed: pip install 'pdl_jax[{extra}]'")
+    return ImportError(
+        f"{what} are read by {package}, which is not installed: pip install 'pdl_jax[{extra}]'"
+    )
 
 
 class _PickledType:
@@ -199,7 +232,11 @@ class _PickledType:
         self.order = state[1]
 
     def to_numpy(self):
-        if not isinstance(self.code, str) or self.code not in _TYPE_CODES or self.order not in ('<', '>', '|'):
+        if (
+            not isinstance(self.code, str)
+            or self.code not in _TYPE_CODES
+            or self.order not in ('<', '>', '|')
+        ):
             raise ValueError(f'arrays of type {self.code!r} are not admitted')
         return np.dtype(self.order.replace('|', '=') + self.code)
 
@@ -263,7 +300,9 @@ class _ArrayUnpickler(pickle.Unpickler):
         try:
             return self._KNOWN[module, name]
         except KeyError:
-            raise pickle.UnpicklingError(f'{module}.{name} is neither an array nor a plain container') from None
+            raise pickle.UnpicklingError(
+                f'{module}.{name} is neither an array nor a plain container'
+            ) from None
 
     def persistent_load(self, pid):
         raise pickle.UnpicklingError('references to things outside of the file are not admitted')

@@ -74,7 +74,12 @@ def under(rules: Iterable[Rule], *, keys: str = '', path: str = '') -> tuple[Rul
     def move(target):
         return dataclasses.replace(target, path=f'{path}/{target.path}' if path else target.path)
 
-    return tuple(dataclasses.replace(rule, pattern=keys + rule.pattern, targets=tuple(map(move, rule.targets))) for rule in rules)
+    return tuple(
+        dataclasses.replace(
+            rule, pattern=keys + rule.pattern, targets=tuple(map(move, rule.targets))
+        )
+        for rule in rules
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,20 +137,27 @@ class Account:
         return len(self.unexpected) + len(self.missing) + len(self.mismatched)
 
 
-def find_targets(rules: Iterable[Rule], keys: Iterable[str]) -> dict[str, tuple[str, tuple[Target, ...]] | None]:
+def find_targets(
+    rules: Iterable[Rule], keys: Iterable[str]
+) -> dict[str, tuple[str, tuple[Target, ...]] | None]:
     """What the rules say about each key: (reason, targets with their paths filled in), None where no rule matches."""
     patterns = [(re.compile(rule.pattern), rule) for rule in rules]
 
     def find(key):
         for pattern, rule in patterns:
             if match := pattern.fullmatch(key):
-                return rule.reason, tuple(dataclasses.replace(target, path=_fill(target.path, match)) for target in rule.targets)
+                return rule.reason, tuple(
+                    dataclasses.replace(target, path=_fill(target.path, match))
+                    for target in rule.targets
+                )
         return None
 
     return {key: find(key) for key in keys}
 
 
-def make_account(arrays: Mapping[str, Any], rules: Iterable[Rule], wanted: Mapping[str, tuple[int, ...]]) -> Account:
+def make_account(
+    arrays: Mapping[str, Any], rules: Iterable[Rule], wanted: Mapping[str, tuple[int, ...]]
+) -> Account:
     """Compares a file with a network; reads no array.
 
     Args:

@@ -4,5 +4,6 @@ from pdl_jax.convert import bowenc0221, deeplab2, detectron2, keras, tensorflow,
 from pdl_jax.convert.source import Source
 
 SOURCES: dict[str, Source] = {
-    module.SOURCE.name: module.SOURCE for module in (bowenc0221, detectron2, deeplab2, torchvision, keras, tensorflow)
+    module.SOURCE.name: module.SOURCE
+    for module in (bowenc0221, detectron2, deeplab2, torchvision, keras, tensorflow)
 }

@@ -28,7 +28,11 @@ def _list_backbone() -> list[str]:
 def _make_rules(options: ModelOptions, keys: Collection[str]) -> tuple[Rule, ...]:
     names = sorted({match[1] for key in keys if (match := re.fullmatch(r'(\d+\.\w+)\.\w+', key))})
     backbone = _list_backbone()
-    backbone_epsilon = options.norm_epsilon if options.backbone_norm_epsilon is None else options.backbone_norm_epsilon
+    backbone_epsilon = (
+        options.norm_epsilon
+        if options.backbone_norm_epsilon is None
+        else options.backbone_norm_epsilon
+    )
     rules = []
     for name, path in zip(names, backbone, strict=False):
         rules += folded_conv_norm(re.escape(name), path, backbone_epsilon)
@@ -41,10 +45,14 @@ def _make_rules(options: ModelOptions, keys: Collection[str]) -> tuple[Rule, ...
         rules += folded_conv_norm(name, f'{aspp}/{layer}', options.norm_epsilon)
     # TensorFlow concatenates the pooled features first.
     swapped = Target('params', f'{aspp}/project/conv/kernel', _swap_halves)
-    rules = [Rule(rule.pattern, (swapped,)) if rule.targets[0].path == swapped.path else rule for rule in rules]
+    rules = [
+        Rule(rule.pattern, (swapped,)) if rule.targets[0].path == swapped.path else rule
+        for rule in rules
+    ]
     for name in behind[3:4]:
         rules += [
-            Rule(rf'{name}\.{field}', (Target('params', f'semantic_head/predict/{field}'),)) for field in ('kernel', 'bias')
+            Rule(rf'{name}\.{field}', (Target('params', f'semantic_head/predict/{field}'),))
+            for field in ('kernel', 'bias')
         ]
     return tuple(rules)
 
@@ -58,5 +66,9 @@ SOURCE = Source(
     name='tensorflow',
     make_rules=_make_rules,
     presets=(_PRESET,),
-    backbones={'mobilenet_v2': ({'norm_epsilon': 1e-3, 'backbone_padding': 'same', 'normalization': 'unit'},)},
+    backbones={
+        'mobilenet_v2': (
+            {'norm_epsilon': 1e-3, 'backbone_padding': 'same', 'normalization': 'unit'},
+        )
+    },
 )

@@ -30,22 +30,40 @@ MOBILENET_V2 = (
     *torch_conv_norm(r'features\.0\.0', r'features\.0\.1', 'stem'),
     *torch_conv_norm(r'features\.1\.conv\.0\.0', r'features\.1\.conv\.0\.1', 'block_0/depthwise'),
     *torch_conv_norm(r'features\.1\.conv\.1', r'features\.1\.conv\.2', 'block_0/project'),
-    *torch_conv_norm(r'features\.(\d+)\.conv\.0\.0', r'features\.(\d+)\.conv\.0\.1', 'block_{1-1}/expand'),
-    *torch_conv_norm(r'features\.(\d+)\.conv\.1\.0', r'features\.(\d+)\.conv\.1\.1', 'block_{1-1}/depthwise'),
-    *torch_conv_norm(r'features\.(\d+)\.conv\.2', r'features\.(\d+)\.conv\.3', 'block_{1-1}/project'),
-    ignore(r'features\.18\..*', 'belongs to the classifier, which a segmentation network does not have'),
+    *torch_conv_norm(
+        r'features\.(\d+)\.conv\.0\.0', r'features\.(\d+)\.conv\.0\.1', 'block_{1-1}/expand'
+    ),
+    *torch_conv_norm(
+        r'features\.(\d+)\.conv\.1\.0', r'features\.(\d+)\.conv\.1\.1', 'block_{1-1}/depthwise'
+    ),
+    *torch_conv_norm(
+        r'features\.(\d+)\.conv\.2', r'features\.(\d+)\.conv\.3', 'block_{1-1}/project'
+    ),
+    ignore(
+        r'features\.18\..*', 'belongs to the classifier, which a segmentation network does not have'
+    ),
 )
 
 # The parts of a block are numbered: expansion (not in the first), depthwise, squeeze-and-excite (not in all), projection.
 MOBILENET_V3 = (
     *torch_conv_norm(r'features\.0\.0', r'features\.0\.1', 'stem'),
     *torch_conv_norm(r'features\.1\.block\.0\.0', r'features\.1\.block\.0\.1', 'block_0/depthwise'),
-    *torch_conv_norm(r'features\.1\.block\.[12]\.0', r'features\.1\.block\.[12]\.1', 'block_0/project'),
-    *torch_conv_norm(r'features\.(\d+)\.block\.0\.0', r'features\.(\d+)\.block\.0\.1', 'block_{1-1}/expand'),
-    *torch_conv_norm(r'features\.(\d+)\.block\.1\.0', r'features\.(\d+)\.block\.1\.1', 'block_{1-1}/depthwise'),
+    *torch_conv_norm(
+        r'features\.1\.block\.[12]\.0', r'features\.1\.block\.[12]\.1', 'block_0/project'
+    ),
+    *torch_conv_norm(
+        r'features\.(\d+)\.block\.0\.0', r'features\.(\d+)\.block\.0\.1', 'block_{1-1}/expand'
+    ),
+    *torch_conv_norm(
+        r'features\.(\d+)\.block\.1\.0', r'features\.(\d+)\.block\.1\.1', 'block_{1-1}/depthwise'
+    ),
     *torch_conv(r'features\.(\d+)\.block\.[12]\.fc1', 'block_{1-1}/squeeze_excite/reduce'),
     *torch_conv(r'features\.(\d+)\.block\.[12]\.fc2', 'block_{1-1}/squeeze_excite/expand'),
-    *torch_conv_norm(r'features\.(\d+)\.block\.[23]\.0', r'features\.(\d+)\.block\.[23]\.1', 'block_{1-1}/project'),
+    *torch_conv_norm(
+        r'features\.(\d+)\.block\.[23]\.0',
+        r'features\.(\d+)\.block\.[23]\.1',
+        'block_{1-1}/project',
+    ),
     *torch_conv_norm(r'features\.\d+\.0', r'features\.\d+\.1', 'last_conv'),
 )
 
@@ -55,31 +73,49 @@ def _make_convnext():
     for stage in range(1, 5):
         if stage > 1:
             pattern, path = rf'features\.{2 * stage - 2}', f'stage{stage}_downsampling'
-            rules += [*torch_norm(rf'{pattern}\.0', f'{path}/norm'), *torch_conv(rf'{pattern}\.1', f'{path}/conv')]
+            rules += [
+                *torch_norm(rf'{pattern}\.0', f'{path}/norm'),
+                *torch_conv(rf'{pattern}\.1', f'{path}/conv'),
+            ]
         pattern, path = rf'features\.{2 * stage - 1}\.(\d+)', f'stage{stage}_block{{1+1}}'
         rules += [
             *torch_conv(rf'{pattern}\.block\.0', f'{path}/depthwise'),
             *torch_norm(rf'{pattern}\.block\.2', f'{path}/norm'),
             *torch_dense(rf'{pattern}\.block\.3', f'{path}/expand'),
             *torch_dense(rf'{pattern}\.block\.5', f'{path}/project'),
-            Rule(rf'{pattern}\.layer_scale', (Target('params', f'{path}/layer_scale', lambda x: x.reshape(-1)),)),
+            Rule(
+                rf'{pattern}\.layer_scale',
+                (Target('params', f'{path}/layer_scale', lambda x: x.reshape(-1)),),
+            ),
         ]
     return tuple(rules)
 
 
 CONVNEXT = _make_convnext()
 
-_CLASSIFIER = ignore(r'(fc|classifier)\..*', 'belongs to the classifier, which a segmentation network does not have')
+_CLASSIFIER = ignore(
+    r'(fc|classifier)\..*', 'belongs to the classifier, which a segmentation network does not have'
+)
 _AUXILIARY = ignore(r'aux_classifier\..*', 'a second head for training only')
 
 
 def _make_deeplab_v3():
     aspp = 'semantic_decoder/aspp'
     return (
-        *torch_conv_norm(r'classifier\.0\.convs\.0\.0', r'classifier\.0\.convs\.0\.1', f'{aspp}/branch_0'),
-        *torch_conv_norm(r'classifier\.0\.convs\.([123])\.0', r'classifier\.0\.convs\.([123])\.1', f'{aspp}/branch_{{1}}'),
-        *torch_conv_norm(r'classifier\.0\.convs\.4\.1', r'classifier\.0\.convs\.4\.2', f'{aspp}/pool'),
-        *torch_conv_norm(r'classifier\.0\.project\.0', r'classifier\.0\.project\.1', f'{aspp}/project'),
+        *torch_conv_norm(
+            r'classifier\.0\.convs\.0\.0', r'classifier\.0\.convs\.0\.1', f'{aspp}/branch_0'
+        ),
+        *torch_conv_norm(
+            r'classifier\.0\.convs\.([123])\.0',
+            r'classifier\.0\.convs\.([123])\.1',
+            f'{aspp}/branch_{{1}}',
+        ),
+        *torch_conv_norm(
+            r'classifier\.0\.convs\.4\.1', r'classifier\.0\.convs\.4\.2', f'{aspp}/pool'
+        ),
+        *torch_conv_norm(
+            r'classifier\.0\.project\.0', r'classifier\.0\.project\.1', f'{aspp}/project'
+        ),
         *torch_conv_norm(r'classifier\.1', r'classifier\.2', 'semantic_head/fuse'),
         *torch_conv(r'classifier\.4', 'semantic_head/predict'),
     )
@@ -102,7 +138,12 @@ def make_backbone_rules(backbone: str, keys: str = '') -> tuple[Rule, ...]:
       backbone: our name of it.
       keys: pattern, without groups, of what stands in front of all keys.
     """
-    tables = {'resnet': RESNET, 'mobilenet_v2': MOBILENET_V2, 'mobilenet_v3': MOBILENET_V3, 'convnext': CONVNEXT}
+    tables = {
+        'resnet': RESNET,
+        'mobilenet_v2': MOBILENET_V2,
+        'mobilenet_v3': MOBILENET_V3,
+        'convnext': CONVNEXT,
+    }
     for family, rules in tables.items():
         if backbone.startswith(family):
             return under(rules, keys=keys, path='backbone')
@@ -115,12 +156,19 @@ def _make_rules(options: ModelOptions, keys: Collection[str]) -> tuple[Rule, ...
         return (*make_backbone_rules(options.backbone), _CLASSIFIER)
     # Inside of segmentation networks the layers of MobileNetV3 are numbered without 'features'.
     rules = make_backbone_rules(options.backbone)
-    rules = tuple(dataclasses.replace(rule, pattern=rule.pattern.removeprefix(r'features\.')) for rule in rules)
+    rules = tuple(
+        dataclasses.replace(rule, pattern=rule.pattern.removeprefix(r'features\.'))
+        for rule in rules
+    )
     head = _make_lr_aspp() if options.decoder == 'lr_aspp' else _make_deeplab_v3()
     return (*under(rules, keys=r'backbone\.'), *head, _AUXILIARY)
 
 
-_RESNET_FIELDS = {'norm_epsilon': 1e-5, 'normalization': 'imagenet', 'stride_dialect': 'torchvision'}
+_RESNET_FIELDS = {
+    'norm_epsilon': 1e-5,
+    'normalization': 'imagenet',
+    'stride_dialect': 'torchvision',
+}
 
 SOURCE = Source(
     name='torchvision',
@@ -140,6 +188,9 @@ SOURCE = Source(
             )
             for size in ('small', 'large')
         },
-        **{f'convnext_{size}': ({'normalization': 'imagenet'},) for size in ('tiny', 'small', 'base', 'large')},
+        **{
+            f'convnext_{size}': ({'normalization': 'imagenet'},)
+            for size in ('tiny', 'small', 'base', 'large')
+        },
     },
 )

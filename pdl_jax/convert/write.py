@@ -68,7 +68,9 @@ def make_spec(dataset: str, num_classes: int) -> catalog.DatasetSpec:
         if spec.num_classes == num_classes:
             return spec
     counts = ' or '.join(str(spec.num_classes) for spec in specs)
-    raise ValueError(f'the semantic head has {num_classes} classes, --dataset={dataset} {counts or "none"}: choose its dataset')
+    raise ValueError(
+        f'the semantic head has {num_classes} classes, --dataset={dataset} {counts or "none"}: choose its dataset'
+    )
 
 
 def load_config(path: str) -> ConfigDict:
@@ -102,7 +104,9 @@ def load_test_config(dataset: str, source: Source) -> ConfigDict:
       ValueError: there is none for this dataset.
     """
     if dataset not in _CONFIGS:
-        raise ValueError(f'--dataset={dataset} needs --config=FILE, the configuration that the network was trained with')
+        raise ValueError(
+            f'--dataset={dataset} needs --config=FILE, the configuration that the network was trained with'
+        )
     config = load_config(str(_ROOT / 'configs' / _CONFIGS[dataset]))
     config.update_from_flattened_dict(source.config_fields.get(dataset, {}))
     return config
@@ -144,7 +148,9 @@ def describe(
         'has_folded_norm': is_folded,
     }
     if is_partial(conversion):
-        return {'origin': {**origin, 'backbone': describe_backbone(_find_training(conversion, source))}}
+        return {
+            'origin': {**origin, 'backbone': describe_backbone(_find_training(conversion, source))}
+        }
     config.model.preset = conversion.network.name
     config.data.num_classes = spec.num_classes
     # Training on would normalise by the statistics of a batch and undo the folded scale.
@@ -163,7 +169,9 @@ def check_output(output: str) -> None:
     """
     folder = epath.Path(output) / 'checkpoints'
     if folder.is_dir() and any(folder.iterdir()):
-        raise FileExistsError(f'{folder} holds checkpoints already: choose another --output or delete it')
+        raise FileExistsError(
+            f'{folder} holds checkpoints already: choose another --output or delete it'
+        )
 
 
 def write_checkpoint(output: str, variables: PyTree, description: dict[str, Any]) -> None:
@@ -183,11 +191,22 @@ def _list_specs(dataset):
     if dataset == 'voc':
         return [voc.make_spec('panoptic')]
     with_void = catalog.coco()
-    return [with_void, dataclasses.replace(with_void, first_class=0, ignore_label=255, label_divisor=1000)]
+    return [
+        with_void,
+        dataclasses.replace(with_void, first_class=0, ignore_label=255, label_divisor=1000),
+    ]
 
 
 def _find_training(conversion, source):
     """The network that a backbone was trained in, which need not be the one it is converted for."""
     options = conversion.network.options
-    trained = [network.options for network in list_backbones(source) if network.options.backbone == options.backbone]
-    return trained[0] if conversion.is_backbone_only and trained and options not in trained else options
+    trained = [
+        network.options
+        for network in list_backbones(source)
+        if network.options.backbone == options.backbone
+    ]
+    return (
+        trained[0]
+        if conversion.is_backbone_only and trained and options not in trained
+        else options
+    )

@@ -307,7 +307,7 @@ def _invent_color(index: int) -> tuple[int, int, int]:
 
 
 # Entries are `id name color`. Source: panoptic_coco_categories.json of cocodataset/panopticapi.
-_COCO_THINGS = '''
+_COCO_THINGS = """
 1 person dc143c; 2 bicycle 770b20; 3 car 00008e; 4 motorcycle 0000e6; 5 airplane 6a00e4;
 6 bus 003c64; 7 train 005064; 8 truck 000046; 9 boat 0000c0; 10 traffic light faaa1e;
 11 fire hydrant 64aa1e; 13 stop sign dcdc00; 14 parking meter af74af; 15 bench fa001e;
@@ -325,9 +325,9 @@ _COCO_THINGS = '''
 78 microwave 4fd272; 79 oven b25a3e; 80 toaster 41460f; 81 sink 7fa773; 82 refrigerator 3b696a;
 84 book 8e6c2d; 85 clock c4ac00; 86 vase 5f3650; 87 scissors 804cff; 88 teddy bear c93901;
 89 hair drier f6007a; 90 toothbrush bfa2d0
-'''
+"""
 
-_COCO_STUFF = '''
+_COCO_STUFF = """
 92 banner ffff80; 93 blanket 93d3cb; 95 bridge 966464; 100 cardboard a8abac; 107 counter 9270c6;
 109 curtain d2aa64; 112 door-stuff 5c8859; 118 floor-wood da58b8; 119 flower f18100;
 122 fruit d911ff; 125 gravel 7c4ab5; 128 house 464646; 130 light ffe4ff; 133 mirror-stuff 9ad000;
@@ -342,16 +342,16 @@ _COCO_STUFF = '''
 193 grass-merged 98fb98; 194 dirt-merged d0e5e4; 195 paper-merged cebaab;
 196 food-other-merged 98a140; 197 building-other-merged 747000; 198 rock-merged 00728f;
 199 wall-other-merged 66669c; 200 rug-merged fa8dff
-'''
+"""
 
 # By train id. Source: cityscapesscripts/helpers/labels.py.
-_CITYSCAPES_STUFF = '''
+_CITYSCAPES_STUFF = """
 7 road 804080; 8 sidewalk f423e8; 11 building 464646; 12 wall 66669c; 13 fence be9999;
 17 pole 999999; 19 traffic light faaa1e; 20 traffic sign dcdc00; 21 vegetation 6b8e23;
 22 terrain 98fb98; 23 sky 4682b4
-'''
+"""
 
-_CITYSCAPES_THINGS = '''
+_CITYSCAPES_THINGS = """
 24 person dc143c; 25 rider ff0000; 26 car 00008e; 27 truck 000046; 28 bus 003c64; 31 train 005064;
 32 motorcycle 0000e6; 33 bicycle 770b20
-'''
+"""

@@ -348,8 +348,7 @@ def shrink_to_fit(
 def _divide_batch(batch_size: int, shard_index: int, shard_count: int) -> int:
     if not 0 <= shard_index < shard_count:
         raise ValueError(
-            f'shard_index (={shard_index}) must lie in 0 .. shard_count - 1 '
-            f'(={shard_count - 1})'
+            f'shard_index (={shard_index}) must lie in 0 .. shard_count - 1 (={shard_count - 1})'
         )
     if batch_size < 1 or batch_size % shard_count:
         raise ValueError(

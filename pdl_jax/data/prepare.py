@@ -74,7 +74,7 @@ _READER_FLAGS = {
     '--json': {'dest': 'json_path', 'help': 'annotation file'},
     '--spec': {
         'choices': catalog.SPEC_NAMES,
-        'help': 'classes: of COCO, of Cityscapes, the file\'s own, or recognised (default: auto)',
+        'help': "classes: of COCO, of Cityscapes, the file's own, or recognised (default: auto)",
     },
     '--ignore_area': {
         'dest': 'is_area_checked',
@@ -144,9 +144,7 @@ def prepare_split(
         print(f'{os.fspath(final)} exists already, made from the same annotations: left alone')
         return final
     if source.num_images_without_annotation:
-        print(
-            f'{source.num_images_without_annotation} images have no annotation and are left out'
-        )
+        print(f'{source.num_images_without_annotation} images have no annotation and are left out')
     encode = functools.partial(_encode_item, load=source.load, spec=source.spec)
     with (
         split_directory.explain_full_disk(final),

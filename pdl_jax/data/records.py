@@ -271,17 +271,19 @@ def read_metadata(directory: epath.Path) -> dict[str, Any]:
 
 
 def _make_features() -> tfds.features.FeaturesDict:
-    return tfds.features.FeaturesDict({
-        # Bytes of the original file: any format and mode that `images.decode_image` takes.
-        'image': tfds.features.Image(shape=(None, None, 3)),
-        # semantic * label_divisor + instance = R + 256 G + 65536 B.
-        'panoptic': tfds.features.Image(shape=(None, None, 3), encoding_format='png'),
-        'image_id': tfds.features.Text(),
-        'file_name': tfds.features.Text(),
-        'annotation_file_name': tfds.features.Text(),
-        'height': tfds.features.Scalar(np.int32),
-        'width': tfds.features.Scalar(np.int32),
-    })
+    return tfds.features.FeaturesDict(
+        {
+            # Bytes of the original file: any format and mode that `images.decode_image` takes.
+            'image': tfds.features.Image(shape=(None, None, 3)),
+            # semantic * label_divisor + instance = R + 256 G + 65536 B.
+            'panoptic': tfds.features.Image(shape=(None, None, 3), encoding_format='png'),
+            'image_id': tfds.features.Text(),
+            'file_name': tfds.features.Text(),
+            'annotation_file_name': tfds.features.Text(),
+            'height': tfds.features.Scalar(np.int32),
+            'width': tfds.features.Scalar(np.int32),
+        }
+    )
 
 
 def _to_text(value: bytes | str) -> str:

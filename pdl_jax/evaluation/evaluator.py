@@ -34,7 +34,14 @@ from pdl_jax.postprocess.scores import segment_table
 from pdl_jax.prediction.formats import PanopticWriter, SemanticWriter
 from pdl_jax.prediction.inference import abstract_variables, make_inference_step
 from pdl_jax.runtime.processes import choose_together, compile_together
-from pdl_jax.runtime.sharding import batch_sharding, find_batch_shard, make_mesh, replicate, replicated, shard_batch
+from pdl_jax.runtime.sharding import (
+    batch_sharding,
+    find_batch_shard,
+    make_mesh,
+    replicate,
+    replicated,
+    shard_batch,
+)
 from pdl_jax.storage.checkpoint import find_checkpoint, read_description, restore_variables
 from pdl_jax.storage.paths import make_path, write_whole
 from pdl_jax.typing import PyTree
@@ -59,7 +66,14 @@ class Evaluator:
       ValueError: predictions are to be written by several processes.
     """
 
-    def __init__(self, config: ConfigDict, source: RecordSource, mesh: jax.sharding.Mesh, *, predictions_dir: str = ''):
+    def __init__(
+        self,
+        config: ConfigDict,
+        source: RecordSource,
+        mesh: jax.sharding.Mesh,
+        *,
+        predictions_dir: str = '',
+    ):
         if predictions_dir and jax.process_count() > 1:
             raise ValueError('predictions are written by one process: evaluate on one host')
         self._config = config
@@ -74,7 +88,9 @@ class Evaluator:
         # Things come from centres, stuff is one segment a class.
         max_predicted = config.postprocess.max_centers + label_format.num_classes
         has_scores = 'ap' in metrics or (bool(predictions_dir) and has_instances(config))
-        describe = functools.partial(segment_table, label_format=label_format, max_segments=max_predicted)
+        describe = functools.partial(
+            segment_table, label_format=label_format, max_segments=max_predicted
+        )
         size = input_size(config, source.max_size)
         infer = make_inference_step(
             make_passes(config, label_format.num_classes, size),
@@ -90,7 +106,9 @@ class Evaluator:
             maps = infer(replicate(variables), batch['image'], batch['size'], batch['panoptic'])
             table = None
             if has_scores:
-                table = jax.vmap(describe)(maps['panoptic'], maps['class_probability'], maps['center_score'])
+                table = jax.vmap(describe)(
+                    maps['panoptic'], maps['class_probability'], maps['center_score']
+                )
             states = {
                 key: metric.from_model_output(
                     panoptic_label=batch['panoptic'],
@@ -129,7 +147,9 @@ class Evaluator:
         """
         config, source = self._config, self._source
         shard_index, shard_count = find_batch_shard(self._mesh)
-        batches = make_eval_batches(source, batch_size=self.batch_size, shard_index=shard_index, shard_count=shard_count)
+        batches = make_eval_batches(
+            source, batch_size=self.batch_size, shard_index=shard_index, shard_count=shard_count
+        )
         writer = None
         if self._predictions_dir:
             make_writer = PanopticWriter if has_instances(config) else SemanticWriter
@@ -143,7 +163,9 @@ class Evaluator:
             sharded = shard_batch(batch, self._mesh)
             with jax.set_mesh(self._mesh):
                 if self._compiled is None:
-                    self._compiled = compile_together(self.step, variables, sharded, name='the evaluation step')
+                    self._compiled = compile_together(
+                        self.step, variables, sharded, name='the evaluation step'
+                    )
                 states, predictions = self._compiled(variables, sharded)
             # The batch before is read while this one runs.
             if pending is not None:
@@ -168,7 +190,11 @@ class Evaluator:
                     panoptic[i, :height, :width],
                     image_id=info['image_id'],
                     file_name=info['annotation_file_name'],
-                    scores=dict(zip(table['label'][i].tolist(), table['score'][i].tolist(), strict=True)) if table else {},
+                    scores=dict(
+                        zip(table['label'][i].tolist(), table['score'][i].tolist(), strict=True)
+                    )
+                    if table
+                    else {},
                 )
         return {key: total.merge(states[key]) for key, total in totals.items()}
 
@@ -180,7 +206,9 @@ def _make_metrics(config, source):
     if not has_instances(config):
         return metrics
     # No label map has more, nor can a prediction.
-    max_segments = max(source.max_segments, config.postprocess.max_centers + label_format.num_classes)
+    max_segments = max(
+        source.max_segments, config.postprocess.max_centers + label_format.num_classes
+    )
     precision = CityscapesAP if source.spec.name == 'cityscapes' else InstanceAP
     kinds = {'pq': PanopticQuality, 'pc': ParsingCovering, 'ap': precision}
     for key in ('pq', *config.evaluate.extra_metrics):
@@ -210,7 +238,9 @@ def evaluate_checkpoint(
     mesh = make_mesh(config.mesh.data, config.mesh.space)
     model = make_model(config, source.spec.num_classes)
     variables = restore_variables(path, abstract_variables(model), replicated(mesh))
-    report = Evaluator(config, source, mesh, predictions_dir=workdir if is_prediction_written else '')(variables)
+    report = Evaluator(
+        config, source, mesh, predictions_dir=workdir if is_prediction_written else ''
+    )(variables)
     if jax.process_index() == 0:
         write_report(report, os.path.join(workdir, 'report.json'))
         print(f'{path} on {source}:\n{format_report(report)}')
@@ -260,7 +290,9 @@ def make_report(values: dict[str, Any], spec: DatasetSpec, *, num_images: int) -
     extra = {}
     for key in ('pc', 'ap'):
         if key in values:
-            averages = {name: _to_json(value) for name, value in values[key].items() if name != 'per_class'}
+            averages = {
+                name: _to_json(value) for name, value in values[key].items() if name != 'per_class'
+            }
             extra[key] = {**averages, 'per_class': _list_classes(values[key]['per_class'], names)}
     iou = values['miou']['per_class']
     return {
@@ -291,12 +323,20 @@ def format_report(report: dict[str, Any]) -> str:
         f'{"pixel accuracy":24} | {percent(report["pixel_accuracy"])}',
     ]
     if 'pc' in report:
-        overall += [f'{"PC " + group:24} | {percent(report["pc"][group]["pc"])}' for group in _GROUPS]
+        overall += [
+            f'{"PC " + group:24} | {percent(report["pc"][group]["pc"])}' for group in _GROUPS
+        ]
     if 'ap' in report:
-        overall += [f'{key.upper():24} | {percent(value)}' for key, value in report['ap'].items() if key != 'per_class']
+        overall += [
+            f'{key.upper():24} | {percent(value)}'
+            for key, value in report['ap'].items()
+            if key != 'per_class'
+        ]
     if quality is None:
         lines = [f'{"class":24} |    IoU']
-        lines += [f'{name[:24]:24} | {percent(iou)}' for name, iou in report['iou_per_class'].items()]
+        lines += [
+            f'{name[:24]:24} | {percent(iou)}' for name, iou in report['iou_per_class'].items()
+        ]
         return '\n'.join([*overall, *lines])
     lines = [f'{"":24} |     PQ     SQ     RQ |      n']
     for group in _GROUPS:

@@ -59,7 +59,11 @@ def panoptic_loss(
     labels = targets['semantic']
     cross_entropy = cross_entropy_enlarged(outputs['semantic'], labels, resize)
     # Where, not a product: an infinite loss of a void pixel must not turn the sum into NaN.
-    maps = {'semantic': jnp.where(labels == ignore_label, 0.0, cross_entropy * targets['semantic_weight'])}
+    maps = {
+        'semantic': jnp.where(
+            labels == ignore_label, 0.0, cross_entropy * targets['semantic_weight']
+        )
+    }
     if 'center' in outputs:
         center = (outputs['center'][..., 0] - targets['center']) ** 2
         offset = jnp.mean(jnp.abs(outputs['offset'] - targets['offset']), axis=-1)
@@ -133,7 +137,9 @@ def _kth_largest(values, k):
         candidates = [found | (jnp.uint32(digit) << shift) for digit in (1, 2, 3)]
         is_reached = [(bits >= candidate[:, None]).astype(jnp.int32) for candidate in candidates]
         # One reduction of three counts, which XLA:CPU vectorises as it does not the sum of one.
-        counts = jax.lax.reduce(is_reached, [zero] * 3, lambda a, b: [x + y for x, y in zip(a, b, strict=True)], [1])
+        counts = jax.lax.reduce(
+            is_reached, [zero] * 3, lambda a, b: [x + y for x, y in zip(a, b, strict=True)], [1]
+        )
         digit = sum((count >= k).astype(jnp.uint32) for count in counts)
         return found | (digit << shift)
 

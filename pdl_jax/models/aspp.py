@@ -40,7 +40,9 @@ class ASPP(nn.Module):
         layer = SeparableConv if self.is_separable else ConvNorm
         branches = [ConvNorm(self.features, options=self.options, name='branch_0')(x, train=train)]
         for i, rate in enumerate(self.rates, 1):
-            branch = layer(self.features, 3, dilation=rate, options=self.options, name=f'branch_{i}')
+            branch = layer(
+                self.features, 3, dilation=rate, options=self.options, name=f'branch_{i}'
+            )
             branches.append(branch(x, train=train))
         branches.append(resize_bilinear(self._pool(x, train), x.shape[1:3], self.resize))
         x = jnp.concatenate(branches, axis=-1)
@@ -55,7 +57,9 @@ class ASPP(nn.Module):
         return nn.relu(Conv(self.features, has_bias=has_bias, options=self.options, name='pool')(x))
 
 
-def average_pool(x: Array, window: tuple[int, int] | None, stride: tuple[int, int] = (1, 1)) -> Array:
+def average_pool(
+    x: Array, window: tuple[int, int] | None, stride: tuple[int, int] = (1, 1)
+) -> Array:
     """Averages over windows without padding.
 
     Args:

@@ -49,7 +49,9 @@ def check_choices(module: nn.Module, choices: Mapping[str, Sequence[Any]]) -> No
     for attribute, allowed in choices.items():
         value = getattr(module, attribute)
         if value not in allowed:
-            raise ValueError(f'{type(module).__name__} {attribute} must be one of {tuple(allowed)}, not {value!r}')
+            raise ValueError(
+                f'{type(module).__name__} {attribute} must be one of {tuple(allowed)}, not {value!r}'
+            )
 
 
 def drop_path(module: nn.Module, branch: Array, keep_prob: float, *, train: bool) -> Array:
@@ -90,22 +92,32 @@ class Conv(nn.Module):
         dtype = self.options.dtype
         channels = 1 if self.is_depthwise else x.shape[-1]
         # Keras' glorot fans of a [k, k, C, 1] kernel add up to those of our [k, k, 1, C], so the bound is the same.
-        init = nn.initializers.glorot_uniform() if self.is_depthwise else nn.initializers.he_normal()
+        init = (
+            nn.initializers.glorot_uniform() if self.is_depthwise else nn.initializers.he_normal()
+        )
         shape = (self.kernel_size, self.kernel_size, channels, self.features)
         kernel = self.param('kernel', self.kernel_init or init, shape, jnp.float32).astype(dtype)
         if self.options.padding == 'same':
-            padding = convolution.same_padding(x.shape[1:3], self.kernel_size, self.stride, dilation)
+            padding = convolution.same_padding(
+                x.shape[1:3], self.kernel_size, self.stride, dilation
+            )
         else:
             padding = convolution.symmetric_padding(self.kernel_size, dilation)
         convolve = convolution.depthwise_conv if self.is_depthwise else convolution.conv
         x = convolve(x.astype(dtype), kernel, self.stride, dilation, padding)
         if self.has_bias:
-            x = x + self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32).astype(dtype)
+            x = x + self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32).astype(
+                dtype
+            )
         return x
 
 
 def batch_norm(
-    options: LayerOptions, *, train: bool, scale_init: Callable = nn.initializers.ones, name: str = 'norm'
+    options: LayerOptions,
+    *,
+    train: bool,
+    scale_init: Callable = nn.initializers.ones,
+    name: str = 'norm',
 ) -> nn.BatchNorm:
     """BatchNorm as `options` describe it, a child of the module that is being called.
 
@@ -123,8 +135,7 @@ def batch_norm(
 
 
 class ConvNorm(nn.Module):
-    """Convolution, BatchNorm, activation.
-"""
+    """Convolution, BatchNorm, activation."""
 
     features: int
     kernel_size: int = 1
@@ -191,7 +202,9 @@ class TwoConvs(nn.Module):
 FUSIONS = ('conv3x3', 'two_conv3x3', 'separable5x5', 'two_separable3x3')
 
 
-def make_fusion(kind: str, features: int, hidden_features: int, options: LayerOptions, *, name: str) -> nn.Module:
+def make_fusion(
+    kind: str, features: int, hidden_features: int, options: LayerOptions, *, name: str
+) -> nn.Module:
     """The convolutions of one decoder stage or head, in the kinds that the originals have.
 
     Args:

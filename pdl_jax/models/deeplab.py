@@ -69,7 +69,9 @@ class PanopticDeepLab(nn.Module):
             return {'semantic': semantic}
 
         def decode(branch):
-            return Decoder(branch, model, window, options, name=f'{branch}_decoder')(features, train=train)
+            return Decoder(branch, model, window, options, name=f'{branch}_decoder')(
+                features, train=train
+            )
 
         def predict(x, kind, width, outputs, name):
             return Head(kind, width, outputs, options, name=name)(x, train=train)
@@ -112,19 +114,28 @@ class PanopticDeepLab(nn.Module):
             ]
             outputs = {**outputs, 'offset': outputs['offset'] * jnp.array(scale, jnp.float32)}
         return {
-            key: resize_bilinear(value, tuple(size), self.model.resize) for key, value in outputs.items()
+            key: resize_bilinear(value, tuple(size), self.model.resize)
+            for key, value in outputs.items()
         }
 
-    def upsample_instances(self, outputs: dict[str, Array], size: tuple[int, int]) -> dict[str, Array]:
+    def upsample_instances(
+        self, outputs: dict[str, Array], size: tuple[int, int]
+    ) -> dict[str, Array]:
         """Brings 'center' and 'offset', where there are any, to full resolution like `upsample`.
 
         The logits are left out, for the loss and the post-processing enlarge them on the way.
         """
-        return self.upsample({key: outputs[key] for key in ('center', 'offset') if key in outputs}, size)
+        return self.upsample(
+            {key: outputs[key] for key in ('center', 'offset') if key in outputs}, size
+        )
 
 
 def make_model_backbone(
-    model: ModelOptions, dtype: Any = jnp.float32, *, is_norm_frozen: bool = False, name: str | None = None
+    model: ModelOptions,
+    dtype: Any = jnp.float32,
+    *,
+    is_norm_frozen: bool = False,
+    name: str | None = None,
 ) -> nn.Module:
     """The backbone of a network."""
 

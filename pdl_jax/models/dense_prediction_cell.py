@@ -56,7 +56,9 @@ class DensePredictionCell(nn.Module):
         results = []
         for i, branch in enumerate(self.cell):
             if not -1 <= branch.source < i:
-                raise ValueError(f'branch {i} of the cell reads branch {branch.source}, which is not before it')
+                raise ValueError(
+                    f'branch {i} of the cell reads branch {branch.source}, which is not before it'
+                )
             source = x if branch.source < 0 else results[branch.source]
             rate = (branch.rate[0] * factor, branch.rate[1] * factor)
             layer = SeparableConv(self.features, 3, rate, self.options, name=f'branch_{i}')

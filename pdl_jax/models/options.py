@@ -118,7 +118,9 @@ class ModelOptions:
     def __post_init__(self):
         for field, choices in _CHOICES.items():
             if getattr(self, field) not in choices:
-                raise ValueError(f'model.{field} (={getattr(self, field)!r}) must be one of {list(choices)}')
+                raise ValueError(
+                    f'model.{field} (={getattr(self, field)!r}) must be one of {list(choices)}'
+                )
         if not 0 <= self.dropout_rate < 1:
             raise ValueError(f'model.dropout_rate (={self.dropout_rate}) must lie in [0, 1)')
         if not self.width_multiplier > 0:

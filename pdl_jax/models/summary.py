@@ -172,10 +172,16 @@ def main(argv: list[str]) -> None:
 
 
 def _define_flags() -> None:
-    config_flags.DEFINE_config_file('config', None, 'A configuration; --config.field=value sets a field.')
+    config_flags.DEFINE_config_file(
+        'config', None, 'A configuration; --config.field=value sets a field.'
+    )
     flags.DEFINE_string('model', None, 'A preset, see pdl_jax/models/presets.py.')
     flags.DEFINE_integer('num_classes', None, 'Number of classes.', lower_bound=1)
-    flags.DEFINE_string('size', None, 'HEIGHTxWIDTH of the input (default: the training crop; 1025x2049 for a preset).')
+    flags.DEFINE_string(
+        'size',
+        None,
+        'HEIGHTxWIDTH of the input (default: the training crop; 1025x2049 for a preset).',
+    )
     flags.DEFINE_integer('depth', 1, 'Levels of the module tree to tell apart.', lower_bound=1)
     flags.DEFINE_bool('json', False, 'Print JSON.')
 

@@ -32,10 +32,14 @@ def symmetric_padding(kernel_size: int, dilation: Dilation) -> Padding:
     return tuple((pad, pad) for pad in pads)
 
 
-def same_padding(size: tuple[int, int], kernel_size: int, stride: int, dilation: Dilation) -> Padding:
+def same_padding(
+    size: tuple[int, int], kernel_size: int, stride: int, dilation: Dilation
+) -> Padding:
     """TensorFlow's SAME padding for an input of `size`: the odd pixel goes to the bottom and right."""
     reach = [(kernel_size - 1) * d + 1 for d in _pair(dilation)]
-    totals = [max((-(-n // stride) - 1) * stride + r - n, 0) for n, r in zip(size, reach, strict=True)]
+    totals = [
+        max((-(-n // stride) - 1) * stride + r - n, 0) for n, r in zip(size, reach, strict=True)
+    ]
     return tuple((total // 2, total - total // 2) for total in totals)
 
 
@@ -81,14 +85,18 @@ def _conv_backward(stride, dilation, padding, residuals, gradient):
         return dense, kernel_gradient.reshape(kernel.shape)
 
     def input_gradient(x, kernel, gradient):
-        primal = functools.partial(_lax_conv, kernel=kernel, stride=stride, dilation=dilation, padding=padding)
+        primal = functools.partial(
+            _lax_conv, kernel=kernel, stride=stride, dilation=dilation, padding=padding
+        )
         return jax.linear_transpose(primal, x)(gradient)[0]
 
     def backward_lax(x, kernel, gradient):
         def primal(k):
             return _lax_conv(x, k, stride, dilation, padding)
 
-        return input_gradient(x, kernel, gradient), jax.linear_transpose(primal, kernel)(gradient)[0]
+        return input_gradient(x, kernel, gradient), jax.linear_transpose(primal, kernel)(gradient)[
+            0
+        ]
 
     def backward_dots(x, kernel, gradient):
         return (
@@ -100,14 +108,18 @@ def _conv_backward(stride, dilation, padding, residuals, gradient):
         return _cropped_gradients(x, kernel, gradient, dilation, padding)
 
     is_cropped = _is_cropping_cheaper(x, kernel, stride, dilation, padding)
-    return _choose_backward(backward_cropped if is_cropped else backward_dots, backward_lax, x, kernel, gradient)
+    return _choose_backward(
+        backward_cropped if is_cropped else backward_dots, backward_lax, x, kernel, gradient
+    )
 
 
 conv.defvjp(_conv_forward, _conv_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def depthwise_conv(x: Array, kernel: Array, stride: int, dilation: Dilation, padding: Padding) -> Array:
+def depthwise_conv(
+    x: Array, kernel: Array, stride: int, dilation: Dilation, padding: Padding
+) -> Array:
     """Convolves every channel with its own kernel.
 
     Args:
@@ -147,7 +159,9 @@ def _depthwise_backward(stride, dilation, padding, residuals, gradient):
 
     x, kernel = residuals
     # Of maps that every device along 'space' has, XLA's partitioner adds up the gradient of the kernel once for each of them.
-    return _choose_backward(backward_shifted, backward_lax, split_map(x), kernel, split_map(gradient))
+    return _choose_backward(
+        backward_shifted, backward_lax, split_map(x), kernel, split_map(gradient)
+    )
 
 
 depthwise_conv.defvjp(_depthwise_forward, _depthwise_backward)
@@ -166,7 +180,11 @@ def _choose_backward(cpu, default, x, kernel, gradient):
     if not mesh.empty and mesh.shape['data'] > 1:
         specs = {'in_specs': (P('data'), P(), P('data')), 'out_specs': (P('data'), P())}
         return lax.platform_dependent(
-            x, kernel, gradient, cpu=jax.shard_map(run_part, **specs, check_vma=False), default=default
+            x,
+            kernel,
+            gradient,
+            cpu=jax.shard_map(run_part, **specs, check_vma=False),
+            default=default,
         )
     return lax.platform_dependent(x, kernel, gradient, cpu=cpu, default=default)
 
@@ -214,7 +232,10 @@ def _is_cropping_cheaper(x, kernel, stride, dilation, padding):
     if stride > 1 or max(_pair(dilation)) == 1:
         return False
     overlaps = _overlaps(x, kernel, dilation, padding)
-    met = sum((rows.stop - rows.start) * (columns.stop - columns.start) for *_, (_, rows, columns) in overlaps)
+    met = sum(
+        (rows.stop - rows.start) * (columns.stop - columns.start)
+        for *_, (_, rows, columns) in overlaps
+    )
     size = _output_shape(x, kernel, stride, dilation, padding)[1:3]
     return met < 0.95 * math.prod(size) * math.prod(kernel.shape[:2])
 
@@ -261,7 +282,9 @@ def _kernel_gradient(x, kernel, gradient, stride, dilation, padding):
     row_step, column_step = _pair(dilation)
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     starts = [j * column_step for j in range(kernel.shape[1])]
-    x = jnp.concatenate([x[:, :, start : start + (width - 1) * stride + 1 : stride] for start in starts], axis=-1)
+    x = jnp.concatenate(
+        [x[:, :, start : start + (width - 1) * stride + 1 : stride] for start in starts], axis=-1
+    )
 
     def sum_row_of_taps(i):
         rows = lax.dynamic_slice_in_dim(x, i * row_step, (height - 1) * stride + 1, axis=1)
@@ -294,7 +317,9 @@ def _tap(x, i, j, stride, dilation, out_shape):
 def _output_shape(x, kernel, stride, dilation, padding):
     size = [
         (n + sum(pad) - (k - 1) * d - 1) // stride + 1
-        for n, k, d, pad in zip(x.shape[1:3], kernel.shape[:2], _pair(dilation), padding, strict=True)
+        for n, k, d, pad in zip(
+            x.shape[1:3], kernel.shape[:2], _pair(dilation), padding, strict=True
+        )
     ]
     return (x.shape[0], *size, x.shape[3])
 
@@ -328,14 +353,18 @@ def _strided_input_gradient(x, kernel, gradient, stride, dilation, padding):
     # Of each axis: where the input lies among its padding, and how many pixels of every kind it has together with that.
     starts = [pad[0] for pad in padding]
     counts = [-(-(n + sum(pad)) // stride) for n, pad in zip(x.shape[1:3], padding, strict=True)]
-    befores = [(k - 1) * d // stride for k, d in zip(kernel.shape[:2], _pair(dilation), strict=True)]
+    befores = [
+        (k - 1) * d // stride for k, d in zip(kernel.shape[:2], _pair(dilation), strict=True)
+    ]
     ends = [count - n for count, n in zip(counts, gradient.shape[1:3], strict=True)]
     gradient = jnp.pad(gradient, ((0, 0), *zip(befores, ends, strict=True), (0, 0)))
 
     def find_taps(axis, phase):
         """(tap, first pixel of the gradient) of the taps that meet the pixels of a phase."""
         distances = [phase - tap * _pair(dilation)[axis] for tap in range(kernel.shape[axis])]
-        return [(tap, befores[axis] + d // stride) for tap, d in enumerate(distances) if d % stride == 0]
+        return [
+            (tap, befores[axis] + d // stride) for tap, d in enumerate(distances) if d % stride == 0
+        ]
 
     def sum_phase(row_phase, column_phase):
         total = jnp.zeros((x.shape[0], *counts, x.shape[3]), x.dtype)
@@ -344,8 +373,12 @@ def _strided_input_gradient(x, kernel, gradient, stride, dilation, padding):
                 total = total + gradient[:, y : y + counts[0], z : z + counts[1]] * kernel[i, j, 0]
         return total
 
-    rows = [jnp.stack([sum_phase(row, column) for column in range(stride)], 3) for row in range(stride)]
-    whole = jnp.stack(rows, 2).reshape(x.shape[0], stride * counts[0], stride * counts[1], x.shape[3])
+    rows = [
+        jnp.stack([sum_phase(row, column) for column in range(stride)], 3) for row in range(stride)
+    ]
+    whole = jnp.stack(rows, 2).reshape(
+        x.shape[0], stride * counts[0], stride * counts[1], x.shape[3]
+    )
     return whole[:, starts[0] : starts[0] + x.shape[1], starts[1] : starts[1] + x.shape[2]]
 
 
@@ -364,10 +397,17 @@ def _depthwise_kernel_gradient(x, kernel, gradient, stride, dilation, padding):
         def add_line(index, totals):
             image, row = index // rows, index % rows
             line = lax.dynamic_slice(gradient, (image, row, 0, 0), line_shape)
-            pixels = lax.dynamic_slice(x, (image, row * stride + i * row_step, 0, 0), (1, 1, *x.shape[2:]))
+            pixels = lax.dynamic_slice(
+                x, (image, row * stride + i * row_step, 0, 0), (1, 1, *x.shape[2:])
+            )
             starts = [j * column_step for j in range(size)]
-            taps = [pixels[:, :, start : start + (width - 1) * stride + 1 : stride] for start in starts]
-            return tuple(total + (tap * line).astype(jnp.float32) for total, tap in zip(totals, taps, strict=True))
+            taps = [
+                pixels[:, :, start : start + (width - 1) * stride + 1 : stride] for start in starts
+            ]
+            return tuple(
+                total + (tap * line).astype(jnp.float32)
+                for total, tap in zip(totals, taps, strict=True)
+            )
 
         zeros = tuple(jnp.zeros(line_shape, jnp.float32) for _ in range(size))
         totals = lax.fori_loop(0, gradient.shape[0] * rows, add_line, zeros)

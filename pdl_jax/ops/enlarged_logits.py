@@ -47,7 +47,9 @@ def classify_pixels(logits: Array, size: tuple[int, int], mode: str) -> tuple[Ar
         _, semantic, total, _ = reduce(window, rows, size[1], mode)
         return semantic, 1 / total
 
-    return _run_blocks(map_row_blocks, work, _reduce_by_chunks, _reduce_at_once, logits, (), size, mode)
+    return _run_blocks(
+        map_row_blocks, work, _reduce_by_chunks, _reduce_at_once, logits, (), size, mode
+    )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -72,7 +74,9 @@ def _forward(logits, labels, mode):
         return normalizer - picked, normalizer
 
     size = labels.shape[1:]
-    loss, normalizer = _run_blocks(map_row_blocks, work, _reduce_by_chunks, _reduce_at_once, logits, (labels,), size, mode)
+    loss, normalizer = _run_blocks(
+        map_row_blocks, work, _reduce_by_chunks, _reduce_at_once, logits, (labels,), size, mode
+    )
     return loss, (logits, labels, normalizer)
 
 
@@ -95,7 +99,9 @@ def _run_blocks(fold, work, cpu_function, function, logits, maps, size, mode):
 
     def run(function, pixels_per_block):
         work_block = functools.partial(work, function)
-        return lambda x, maps: fold(work_block, x, maps, size=size, mode=mode, pixels_per_block=pixels_per_block)
+        return lambda x, maps: fold(
+            work_block, x, maps, size=size, mode=mode, pixels_per_block=pixels_per_block
+        )
 
     return lax.platform_dependent(
         logits,
@@ -108,7 +114,9 @@ def _run_blocks(fold, work, cpu_function, function, logits, maps, size, mode):
 
 def _classify_at_once(logits):
     highest = jnp.max(logits, axis=-1, keepdims=True)
-    return jnp.argmax(logits, axis=-1).astype(jnp.int32), 1 / jnp.sum(jnp.exp(logits - highest), axis=-1)
+    return jnp.argmax(logits, axis=-1).astype(jnp.int32), 1 / jnp.sum(
+        jnp.exp(logits - highest), axis=-1
+    )
 
 
 def _classify_by_chunks(logits):
@@ -136,7 +144,12 @@ def _classify_by_chunks(logits):
         return update(maps[0], semantic), update(maps[1], 1 / total)
 
     shape = logits.shape[:3]
-    return lax.fori_loop(0, -(-height // rows), classify, (jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.float32)))
+    return lax.fori_loop(
+        0,
+        -(-height // rows),
+        classify,
+        (jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.float32)),
+    )
 
 
 def _reduce_at_once(window, rows, width, mode, labels=None):
@@ -145,7 +158,11 @@ def _reduce_at_once(window, rows, width, mode, labels=None):
     highest = jnp.max(values, axis=1)
     total = jnp.sum(jnp.exp(values - highest[:, None]), axis=1)
     # A comparison instead of a gather: it fuses.
-    picked = None if labels is None else jnp.sum(values, axis=1, where=_is_label(labels, 0, values.shape[1]))
+    picked = (
+        None
+        if labels is None
+        else jnp.sum(values, axis=1, where=_is_label(labels, 0, values.shape[1]))
+    )
     return highest, jnp.argmax(values, axis=1).astype(jnp.int32), total, picked
 
 
@@ -172,7 +189,9 @@ def _reduce_by_chunks(window, rows, width, mode, labels=None):
     def add(number, state):
         values = _blend_rows(chunks[number], rows)
         size = values.shape[1]
-        return _add_classes(state, jnp.int32(number * size), [values[:, i] for i in range(size)], labels)
+        return _add_classes(
+            state, jnp.int32(number * size), [values[:, i] for i in range(size)], labels
+        )
 
     state = _no_classes((window.shape[0], rows['low'].shape[0], width), labels is not None)
     return lax.fori_loop(0, chunks.shape[0], add, state)
@@ -181,7 +200,12 @@ def _reduce_by_chunks(window, rows, width, mode, labels=None):
 def _no_classes(shape, has_labels=False):
     """The state of `_add_classes` before the first."""
     zeros = jnp.zeros(shape, jnp.float32)
-    return jnp.full(shape, _LOWEST, jnp.float32), jnp.zeros(shape, jnp.int32), zeros, zeros if has_labels else None
+    return (
+        jnp.full(shape, _LOWEST, jnp.float32),
+        jnp.zeros(shape, jnp.int32),
+        zeros,
+        zeros if has_labels else None,
+    )
 
 
 def _add_classes(state, first, values, labels=None):
@@ -194,7 +218,9 @@ def _add_classes(state, first, values, labels=None):
         higher = jnp.where(is_higher, value, higher)
     total = total * jnp.exp(highest - higher) + sum(jnp.exp(value - higher) for value in values)
     if labels is not None:
-        picked = sum((jnp.where(labels == first + i, value, 0) for i, value in enumerate(values)), picked)
+        picked = sum(
+            (jnp.where(labels == first + i, value, 0) for i, value in enumerate(values)), picked
+        )
     return higher, semantic, total, picked
 
 
@@ -222,7 +248,11 @@ def _enlarge_columns(window, width, mode):
     num_classes = window.shape[3]
     num_chunks = -(-num_classes // _CLASSES_PER_CHUNK)
     missing = -num_classes % num_chunks
-    window = jnp.pad(below + (above - below) * fraction[:, None], ((0, 0),) * 3 + ((0, missing),), constant_values=_LOWEST)
+    window = jnp.pad(
+        below + (above - below) * fraction[:, None],
+        ((0, 0),) * 3 + ((0, missing),),
+        constant_values=_LOWEST,
+    )
     # Blended where the classes of a pixel lie together, and only then torn apart.
     window = jnp.moveaxis(lax.optimization_barrier(window), -1, 0)
     return jnp.moveaxis(window.reshape(num_chunks, -1, *window.shape[1:]), 1, 2)

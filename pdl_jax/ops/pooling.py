@@ -52,7 +52,9 @@ max_pool.defvjp(_forward, _backward)
 
 def _reduce_window(x, size, stride, padding):
     window, strides = (1, size, size, 1), (1, stride, stride, 1)
-    return lax.reduce_window(gather_small_map(x), -jnp.inf, lax.max, window, strides, ((0, 0), *padding, (0, 0)))
+    return lax.reduce_window(
+        gather_small_map(x), -jnp.inf, lax.max, window, strides, ((0, 0), *padding, (0, 0))
+    )
 
 
 def _shifted_gradient(x, gradient, size, stride, padding):
@@ -62,7 +64,9 @@ def _shifted_gradient(x, gradient, size, stride, padding):
     highest = jnp.full(gradient.shape, -jnp.inf, x.dtype)
     winner = jnp.zeros(gradient.shape, jnp.int32)
     for index, (i, j) in enumerate(taps):
-        rows, columns = (slice(tap, tap + (n - 1) * stride + 1, stride) for tap, n in ((i, height), (j, width)))
+        rows, columns = (
+            slice(tap, tap + (n - 1) * stride + 1, stride) for tap, n in ((i, height), (j, width))
+        )
         pixels = padded[:, rows, columns]
         winner = jnp.where(pixels > highest, index, winner)
         highest = jnp.maximum(pixels, highest)

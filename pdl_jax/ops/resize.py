@@ -32,7 +32,9 @@ def half_pixel_positions(in_size: int, out_size: int) -> np.ndarray:
     return np.clip(position, 0, in_size - 1)
 
 
-def find_neighbours(in_size: int, out_size: int, mode: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def find_neighbours(
+    in_size: int, out_size: int, mode: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Between which input pixels each output pixel of an axis lies: i32 low and high, and the f32 weight of the latter."""
     if mode not in MODES:
         raise ValueError(f'resize mode {mode!r} is unknown; choose one of {MODES}')
@@ -104,7 +106,9 @@ def _apply(x, rows, columns):
 
 
 def _multiply(x, size, mode):
-    rows, columns = (interpolation_matrix(n, m, mode) for n, m in zip(x.shape[1:3], size, strict=True))
+    rows, columns = (
+        interpolation_matrix(n, m, mode) for n, m in zip(x.shape[1:3], size, strict=True)
+    )
     return _apply(x, rows, columns)
 
 
@@ -114,7 +118,9 @@ def _blend(x, size, mode):
         return jnp.concatenate([_blend(x[..., i : i + 1], size, mode) for i in range(2)], axis=-1)
     for axis in (1, 2):
         low, high, fraction = find_neighbours(x.shape[axis], size[axis - 1], mode)
-        fraction = jnp.asarray(fraction, x.dtype).reshape([-1 if i == axis else 1 for i in range(4)])
+        fraction = jnp.asarray(fraction, x.dtype).reshape(
+            [-1 if i == axis else 1 for i in range(4)]
+        )
         below, above = jnp.take(x, low, axis=axis), jnp.take(x, high, axis=axis)
         x = below + (above - below) * fraction
     # Else everything that reads the result might blend it anew.

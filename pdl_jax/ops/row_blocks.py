@@ -16,7 +16,13 @@ _TILE = 8
 
 
 def map_row_blocks(
-    work: Callable[..., PyTree], x: Array, maps: PyTree, *, size: tuple[int, int], mode: str, pixels_per_block: int
+    work: Callable[..., PyTree],
+    x: Array,
+    maps: PyTree,
+    *,
+    size: tuple[int, int],
+    mode: str,
+    pixels_per_block: int,
 ) -> PyTree:
     """Makes maps of an enlarged feature map.
 
@@ -43,14 +49,23 @@ def map_row_blocks(
             return None, work(_cut(x, rows), rows, *blocks)
 
         _, results = lax.scan(step, None, (rows, _split(blocks, rows)))
-        return jax.tree.map(lambda result: jnp.moveaxis(result, 0, 1).reshape(x.shape[0], -1, *result.shape[3:]), results)
+        return jax.tree.map(
+            lambda result: jnp.moveaxis(result, 0, 1).reshape(x.shape[0], -1, *result.shape[3:]),
+            results,
+        )
 
     results = _run_on_devices(run, P('data', 'space'), x, maps, size, mode, pixels_per_block)
     return jax.tree.map(lambda result: result[:, : size[0]], results)
 
 
 def add_row_blocks(
-    work: Callable[..., Array], x: Array, maps: PyTree, *, size: tuple[int, int], mode: str, pixels_per_block: int
+    work: Callable[..., Array],
+    x: Array,
+    maps: PyTree,
+    *,
+    size: tuple[int, int],
+    mode: str,
+    pixels_per_block: int,
 ) -> Array:
     """Adds up what the blocks of `map_row_blocks` give for their windows, f32[B, k, w, C], where these lie: f32[B, h, w, C]."""
 
@@ -86,10 +101,14 @@ def _run_on_devices(run, result_spec, x, maps, size, mode, pixels_per_block):
 
     def run_part(x, tables, maps):
         results = run(x, tables, maps)
-        return lax.psum(results, 'space') if 'space' not in result_spec and num_parts > 1 else results
+        return (
+            lax.psum(results, 'space') if 'space' not in result_spec and num_parts > 1 else results
+        )
 
     specs = (P('data'), P('space'), P('data', 'space'))
-    return jax.shard_map(run_part, in_specs=specs, out_specs=result_spec, check_vma=False)(x, tables, maps)
+    return jax.shard_map(run_part, in_specs=specs, out_specs=result_spec, check_vma=False)(
+        x, tables, maps
+    )
 
 
 def _find_windows(in_size, out_size, mode, rows, num_blocks):
@@ -114,4 +133,6 @@ def _cut(x, rows):
 def _split(maps, rows):
     """[B, blocks * R, W] to [blocks, B, R, W]."""
     num_blocks = rows['start'].shape[0]
-    return jax.tree.map(lambda m: jnp.moveaxis(m.reshape(m.shape[0], num_blocks, -1, m.shape[2]), 1, 0), maps)
+    return jax.tree.map(
+        lambda m: jnp.moveaxis(m.reshape(m.shape[0], num_blocks, -1, m.shape[2]), 1, 0), maps
+    )

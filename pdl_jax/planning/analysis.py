@@ -129,7 +129,10 @@ def analyze(
         memory=memory,
         flops=device_flops * num_devices,
         bytes_accessed=float(device_bytes * num_devices),
-        xla_cost={'flops': cost['flops'] * num_devices, 'bytes_accessed': cost['bytes accessed'] * num_devices},
+        xla_cost={
+            'flops': cost['flops'] * num_devices,
+            'bytes_accessed': cost['bytes accessed'] * num_devices,
+        },
         seconds=seconds,
         step_seconds=seconds[bound],
         bound=bound,
@@ -139,7 +142,10 @@ def analyze(
             for lookup in find_lookups(module)
         ],
         loops=[
-            {**dataclasses.asdict(loop), 'is_over_rows': loop.num_trips is not None and loop.num_trips >= rows}
+            {
+                **dataclasses.asdict(loop),
+                'is_over_rows': loop.num_trips is not None and loop.num_trips >= rows,
+            }
             for loop in find_loops(module)
         ],
         padding=_summarize_padding(products),
@@ -167,7 +173,8 @@ def _summarize_padding(products):
     return {
         'waste': padding_waste(products),
         'products': [
-            {'op_name': name, 'result': list(dims), 'wasted_flops': wasted} for (name, dims), wasted in largest
+            {'op_name': name, 'result': list(dims), 'wasted_flops': wasted}
+            for (name, dims), wasted in largest
         ],
     }
 

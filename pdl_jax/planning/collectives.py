@@ -7,7 +7,14 @@ import re
 from pdl_jax.planning.chips import HOP_SECONDS, Chip
 from pdl_jax.planning.hlo import Instruction, Module
 
-KINDS = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute', 'ragged-all-to-all')
+KINDS = (
+    'all-reduce',
+    'all-gather',
+    'reduce-scatter',
+    'all-to-all',
+    'collective-permute',
+    'ragged-all-to-all',
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,13 +57,23 @@ def find_collectives(module: Module) -> list[Collective]:
         kind = instruction.opcode.removesuffix('-start')
         if kind not in KINDS:
             continue
-        taken = sum(s.num_bytes for name in instruction.operands for s in step.computation.instructions[name].shapes)
+        taken = sum(
+            s.num_bytes
+            for name in instruction.operands
+            for s in step.computation.instructions[name].shapes
+        )
         given = sum(s.num_bytes for s in instruction.shapes)
         if instruction.opcode.endswith('-start') and kind != 'all-reduce':
             # Its tuple holds the operands too.
             given -= taken
         found.append(
-            Collective(kind, instruction.op_name, step.count, max(taken, given), _count_group(instruction, module))
+            Collective(
+                kind,
+                instruction.op_name,
+                step.count,
+                max(taken, given),
+                _count_group(instruction, module),
+            )
         )
     return found
 

@@ -33,11 +33,28 @@ def format_comparison(reports: list[dict[str, Any]], *, program: str = 'train') 
     """
     for report in reports:
         if program not in report['programs']:
-            raise ValueError(f'the plan of {report["config"]} on {report["topology"]} has no program {program!r}')
+            raise ValueError(
+                f'the plan of {report["config"]} on {report["topology"]} has no program {program!r}'
+            )
         if report['programs'][program]['flops'] is None:
-            raise ValueError(f'{report["config"]} does not fit on {report["topology"]}: plan it on more chips')
-    columns = ['configuration', 'compiled for', 'input', 'images a chip', 'GFLOP an image', 'GB an image', 'GiB a chip', *CHIPS]
-    lines = ['Images a second and chip, at best:', '', *_format_rows(columns, [_compare(r, program) for r in reports])]
+            raise ValueError(
+                f'{report["config"]} does not fit on {report["topology"]}: plan it on more chips'
+            )
+    columns = [
+        'configuration',
+        'compiled for',
+        'input',
+        'images a chip',
+        'GFLOP an image',
+        'GB an image',
+        'GiB a chip',
+        *CHIPS,
+    ]
+    lines = [
+        'Images a second and chip, at best:',
+        '',
+        *_format_rows(columns, [_compare(r, program) for r in reports]),
+    ]
     if program == 'train':
         columns = ['configuration', 'steps', 'batch', *CHIPS]
         rows = [_schedule(report) for report in reports]
@@ -45,7 +62,9 @@ def format_comparison(reports: list[dict[str, Any]], *, program: str = 'train') 
     return '\n'.join(lines)
 
 
-def estimate_images_per_second(report: dict[str, Any], program: str, chip_name: str) -> tuple[float, str]:
+def estimate_images_per_second(
+    report: dict[str, Any], program: str, chip_name: str
+) -> tuple[float, str]:
     """Of one chip at best, and whether 'compute' or 'hbm' bounds it."""
     chip, plan = CHIPS[chip_name], report['programs'][program]
     seconds = {
@@ -100,8 +119,12 @@ def _format_rows(columns, rows):
 
 def main() -> None:
     """Prints the tables of the plans named on the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('plans', nargs='+', help='JSON files of pdl_jax.commands.plan; local or gs://')
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        'plans', nargs='+', help='JSON files of pdl_jax.commands.plan; local or gs://'
+    )
     parser.add_argument('--program', default='train', choices=PROGRAMS)
     options = parser.parse_args()
     try:

@@ -188,7 +188,11 @@ class Module:
         condition = self.computations[loop.attribute('condition').lstrip('%')]
         root = condition.instructions[condition.root]
         initial = computation.instructions[loop.operands[0]]
-        if root.opcode != 'compare' or root.attribute('direction') != 'LT' or initial.opcode != 'tuple':
+        if (
+            root.opcode != 'compare'
+            or root.attribute('direction') != 'LT'
+            or initial.opcode != 'tuple'
+        ):
             return None
 
         def read(name):
@@ -284,7 +288,9 @@ def _find_branches(instruction):
     branches = instruction.attribute('branch_computations')
     if branches:
         return _NAME.findall(branches)
-    return [instruction.attribute(f'{which}_computation').lstrip('%') for which in ('true', 'false')]
+    return [
+        instruction.attribute(f'{which}_computation').lstrip('%') for which in ('true', 'false')
+    ]
 
 
 def _read_constant(computation, name):

@@ -42,7 +42,9 @@ def find_lookups(module: Module) -> list[Lookup]:
     """All gathers and scatters of a step."""
     counters = {'gather': _count_gathered, 'scatter': _count_scattered}
     return [
-        Lookup(s.instruction.opcode, s.instruction.op_name, s.count, counters[s.instruction.opcode](s))
+        Lookup(
+            s.instruction.opcode, s.instruction.op_name, s.count, counters[s.instruction.opcode](s)
+        )
         for s in module.walk()
         if s.instruction.opcode in counters
     ]
@@ -58,7 +60,9 @@ def find_loops(module: Module) -> list[Loop]:
 
 
 def _count_gathered(step: Step) -> int:
-    return _count_without(step.instruction.shapes[0].dims, step.instruction.attribute('offset_dims'))
+    return _count_without(
+        step.instruction.shapes[0].dims, step.instruction.attribute('offset_dims')
+    )
 
 
 def _count_scattered(step: Step) -> int:

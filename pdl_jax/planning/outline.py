@@ -18,7 +18,9 @@ class SplitOutline:
     max_segments: int = 0
 
 
-def find_split(config: ConfigDict, split: str, image_size: tuple[int, int] | None = None) -> RecordSource | SplitOutline:
+def find_split(
+    config: ConfigDict, split: str, image_size: tuple[int, int] | None = None
+) -> RecordSource | SplitOutline:
     """Opens a split, or outlines it where it has not been prepared.
 
     Args:
@@ -36,7 +38,9 @@ def find_split(config: ConfigDict, split: str, image_size: tuple[int, int] | Non
         pass
     data, crop = config.data, config.augment
     if not data.num_classes:
-        raise ValueError(f'there is no data at config.data.path (={data.path!r}): set config.data.num_classes to plan without')
+        raise ValueError(
+            f'there is no data at config.data.path (={data.path!r}): set config.data.num_classes to plan without'
+        )
     spec, largest = _find_dataset(data.num_classes)
     largest = largest or (crop.crop_height_px, crop.crop_width_px)
     size = image_size or canvas_size(config, largest)

@@ -34,7 +34,9 @@ class Product:
 def find_products(module: Module) -> list[Product]:
     """All convolutions and matrix products that a step runs."""
     makers = {'convolution': _make_convolution, 'dot': _make_dot}
-    return [makers[s.instruction.opcode](s) for s in module.walk() if s.instruction.opcode in makers]
+    return [
+        makers[s.instruction.opcode](s) for s in module.walk() if s.instruction.opcode in makers
+    ]
 
 
 def padding_waste(products: list[Product]) -> float:
@@ -48,9 +50,7 @@ def _make_convolution(step: Step) -> Product:
     shapes = [step.computation.instructions[name].shapes[0] for name in instruction.operands]
     labels = re.search(r'dim_labels=(\w+)_(\w+)->(\w+)', instruction.attributes).groups()
     out = instruction.shapes[0]
-    left, right, result = (
-        dict(zip(text, range(len(text)), strict=True)) for text in labels
-    )
+    left, right, result = (dict(zip(text, range(len(text)), strict=True)) for text in labels)
     groups = int(instruction.attribute('feature_group_count') or 1)
     batch_groups = int(instruction.attribute('batch_group_count') or 1)
     window = _parse_window(instruction.attribute('window') or '{}', len(labels[0]) - 2)
@@ -79,20 +79,28 @@ def _make_convolution(step: Step) -> Product:
 
 def _make_dot(step: Step) -> Product:
     instruction = step.instruction
-    left, right = (step.computation.instructions[name].shapes[0] for name in instruction.operands[:2])
+    left, right = (
+        step.computation.instructions[name].shapes[0] for name in instruction.operands[:2]
+    )
     out = instruction.shapes[0]
     flops, factor = 2 * out.size, math.prod(_padding(out).values())
     sides = [(left, 'lhs_contracting_dims'), (right, 'rhs_contracting_dims')]
-    dims = [[int(n) for n in re.findall(r'\d+', instruction.attribute(key) or '')] for _, key in sides]
+    dims = [
+        [int(n) for n in re.findall(r'\d+', instruction.attribute(key) or '')] for _, key in sides
+    ]
     for pair in zip(*dims, strict=True):
         flops *= left.dims[pair[0]]
-        factor *= max(_padding(shape).get(dim, 1.0) for (shape, _), dim in zip(sides, pair, strict=True))
+        factor *= max(
+            _padding(shape).get(dim, 1.0) for (shape, _), dim in zip(sides, pair, strict=True)
+        )
     return Product(instruction.op_name, out, step.count, flops, round(flops * factor))
 
 
 def _padding(shape):
     """How much larger the tiled dimensions are in memory, by dimension."""
-    return {dim: padded / max(shape.dims[dim], 1) for dim, padded in shape.padded_dims(TPU_TILE).items()}
+    return {
+        dim: padded / max(shape.dims[dim], 1) for dim, padded in shape.padded_dims(TPU_TILE).items()
+    }
 
 
 def _parse_window(text, num_dims):
@@ -115,5 +123,7 @@ def _parse_window(text, num_dims):
 def _count_taps(num_in, num_out, *, size, stride, pad, image_dilation, window_dilation):
     """The pairs of an output position and a tap along one dimension that meet an input pixel."""
     positions = np.arange(num_out)[:, None] * stride + np.arange(size) * window_dilation - pad
-    is_inside = (positions >= 0) & (positions < num_in * image_dilation) & (positions % image_dilation == 0)
+    is_inside = (
+        (positions >= 0) & (positions < num_in * image_dilation) & (positions % image_dilation == 0)
+    )
     return int(is_inside.sum())

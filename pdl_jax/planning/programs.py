@@ -76,7 +76,9 @@ def _make_train(config, mesh, source):
     canvas = config_lib.canvas_size(config, source.max_size)
     batch = _place(_outline_batch(config.train.batch_size, canvas), batch_sharding(mesh))
     arguments = program.abstract_state, batch
-    return Program('train', program.step, arguments, config.train.batch_size, program.crop_size), program.abstract_state
+    return Program(
+        'train', program.step, arguments, config.train.batch_size, program.crop_size
+    ), program.abstract_state
 
 
 def _make_eval(config, mesh, source, state):
@@ -103,11 +105,17 @@ def _make_postprocess(config, mesh, source, evaluation):
     is_enlarged = bool(config.evaluate.oracle)
     run = functools.partial(run_passes, passes, is_semantic_enlarged=is_enlarged)
     outputs = jax.eval_shape(run, evaluation.arguments[0], images)
-    arguments = {'size': evaluation.size, 'resize': passes[0].model.model.resize, **config_lib.postprocess_arguments(config)}
+    arguments = {
+        'size': evaluation.size,
+        'resize': passes[0].model.model.resize,
+        **config_lib.postprocess_arguments(config),
+    }
 
     def process(outputs):
         large = {key: x for key, x in outputs.items() if is_enlarged or key != 'semantic'}
-        return post_process({**outputs, **split_rows(large)}, label_format=label_format, **arguments)
+        return post_process(
+            {**outputs, **split_rows(large)}, label_format=label_format, **arguments
+        )
 
     return Program(
         'postprocess',
@@ -132,4 +140,6 @@ def _place(tree, sharding):
 
 
 def _count_device_bytes(tree):
-    return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
+    return sum(
+        math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree)
+    )

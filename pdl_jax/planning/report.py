@@ -15,7 +15,12 @@ _BOUNDS = {'compute': 'compute', 'hbm': 'HBM', 'interconnect': 'the interconnect
 
 
 def make_report(
-    plans: list[ProgramPlan], topology: Topology, *, config: str, num_steps: int, versions: dict[str, str]
+    plans: list[ProgramPlan],
+    topology: Topology,
+    *,
+    config: str,
+    num_steps: int,
+    versions: dict[str, str],
 ) -> dict[str, Any]:
     """Brings plans into JSON values.
 
@@ -54,7 +59,9 @@ def format_report(report: dict[str, Any]) -> str:
     versions = ', '.join(f'{key} {value}' for key, value in report['versions'].items())
     lines = [f'{report["config"]} on {report["topology"]}: {report["num_chips"]} chips, {versions}']
     if report['is_simulated']:
-        lines.append(f'Compiled for CPU devices; held against the rates of {report["chip"]}: take them as a first idea.')
+        lines.append(
+            f'Compiled for CPU devices; held against the rates of {report["chip"]}: take them as a first idea.'
+        )
     for program in report['programs'].values():
         lines += ['', *_format_program(program, report['num_chips'])]
     return '\n'.join(lines)
@@ -95,11 +102,13 @@ def _format_program(program, num_chips):
         f'  collectives  {_format_collectives(program["collectives"])}',
         f'  lookups      {_format_lookups(program["lookups"])}',
         f'  loops        {_format_loops(program["loops"])}',
-        f'  padding      {program["padding"]["waste"]:.0%} of the convolutions\' flops',
+        f"  padding      {program['padding']['waste']:.0%} of the convolutions' flops",
     ]
     for product in program['padding']['products'][:3]:
         shape = 'x'.join(map(str, product['result']))
-        lines.append(f'{_INDENT}{product["wasted_flops"] / 1e9:,.1f} GFLOP a chip in {product["op_name"]} -> {shape}')
+        lines.append(
+            f'{_INDENT}{product["wasted_flops"] / 1e9:,.1f} GFLOP a chip in {product["op_name"]} -> {shape}'
+        )
     return lines
 
 
@@ -110,13 +119,19 @@ def _format_schedule(program):
 
 
 def _format_collectives(collectives):
-    texts = [f'{kind} {c["count"]:,} ({c["bytes"] / 1e6:,.1f} MB)' for kind, c in collectives.items()]
+    texts = [
+        f'{kind} {c["count"]:,} ({c["bytes"] / 1e6:,.1f} MB)' for kind, c in collectives.items()
+    ]
     return ', '.join(texts) or 'none'
 
 
 def _format_lookups(lookups):
     over = [x for x in lookups if x['is_over_pixels']]
-    texts = [f'{x["kind"]} of {x["num_indices"]:,} in {x["op_name"]}' for x in over for _ in range(x['count'])]
+    texts = [
+        f'{x["kind"]} of {x["num_indices"]:,} in {x["op_name"]}'
+        for x in over
+        for _ in range(x['count'])
+    ]
     return _list_runs(f'{len(lookups)}; over pixels', texts)
 
 
@@ -124,7 +139,11 @@ def _format_loops(loops):
     texts = []
     for loop in loops:
         if loop['is_over_rows'] or loop['num_trips'] is None:
-            passes = 'as many passes as data say' if loop['num_trips'] is None else f'{loop["num_trips"]} passes'
+            passes = (
+                'as many passes as data say'
+                if loop['num_trips'] is None
+                else f'{loop["num_trips"]} passes'
+            )
             texts += [f'{passes} in {loop["op_name"]}'] * loop['count']
     return _list_runs(f'{len(loops)}; over rows, or as long as data say', texts)
 

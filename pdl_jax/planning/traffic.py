@@ -16,7 +16,9 @@ def count_bytes(module: Module) -> int:
     What each instruction outside of fusions takes and gives is counted, with the padding of its layout; of a slice or an
     update only the part that is touched. Values that stay in a memory on the chip cost nothing.
     """
-    return sum(step.count * count_step_bytes(step, module) for step in module.walk() if not step.is_fused)
+    return sum(
+        step.count * count_step_bytes(step, module) for step in module.walk() if not step.is_fused
+    )
 
 
 def count_step_bytes(step: Step, module: Module) -> int:
@@ -43,10 +45,15 @@ def count_step_bytes(step: Step, module: Module) -> int:
 def _count_read(computation, instruction, position, module):
     """Bytes of an operand that an instruction reads."""
     operand = computation.instructions[instruction.operands[position]]
-    return min(_size(operand.shapes), _count_use(computation, instruction, position, module, _size(operand.shapes)))
+    return min(
+        _size(operand.shapes),
+        _count_use(computation, instruction, position, module, _size(operand.shapes)),
+    )
 
 
-def _count_use(computation: Computation, user: Instruction, position: int, module: Module, whole: int) -> int:
+def _count_use(
+    computation: Computation, user: Instruction, position: int, module: Module, whole: int
+) -> int:
     opcode = user.opcode
     if opcode in _SLICES and position == 0:
         return _size(user.shapes)
@@ -76,13 +83,19 @@ def _count_written(computation, instruction, module):
     if instruction.opcode == 'fusion':
         inner = module.computations[instruction.called[0]]
         root = inner.instructions[inner.root]
-        results = [inner.instructions[name] for name in root.operands] if root.opcode == 'tuple' else [root]
+        results = (
+            [inner.instructions[name] for name in root.operands]
+            if root.opcode == 'tuple'
+            else [root]
+        )
         return sum(
             _written_part(inner, result, module)
             for result, shape in zip(results, instruction.shapes, strict=False)
             if shape.memory_space == 0
         )
-    return _written_part(computation, instruction, module) if _main_memory(instruction.shapes) else 0
+    return (
+        _written_part(computation, instruction, module) if _main_memory(instruction.shapes) else 0
+    )
 
 
 def _written_part(computation, result, module):

@@ -120,9 +120,13 @@ def _take_highest_peaks(peaks, kernel_px, count):
     has_plateau = max_of_batch(jnp.max(found) >= 2 * _PEAK)
 
     def take_of_all():
-        return _take_highest(peaks, jnp.arange(height * width, dtype=jnp.int32).reshape(height, width), count)
+        return _take_highest(
+            peaks, jnp.arange(height * width, dtype=jnp.int32).reshape(height, width), count
+        )
 
-    return lax.cond(has_plateau, take_of_all, lambda: _take_highest(scores, rows * width + columns, count))
+    return lax.cond(
+        has_plateau, take_of_all, lambda: _take_highest(scores, rows * width + columns, count)
+    )
 
 
 def _take_highest(scores, pixels, count):

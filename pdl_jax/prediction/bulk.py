@@ -72,9 +72,13 @@ def predict_shards(
     if not paths:
         raise ValueError('the list of images is empty')
     if not 1 <= num_shards <= len(paths):
-        raise ValueError(f'--shards (={num_shards}) must lie in 1 .. {len(paths)}, the number of images')
+        raise ValueError(
+            f'--shards (={num_shards}) must lie in 1 .. {len(paths)}, the number of images'
+        )
     if not 0 <= process_index < process_count:
-        raise ValueError(f'--process_id (={process_index}) must lie in 0 .. {process_count - 1}, --num_processes less 1')
+        raise ValueError(
+            f'--process_id (={process_index}) must lie in 0 .. {process_count - 1}, --num_processes less 1'
+        )
     if batch_size < 1:
         raise ValueError(f'--batch_size (={batch_size}) must be positive')
     output = make_path(output)
@@ -87,7 +91,9 @@ def predict_shards(
     say(
         f'process {process_index} of {process_count}: {total} images in {len(todo)} shards; {len(mine) - len(todo)} are complete'
     )
-    items = (_Item(i, paths[i], shard) for shard in todo for i in range(bounds[shard], bounds[shard + 1]))
+    items = (
+        _Item(i, paths[i], shard) for shard in todo for i in range(bounds[shard], bounds[shard + 1])
+    )
     num_threads = min(_MAX_THREADS, 4 * (os.cpu_count() or 1))
     progress = _Progress(total, say)
     with (
@@ -175,7 +181,10 @@ class _Flow:
         if oldest and item.position - self._groups[oldest[0]][0][0].position >= self._window:
             self._start_batch(oldest[0])
         # With few images among many that cannot be read no other batch asks for this one.
-        if self._running is not None and item.position - self._running[0][0][0].position >= 2 * self._window:
+        if (
+            self._running is not None
+            and item.position - self._running[0][0][0].position >= 2 * self._window
+        ):
             self._finish_batch()
         self._write_encoded()
 
@@ -198,7 +207,10 @@ class _Flow:
 
     def _fail_batch(self, batch):
         for item, image in batch:
-            self._fail(item, f'{item.path}: {image.shape[0]}x{image.shape[1]} pixels exceed the memory of the device')
+            self._fail(
+                item,
+                f'{item.path}: {image.shape[0]}x{image.shape[1]} pixels exceed the memory of the device',
+            )
 
     def _add_to_group(self, item, image):
         try:
@@ -278,7 +290,10 @@ class _Flow:
         entry, files = self._encoded.pop(item).result()
         if item.shard != self._shard:
             self._publish()
-            self._writer, self._shard = ShardWriter(self._output, item.shard, self._num_shards), item.shard
+            self._writer, self._shard = (
+                ShardWriter(self._output, item.shard, self._num_shards),
+                item.shard,
+            )
         self._writer.add(entry, files)
         self._progress.count(entry)
 
@@ -295,10 +310,18 @@ class _Flow:
             self._publishing = None
 
 
-def _encode(item: _Item, size: tuple[int, int], result: PanopticResult) -> tuple[dict[str, Any], dict[str, bytes]]:
+def _encode(
+    item: _Item, size: tuple[int, int], result: PanopticResult
+) -> tuple[dict[str, Any], dict[str, bytes]]:
     """The line of the index and the files of one image."""
     key = make_key(item.position, item.path)
-    entry = {'image': item.path, 'key': key, 'height': size[0], 'width': size[1], 'segments': result.to_json()}
+    entry = {
+        'image': item.path,
+        'key': key,
+        'height': size[0],
+        'width': size[1],
+        'segments': result.to_json(),
+    }
     kind = 'semantic' if result.is_semantic else 'panoptic'
     return entry, {f'{key}.{kind}.png': result.to_png(), f'{key}.json': json.dumps(entry).encode()}
 
@@ -343,9 +366,13 @@ class _Progress:
     def finish(self) -> None:
         """Says the result."""
         now = time.monotonic()
-        self._say(f'{self._done} images in {format_duration(now - self._start)}, {self._rate(now):.1f}/s after the first')
+        self._say(
+            f'{self._done} images in {format_duration(now - self._start)}, {self._rate(now):.1f}/s after the first'
+        )
         if self._failed:
-            self._say(f'{self._failed} of them could not be predicted: the .jsonl files say why, see "error"')
+            self._say(
+                f'{self._failed} of them could not be predicted: the .jsonl files say why, see "error"'
+            )
 
     def _rate(self, now):
         if self._first is None or now <= self._first:

@@ -77,7 +77,9 @@ class SemanticWriter:
         self._spec = spec
         self._names = set()
 
-    def write(self, panoptic: np.ndarray, *, image_id: Any, file_name: str, scores: Mapping[int, float]) -> None:
+    def write(
+        self, panoptic: np.ndarray, *, image_id: Any, file_name: str, scores: Mapping[int, float]
+    ) -> None:
         """Writes the classes of one panoptic map i32[H, W]; the PNG takes the last part of `file_name`."""
         del image_id, scores
         data = encode_semantic(panoptic // self._spec.label_divisor, self._spec)
@@ -101,7 +103,9 @@ class PanopticWriter:
         self._annotations = []
         self._names = set()
 
-    def write(self, panoptic: np.ndarray, *, image_id: Any, file_name: str, scores: Mapping[int, float]) -> None:
+    def write(
+        self, panoptic: np.ndarray, *, image_id: Any, file_name: str, scores: Mapping[int, float]
+    ) -> None:
         """Writes one map i32[H, W] with the scores of its labels; the PNG is named like `file_name`."""
         name = _claim_name(file_name, self._names)
         segments = describe_segments(panoptic, self._spec)
@@ -126,6 +130,8 @@ class PanopticWriter:
 def _claim_name(file_name: str, taken: set[str]) -> str:
     name = os.path.splitext(os.path.basename(file_name))[0] + '.png'
     if name in taken:
-        raise ValueError(f'two images would both be written as {name}: their file names must differ')
+        raise ValueError(
+            f'two images would both be written as {name}: their file names must differ'
+        )
     taken.add(name)
     return name

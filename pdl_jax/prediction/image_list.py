@@ -26,7 +26,9 @@ def find_images(patterns: Iterable[str]) -> list[str]:
         else:
             matches = glob.glob(pattern, recursive=True)
         if not matches:
-            raise FileNotFoundError(f'--images={pattern}: no such file; quote the pattern so that the shell passes it on')
+            raise FileNotFoundError(
+                f'--images={pattern}: no such file; quote the pattern so that the shell passes it on'
+            )
         found.update(matches)
     return sorted(found)
 
@@ -50,7 +52,9 @@ def find_below(prefix: str) -> list[str]:
     """
     found = sorted(path for path in _walk(prefix) if path.lower().endswith(IMAGE_SUFFIXES))
     if not found:
-        raise FileNotFoundError(f'--prefix={prefix}: no file below it ends in {", ".join(IMAGE_SUFFIXES)}')
+        raise FileNotFoundError(
+            f'--prefix={prefix}: no file below it ends in {", ".join(IMAGE_SUFFIXES)}'
+        )
     return found
 
 

@@ -128,7 +128,9 @@ def replace_by_truth(
     outputs = dict(outputs)
     if 'semantic' in oracle:
         semantic = panoptic // label_format.label_divisor
-        certain = jnp.where(semantic[..., None] == jnp.arange(label_format.num_classes), 0.0, -jnp.inf)
+        certain = jnp.where(
+            semantic[..., None] == jnp.arange(label_format.num_classes), 0.0, -jnp.inf
+        )
         is_void = (semantic == label_format.ignore_label)[..., None]
         outputs['semantic'] = jnp.where(is_void, outputs['semantic'], certain)
     if 'center' in oracle:
@@ -172,7 +174,9 @@ def make_inference_step(
             return image, resized
 
         images, resized = jax.vmap(prepare)(image, size)
-        outputs = run_passes(passes, variables, split_rows(images), is_semantic_enlarged=bool(oracle))
+        outputs = run_passes(
+            passes, variables, split_rows(images), is_semantic_enlarged=bool(oracle)
+        )
         if oracle:
 
             def resize(labels, size, resized):
@@ -180,9 +184,15 @@ def make_inference_step(
                 return sample_labels(labels, size, window, fill=label_format.void_label)
 
             labels = jax.vmap(resize)(panoptic, size, resized)
-            outputs = replace_by_truth(outputs, labels, oracle, label_format=label_format, targets=targets)
+            outputs = replace_by_truth(
+                outputs, labels, oracle, label_format=label_format, targets=targets
+            )
         maps = post_process(
-            outputs, label_format=label_format, size=input_size, resize=passes[0].model.model.resize, **postprocess
+            outputs,
+            label_format=label_format,
+            size=input_size,
+            resize=passes[0].model.model.resize,
+            **postprocess,
         )
         canvas = image.shape[1:3]
 
@@ -197,8 +207,6 @@ def make_inference_step(
             'center_score': 0.0,
         }
         restore_batch = jax.vmap(restore, in_axes=(0, 0, 0, None))
-        return {
-            key: restore_batch(maps[key], size, resized, fill) for key, fill in fills.items()
-        }
+        return {key: restore_batch(maps[key], size, resized, fill) for key, fill in fills.items()}
 
     return infer

@@ -116,11 +116,17 @@ class Predictor:
       num_devices: that share the images of a batch.
     """
 
-    def __init__(self, variables, config, spec: DatasetSpec, *, checkpoint: str, mesh: jax.sharding.Mesh):
+    def __init__(
+        self, variables, config, spec: DatasetSpec, *, checkpoint: str, mesh: jax.sharding.Mesh
+    ):
         self.spec = spec
         self.is_semantic = not has_instances(config)
         scales = [float(scale) for scale in config.evaluate.scales]
-        self.origin = {'checkpoint': checkpoint, 'scales': scales, 'is_flipped': config.evaluate.is_flipped}
+        self.origin = {
+            'checkpoint': checkpoint,
+            'scales': scales,
+            'is_flipped': config.evaluate.is_flipped,
+        }
         self.num_devices = mesh.size
         self._config = config
         self._variables = variables
@@ -197,7 +203,9 @@ class Predictor:
             )
         return canvas
 
-    def start(self, images: Sequence[np.ndarray], *, batch_size: int = 1) -> Callable[[], list[PanopticResult]]:
+    def start(
+        self, images: Sequence[np.ndarray], *, batch_size: int = 1
+    ) -> Callable[[], list[PanopticResult]]:
         """Starts to predict a batch and returns while the devices compute.
 
         With one image a device the results are bit for bit those of each image alone; with more XLA may round scores
@@ -222,7 +230,9 @@ class Predictor:
         sizes = [image.shape[:2] for image in images]
         canvases = sorted({self.canvas_size(size) for size in sizes})
         if len(canvases) != 1:
-            raise ValueError(f'the images of a batch must share one canvas, not {canvases}: see Predictor.canvas_size')
+            raise ValueError(
+                f'the images of a batch must share one canvas, not {canvases}: see Predictor.canvas_size'
+            )
         num_rows = math.ceil(max(len(images), batch_size) / self.num_devices) * self.num_devices
         batch = np.zeros((num_rows, *canvases[0], 3), np.uint8)
         # Rows without an image are one black pixel.
@@ -233,7 +243,9 @@ class Predictor:
         sharding = batch_sharding(self._mesh)
         with jax.set_mesh(self._mesh):
             outputs = self._compile(canvases[0])(
-                self._variables, jax.device_put(batch, sharding), jax.device_put(batch_sizes, sharding)
+                self._variables,
+                jax.device_put(batch, sharding),
+                jax.device_put(batch_sizes, sharding),
             )
 
         def finish():
@@ -241,7 +253,11 @@ class Predictor:
             results = []
             for row, (height, width) in enumerate(sizes):
                 segments = self._list_segments({key: column[row] for key, column in table.items()})
-                results.append(PanopticResult(panoptic[row, :height, :width], segments, self.spec, self.is_semantic))
+                results.append(
+                    PanopticResult(
+                        panoptic[row, :height, :width], segments, self.spec, self.is_semantic
+                    )
+                )
             return results
 
         return finish
@@ -265,7 +281,9 @@ class Predictor:
 
         def predict(variables, image, size):
             maps = infer(variables, image, size)
-            table = jax.vmap(describe)(maps['panoptic'], maps['class_probability'], maps['center_score'])
+            table = jax.vmap(describe)(
+                maps['panoptic'], maps['class_probability'], maps['center_score']
+            )
             return maps['panoptic'], table
 
         return jax.jit(predict, out_shardings=batch_sharding(self._mesh))

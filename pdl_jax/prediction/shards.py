@@ -63,7 +63,9 @@ def hash_list(paths: Sequence[str]) -> str:
 def find_complete(output: epath.Path, num_shards: int) -> set[int]:
     """The numbers of the shards that need not be made."""
     names = {path.name for path in output.iterdir()}
-    return {shard for shard in range(num_shards) if f'{_shard_name(shard, num_shards)}.jsonl' in names}
+    return {
+        shard for shard in range(num_shards) if f'{_shard_name(shard, num_shards)}.jsonl' in names
+    }
 
 
 class ShardWriter:
@@ -80,7 +82,9 @@ class ShardWriter:
         self._output = output
         self._name = _shard_name(shard, num_shards)
         self._partial = None if is_remote(output) else output / f'.{self._name}.tar.partial'
-        self._file = tempfile.TemporaryFile() if self._partial is None else _open_alone(self._partial)
+        self._file = (
+            tempfile.TemporaryFile() if self._partial is None else _open_alone(self._partial)
+        )
         self._tar = tarfile.open(fileobj=self._file, mode='w', format=tarfile.USTAR_FORMAT)
         self._index = []
 

@@ -87,9 +87,7 @@ def random_window(key: Array, size: Array, options: AugmentOptions) -> Window:
         scales = jnp.linspace(options.min_scale, options.max_scale, options.num_scales)
         scale = jax.random.choice(scale_key, scales)
     else:
-        scale = jax.random.uniform(
-            scale_key, minval=options.min_scale, maxval=options.max_scale
-        )
+        scale = jax.random.uniform(scale_key, minval=options.min_scale, maxval=options.max_scale)
     scaled = jnp.maximum((resized.astype(jnp.float32) * scale).astype(jnp.int32), 1)
     crop = jnp.array(options.crop_size)
     before = jax.random.randint(pad_key, (2,), 0, jnp.maximum(crop - scaled, 1))
@@ -112,7 +110,8 @@ def centered_window(size: Array, resized: Array, out_size: tuple[int, int]) -> W
     """
     rows, columns = jnp.arange(out_size[0]), jnp.arange(out_size[1])
     return Window(
-        _source_positions(rows, size[0], resized[0]), _source_positions(columns, size[1], resized[1])
+        _source_positions(rows, size[0], resized[0]),
+        _source_positions(columns, size[1], resized[1]),
     )
 
 

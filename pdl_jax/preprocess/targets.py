@@ -44,7 +44,9 @@ class TargetOptions:
 
     def __post_init__(self):
         if self.center_rounding not in ROUNDINGS:
-            raise ValueError(f'targets.center_rounding (={self.center_rounding!r}) must be one of {ROUNDINGS}')
+            raise ValueError(
+                f'targets.center_rounding (={self.center_rounding!r}) must be one of {ROUNDINGS}'
+            )
 
 
 def make_targets(
@@ -115,9 +117,7 @@ def make_targets(
     }
 
 
-def draw_centers(
-    centers: Array, valid: Array, size: tuple[int, int], *, sigma_px: float
-) -> Array:
+def draw_centers(centers: Array, valid: Array, size: tuple[int, int], *, sigma_px: float) -> Array:
     """Draws a Gaussian at every centre and joins them by their maximum.
 
     Args:

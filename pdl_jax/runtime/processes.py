@@ -29,10 +29,14 @@ def wait_for_all(name: str) -> None:
     Raises:
       RuntimeError: another process has failed.
     """
-    multihost.sync_global_processes(name, timeout=_PATIENCE_SECONDS, processes=set(range(jax.process_count())))
+    multihost.sync_global_processes(
+        name, timeout=_PATIENCE_SECONDS, processes=set(range(jax.process_count()))
+    )
 
 
-def compile_together(function: Callable[..., Any], *arguments: PyTree, name: str) -> jax.stages.Compiled:
+def compile_together(
+    function: Callable[..., Any], *arguments: PyTree, name: str
+) -> jax.stages.Compiled:
     """Compiles a jitted function for arguments like these; returns when all processes have done so.
 
     Otherwise the first that is ready waits for the others inside of a collective, and on CPUs only for 30 seconds.

@@ -127,7 +127,9 @@ def on_own_images(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
         mesh = jax.sharding.get_abstract_mesh()
         if mesh.empty or jax.tree.leaves(batches)[0].shape[0] % mesh.shape['data']:
             return function(*batches)
-        return jax.shard_map(function, in_specs=P('data'), out_specs=P('data'), check_vma=False)(*batches)
+        return jax.shard_map(function, in_specs=P('data'), out_specs=P('data'), check_vma=False)(
+            *batches
+        )
 
     return run
 

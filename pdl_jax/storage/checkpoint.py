@@ -185,7 +185,10 @@ class Checkpointer:
             target.parent.mkdir(exist_ok=True)
             (self.directory / str(step)).rename(target)
             logging.warning(
-                'the checkpoint of step %d is damaged: %s. It lies in %s now, and the one before it is used', step, error, target
+                'the checkpoint of step %d is damaged: %s. It lies in %s now, and the one before it is used',
+                step,
+                error,
+                target,
             )
 
     def _save_error(self, error):
@@ -193,7 +196,11 @@ class Checkpointer:
         stdlib_logging.getLogger('asyncio').setLevel(stdlib_logging.CRITICAL)
         try:
             steps = ocp.utils.checkpoint_steps(self.directory)
-            newest = f'the newest complete one is step {max(steps)}' if steps else 'there is no complete one'
+            newest = (
+                f'the newest complete one is step {max(steps)}'
+                if steps
+                else 'there is no complete one'
+            )
         except Exception:  # Of several types, where a bucket fails.
             newest = 'but the directory cannot be listed either'
         reason = str(error).partition(' [tensorstore_spec=')[0]
@@ -229,10 +236,14 @@ def find_checkpoint(path: str, step: int | str | None = None) -> epath.Path:
         scored = {n: folder / str(n) / 'metrics' / 'metrics' for n in steps}
         scored = {n: _get_score(json.loads(p.read_text())) for n, p in scored.items() if p.exists()}
         if not scored:
-            raise FileNotFoundError(f'no checkpoint in {folder} was evaluated; there are the steps {steps}')
+            raise FileNotFoundError(
+                f'no checkpoint in {folder} was evaluated; there are the steps {steps}'
+            )
         step = max(scored, key=scored.get)
     if step is not None and step not in steps:
-        raise FileNotFoundError(f'no checkpoint of step {step} in {folder}; there are {steps[::-1]}')
+        raise FileNotFoundError(
+            f'no checkpoint of step {step} in {folder}; there are {steps[::-1]}'
+        )
     for candidate in steps if step is None else [step]:
         try:
             _check_checkpoint(folder / str(candidate))
@@ -240,7 +251,9 @@ def find_checkpoint(path: str, step: int | str | None = None) -> epath.Path:
         except ValueError as error:
             damage = error
             logging.warning('the checkpoint of step %d is damaged: %s', candidate, error)
-    raise ValueError(f'no intact checkpoint in {folder}: {damage}. There are the steps {steps[::-1]}')
+    raise ValueError(
+        f'no intact checkpoint in {folder}: {damage}. There are the steps {steps[::-1]}'
+    )
 
 
 def read_description(checkpoint: epath.Path) -> dict[str, Any]:
@@ -310,7 +323,9 @@ def check_structure(
     different = order(name for name in set(shapes) & set(found) if shapes[name] != found[name])
     if not (missing or unexpected or different):
         return
-    lines = [f'{name}: the model has {shapes[name]}, the checkpoint {found[name]}' for name in different]
+    lines = [
+        f'{name}: the model has {shapes[name]}, the checkpoint {found[name]}' for name in different
+    ]
     lines += [f'{name}: not in the checkpoint' for name in missing]
     lines += [f'{name}: only in the checkpoint' for name in unexpected]
     for line in lines[:20]:

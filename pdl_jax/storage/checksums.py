@@ -20,7 +20,10 @@ def write_checksums(folder: epath.Path) -> None:
     for path in _list_files(folder):
         name = os.fspath(path.relative_to(folder))
         if name not in _LEFT_OUT:
-            sums[name] = {'bytes': file_size(path), 'crc32': None if is_remote(path) else _compute_crc(path)}
+            sums[name] = {
+                'bytes': file_size(path),
+                'crc32': None if is_remote(path) else _compute_crc(path),
+            }
     (folder / _FILE).write_text(json.dumps(sums, indent=1) + '\n')
 
 
@@ -37,7 +40,9 @@ def check_files(folder: epath.Path) -> None:
     with explain_bucket_errors(path):
         content = path.read_bytes() if path.exists() else b'{}'
     try:
-        sums = {name: (entry['bytes'], entry['crc32']) for name, entry in json.loads(content).items()}
+        sums = {
+            name: (entry['bytes'], entry['crc32']) for name, entry in json.loads(content).items()
+        }
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise ValueError(f'{path} holds other bytes than were written') from error
     for name, (size, crc) in sums.items():

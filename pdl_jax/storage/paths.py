@@ -51,7 +51,9 @@ def explain_bucket_errors(path: str | os.PathLike) -> Iterator[None]:
     except Exception as error:
         if not is_remote(path):
             raise
-        raise OSError(f'{os.fspath(path)}: the bucket answers {type(error).__name__}: {error}'.strip()) from error
+        raise OSError(
+            f'{os.fspath(path)}: the bucket answers {type(error).__name__}: {error}'.strip()
+        ) from error
 
 
 def write_whole(path: epath.Path, content: bytes) -> None:

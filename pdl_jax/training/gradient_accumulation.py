@@ -32,10 +32,15 @@ def accumulate_gradients(
         def add_part(carry, part):
             batch_stats, totals = carry
             samples, key = part
-            (loss, (terms, batch_stats)), gradients = gradient(params, batch_stats, split_rows(samples), key)
+            (loss, (terms, batch_stats)), gradients = gradient(
+                params, batch_stats, split_rows(samples), key
+            )
             return (batch_stats, jax.tree.map(jnp.add, totals, (loss, terms, gradients))), None
 
-        parts = jax.tree.map(lambda x: _split(x, num_parts), samples), jax.random.split(dropout_key, num_parts)
+        parts = (
+            jax.tree.map(lambda x: _split(x, num_parts), samples),
+            jax.random.split(dropout_key, num_parts),
+        )
         first = jax.tree.map(lambda x: x[0], parts)
         (loss, (terms, _)), gradients = jax.eval_shape(gradient, params, batch_stats, *first)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (loss, terms, gradients))

@@ -47,7 +47,9 @@ class InitialReport:
             expected = self.backbone.get(field, value)
             is_same = expected == value or {expected, value} <= set(_SAME_STRIDES)
             if not is_same:
-                differences.append(f'the backbone was trained with {field} {expected!r}, the network has {value!r}')
+                differences.append(
+                    f'the backbone was trained with {field} {expected!r}, the network has {value!r}'
+                )
         return differences
 
 
@@ -71,7 +73,9 @@ def load_initial_variables(path: str, abstract_variables: PyTree) -> tuple[PyTre
     """
     checkpoint = find_checkpoint(path)
     structure = read_structure(checkpoint)
-    prefix = 'ema_variables/' if any(name.startswith('ema_variables/') for name in structure) else ''
+    prefix = (
+        'ema_variables/' if any(name.startswith('ema_variables/') for name in structure) else ''
+    )
     wanted = {name: tuple(x.shape) for name, x in flatten_dict(abstract_variables, sep='/').items()}
     loaded, left_out = [], {}
     for name, shape in wanted.items():
@@ -81,8 +85,12 @@ def load_initial_variables(path: str, abstract_variables: PyTree) -> tuple[PyTre
         elif found is None:
             left_out[name] = 'not in the checkpoint'
         else:
-            left_out[name] = f'of shape {list(found)} in the checkpoint, {list(shape)} in the network'
-    lacking = [f'{name}: {why}' for name, why in left_out.items() if name.split('/')[1] == 'backbone']
+            left_out[name] = (
+                f'of shape {list(found)} in the checkpoint, {list(shape)} in the network'
+            )
+    lacking = [
+        f'{name}: {why}' for name, why in left_out.items() if name.split('/')[1] == 'backbone'
+    ]
     if lacking or not loaded:
         raise ValueError(
             f'{checkpoint} does not hold the backbone of this network: {"; ".join(lacking[:3]) or "nothing fits"} '
@@ -127,9 +135,12 @@ def _describe_trained(description):
 def _restore(checkpoint, prefix, names, structure):
     wanted = {tuple((prefix + name).split('/')): structure[prefix + name] for name in names}
     tree = unflatten_dict({path: np.empty(shape, np.float32) for path, shape in wanted.items()})
-    arguments = unflatten_dict({path: ocp.RestoreArgs(restore_type=np.ndarray, dtype=np.float32) for path in wanted})
+    arguments = unflatten_dict(
+        {path: ocp.RestoreArgs(restore_type=np.ndarray, dtype=np.float32) for path in wanted}
+    )
     restored = ocp.Checkpointer(ocp.PyTreeCheckpointHandler()).restore(
-        checkpoint / 'state', args=ocp.args.PyTreeRestore(item=tree, restore_args=arguments, partial_restore=True)
+        checkpoint / 'state',
+        args=ocp.args.PyTreeRestore(item=tree, restore_args=arguments, partial_restore=True),
     )
     restored = restored['ema_variables'] if prefix else restored
     return {'params': {}, 'batch_stats': {}, **restored}

@@ -21,7 +21,13 @@ from pdl_jax.data.prepare import prepare_panoptic_folder
 from pdl_jax.data.records import open_split
 from pdl_jax.data.scenes import dataset as scenes
 from pdl_jax.data.split_directory import is_complete
-from pdl_jax.evaluation.evaluator import Evaluator, check_same_classes, find_score, format_report, write_report
+from pdl_jax.evaluation.evaluator import (
+    Evaluator,
+    check_same_classes,
+    find_score,
+    format_report,
+    write_report,
+)
 from pdl_jax.runtime.processes import compile_together, wait_for_all
 from pdl_jax.runtime.sharding import find_batch_shard, make_mesh, shard_batch
 from pdl_jax.storage.checkpoint import Checkpointer
@@ -61,7 +67,9 @@ def make_scenes(config: ConfigDict) -> None:
     if not options.num_train:
         return
     # One process decides: by the time that another looked, the scenes might have been finished.
-    if jax.process_index() == 0 and not all(is_complete(make_path(config.data.path) / split) for split in ('train', 'val')):
+    if jax.process_index() == 0 and not all(
+        is_complete(make_path(config.data.path) / split) for split in ('train', 'val')
+    ):
         with contextlib.ExitStack() as stack:
             raw = config.data.path.rstrip('/') + '_raw'
             if is_remote(config.data.path):
@@ -91,7 +99,10 @@ class _Job:
     def __init__(self, config, workdir, mesh, preemption):
         self.config, self.workdir, self.mesh, self.preemption = config, workdir, mesh, preemption
         self.source = open_split(config.data.path, config.data.train_split)
-        if config_lib.has_instances(config) and self.source.max_instances > config.targets.max_instances:
+        if (
+            config_lib.has_instances(config)
+            and self.source.max_instances > config.targets.max_instances
+        ):
             logging.warning(
                 'an image has %d instances, more than config.targets.max_instances (=%d): crops with more than that '
                 'leave the others out of the instance losses',
@@ -166,14 +177,23 @@ class _Job:
             )
         for difference in report.find_differences(config_lib.make_model_options(self.config)):
             logging.warning('%s: %s', path, difference)
-        logging.info('%d of %d variables start from %s', len(report.loaded), len(jax.tree.leaves(variables)), path)
+        logging.info(
+            '%d of %d variables start from %s',
+            len(report.loaded),
+            len(jax.tree.leaves(variables)),
+            path,
+        )
         for name, reason in report.left_out.items():
             logging.info('drawn anew: %s (%s)', name, reason)
 
         def replace(variables):
             # Copied to the devices anew for each: averaged variables must not share a donated buffer.
             merged = merge_variables(variables, loaded)
-            return jax.tree.map(lambda x, old: jax.device_put(x, old.sharding, may_alias=x is old), merged, variables)
+            return jax.tree.map(
+                lambda x, old: jax.device_put(x, old.sharding, may_alias=x is old),
+                merged,
+                variables,
+            )
 
         if state.ema_variables is not None:
             state = state.replace(ema_variables=replace(state.ema_variables))
@@ -184,7 +204,12 @@ class _Loop:
     """Runs steps; decides when to log, draw, evaluate and save."""
 
     def __init__(self, job: _Job, checkpointer: Checkpointer, iterator, writer):
-        self.job, self.checkpointer, self.iterator, self.writer = job, checkpointer, iterator, writer
+        self.job, self.checkpointer, self.iterator, self.writer = (
+            job,
+            checkpointer,
+            iterator,
+            writer,
+        )
         self.config = job.config.train
         self.num_unreadable = 0
         self.report, self.evaluated_step = None, None
@@ -199,7 +224,9 @@ class _Loop:
                 self.num_unreadable += jnp.sum(sharded.pop('num_unreadable'))
             step += 1
             if train_step is None:
-                train_step = compile_together(job.program.step, state, sharded, name='the train step')
+                train_step = compile_together(
+                    job.program.step, state, sharded, name='the train step'
+                )
             # Numbers that slip in from the host would cost a transfer every step.
             with jax.transfer_guard('disallow'):
                 state, scalars = train_step(state, sharded)

@@ -60,7 +60,9 @@ class PictureMaker:
         """
         arguments = (state.eval_variables, batch, state.step - 1)
         if self._compiled is None:
-            self._compiled = compile_together(self._step, *arguments, name='the step of the pictures')
+            self._compiled = compile_together(
+                self._step, *arguments, name='the step of the pictures'
+            )
         image, target, prediction = jax.device_get(self._compiled(*arguments))
         low, high = image.min(), image.max()
         # Stretched, since a normalised image has lost its grey levels.

@@ -57,10 +57,14 @@ def make_step_program(config: ConfigDict, mesh: Mesh, label_format: LabelFormat)
     sharding = jax.tree.map(lambda x: x.sharding, abstract_state)
     platform = mesh.devices.flat[0].platform
     step = jax.jit(
-        make_train_step(model, optimizer, make_schedule(optimizer_options, config.train.num_steps), options),
+        make_train_step(
+            model, optimizer, make_schedule(optimizer_options, config.train.num_steps), options
+        ),
         donate_argnums=0,
         out_shardings=(sharding, replicated(mesh)),
         compiler_options=train_compiler_options(platform),
     )
-    init = jax.jit(init, out_shardings=sharding, compiler_options=single_use_compiler_options(platform))
+    init = jax.jit(
+        init, out_shardings=sharding, compiler_options=single_use_compiler_options(platform)
+    )
     return StepProgram(init, step, abstract_state, options.augment.crop_size)

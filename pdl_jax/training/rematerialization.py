@@ -44,4 +44,6 @@ def rematerialize(regexes: Sequence[str]) -> Iterator[None]:
         yield
     unused = [pattern.pattern for pattern, count in patterns.items() if not count]
     if unused:
-        raise ValueError(f'no module of the network matches {unused} of config.train.remat: `pdl_jax.models.summary` lists paths')
+        raise ValueError(
+            f'no module of the network matches {unused} of config.train.remat: `pdl_jax.models.summary` lists paths'
+        )

@@ -73,13 +73,13 @@ def make_training_samples(
         image = sample_image(image, size, window, normalization=options.augment.normalization)
         void = options.label_format.void_label
         panoptic = sample_labels(panoptic, size, window, fill=void)
-        targets = make_targets(
-            panoptic, label_format=options.label_format, options=options.targets
-        )
+        targets = make_targets(panoptic, label_format=options.label_format, options=options.targets)
         return image, targets
 
     # Each device by itself: some of it takes as many passes as an image has instances.
-    samples = on_own_images(jax.vmap(prepare))(keys, batch['image'], batch['panoptic'], batch['size'])
+    samples = on_own_images(jax.vmap(prepare))(
+        keys, batch['image'], batch['panoptic'], batch['size']
+    )
     return split_rows(samples)
 
 
@@ -105,7 +105,10 @@ def make_train_step(
                     rngs={'dropout': dropout_key},
                     mutable=['batch_stats'],
                 )
-            outputs = {**outputs, **split_rows(model.upsample_instances(outputs, images.shape[1:3]))}
+            outputs = {
+                **outputs,
+                **split_rows(model.upsample_instances(outputs, images.shape[1:3])),
+            }
             loss, terms = panoptic_loss(
                 outputs,
                 targets,
@@ -119,7 +122,9 @@ def make_train_step(
         gradient = jax.value_and_grad(loss_of, has_aux=True)
         if options.accumulation_steps > 1:
             gradient = accumulate_gradients(gradient, options.accumulation_steps)
-        (loss, (terms, batch_stats)), gradients = gradient(state.params, state.batch_stats, samples, dropout_key)
+        (loss, (terms, batch_stats)), gradients = gradient(
+            state.params, state.batch_stats, samples, dropout_key
+        )
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema_variables = state.ema_variables

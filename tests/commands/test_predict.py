@@ -89,12 +89,16 @@ def test_predictions_equal_those_of_the_evaluation(data, workdir, predictor, tmp
         ids = decode_ids((tmp_path / 'predictions' / annotation['file_name']).read_bytes(), name='')
         result = predictor(image)
         # The pixels of void and the number of segments do not depend on how segments are numbered.
-        np.testing.assert_array_equal(ids == 0, result.panoptic == source.spec.label_format.void_label)
+        np.testing.assert_array_equal(
+            ids == 0, result.panoptic == source.spec.label_format.void_label
+        )
         assert len(annotation['segments_info']) == len(result.segments)
         total = total.merge(
             jax.device_get(
                 metric.from_model_output(
-                    panoptic_label=label[None], panoptic_prediction=result.panoptic[None], valid=np.ones(1, bool)
+                    panoptic_label=label[None],
+                    panoptic_prediction=result.panoptic[None],
+                    valid=np.ones(1, bool),
                 )
             )
         )
@@ -118,7 +122,14 @@ def test_command_line_writes_three_files_and_reports_broken_images(workdir, tmp_
     Image.fromarray(rng.integers(0, 255, (50, 70)).astype(np.uint8)).save(photos / 'grey.png')
     (photos / 'broken.png').write_bytes((photos / 'a.png').read_bytes()[:2000])
     process = subprocess.run(
-        [sys.executable, '-m', 'pdl_jax.commands.predict', f'--checkpoint={workdir}', f'--images={photos}/*.png', f'--output={out}'],
+        [
+            sys.executable,
+            '-m',
+            'pdl_jax.commands.predict',
+            f'--checkpoint={workdir}',
+            f'--images={photos}/*.png',
+            f'--output={out}',
+        ],
         cwd=tiny.ROOT,
         env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
         capture_output=True,
@@ -169,7 +180,10 @@ def test_missing_checkpoint(workdir, tmp_path):
 def test_ground_truth_in_the_place_of_outputs(data, workdir, tmp_path, oracle):
     """With all three replaced and the stuff filter off only objects that share a centre, one inside the other, are lost."""
     config = tiny.make_config(
-        data, evaluate__oracle=oracle, postprocess__nms_kernel_px=3, postprocess__stuff_area_limit_px=0
+        data,
+        evaluate__oracle=oracle,
+        postprocess__nms_kernel_px=3,
+        postprocess__stuff_area_limit_px=0,
     )
     report = evaluate_checkpoint(config, str(tmp_path), checkpoint=str(workdir))
     assert report['miou'] == 1.0 and report['pixel_accuracy'] == 1.0
@@ -181,8 +195,12 @@ def test_ground_truth_in_the_place_of_outputs(data, workdir, tmp_path, oracle):
 
 
 def test_ap_and_covering_equal_those_of_the_written_files(data, workdir, tmp_path):
-    config = tiny.make_config(data, evaluate__oracle=('semantic',), evaluate__extra_metrics=('pc', 'ap'))
-    report = evaluate_checkpoint(config, str(tmp_path), checkpoint=str(workdir), is_prediction_written=True)
+    config = tiny.make_config(
+        data, evaluate__oracle=('semantic',), evaluate__extra_metrics=('pc', 'ap')
+    )
+    report = evaluate_checkpoint(
+        config, str(tmp_path), checkpoint=str(workdir), is_prediction_written=True
+    )
     labels = data.parent / 'raw' / 'val'
     flags = {
         'gt_json': labels / 'panoptic_val.json',
@@ -201,5 +219,9 @@ def test_ap_and_covering_equal_those_of_the_written_files(data, workdir, tmp_pat
     for group in ('All', 'Things', 'Stuff'):
         assert report['pc'][group] == pytest.approx(files['pc'][group], abs=1e-6)
         assert report['pq'][group] == pytest.approx(files['pq'][group], abs=1e-9)
-    scores = [s['score'] for a in json.loads(flags['pred_json'].read_text())['annotations'] for s in a['segments_info']]
+    scores = [
+        s['score']
+        for a in json.loads(flags['pred_json'].read_text())['annotations']
+        for s in a['segments_info']
+    ]
     assert len(set(scores)) > 10 and all(0 <= score <= 1 for score in scores)

@@ -50,4 +50,6 @@ def check_heads(network, *, source, preset, crop, sizes):
             assert 0.05 < reference.std() < 5, (name, reference.std())
             # Offsets are in pixels of the image here, a quarter of those that the head gives.
             tolerance = 4e-4 if name == 'offset' else 1e-4
-            np.testing.assert_allclose(outputs[name], reference, rtol=0, atol=tolerance, err_msg=f'{name} at {size}')
+            np.testing.assert_allclose(
+                outputs[name], reference, rtol=0, atol=tolerance, err_msg=f'{name} at {size}'
+            )

@@ -17,7 +17,11 @@ CROP = (65, 65)
 SIZES = [(97, 97), (65, 129)]
 NETWORKS = {
     'resnet50_os32': (lambda: ResNet((3, 4, 6, 3), 32), {'output_stride': 32}, 'r50_os32'),
-    'resnet50_os16': (lambda: ResNet((3, 4, 6, 3), 16), {'output_stride': 16, 'head_width': 128}, 'base_r50_os16'),
+    'resnet50_os16': (
+        lambda: ResNet((3, 4, 6, 3), 16),
+        {'output_stride': 16, 'head_width': 128},
+        'base_r50_os16',
+    ),
     'mobilenet_v2_os32': (MobileNetV2, {'output_stride': 32}, 'mbv2_os32'),
     'xception65_os32': (Xception65, {'output_stride': 32}, 'x65_os32'),
     'hrnet_w48': (HRNet, {'output_stride': 32}, 'hrnet48'),
@@ -40,4 +44,6 @@ def test_heads_equal_those_of_pytorch(name):
     network = draw_weights(make_network(name))
     # The largest of them to compile by far.
     sizes = SIZES[1:] if name == 'hrnet_w48' else SIZES
-    parity.check_heads(network, source='bowenc0221', preset=f'bowenc0221/{name}', crop=CROP, sizes=sizes)
+    parity.check_heads(
+        network, source='bowenc0221', preset=f'bowenc0221/{name}', crop=CROP, sizes=sizes
+    )

@@ -22,7 +22,12 @@ from tests import tiny
 PRESET = 'tensorflow/deeplab_v3_mobilenet_v2_os16'
 LAYERS = [
     'backbone/stem',
-    *(f'backbone/block_{i}/{part}' for i in range(17) for part in ('expand', 'depthwise', 'project') if i or part != 'expand'),
+    *(
+        f'backbone/block_{i}/{part}'
+        for i in range(17)
+        for part in ('expand', 'depthwise', 'project')
+        if i or part != 'expand'
+    ),
     'semantic_decoder/aspp/branch_0',
     'semantic_decoder/aspp/pool',
     'semantic_decoder/aspp/project',
@@ -42,7 +47,9 @@ def arrays():
     found = {}
     for i, layer in enumerate(LAYERS):
         shape = params[f'{layer}/conv/kernel'].shape
-        found[f'{i:02}.conv.kernel'] = rng.normal(0, np.sqrt(2 / np.prod(shape[:3])), shape).astype(np.float32)
+        found[f'{i:02}.conv.kernel'] = rng.normal(0, np.sqrt(2 / np.prod(shape[:3])), shape).astype(
+            np.float32
+        )
         found[f'{i:02}.conv.bias'] = rng.normal(0, 0.1, shape[-1]).astype(np.float32)
     found[f'{len(LAYERS)}.conv.kernel'] = rng.normal(0, 0.1, (1, 1, 256, 21)).astype(np.float32)
     found[f'{len(LAYERS)}.conv.bias'] = np.zeros(21, np.float32)
@@ -76,13 +83,21 @@ def test_whole_network_becomes_a_checkpoint_that_predicts(arrays, tmp_path, caps
         'preset': PRESET,
         'is_partial': False,
         'has_folded_norm': True,
-        'backbone': {'backbone': 'mobilenet_v2', 'normalization': 'unit', 'norm_epsilon': 1e-3, 'padding': 'same'},
+        'backbone': {
+            'backbone': 'mobilenet_v2',
+            'normalization': 'unit',
+            'norm_epsilon': 1e-3,
+            'padding': 'same',
+        },
     }
     assert description['config']['model']['is_backbone_norm_frozen']
     # The window of the pooling is that of VOC's crops.
     assert description['config']['augment']['crop_height_px'] == 513
     predictor = Predictor.load(out)
-    assert predictor.spec.class_names[:2] == ('background', 'aeroplane') and not predictor.spec.label_format.thing_classes
+    assert (
+        predictor.spec.class_names[:2] == ('background', 'aeroplane')
+        and not predictor.spec.label_format.thing_classes
+    )
     result = predictor(np.random.default_rng(0).integers(0, 255, (33, 33, 3)).astype(np.uint8))
     assert result.is_semantic and result.panoptic.shape == (33, 33)
 
@@ -97,7 +112,10 @@ def test_outputs_are_not_overwritten(arrays, tmp_path, capsys):
 def test_unexpected_keys_fail_unless_allowed(arrays, tmp_path, capsys):
     arrays = {**arrays, 'strange': np.zeros(3, np.float32)}
     error = run_failing(arrays, tmp_path, capsys, f'--preset={PRESET}')
-    assert '1 keys are unexpected: strange (no rule knows it). Choose another --preset or --from, or leave them out' in error
+    assert (
+        '1 keys are unexpected: strange (no rule knows it). Choose another --preset or --from, or leave them out'
+        in error
+    )
     assert 'say which with --preset' in run_failing(arrays, tmp_path, capsys)
     run(arrays, tmp_path, f'--preset={PRESET}', '--allow_unexpected')
     assert 'unexpected: strange (no rule knows it)\n' in capsys.readouterr().out
@@ -112,31 +130,59 @@ def test_missing_variables_fail_unless_allowed_and_leave_a_part(arrays, tmp_path
     assert description['origin']['is_partial'] and 'config' not in description
     loaded, report = load_initial_variables(out, make_variables(5))
     assert report.is_partial and report.has_folded_norm
-    assert set(report.left_out) == {'params/semantic_head/predict/bias', 'params/semantic_head/predict/kernel'}
-    np.testing.assert_array_equal(loaded['params']['backbone']['stem']['conv']['kernel'], arrays['00.conv.kernel'])
+    assert set(report.left_out) == {
+        'params/semantic_head/predict/bias',
+        'params/semantic_head/predict/kernel',
+    }
+    np.testing.assert_array_equal(
+        loaded['params']['backbone']['stem']['conv']['kernel'], arrays['00.conv.kernel']
+    )
 
 
 def test_other_shapes_name_key_shapes_and_remedy(arrays, tmp_path, capsys):
-    error = run_failing({**arrays, '00.conv.bias': np.zeros(16, np.float32)}, tmp_path, capsys, f'--preset={PRESET}')
-    assert '00.conv.bias has shape [16], which makes [16] of params/backbone/stem/norm/bias with shape [32]' in error
+    error = run_failing(
+        {**arrays, '00.conv.bias': np.zeros(16, np.float32)}, tmp_path, capsys, f'--preset={PRESET}'
+    )
+    assert (
+        '00.conv.bias has shape [16], which makes [16] of params/backbone/stem/norm/bias with shape [32]'
+        in error
+    )
     assert 'Choose another --preset or --from' in error
 
 
 def test_dataset_has_to_have_the_classes_of_the_head(arrays, tmp_path, capsys):
-    assert 'has 21 classes, --dataset=cityscapes 19' in run_failing(arrays, tmp_path, capsys, '--dataset=cityscapes')
-    assert 'is neither one of cityscapes, coco, voc nor' in run_failing(arrays, tmp_path, capsys, '--dataset=absent')
+    assert 'has 21 classes, --dataset=cityscapes 19' in run_failing(
+        arrays, tmp_path, capsys, '--dataset=cityscapes'
+    )
+    assert 'is neither one of cityscapes, coco, voc nor' in run_failing(
+        arrays, tmp_path, capsys, '--dataset=absent'
+    )
     last = f'{len(LAYERS)}.conv'
-    five = {**arrays, f'{last}.kernel': np.zeros((1, 1, 256, 5), np.float32), f'{last}.bias': np.zeros(5, np.float32)}
-    assert 'a head has 5 classes, as none of cityscapes, coco, voc has' in run_failing(five, tmp_path, capsys)
+    five = {
+        **arrays,
+        f'{last}.kernel': np.zeros((1, 1, 256, 5), np.float32),
+        f'{last}.bias': np.zeros(5, np.float32),
+    }
+    assert 'a head has 5 classes, as none of cityscapes, coco, voc has' in run_failing(
+        five, tmp_path, capsys
+    )
 
 
 def test_configuration_and_prepared_data_can_be_given(arrays, data, tmp_path, capsys):
     """A network of somebody's own: 14 classes, without the widths of any preset."""
     last = f'{len(LAYERS)}.conv'
-    own = {**arrays, f'{last}.kernel': np.zeros((1, 1, 256, 14), np.float32), f'{last}.bias': np.zeros(14, np.float32)}
+    own = {
+        **arrays,
+        f'{last}.kernel': np.zeros((1, 1, 256, 14), np.float32),
+        f'{last}.bias': np.zeros(14, np.float32),
+    }
     assert 'no such configuration' in run_failing(own, tmp_path, capsys, '--config=absent.py')
     assert 'needs --config=FILE' in run_failing(own, tmp_path, capsys, f'--dataset={data}')
-    flags = [f'--config={tiny.ROOT / "configs" / "voc_semantic.py"}', f'--preset={PRESET}', f'--dataset={data}']
+    flags = [
+        f'--config={tiny.ROOT / "configs" / "voc_semantic.py"}',
+        f'--preset={PRESET}',
+        f'--dataset={data}',
+    ]
     description = read_description(find_checkpoint(run(own, tmp_path, *flags)))
     assert description['config']['data']['num_classes'] == 14
     assert 'sheep' in {category['name'] for category in description['dataset']['categories']}
@@ -168,14 +214,31 @@ def test_logits_of_coco_are_told_by_their_number():
     # What data prepared with --spec=own have.
     own = catalog.get_spec('own', with_void.to_dict()['categories'])
     assert (without.class_names, without.label_format) == (own.class_names, own.label_format)
-    assert [write.find_dataset(n) for n in (19, 21, 133, 134)] == ['cityscapes', 'voc', 'coco', 'coco']
+    assert [write.find_dataset(n) for n in (19, 21, 133, 134)] == [
+        'cityscapes',
+        'voc',
+        'coco',
+        'coco',
+    ]
 
 
 def test_module_runs_and_describes_itself():
     process = subprocess.run(
-        [sys.executable, '-m', 'pdl_jax.convert', '--help'], cwd=tiny.ROOT, capture_output=True, text=True, timeout=300
+        [sys.executable, '-m', 'pdl_jax.convert', '--help'],
+        cwd=tiny.ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert process.returncode == 0
     assert '--from {bowenc0221,detectron2,deeplab2,torchvision,keras,tensorflow}' in process.stdout
-    for flag in ('--input', '--output', '--preset', '--config', '--dataset', '--allow_unexpected', '--allow_missing'):
+    for flag in (
+        '--input',
+        '--output',
+        '--preset',
+        '--config',
+        '--dataset',
+        '--allow_unexpected',
+        '--allow_missing',
+    ):
         assert flag in process.stdout

@@ -46,7 +46,10 @@ LARGE = [
 
 
 def norm(name, channels):
-    return {f'{name}/_batch_norm/{field}': (channels,) for field in ('gamma', 'beta', 'moving_mean', 'moving_variance')}
+    return {
+        f'{name}/_batch_norm/{field}': (channels,)
+        for field in ('gamma', 'beta', 'moving_mean', 'moving_variance')
+    }
 
 
 def conv(name, kernel, inputs, outputs):
@@ -58,11 +61,17 @@ def biased(name, kernel, inputs, outputs):
 
 
 def depthwise(name, kernel, channels):
-    return {f'{name}/_depthwise_conv/depthwise_kernel': (kernel, kernel, channels, 1), **norm(name, channels)}
+    return {
+        f'{name}/_depthwise_conv/depthwise_kernel': (kernel, kernel, channels, 1),
+        **norm(name, channels),
+    }
 
 
 def separable(name, inputs, outputs):
-    return {**depthwise(f'{name}/_depthwise', 5, inputs), **conv(f'{name}/_pointwise', 1, inputs, outputs)}
+    return {
+        **depthwise(f'{name}/_depthwise', 5, inputs),
+        **conv(f'{name}/_pointwise', 1, inputs, outputs),
+    }
 
 
 def list_resnet(is_beta):
@@ -75,7 +84,9 @@ def list_resnet(is_beta):
     for stage, (count, width) in enumerate(zip((3, 4, 6, 3), (64, 128, 256, 512), strict=True), 2):
         for block in range(1, count + 1):
             name = f'_stage{stage}/_block{block}'
-            keys |= conv(f'{name}/_conv1_bn_act', 1, inputs, width) | conv(f'{name}/_conv2_bn_act', 3, width, width)
+            keys |= conv(f'{name}/_conv1_bn_act', 1, inputs, width) | conv(
+                f'{name}/_conv2_bn_act', 3, width, width
+            )
             keys |= conv(f'{name}/_conv3_bn', 1, width, 4 * width)
             if block == 1:
                 keys |= conv(f'{name}/_shortcut', 1, inputs, 4 * width)
@@ -100,9 +111,13 @@ def list_wide_resnet(is_switchable):
         for block in range(1, count + 1):
             name = f'_stage{stage}/_block{block}'
             if stage < 5:
-                keys |= spatial(f'{name}/_conv1_bn_act', inputs, width, False) | spatial(f'{name}/_conv2_bn', width, width, False)
+                keys |= spatial(f'{name}/_conv1_bn_act', inputs, width, False) | spatial(
+                    f'{name}/_conv2_bn', width, width, False
+                )
             else:
-                keys |= conv(f'{name}/_conv1_bn_act', 1, inputs, 512) | spatial(f'{name}/_conv2_bn_act', 512, 1024, False)
+                keys |= conv(f'{name}/_conv1_bn_act', 1, inputs, 512) | spatial(
+                    f'{name}/_conv2_bn_act', 512, 1024, False
+                )
                 keys |= conv(f'{name}/_conv3_bn', 1, 1024, 2048)
             if inputs != width:
                 keys |= conv(f'{name}/_shortcut', 1, inputs, width)
@@ -127,13 +142,20 @@ def list_mobilenet(rows):
 
 def list_decoder(branch, features, projected, width):
     aspp = f'{branch}_decoder/_aspp'
-    keys = {**conv(f'{aspp}/_conv_bn_act', 1, features[-1], 256), **conv(f'{aspp}/_proj_conv_bn_act', 1, 1280, 256)}
+    keys = {
+        **conv(f'{aspp}/_conv_bn_act', 1, features[-1], 256),
+        **conv(f'{aspp}/_proj_conv_bn_act', 1, 1280, 256),
+    }
     for i in (1, 2, 3):
         keys |= conv(f'{aspp}/_aspp_conv{i}/_conv_bn_act', 3, features[-1], 256)
     keys |= conv(f'{aspp}/_aspp_pool/_conv_bn_act', 1, features[-1], 256)
-    for i, (skip, channels, inputs) in enumerate(zip((features[1], features[0]), projected, (256, width), strict=True), 1):
+    for i, (skip, channels, inputs) in enumerate(
+        zip((features[1], features[0]), projected, (256, width), strict=True), 1
+    ):
         keys |= conv(f'{branch}_decoder/_low_level_conv{i}', 1, skip, channels)
-        keys |= separable(f'{branch}_decoder/_fusion_conv{i}/_conv1_bn_act', inputs + channels, width)
+        keys |= separable(
+            f'{branch}_decoder/_fusion_conv{i}/_conv1_bn_act', inputs + channels, width
+        )
     return keys
 
 
@@ -153,8 +175,15 @@ def list_network(encoder, features, num_classes, has_instances=True):
 def make_contents(keys):
     """Shapes only, beside what training keeps in such a file."""
     keys = {f'{key}{SUFFIX}': shape for key, shape in keys.items()}
-    slots = {f'{key.removesuffix(SUFFIX)}/.OPTIMIZER_SLOT/optimizer/m{SUFFIX}': shape for key, shape in list(keys.items())[:3]}
-    others = {f'optimizer/iter{SUFFIX}': (), f'global_step{SUFFIX}': (), '_CHECKPOINTABLE_OBJECT_GRAPH': ()}
+    slots = {
+        f'{key.removesuffix(SUFFIX)}/.OPTIMIZER_SLOT/optimizer/m{SUFFIX}': shape
+        for key, shape in list(keys.items())[:3]
+    }
+    others = {
+        f'optimizer/iter{SUFFIX}': (),
+        f'global_step{SUFFIX}': (),
+        '_CHECKPOINTABLE_OBJECT_GRAPH': (),
+    }
     shapes = {**keys, **slots, **others, f'save_counter{SUFFIX}': ()}
     return Contents({key: jax.ShapeDtypeStruct(shape, np.float32) for key, shape in shapes.items()})
 
@@ -193,33 +222,50 @@ def test_whole_networks_are_accounted_for(preset, keys, num_classes):
 def test_output_stride_is_asked_for_where_shapes_do_not_show_it():
     contents = make_contents(list_network(list_mobilenet(SMALL), (16, 88, 576), 19))
     with pytest.raises(
-        ValueError, match='say --preset= one of deeplab2/mobilenet_v3_small_os32, deeplab2/mobilenet_v3_small_os16'
+        ValueError,
+        match='say --preset= one of deeplab2/mobilenet_v3_small_os32, deeplab2/mobilenet_v3_small_os16',
     ):
         guess_network(contents, SOURCE)
 
 
 @pytest.mark.parametrize('prefix', ['encoder', 'backbone/_encoder'])
 def test_imagenet_files_hold_a_backbone(prefix):
-    contents = make_contents({f'{prefix}/{key}': shape for key, shape in list_mobilenet(LARGE).items()})
+    contents = make_contents(
+        {f'{prefix}/{key}': shape for key, shape in list_mobilenet(LARGE).items()}
+    )
     conversion = guess_network(contents, SOURCE)
     assert conversion.network.name == 'imagenet/mobilenet_v3_large' and conversion.is_backbone_only
     options = conversion.network.options
-    assert (options.normalization, options.squeeze_excite_gate, options.norm_epsilon) == ('unit', 'sigmoid', 1e-3)
+    assert (options.normalization, options.squeeze_excite_gate, options.norm_epsilon) == (
+        'unit',
+        'sigmoid',
+        1e-3,
+    )
 
 
 def test_a_wrong_network_is_told_apart():
     contents = make_contents(list_network(list_resnet(False), RESNET, 19))
-    conversion = compare(contents, SOURCE, Network('deeplab2/resnet50_beta_os32', make_options('deeplab2/resnet50_beta_os32')))
+    conversion = compare(
+        contents,
+        SOURCE,
+        Network('deeplab2/resnet50_beta_os32', make_options('deeplab2/resnet50_beta_os32')),
+    )
     account = conversion.account
     assert f'encoder/_stem/_conv/kernel{SUFFIX}' in account.unexpected
     assert 'params/backbone/stem_1/conv/kernel' in account.missing
     # Its stem ends in 128 channels.
-    mismatch = next(m for m in account.mismatched if m.key == f'encoder/_stage2/_block1/_conv1_bn_act/_conv/kernel{SUFFIX}')
+    mismatch = next(
+        m
+        for m in account.mismatched
+        if m.key == f'encoder/_stage2/_block1/_conv1_bn_act/_conv/kernel{SUFFIX}'
+    )
     assert (mismatch.found, mismatch.wanted) == ((1, 1, 64, 64), (1, 1, 128, 64))
 
 
 def test_a_real_checkpoint_is_read_and_mapped(tmp_path):
-    tf = pytest.importorskip('tensorflow', reason="needs TensorFlow: pip install 'pdl_jax[tensorflow]'")
+    tf = pytest.importorskip(
+        'tensorflow', reason="needs TensorFlow: pip install 'pdl_jax[tensorflow]'"
+    )
     rng = np.random.default_rng(0)
     keys = list_network(list_mobilenet(SMALL), (16, 88, 576), 19)
     values = {key: rng.normal(size=shape).astype(np.float32) for key, shape in keys.items()}
@@ -262,12 +308,18 @@ def test_a_real_checkpoint_is_read_and_mapped(tmp_path):
             params['backbone']['block_3']['squeeze_excite']['reduce']['bias'],
             'encoder/_blocks/4/_squeeze_excitation/_se_reduce/bias',
         ),
-        (statistics['backbone']['last_conv']['norm']['var'], 'encoder/_blocks/12/_batch_norm/moving_variance'),
+        (
+            statistics['backbone']['last_conv']['norm']['var'],
+            'encoder/_blocks/12/_batch_norm/moving_variance',
+        ),
         (
             params['semantic_decoder']['aspp']['branch_2']['conv']['kernel'],
             'semantic_decoder/_aspp/_aspp_conv2/_conv_bn_act/_conv/kernel',
         ),
-        (params['instance_decoder']['project_stride4']['norm']['scale'], 'instance_decoder/_low_level_conv2/_batch_norm/gamma'),
+        (
+            params['instance_decoder']['project_stride4']['norm']['scale'],
+            'instance_decoder/_low_level_conv2/_batch_norm/gamma',
+        ),
         (params['center_head']['predict']['kernel'], 'instance_center_head_last_layer/kernel'),
         (params['offset_head']['predict']['bias'], 'instance_regression_head_last_layer/bias'),
     ):

@@ -21,7 +21,11 @@ def load_photo(path, size):
 def run_backbone(conversion, variables, images, **changes):
     module = make_model_backbone(conversion.network.options)
     backbone = {key: value['backbone'] for key, value in variables.items()}
-    return run_fast(lambda variables, x: module.clone(**changes).apply(variables, x, train=False)['last'], backbone, images)
+    return run_fast(
+        lambda variables, x: module.clone(**changes).apply(variables, x, train=False)['last'],
+        backbone,
+        images,
+    )
 
 
 def test_keras_weights_give_the_features_of_keras(shared_dir):
@@ -48,13 +52,18 @@ def test_folded_weights_segment_as_the_original(shared_dir):
     folder = shared_dir / 'data' / 'weights' / 'deeplabv3_mnv2_1.0_voc'
     contents = read_file(str(folder / 'folded_f32.npz'))
     conversion = guess_network(contents, SOURCES['tensorflow'])
-    assert conversion.network.name == 'tensorflow/deeplab_v3_mobilenet_v2_os16' and conversion.num_classes == 21
+    assert (
+        conversion.network.name == 'tensorflow/deeplab_v3_mobilenet_v2_os16'
+        and conversion.num_classes == 21
+    )
     variables = load(conversion, contents)
     assert has_folded_norm(variables)
     model = PanopticDeepLab(21, conversion.network.options, pool_crop=(513, 513))
 
     def segment(variables, image):
-        return jnp.argmax(model.upsample(model.apply(variables, image), (513, 513))['semantic'], axis=-1)[0]
+        return jnp.argmax(
+            model.upsample(model.apply(variables, image), (513, 513))['semantic'], axis=-1
+        )[0]
 
     photo = load_photo(shared_dir / 'data' / 'coral_photos' / 'bird_segmentation.bmp', 513)
     golden = np.asarray(Image.open(folder / 'golden_argmax513_bird_segmentation.png'))
@@ -75,7 +84,10 @@ def test_torchvision_layout_gives_the_features_of_its_folded_norms(shared_dir):
     path = shared_dir / 'data' / 'weights' / 'mobilenetv2_1.0_imagenet' / 'torchvision_layout.pth'
     contents = read_file(str(path))
     conversion = guess_network(contents, SOURCES['torchvision'])
-    assert conversion.network.name == 'imagenet/mobilenet_v2' and conversion.network.options.norm_epsilon == 1e-5
+    assert (
+        conversion.network.name == 'imagenet/mobilenet_v2'
+        and conversion.network.options.norm_epsilon == 1e-5
+    )
     variables = load(conversion, contents)
     assert has_folded_norm(variables)
     # The same numbers as layers of a folded graph: kernel, and the norm's bias.
@@ -92,5 +104,7 @@ def test_torchvision_layout_gives_the_features_of_its_folded_norms(shared_dir):
     assert not other.account.num_faults
     photo = load_photo(shared_dir / 'data' / 'coral_photos' / 'cat.bmp', 65)
     expected = run_backbone(other, load(other, Contents(folded)), photo)
-    found = run_backbone(conversion, variables, photo, options=LayerOptions(norm_epsilon=1e-5, padding='same'))
+    found = run_backbone(
+        conversion, variables, photo, options=LayerOptions(norm_epsilon=1e-5, padding='same')
+    )
     np.testing.assert_allclose(found, expected, atol=1e-3 * np.abs(expected).max())

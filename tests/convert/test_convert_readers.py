@@ -50,7 +50,9 @@ def test_pickled_arrays_are_read(protocol, wrap, tmp_path):
 def test_pickled_arrays_of_numpy_1_and_python_2_are_read(tmp_path):
     data = pickle.dumps({'model': {'a': np.arange(3, dtype=np.float32)}}, 2)
     assert b'cnumpy._core.multiarray\n' in data
-    (tmp_path / 'a.pkl').write_bytes(data.replace(b'cnumpy._core.multiarray\n', b'cnumpy.core.multiarray\n'))
+    (tmp_path / 'a.pkl').write_bytes(
+        data.replace(b'cnumpy._core.multiarray\n', b'cnumpy.core.multiarray\n')
+    )
     np.testing.assert_array_equal(read_file(str(tmp_path / 'a.pkl')).arrays['a'], [0, 1, 2])
     # Python 2 wrote bytes as strings: (dp, 'a', numpy.core.multiarray._reconstruct(numpy.ndarray, (0,), 'b'), state, ...
     values = np.array([1, 200, 255], np.uint8)
@@ -85,9 +87,16 @@ def test_pickled_arrays_of_numpy_1_and_python_2_are_read(tmp_path):
 )
 def test_pickles_that_call_anything_else_are_refused(module, name, tmp_path):
     path, marker = tmp_path / 'evil.pkl', tmp_path / 'executed'
-    argument = f'touch {marker}' if module in ('os', 'posix', 'subprocess') else f'open({str(marker)!r}, "w")'
+    argument = (
+        f'touch {marker}'
+        if module in ('os', 'posix', 'subprocess')
+        else f'open({str(marker)!r}, "w")'
+    )
     write_call(path, module, name, argument)
-    with pytest.raises(ValueError, match='evil.pkl cannot be read as a pickle of plain arrays: .* neither an array nor'):
+    with pytest.raises(
+        ValueError,
+        match='evil.pkl cannot be read as a pickle of plain arrays: .* neither an array nor',
+    ):
         read_file(str(path))
     assert not marker.exists()
 
@@ -124,7 +133,9 @@ def test_pickled_arrays_of_other_things_than_numbers_are_refused(content, tmp_pa
         # A length that the file does not have, a persistent id, a shape that the bytes do not have, an array that is its type.
         b'\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.',
         b'\x80\x02U\x01xQ.',
-        pickle.dumps({'a': np.zeros(3, np.float32)}, 2).replace(b'K\x03\x85', b'J\xff\xff\xff\x7f\x85'),
+        pickle.dumps({'a': np.zeros(3, np.float32)}, 2).replace(
+            b'K\x03\x85', b'J\xff\xff\xff\x7f\x85'
+        ),
         b"}S'a'\ncnumpy\nndarray\n)\x81p0\n(I1\n(I3\ntg0\nI00\nS'abc'\ntbs.",
         b"}S'a'\ncnumpy\nndarray\n)\x81s.",
     ],
@@ -175,17 +186,22 @@ def test_sizes_are_bounded_before_and_after_unpacking(tmp_path, monkeypatch):
 
 def test_absent_files_are_named(tmp_path):
     for name in ('a.pth', 'ckpt-1', '.'):
-        with pytest.raises(FileNotFoundError, match='no such file; of a TensorFlow checkpoint give the prefix'):
+        with pytest.raises(
+            FileNotFoundError, match='no such file; of a TensorFlow checkpoint give the prefix'
+        ):
             read_file(str(tmp_path / name))
 
 
 @pytest.mark.parametrize(
-    ('package', 'name', 'extra'), [('torch', 'a.pth', 'convert'), ('safetensors', 'a.safetensors', 'convert')]
+    ('package', 'name', 'extra'),
+    [('torch', 'a.pth', 'convert'), ('safetensors', 'a.safetensors', 'convert')],
 )
 def test_absent_frameworks_are_named(package, name, extra, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
     (tmp_path / name).write_bytes(b'')
-    with pytest.raises(ImportError, match=rf"{package}, which is not installed: pip install 'pdl_jax\[{extra}\]'"):
+    with pytest.raises(
+        ImportError, match=rf"{package}, which is not installed: pip install 'pdl_jax\[{extra}\]'"
+    ):
         read_file(str(tmp_path / name))
 
 
@@ -199,7 +215,9 @@ def test_absent_tensorflow_is_named(tmp_path, monkeypatch):
 def test_safetensors_are_read_and_damaged_ones_refused(tmp_path):
     numpy_format = pytest.importorskip('safetensors.numpy')
     path = tmp_path / 'a.safetensors'
-    arrays = {key: np.ascontiguousarray(value) for key, value in ARRAYS.items() if key != 'big_endian'}
+    arrays = {
+        key: np.ascontiguousarray(value) for key, value in ARRAYS.items() if key != 'big_endian'
+    }
     numpy_format.save_file(arrays, path)
     contents = read_file(str(path))
     for key, value in arrays.items():
@@ -224,7 +242,9 @@ def make_tensors(torch):
 @pytest.mark.parametrize('prefix', ['', 'module.'])
 def test_torch_files_are_read_in_their_wrappings(torch, is_zip, wrapper, prefix, tmp_path):
     tensors = {prefix + key: value for key, value in make_tensors(torch).items()}
-    content = {wrapper: tensors, 'start_iter': 3, 'optimizer': {'state': {}}} if wrapper else tensors
+    content = (
+        {wrapper: tensors, 'start_iter': 3, 'optimizer': {'state': {}}} if wrapper else tensors
+    )
     torch.save(content, tmp_path / 'a.pth.tar', _use_new_zipfile_serialization=is_zip)
     contents = read_file(str(tmp_path / 'a.pth.tar'))
     assert contents.arrays.keys() == make_tensors(torch).keys()
@@ -245,8 +265,14 @@ def test_torch_files_that_execute_are_refused(torch, is_zip, tmp_path):
         def __reduce__(self):
             return os.system, (f'touch {tmp_path / "executed"}',)
 
-    torch.save({'a': torch.zeros(1), 'b': Evil()}, tmp_path / 'evil.pth', _use_new_zipfile_serialization=is_zip)
-    with pytest.raises(ValueError, match='evil.pth cannot be read as a PyTorch file of plain tensors'):
+    torch.save(
+        {'a': torch.zeros(1), 'b': Evil()},
+        tmp_path / 'evil.pth',
+        _use_new_zipfile_serialization=is_zip,
+    )
+    with pytest.raises(
+        ValueError, match='evil.pth cannot be read as a PyTorch file of plain tensors'
+    ):
         read_file(str(tmp_path / 'evil.pth'))
     assert not (tmp_path / 'executed').exists()
 
@@ -280,7 +306,9 @@ def test_torch_files_of_other_things_are_refused(torch, tmp_path, monkeypatch):
 @pytest.mark.parametrize(('name', 'count'), [('resnet20-12fca82f', 97), ('resnet56-4bfd9763', 277)])
 def test_real_legacy_files_are_read(torch, name, count, shared_dir):
     """Saved on a GPU, without zip, wrapped, and under 'module.'."""
-    contents = read_file(str(shared_dir / 'data' / 'weights' / 'cifar10_resnet_torch' / f'{name}.th'))
+    contents = read_file(
+        str(shared_dir / 'data' / 'weights' / 'cifar10_resnet_torch' / f'{name}.th')
+    )
     assert contents.others == ('best_prec1',)
     assert len(contents.arrays) == count
     assert contents.arrays['conv1.weight'].shape == (16, 3, 3, 3)

@@ -16,7 +16,9 @@ from tests.convert.compiling import run_fast
 from tests.convert.torch_networks import draw_image, draw_weights, torch
 
 # Declares operators for boxes, whose library needs the CUDA that it was built for; the networks have none of them.
-sys.modules.setdefault('torchvision._meta_registrations', types.ModuleType('torchvision._meta_registrations'))
+sys.modules.setdefault(
+    'torchvision._meta_registrations', types.ModuleType('torchvision._meta_registrations')
+)
 torchvision = pytest.importorskip('torchvision')
 
 
@@ -33,7 +35,12 @@ def read_mobilenet_v2_features(network, x):
     features = {}
     for i, layer in enumerate(network.features[:18]):
         x = layer(x)
-        features |= {3: {'stride4': x}, 6: {'stride8': x}, 13: {'stride16': x}, 17: {'stride32': x}}.get(i, {})
+        features |= {
+            3: {'stride4': x},
+            6: {'stride8': x},
+            13: {'stride16': x},
+            17: {'stride32': x},
+        }.get(i, {})
     return {**features, 'last': x}
 
 
@@ -72,7 +79,9 @@ def test_features_equal_those_of_pytorch(name):
     backbone = {key: value['backbone'] for key, value in variables.items() if value}
     image = draw_image(size)
     features = run_fast(
-        lambda variables, x: module.apply(variables, x, train=False), backbone, image.numpy().transpose(0, 2, 3, 1)
+        lambda variables, x: module.apply(variables, x, train=False),
+        backbone,
+        image.numpy().transpose(0, 2, 3, 1),
     )
     with torch.no_grad():
         expected = read_features(network, image)
@@ -90,7 +99,9 @@ def test_features_equal_those_of_pytorch(name):
     ],
 )
 def test_logits_equal_those_of_pytorch(name, arguments, preset):
-    network = getattr(torchvision.models.segmentation, name)(weights=None, weights_backbone=None, **arguments)
+    network = getattr(torchvision.models.segmentation, name)(
+        weights=None, weights_backbone=None, **arguments
+    )
     draw_weights(network)
     conversion, variables = parity.convert_arrays(parity.get_arrays(network), 'torchvision')
     assert conversion.network.name == preset
@@ -110,6 +121,9 @@ def test_every_published_backbone_is_found():
     for name in ('resnet34', 'resnet152', 'convnext_small'):
         with torch.device('meta'):
             network = getattr(torchvision.models, name)(weights=None)
-        arrays = {key: jax.ShapeDtypeStruct(tuple(x.shape), np.float32) for key, x in network.state_dict().items()}
+        arrays = {
+            key: jax.ShapeDtypeStruct(tuple(x.shape), np.float32)
+            for key, x in network.state_dict().items()
+        }
         conversion = guess_network(Contents(arrays), SOURCES['torchvision'])
         assert conversion.network.name == f'imagenet/{name}'

@@ -2,7 +2,9 @@
 
 import pytest
 
-torch = pytest.importorskip('torch', reason="the comparison with PyTorch needs it: pip install 'pdl_jax[convert]'")
+torch = pytest.importorskip(
+    'torch', reason="the comparison with PyTorch needs it: pip install 'pdl_jax[convert]'"
+)
 
 from benchmarks.torch_networks.bowenc0221 import Bowenc0221  # noqa: E402, F401
 from benchmarks.torch_networks.bowenc0221_backbones import HRNet, MobileNetV2, ResNet, Xception65  # noqa: E402, F401

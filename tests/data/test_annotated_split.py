@@ -21,7 +21,10 @@ def test_names_of_a_list(tmp_path):
 @pytest.mark.parametrize(
     'content, message',
     [
-        (b'a\n../../etc/passwd\n', r"line 2 of train\.txt: file_name '\.\./\.\./etc/passwd' must be"),
+        (
+            b'a\n../../etc/passwd\n',
+            r"line 2 of train\.txt: file_name '\.\./\.\./etc/passwd' must be",
+        ),
         (b'a\\b\n', 'must be a plain name'),
         (b'..\n', 'must be a plain name'),
         (b'a\x00b\n', 'must be a plain name'),

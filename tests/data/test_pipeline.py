@@ -126,9 +126,7 @@ def test_split_may_be_smaller_than_a_batch(source):
 
 def test_processes_share_each_global_batch(source):
     whole = make_iterator(source, batch_size=4)
-    parts = [
-        make_iterator(source, batch_size=4, shard_index=i, shard_count=2) for i in range(2)
-    ]
+    parts = [make_iterator(source, batch_size=4, shard_index=i, shard_count=2) for i in range(2)]
     for _ in range(6):
         rows = [list_indices(next(part)) for part in parts]
         assert [len(r) for r in rows] == [2, 2]
@@ -219,7 +217,9 @@ def test_damaged_records_are_replaced_and_counted(damaged, num_workers):
     assert sorted(list_indices(batch)) == [0, 3, 3, 3, 4, 5]
     assert batch['num_unreadable'].dtype == np.int32
     assert sorted(batch['num_unreadable'].tolist()) == [0, 0, 0, 0, 1, 2]
-    assert all(i == 3 for i, n in zip(list_indices(batch), batch['num_unreadable'], strict=True) if n)
+    assert all(
+        i == 3 for i, n in zip(list_indices(batch), batch['num_unreadable'], strict=True) if n
+    )
 
 
 def test_nothing_readable_is_an_error(source, monkeypatch):
@@ -250,9 +250,7 @@ def test_bad_arguments_are_named(source, options, message):
 @pytest.mark.parametrize('shard_count', [1, 2, 4])
 def test_evaluation_sees_every_record_once(source, shard_count):
     parts = [
-        pipeline.make_eval_batches(
-            source, batch_size=4, shard_index=i, shard_count=shard_count
-        )
+        pipeline.make_eval_batches(source, batch_size=4, shard_index=i, shard_count=shard_count)
         for i in range(shard_count)
     ]
     assert {len(part) for part in parts} == {2}

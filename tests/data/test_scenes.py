@@ -313,7 +313,13 @@ def test_arguments_out_of_range_are_refused(arguments, message):
 
 def test_command_line_writes_a_folder(tmp_path):
     flags = ['--num_train=1', '--num_val=1', '--height_px=64', '--width_px=96', '--num_processes=1']
-    command = [sys.executable, '-m', 'pdl_jax.data.scenes.dataset', f'--out={tmp_path / "cli"}', *flags]
+    command = [
+        sys.executable,
+        '-m',
+        'pdl_jax.data.scenes.dataset',
+        f'--out={tmp_path / "cli"}',
+        *flags,
+    ]
     subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
     manifest = json.loads((tmp_path / 'cli' / 'scenes.json').read_text())
     assert manifest['num_train'] == 1 and manifest['height_px'] == 64

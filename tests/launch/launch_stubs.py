@@ -36,7 +36,11 @@ class Stubs:
 
     @property
     def env(self) -> dict[str, str]:
-        return {**os.environ, 'PATH': f'{self.folder}:{os.environ["PATH"]}', 'STUBS': str(self.folder)}
+        return {
+            **os.environ,
+            'PATH': f'{self.folder}:{os.environ["PATH"]}',
+            'STUBS': str(self.folder),
+        }
 
     @property
     def calls(self) -> list[list[str]]:

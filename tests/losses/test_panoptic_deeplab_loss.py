@@ -77,7 +77,9 @@ def test_gradients_equal_those_of_bowenc0221(shared_dir, case):
 
     def loss(outputs):
         options = LossOptions(1.0, 1.0, 1.0, 0.2, 'batch')
-        return panoptic_loss(outputs, targets, ignore_label=params['ignore_label'], options=options)[0]
+        return panoptic_loss(
+            outputs, targets, ignore_label=params['ignore_label'], options=options
+        )[0]
 
     gradients = jax.grad(loss)(outputs)
     expected = {
@@ -86,7 +88,9 @@ def test_gradients_equal_those_of_bowenc0221(shared_dir, case):
         'offset': golden['grad_bowen_offset'].transpose(0, 2, 3, 1),
     }
     for key, value in expected.items():
-        np.testing.assert_allclose(gradients[key], value, atol=1e-5 * max(np.abs(value).max(), 1e-6), err_msg=key)
+        np.testing.assert_allclose(
+            gradients[key], value, atol=1e-5 * max(np.abs(value).max(), 1e-6), err_msg=key
+        )
 
 
 def test_top_k_equals_a_sort():
@@ -101,7 +105,9 @@ def test_threshold_is_exact_to_the_last_bit(k):
     rng = np.random.default_rng(0)
     # All magnitudes, neighbours in the last bit, zeros and infinity.
     losses = np.exp(rng.uniform(-80, 80, (2, 200))).astype(np.float32)
-    losses[:, 1::3] = np.nextafter(losses[:, ::3][:, :67], np.float32(np.inf))[:, : losses[:, 1::3].shape[1]]
+    losses[:, 1::3] = np.nextafter(losses[:, ::3][:, :67], np.float32(np.inf))[
+        :, : losses[:, 1::3].shape[1]
+    ]
     losses[:, 50:60], losses[0, 3], losses[1, 7] = 0, np.inf, -1e-7
     expected = np.sort(np.maximum(losses, 0), axis=1)[:, -k]
     np.testing.assert_array_equal(_kth_largest(jnp.asarray(losses), k), expected)
@@ -117,7 +123,9 @@ def test_ties_at_the_threshold_share_their_gradient():
 def test_overflowing_logits_on_void_do_no_harm():
     logits = jnp.zeros((1, 1, 2, 3)).at[0, 0, 0, :2].set(jnp.array([3e38, -3e38]))
     targets = {'semantic': jnp.array([[[255, 1]]]), 'semantic_weight': jnp.ones((1, 1, 2))}
-    _, terms = panoptic_loss({'semantic': logits}, targets, ignore_label=255, options=LossOptions(top_k_fraction=1.0))
+    _, terms = panoptic_loss(
+        {'semantic': logits}, targets, ignore_label=255, options=LossOptions(top_k_fraction=1.0)
+    )
     np.testing.assert_allclose(terms['semantic'], np.log(3), rtol=1e-6)
 
 

@@ -41,7 +41,9 @@ def test_missing_skip_is_named():
         _shapes(model)
 
 
-@pytest.mark.parametrize(('resize', 'size'), [('corner_aligned', (17, 33)), ('half_pixel', (20, 36))])
+@pytest.mark.parametrize(
+    ('resize', 'size'), [('corner_aligned', (17, 33)), ('half_pixel', (20, 36))]
+)
 def test_offsets_are_scaled_to_image_pixels(resize, size):
     """All pixels of the small map point at its pixel (2, 3); all of the large one then point at the same place."""
     model = PanopticDeepLab(3, ModelOptions(resize=resize))

@@ -42,8 +42,17 @@ COMPILED = ('resnet18', 'mobilenet_v3_small')
 
 
 def _make(name, backbone, dtype, width=1.0):
-    narrow = {} if width == 1 else dict.fromkeys(
-        [f'{b}_{part}' for b in ('semantic', 'instance') for part in ('features', 'aspp_features', 'head_features')], 8
+    narrow = (
+        {}
+        if width == 1
+        else dict.fromkeys(
+            [
+                f'{b}_{part}'
+                for b in ('semantic', 'instance')
+                for part in ('features', 'aspp_features', 'head_features')
+            ],
+            8,
+        )
     )
     options = make_options(MODELS[name], backbone=backbone, width_multiplier=width, **narrow)
     return PanopticDeepLab(3, options, pool_crop=(33, 33), dtype=dtype)
@@ -63,8 +72,13 @@ def _loss(model, size, params, batch_stats, image):
 
 
 def _differentiate(model, size, variables, image):
-    params, others = variables['params'], {key: variables[key] for key in variables if key != 'params'}
-    return jax.value_and_grad(functools.partial(_loss, model, size), has_aux=True)(params, others, image)
+    params, others = (
+        variables['params'],
+        {key: variables[key] for key in variables if key != 'params'},
+    )
+    return jax.value_and_grad(functools.partial(_loss, model, size), has_aux=True)(
+        params, others, image
+    )
 
 
 def _cases():
@@ -83,7 +97,9 @@ def test_any_backbone_under_any_decoder_at_any_size(name, backbone, dtype, size)
         return variables, model.upsample(outputs, size)
 
     variables, outputs = jax.eval_shape(run)
-    assert set(outputs) == ({'semantic', 'center', 'offset'} if model.model.has_instances else {'semantic'})
+    assert set(outputs) == (
+        {'semantic', 'center', 'offset'} if model.model.has_instances else {'semantic'}
+    )
     assert {x.shape[:3] for x in outputs.values()} == {(2, *size)}
     # Outputs, parameters and statistics are float32 whatever the precision of activations.
     assert {x.dtype for x in jax.tree.leaves((variables, outputs))} == {jnp.dtype('float32')}
@@ -115,7 +131,9 @@ def test_every_parameter_takes_part(backbone):
 
     def answer(variables, image):
         half = _make(name, backbone, jnp.bfloat16, width)
-        return half.upsample(half.apply(variables, image, train=True, mutable=['batch_stats'], rngs=RNGS)[0], size)
+        return half.upsample(
+            half.apply(variables, image, train=True, mutable=['batch_stats'], rngs=RNGS)[0], size
+        )
 
     for key, value in jax.jit(answer, compiler_options=QUICK)(variables, image).items():
         error = float(jnp.mean(jnp.abs(value - large[key])))

@@ -149,7 +149,11 @@ def _summarize(preset, num_classes, size, **overrides):
 @pytest.mark.parametrize(('preset', 'num_classes'), PARAMETERS)
 def test_parameters(preset, num_classes):
     # At a size that the multiply-adds need too, so that one trace serves both.
-    sizes = [size for *key, size, fields, _ in MULTIPLY_ADDS if tuple(key) == (preset, num_classes) and not fields]
+    sizes = [
+        size
+        for *key, size, fields, _ in MULTIPLY_ADDS
+        if tuple(key) == (preset, num_classes) and not fields
+    ]
     parts = _summarize(preset, num_classes, sizes[0] if sizes else (65, 65))
     assert add_up(parts).parameters == PARAMETERS[preset, num_classes]
 
@@ -178,7 +182,11 @@ def test_parts_of_deeplab2():
 )
 def test_context_modules(is_separable, count):
     """Of 2048 channels to 256: full and separable ASPP, and the dense prediction cell."""
-    fields = {'context': 'dense_prediction_cell'} if is_separable == 'cell' else {'is_aspp_separable': is_separable}
+    fields = (
+        {'context': 'dense_prediction_cell'}
+        if is_separable == 'cell'
+        else {'is_aspp_separable': is_separable}
+    )
     model = make_preset_model('deeplab2/resnet50_os32', 19, (65, 65))
     model = model.clone(model=make_options('deeplab2/resnet50_os32', **fields))
     parts = summarize(model, (65, 65), depth=2)
@@ -186,7 +194,9 @@ def test_context_modules(is_separable, count):
     assert parts[f'semantic_decoder/{name}'].parameters == count
 
 
-@pytest.mark.parametrize('preset', sorted(name for name in PRESETS if not name.startswith('imagenet/')))
+@pytest.mark.parametrize(
+    'preset', sorted(name for name in PRESETS if not name.startswith('imagenet/'))
+)
 def test_preset_is_complete(preset):
     """Every preset names known fields and values, and builds at a size that no stride divides."""
     options = make_options(preset)
@@ -199,28 +209,46 @@ def test_preset_is_complete(preset):
         return outputs, model.upsample(outputs, size)
 
     outputs, large = jax.eval_shape(run)
-    stride = 8 if options.decoder == 'lr_aspp' else min((*options.skip_strides, options.output_stride))
-    assert set(outputs) == ({'semantic', 'center', 'offset'} if options.has_instances else {'semantic'})
-    assert {value.shape[1:3] for value in outputs.values()} == {tuple(-(-n // stride) for n in size)}
+    stride = (
+        8 if options.decoder == 'lr_aspp' else min((*options.skip_strides, options.output_stride))
+    )
+    assert set(outputs) == (
+        {'semantic', 'center', 'offset'} if options.has_instances else {'semantic'}
+    )
+    assert {value.shape[1:3] for value in outputs.values()} == {
+        tuple(-(-n // stride) for n in size)
+    }
     assert {value.shape[:3] for value in large.values()} == {(2, *size)}
 
 
 def test_overrides_replace_fields_of_the_preset():
     options = make_options('deeplab2/resnet50_os16', dropout_rate=0.0, backbone=None)
-    assert options == dataclasses.replace(ModelOptions(), output_stride=16, aspp_rates=(6, 12, 18), dropout_rate=0.0)
+    assert options == dataclasses.replace(
+        ModelOptions(), output_stride=16, aspp_rates=(6, 12, 18), dropout_rate=0.0
+    )
 
 
 def test_another_backbone_leaves_behind_what_belonged_to_the_first():
     options = make_options('detectron2/resnet52_os16', backbone='mobilenet_v2')
-    assert (options.multi_grid, options.stride_dialect, options.resize) == (None, None, 'half_pixel')
+    assert (options.multi_grid, options.stride_dialect, options.resize) == (
+        None,
+        None,
+        'half_pixel',
+    )
 
 
 @pytest.mark.parametrize(
     ('fields', 'message'),
     [
-        ({'preset': 'deeplab2/resnet49'}, "model.preset 'deeplab2/resnet49' is unknown; choose one of bowenc0221/"),
+        (
+            {'preset': 'deeplab2/resnet49'},
+            "model.preset 'deeplab2/resnet49' is unknown; choose one of bowenc0221/",
+        ),
         ({'resize': 'nearest'}, r"model.resize \(='nearest'\) must be one of"),
-        ({'skip_strides': (4,)}, r'semantic_low_level_features \(=\(64, 32\)\) needs one width for each of'),
+        (
+            {'skip_strides': (4,)},
+            r'semantic_low_level_features \(=\(64, 32\)\) needs one width for each of',
+        ),
         ({'decoder': 'lr_aspp'}, 'has no instance branch: set model.has_instances=False'),
         ({'width_multiplier': 0.0}, r'width_multiplier \(=0.0\) must be positive'),
         ({'dropout_rate': 1.0}, r'dropout_rate \(=1.0\) must lie in'),
@@ -232,4 +260,6 @@ def test_wrong_options_are_named(fields, message):
 
 
 def test_every_backbone_has_a_classifier():
-    assert {name for name in PRESETS if name.startswith('imagenet/')} == {f'imagenet/{b}' for b in BACKBONES}
+    assert {name for name in PRESETS if name.startswith('imagenet/')} == {
+        f'imagenet/{b}' for b in BACKBONES
+    }

@@ -32,7 +32,9 @@ def test_counts_equal_those_by_hand():
     pixels = 5 * 8
     assert parts == {
         'first': Counts(9 * 3 * 8 + 16, pixels * 9 * 3 * 8, pixels * 8 * 2),
-        'second': Counts(25 * 8 + 16 + 8 * 16 + 32, pixels * (25 * 8 + 8 * 16), pixels * (8 + 16) * 4),
+        'second': Counts(
+            25 * 8 + 16 + 8 * 16 + 32, pixels * (25 * 8 + 8 * 16), pixels * (8 + 16) * 4
+        ),
         'last': Counts(16 * 16 + 16, 2 * pixels * 16 * 16, 2 * pixels * 16 * 4),
     }
     assert add_up(parts).parameters == sum(part.parameters for part in parts.values())
@@ -56,7 +58,12 @@ def _run(*flags):
 
 
 def test_command_prints_json_of_a_preset():
-    result = _run('--model=tensorflow/lr_aspp_mobilenet_v3_small_os32', '--num_classes=19', '--size=65x129', '--json')
+    result = _run(
+        '--model=tensorflow/lr_aspp_mobilenet_v3_small_os32',
+        '--num_classes=19',
+        '--size=65x129',
+        '--json',
+    )
     assert result.returncode == 0, result.stderr
     values = json.loads(result.stdout)
     assert values['parameters'] == 468_830
@@ -78,7 +85,10 @@ def test_command_takes_a_configuration_with_overrides():
         ((), 'give either --config=FILE or --model=PRESET'),
         (('--model=deeplab2/resnet49_os32', '--num_classes=19'), 'is unknown; choose one of'),
         (('--model=deeplab2/resnet50_os32',), '--model needs --num_classes=N'),
-        (('--model=deeplab2/resnet50_os32', '--num_classes=19', '--size=0x5'), '--size=0x5 must be HEIGHTxWIDTH'),
+        (
+            ('--model=deeplab2/resnet50_os32', '--num_classes=19', '--size=0x5'),
+            '--size=0x5 must be HEIGHTxWIDTH',
+        ),
         (('--config=configs/scenes.py', '--config.data.num_classes=0'), 'add --num_classes=N'),
     ],
 )

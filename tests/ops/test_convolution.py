@@ -31,7 +31,9 @@ def _check(ours, reference, x, kernel):
     # Without optimisation, which would take most of the time.
     @functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
     def both(x, kernel, gradient):
-        return [(y, *vjp(gradient)) for y, vjp in (jax.vjp(f, x, kernel) for f in (reference, ours))]
+        return [
+            (y, *vjp(gradient)) for y, vjp in (jax.vjp(f, x, kernel) for f in (reference, ours))
+        ]
 
     expected, actual = both(x, kernel, gradient)
     for a, b, tolerance in zip(actual, expected, (1e-4, 3e-4, 3e-4), strict=True):
@@ -72,7 +74,9 @@ def test_equals_xla(size, stride, dilation, padding, is_depthwise):
 @pytest.mark.parametrize(('size', 'stride'), [(10, 2), (11, 2), (9, 1), (7, 3)])
 def test_same_padding_is_that_of_xla(size, stride):
     expected = lax.padtype_to_pads((size, size), (3, 3), (stride, stride), 'SAME')
-    assert list(convolution.same_padding((size, size), 3, stride, 1)) == [tuple(p) for p in expected]
+    assert list(convolution.same_padding((size, size), 3, stride, 1)) == [
+        tuple(p) for p in expected
+    ]
 
 
 @pytest.mark.parametrize('padding', ['symmetric', 'same'])

@@ -65,7 +65,9 @@ def test_equals_the_full_size(platform, monkeypatch, small, size, num_classes, m
         results = differentiate(cross_entropy_enlarged), classify_pixels(logits, size, mode)
         return results, differentiate(_reference), resize_bilinear(logits, size, mode)
 
-    ((loss, slope), (semantic, probability)), (expected, expected_slope), large = run(logits, labels, gradient)
+    ((loss, slope), (semantic, probability)), (expected, expected_slope), large = run(
+        logits, labels, gradient
+    )
     np.testing.assert_allclose(loss, expected, atol=5e-6)
     np.testing.assert_allclose(slope, expected_slope, atol=2e-6 * np.abs(expected_slope).max())
     # Another order of adding may change the last bit, and with it the winner of a tie.
@@ -73,7 +75,9 @@ def test_equals_the_full_size(platform, monkeypatch, small, size, num_classes, m
     second, first = np.moveaxis(np.sort(large, axis=-1)[..., -2:], -1, 0)
     is_clear = first - second > 1e-5
     assert is_clear.mean() > 0.99
-    np.testing.assert_array_equal(np.where(is_clear, semantic, 0), np.where(is_clear, large.argmax(-1), 0))
+    np.testing.assert_array_equal(
+        np.where(is_clear, semantic, 0), np.where(is_clear, large.argmax(-1), 0)
+    )
     np.testing.assert_allclose(probability, jax.nn.softmax(large).max(-1), rtol=1e-5)
 
 
@@ -119,7 +123,9 @@ def test_split_over_devices_equals_one_device(data, space):
 
     def run(logits, labels, gradient):
         labels, gradient = split_rows((labels, gradient))
-        loss, transpose = jax.vjp(lambda x: cross_entropy_enlarged(x, labels, 'corner_aligned'), split_rows(logits))
+        loss, transpose = jax.vjp(
+            lambda x: cross_entropy_enlarged(x, labels, 'corner_aligned'), split_rows(logits)
+        )
         return loss, transpose(gradient)[0], classify_pixels(logits, size, 'corner_aligned')
 
     run = jax.jit(run, compiler_options=QUICK)
@@ -128,7 +134,9 @@ def test_split_over_devices_equals_one_device(data, space):
     with jax.set_mesh(mesh):
         compiled = run.lower(*shard_batch((logits, labels, gradient), mesh)).compile()
         actual = compiled(*shard_batch((logits, labels, gradient), mesh))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), actual, expected)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), actual, expected
+    )
     text = compiled.as_text()
     assert ('all-reduce(' in text) == (space > 1)
     # What devices exchange are small maps; the images of a batch stay where they are.

@@ -11,7 +11,12 @@ from pdl_jax.ops.pooling import max_pool
 
 @pytest.mark.parametrize(
     ('size', 'stride', 'padding'),
-    [(3, 2, ((1, 1), (1, 1))), (3, 2, ((0, 1), (0, 1))), (2, 2, ((0, 0), (0, 0))), (3, 1, ((1, 1), (1, 1)))],
+    [
+        (3, 2, ((1, 1), (1, 1))),
+        (3, 2, ((0, 1), (0, 1))),
+        (2, 2, ((0, 0), (0, 0))),
+        (3, 1, ((1, 1), (1, 1))),
+    ],
 )
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
 def test_equals_xla(size, stride, padding, dtype):

@@ -31,7 +31,14 @@ def _reference(x, size, mode):
     return out
 
 
-SIZES = [((3, 3), (5, 5)), ((5, 9), (17, 33)), ((9, 7), (4, 3)), ((1, 1), (6, 5)), ((4, 6), (1, 1)), ((5, 3), (5, 9))]
+SIZES = [
+    ((3, 3), (5, 5)),
+    ((5, 9), (17, 33)),
+    ((9, 7), (4, 3)),
+    ((1, 1), (6, 5)),
+    ((4, 6), (1, 1)),
+    ((5, 3), (5, 9)),
+]
 
 
 @pytest.mark.parametrize('mode', resize.MODES)
@@ -39,7 +46,9 @@ SIZES = [((3, 3), (5, 5)), ((5, 9), (17, 33)), ((9, 7), (4, 3)), ((1, 1), (6, 5)
 def test_equals_definition(before, after, mode):
     x = np.random.default_rng(0).normal(size=(2, *before, 3)).astype(np.float32)
     expected = _reference(x, after, mode)
-    np.testing.assert_allclose(resize.resize_bilinear(jnp.asarray(x), after, mode), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        resize.resize_bilinear(jnp.asarray(x), after, mode), expected, atol=1e-5
+    )
     # The spelling of TPU and GPU, which a CPU does not choose.
     np.testing.assert_allclose(resize._multiply(jnp.asarray(x), after, mode), expected, atol=1e-5)
 

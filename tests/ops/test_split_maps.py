@@ -38,5 +38,7 @@ def test_gradients_are_those_of_one_device(height, space):
             gradients = jax.jit(jax.grad(loss, argnums=(0, 1, 2)), out_shardings=replicated(mesh))
             return jax.device_get(gradients(x, KERNEL, DEPTHWISE))
 
-    for expected, actual in zip(run(make_mesh(devices=jax.devices()[:1])), run(make_mesh(-1, space)), strict=True):
+    for expected, actual in zip(
+        run(make_mesh(devices=jax.devices()[:1])), run(make_mesh(-1, space)), strict=True
+    ):
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())

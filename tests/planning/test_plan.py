@@ -25,7 +25,7 @@ from tests import tiny
 
 # As the TPU compiler writes: tiled layouts, values on the chip (S(1)), a loop whose end is a number that it carries along, a
 # fusion that reads one slice of a large array.
-TPU_TEXT = '''HloModule jit_f, is_scheduled=true, entry_computation_layout={(bf16[2,9,9,48]{3,2,1,0:T(8,128)(2,1)})->f32[]}, num_partitions=4
+TPU_TEXT = """HloModule jit_f, is_scheduled=true, entry_computation_layout={(bf16[2,9,9,48]{3,2,1,0:T(8,128)(2,1)})->f32[]}, num_partitions=4
 
 %conv_of_slice (param_0: bf16[2,16,9,48], param_1: bf16[5,3,3,48,48], param_2: s32[]) -> bf16[2,16,9,48] {
   %param_0 = bf16[2,16,9,48]{3,2,1,0:T(8,128)(2,1)S(1)} parameter(0)
@@ -70,7 +70,7 @@ ENTRY %main (x.1: bf16[2,16,9,48], kernels.1: bf16[5,3,3,48,48]) -> f32[48] {
   %sum = f32[48]{0:T(128)S(1)} custom-call(%result), custom_call_target="Sum"
   ROOT %all-reduce = f32[48]{0:T(128)} all-reduce(%sum), channel_id=1, replica_groups=mesh['axis_0'=2,'axis_1'=2] {'axis_0'}, to_apply=%add, metadata={op_name="jit(f)/sum"}
 }
-'''  # noqa: E501
+"""  # noqa: E501
 
 
 def compile_text(function, *arguments):
@@ -83,8 +83,15 @@ def tpu_module():
 
 
 def test_shapes_are_counted_in_whole_tiles():
-    shape, small, scalar = parse_shapes('(bf16[2,65,65,48]{2,3,1,0:T(8,128)(2,1)S(1)}, f32[3]{0:T(128)}, s32[]{:T(128)})')
-    assert (shape.dims, shape.minor_to_major, shape.tile, shape.memory_space) == ((2, 65, 65, 48), (2, 3, 1, 0), (8, 128), 1)
+    shape, small, scalar = parse_shapes(
+        '(bf16[2,65,65,48]{2,3,1,0:T(8,128)(2,1)S(1)}, f32[3]{0:T(128)}, s32[]{:T(128)})'
+    )
+    assert (shape.dims, shape.minor_to_major, shape.tile, shape.memory_space) == (
+        (2, 65, 65, 48),
+        (2, 3, 1, 0),
+        (8, 128),
+        1,
+    )
     # 65 pixels lie along 128 lanes, 48 channels along sublanes.
     assert shape.num_bytes == 2 * 65 * 128 * 48 * 2
     assert small.num_bytes == 128 * 4
@@ -125,7 +132,13 @@ def test_collectives_of_a_tpu_program_are_found(tpu_module):
 
 @pytest.mark.parametrize(
     ('groups', 'size'),
-    [('{{0,1,2,3}}', 4), ('{{0,1},{2,3}}', 2), ('[2,2]<=[4]', 2), ('[1,4]<=[2,2]T(1,0)', 4), ("mesh['a'=2,'b'=2] {'a','b'}", 4)],
+    [
+        ('{{0,1,2,3}}', 4),
+        ('{{0,1},{2,3}}', 2),
+        ('[2,2]<=[4]', 2),
+        ('[1,4]<=[2,2]T(1,0)', 4),
+        ("mesh['a'=2,'b'=2] {'a','b'}", 4),
+    ],
 )
 def test_groups_of_collectives_are_read(groups, size):
     text = TPU_TEXT.replace("mesh['axis_0'=2,'axis_1'=2] {'axis_0'}", groups)
@@ -134,9 +147,16 @@ def test_groups_of_collectives_are_read(groups, size):
 
 @pytest.mark.parametrize(
     ('strides', 'image_dilation', 'kernel_dilation', 'groups'),
-    [((1, 1), (1, 1), (1, 1), 1), ((2, 2), (1, 1), (1, 1), 1), ((1, 1), (2, 2), (1, 1), 1), ((1, 1), (1, 1), (3, 2), 1)],
+    [
+        ((1, 1), (1, 1), (1, 1), 1),
+        ((2, 2), (1, 1), (1, 1), 1),
+        ((1, 1), (2, 2), (1, 1), 1),
+        ((1, 1), (1, 1), (3, 2), 1),
+    ],
 )
-def test_convolution_flops_equal_those_of_the_compiler(strides, image_dilation, kernel_dilation, groups):
+def test_convolution_flops_equal_those_of_the_compiler(
+    strides, image_dilation, kernel_dilation, groups
+):
     def convolve(x, kernel):
         return jax.lax.conv_general_dilated(
             x,
@@ -221,7 +241,9 @@ def test_splits_that_are_not_there_are_outlined(data, tmp_path):
 
 def test_a_program_that_exceeds_the_memory_is_reported():
     def refuse(_):
-        raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm.')
+        raise jax.errors.JaxRuntimeError(
+            'RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm.'
+        )
 
     devices = topology.make_topology('cpu:1')
     program = Program('train', None, (), 8, (33, 33))
@@ -239,16 +261,30 @@ def make_example(**changes):
         'size': [641, 641], 'num_images': 16, 'num_steps': 9000, 'bytes_per_chip': 20 * 2**30,
         'flops': 16e11, 'flops_per_image': 1e11, 'bytes_per_image': 8.19e9, **changes,
     }  # fmt: skip
-    return {'config': 'configs/a.py', 'topology': 'v5e:2x2', 'num_chips': 4, 'programs': {'train': plan}}
+    return {
+        'config': 'configs/a.py',
+        'topology': 'v5e:2x2',
+        'num_chips': 4,
+        'programs': {'train': plan},
+    }
 
 
 def test_plans_are_held_against_other_chips():
-    assert compare.estimate_images_per_second(make_example(), 'train', 'v5e') == (pytest.approx(100), 'hbm')
+    assert compare.estimate_images_per_second(make_example(), 'train', 'v5e') == (
+        pytest.approx(100),
+        'hbm',
+    )
     dense = make_example(bytes_per_image=1e6)
-    assert compare.estimate_images_per_second(dense, 'train', 'v5e') == (pytest.approx(1970), 'compute')
+    assert compare.estimate_images_per_second(dense, 'train', 'v5e') == (
+        pytest.approx(1970),
+        'compute',
+    )
     text = compare.format_comparison([make_example(), dense])
     # 20 GiB are too much for a v5e. 144,000 images take 1440 seconds at 100 a second.
-    assert '| `a.py` | v5e:2x2 | 641x641 | 4 | 100 | 8.19 | 20.0 | 147 | (100) | 338 | 200 | 901 |' in text
+    assert (
+        '| `a.py` | v5e:2x2 | 641x641 | 4 | 100 | 8.19 | 20.0 | 147 | (100) | 338 | 200 | 901 |'
+        in text
+    )
     assert '| 2,750 c | (1,970 c) |' in text
     assert '| `a.py` | 9,000 | 16 | 0.27 | 0.4 | 0.12 | 0.2 | 0.044 |' in text
     with pytest.raises(ValueError, match="no program 'eval'"):
@@ -258,9 +294,21 @@ def test_plans_are_held_against_other_chips():
 
 
 def run_plan(*options):
-    environment = {key: value for key, value in os.environ.items() if key not in ('XLA_FLAGS', 'JAX_NUM_CPU_DEVICES')}
-    command = [sys.executable, '-m', 'pdl_jax.commands.plan', '--config=configs/scenes.py', *options]
-    return subprocess.run(command, cwd=tiny.ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    environment = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in ('XLA_FLAGS', 'JAX_NUM_CPU_DEVICES')
+    }
+    command = [
+        sys.executable,
+        '-m',
+        'pdl_jax.commands.plan',
+        '--config=configs/scenes.py',
+        *options,
+    ]
+    return subprocess.run(
+        command, cwd=tiny.ROOT, env=environment, capture_output=True, text=True, timeout=300
+    )
 
 
 def test_command_plans_a_run(tmp_path):
@@ -273,15 +321,24 @@ def test_command_plans_a_run(tmp_path):
         'optimizer.ema_decay': 0.0,
     }
     path = tmp_path / 'plan.json'
-    result = run_plan('--topology=cpu:2', f'--json={path}', *(f'--config.{key}={value}' for key, value in fields.items()))
+    result = run_plan(
+        '--topology=cpu:2',
+        f'--json={path}',
+        *(f'--config.{key}={value}' for key, value in fields.items()),
+    )
     assert result.returncode == 0, result.stderr
     report = json.loads(path.read_text())
     train, evaluation = report['programs']['train'], report['programs']['eval']
     assert report['fits'] is True and report['num_chips'] == 2 and report['is_simulated'] is True
     assert report['bound'] in ('compute', 'hbm', 'interconnect')
-    assert (report['flops'], report['step_seconds']) == (train['flops'], max(train['seconds'].values()))
+    assert (report['flops'], report['step_seconds']) == (
+        train['flops'],
+        max(train['seconds'].values()),
+    )
     assert report['bytes_per_chip'] == max(p['bytes_per_chip'] for p in report['programs'].values())
-    assert train['num_images'] == 8 and train['schedule_hours'] == pytest.approx(6 * train['step_seconds'] / 3600)
+    assert train['num_images'] == 8 and train['schedule_hours'] == pytest.approx(
+        6 * train['step_seconds'] / 3600
+    )
     # The gradient costs more than the network; each chip sends its gradients to the other.
     assert 1.5 < train['flops_per_image'] / evaluation['flops_per_image'] < 6
     assert train['collectives']['all-reduce']['bytes'] > 100_000
@@ -289,7 +346,12 @@ def test_command_plans_a_run(tmp_path):
     # Adam's two averages stay in memory through an evaluation.
     assert evaluation['memory']['resident'] > evaluation['memory']['arguments'] / 4
     assert 0 < train['padding']['waste'] < 1
-    for text in ('train step: 8 images of 33x33, 4 a chip', 'eval step', 'post-processing alone', 'at best'):
+    for text in (
+        'train step: 8 images of 33x33, 4 a chip',
+        'eval step',
+        'post-processing alone',
+        'at best',
+    ):
         assert text in result.stdout
 
 
@@ -299,8 +361,16 @@ def test_command_explains_itself():
     result = run_plan('--topology=tpu:2x2')
     assert result.returncode == 1 and "topology 'tpu:2x2' must be one of" in result.stderr
     result = run_plan('--topology=cpu:1', '--config.train.batch_siz=1')
-    assert result.returncode == 1 and 'Did you mean "batch_size"' in result.stderr and 'Traceback' not in result.stderr
+    assert (
+        result.returncode == 1
+        and 'Did you mean "batch_size"' in result.stderr
+        and 'Traceback' not in result.stderr
+    )
     result = run_plan('--topology=cpu:3')
-    assert result.returncode == 1 and result.stderr.startswith('error: config.train.batch_size (=16) must be a multiple of the 3')
+    assert result.returncode == 1 and result.stderr.startswith(
+        'error: config.train.batch_size (=16) must be a multiple of the 3'
+    )
     result = run_plan('--topology=cpu:1', '--config=configs/none.py')
-    assert result.returncode == 1 and result.stderr.startswith('the configuration cannot be read: [Errno 2]')
+    assert result.returncode == 1 and result.stderr.startswith(
+        'the configuration cannot be read: [Errno 2]'
+    )

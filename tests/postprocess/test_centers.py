@@ -28,7 +28,10 @@ def find_by_loops(heatmap, threshold, kernel, count):
 )
 @pytest.mark.parametrize('num_levels', [5, 2**20])
 def test_equals_loops_with_and_without_plateaus_and_tied_scores(kernel, count, num_levels):
-    heatmap = np.random.default_rng(kernel).integers(0, num_levels + 1, PIXELS.shape).astype(np.float32) / num_levels
+    heatmap = (
+        np.random.default_rng(kernel).integers(0, num_levels + 1, PIXELS.shape).astype(np.float32)
+        / num_levels
+    )
     find = jax.jit(find_centers, static_argnames=('threshold', 'kernel_px', 'max_centers'))
     centers, scores, valid = find(heatmap, threshold=0.4, kernel_px=kernel, max_centers=count)
     expected = find_by_loops(heatmap, np.float32(0.4), kernel, count)

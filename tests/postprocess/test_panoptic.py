@@ -115,7 +115,9 @@ def test_equals_reference_programs_in_their_dialects(shared_dir, name, dialect):
     )
     if dialect != 'deeplab2_op':
         centers = result['centers'][0][result['center_valid'][0]]
-        assert sorted(map(tuple, centers)) == sorted(map(tuple, case[f'{dialect}_centers'].tolist()))
+        assert sorted(map(tuple, centers)) == sorted(
+            map(tuple, case[f'{dialect}_centers'].tolist())
+        )
 
 
 def test_toy_of_deeplab2():
@@ -181,7 +183,9 @@ def test_batch_sharded_over_devices_stays_there():
         np.testing.assert_array_equal(value, expected[name], err_msg=name)
 
 
-@pytest.mark.parametrize(('resize', 'size'), [('corner_aligned', (33, 65)), ('half_pixel', (36, 60))])
+@pytest.mark.parametrize(
+    ('resize', 'size'), [('corner_aligned', (33, 65)), ('half_pixel', (36, 60))]
+)
 def test_small_logits_give_the_maps_of_enlarged_ones(resize, size):
     rng = np.random.default_rng(0)
     small = rng.normal(0, 3, (2, 9, 15 + (resize == 'corner_aligned') * 2, 19)).astype(np.float32)
@@ -190,11 +194,15 @@ def test_small_logits_give_the_maps_of_enlarged_ones(resize, size):
         'offset': rng.normal(0, 4, (2, *size, 2)).astype(np.float32),
     }
     options = {**CITYSCAPES, 'stuff_area_limit': 5}
-    expected = run({'semantic': resize_bilinear(small, size, resize), **maps}, tuple(options.items()))
+    expected = run(
+        {'semantic': resize_bilinear(small, size, resize), **maps}, tuple(options.items())
+    )
     options |= {'size': size, 'resize': resize}
     result = run({'semantic': small, **maps}, tuple(options.items()))
     # No two classes tie here.
-    np.testing.assert_allclose(result.pop('class_probability'), expected.pop('class_probability'), rtol=1e-5)
+    np.testing.assert_allclose(
+        result.pop('class_probability'), expected.pop('class_probability'), rtol=1e-5
+    )
     jax.tree.map(np.testing.assert_array_equal, result, expected)
     semantic = run({'semantic': small}, tuple(options.items()))
     np.testing.assert_array_equal(semantic['semantic'], expected['semantic'])

@@ -42,7 +42,11 @@ OTHER_SIZE = (20, 80)
 def quick_compilation():
     """Does not optimise programs, in this process as in those that `start_process` starts."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax, 'jit', functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0}))
+        patch.setattr(
+            jax,
+            'jit',
+            functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0}),
+        )
         yield
 
 
@@ -50,7 +54,9 @@ def quick_compilation():
 def checkpoint(data, tmp_path_factory):
     """A network that has not been trained: it finds a dozen instances in any image."""
     workdir = tmp_path_factory.mktemp('run')
-    fields = tiny.make_config(data, **{key.replace('.', '__'): value for key, value in NETWORK.items()})
+    fields = tiny.make_config(
+        data, **{key.replace('.', '__'): value for key, value in NETWORK.items()}
+    )
     spec = open_split(data, 'val').spec
     model = config.make_model(fields, spec.num_classes)
     rng = np.random.default_rng(0)
@@ -92,8 +98,15 @@ def write_photos(folder: pathlib.Path, count: int) -> list[str]:
 
 def make_png_bomb() -> bytes:
     """A small PNG whose header says 60000 x 60000 pixels."""
-    chunks = (b'IHDR', struct.pack('>IIBBBBB', 60000, 60000, 8, 2, 0, 0, 0)), (b'IDAT', zlib.compress(b'')), (b'IEND', b'')
-    packed = [struct.pack('>I', len(c)) + name + c + struct.pack('>I', zlib.crc32(name + c)) for name, c in chunks]
+    chunks = (
+        (b'IHDR', struct.pack('>IIBBBBB', 60000, 60000, 8, 2, 0, 0, 0)),
+        (b'IDAT', zlib.compress(b'')),
+        (b'IEND', b''),
+    )
+    packed = [
+        struct.pack('>I', len(c)) + name + c + struct.pack('>I', zlib.crc32(name + c))
+        for name, c in chunks
+    ]
     return b'\x89PNG\r\n\x1a\n' + b''.join(packed)
 
 
@@ -120,14 +133,21 @@ def test_shards_hold_what_single_predictions_give(predictor, tmp_path):
     odd.write_bytes(pathlib.Path(paths[0]).read_bytes())
     paths.insert(5, str(odd))
     lines = []
-    predict_shards(predictor, paths, str(tmp_path / 'out'), num_shards=3, batch_size=1, say=lines.append)
-    assert '28 images in 3 shards; 0 are complete' in lines[0] and lines[-1].startswith('28 images in 0:')
+    predict_shards(
+        predictor, paths, str(tmp_path / 'out'), num_shards=3, batch_size=1, say=lines.append
+    )
+    assert '28 images in 3 shards; 0 are complete' in lines[0] and lines[-1].startswith(
+        '28 images in 0:'
+    )
     entries, members = read_results(tmp_path / 'out')
     assert [entry['image'] for entry in entries] == paths
     keys = [entry['key'] for entry in entries]
     assert len(set(keys)) == 28 and keys == sorted(keys)
     assert list(members) == [f'{key}.{kind}' for key in keys for kind in ('panoptic.png', 'json')]
-    assert all(c.isalnum() or c in '-_' for key in keys for c in key if c.isascii()) and keys[5] == '000000005-_x_tar'
+    assert (
+        all(c.isalnum() or c in '-_' for key in keys for c in key if c.isascii())
+        and keys[5] == '000000005-_x_tar'
+    )
     num_segments = []
     for entry in entries:
         image = decode_image(pathlib.Path(entry['image']).read_bytes(), name='')
@@ -179,7 +199,9 @@ def test_a_rare_canvas_waits_only_so_long(wide_predictor, tmp_path, monkeypatch)
     def start(images, **_):
         sizes = [image.shape[:2] for image in images]
         started.append(sizes)
-        return lambda: [PanopticResult(np.zeros(size, np.int32), (), wide_predictor.spec) for size in sizes]
+        return lambda: [
+            PanopticResult(np.zeros(size, np.int32), (), wide_predictor.spec) for size in sizes
+        ]
 
     monkeypatch.setattr(wide_predictor, 'start', start)
     predict_shards(wide_predictor, paths, str(tmp_path / 'out'), num_shards=1, batch_size=4)
@@ -214,7 +236,9 @@ def test_unreadable_images_are_listed_with_the_reason(predictor, tmp_path):
     }
     paths = [good[0], *reasons, *good[1:]]
     lines = []
-    predict_shards(predictor, paths, str(tmp_path / 'out'), num_shards=2, batch_size=1, say=lines.append)
+    predict_shards(
+        predictor, paths, str(tmp_path / 'out'), num_shards=2, batch_size=1, say=lines.append
+    )
     assert '12 images in' in lines[-2] and '9 of them could not be predicted' in lines[-1]
     entries, members = read_results(tmp_path / 'out')
     assert [entry['image'] for entry in entries] == paths
@@ -225,7 +249,9 @@ def test_unreadable_images_are_listed_with_the_reason(predictor, tmp_path):
     assert len(members) == 6
 
 
-def test_what_exceeds_the_device_is_listed_and_a_lost_device_stops(predictor, tmp_path, monkeypatch):
+def test_what_exceeds_the_device_is_listed_and_a_lost_device_stops(
+    predictor, tmp_path, monkeypatch
+):
     paths = write_photos(tmp_path / 'photos', 4)
     large = decode_image(pathlib.Path(paths[1]).read_bytes(), name='').shape
     start = predictor.start
@@ -239,7 +265,10 @@ def test_what_exceeds_the_device_is_listed_and_a_lost_device_stops(predictor, tm
     monkeypatch.setattr(predictor, 'start', start_or_fail)
     predict_shards(predictor, paths, str(tmp_path / 'out'), num_shards=1, batch_size=1)
     entries, _ = read_results(tmp_path / 'out')
-    assert entries[1]['error'] == f'{paths[1]}: {large[0]}x{large[1]} pixels exceed the memory of the device'
+    assert (
+        entries[1]['error']
+        == f'{paths[1]}: {large[0]}x{large[1]} pixels exceed the memory of the device'
+    )
     assert 'segments' in entries[0]
     message = 'UNAVAILABLE: the device is gone'
     with pytest.raises(jax.errors.JaxRuntimeError, match='the device is gone'):
@@ -269,8 +298,16 @@ def test_images_too_large_for_the_network_are_listed(predictor, tmp_path, monkey
     paths = write_photos(tmp_path / 'photos', 2)
     large = tmp_path / 'large.png'
     Image.new('RGB', (200, 100)).save(large)
-    monkeypatch.setattr('pdl_jax.prediction.predictor.MAX_PIXELS', np.prod(predictor.canvas_size(SIZES[0])))
-    predict_shards(predictor, [paths[0], str(large), paths[1]], str(tmp_path / 'out'), num_shards=1, batch_size=1)
+    monkeypatch.setattr(
+        'pdl_jax.prediction.predictor.MAX_PIXELS', np.prod(predictor.canvas_size(SIZES[0]))
+    )
+    predict_shards(
+        predictor,
+        [paths[0], str(large), paths[1]],
+        str(tmp_path / 'out'),
+        num_shards=1,
+        batch_size=1,
+    )
     entries, _ = read_results(tmp_path / 'out')
     assert ['error' in entry for entry in entries] == [False, True, False]
     assert 'large.png: an image of 100x200 pixels is too large' in entries[1]['error']
@@ -323,7 +360,9 @@ def test_complete_shards_are_left_alone_and_others_made_again(predictor, tmp_pat
     assert '6 images in 2 shards; 2 are complete' in lines[0]
     assert read_files(out) == expected
     same = {path.name for path in out.iterdir() if path.stat().st_mtime_ns == times.get(path.name)}
-    assert same == {f'predictions-0000{i}-of-00004.{kind}' for i in (0, 3) for kind in ('tar', 'jsonl')} | {'predictions.json'}
+    assert same == {
+        f'predictions-0000{i}-of-00004.{kind}' for i in (0, 3) for kind in ('tar', 'jsonl')
+    } | {'predictions.json'}
     with pytest.raises(FileExistsError, match='other num_images, images_sha256'):
         predict_shards(predictor, paths[1:], str(out), num_shards=4, batch_size=1)
     with pytest.raises(FileExistsError, match='other num_shards'):
@@ -348,7 +387,10 @@ def test_lists(tmp_path):
         (['--list=empty.txt', '--shards=2'], 'error: there are no images'),
         (['--list=two.txt', '--shards=3'], r'--shards \(=3\) must lie in 1 .. 2'),
         (['--list=missing.txt', '--shards=3'], 'missing.txt'),
-        (['--list=two.txt', '--shards=2', '--num_processes=2', '--process_id=2'], r'--process_id \(=2\) must lie in 0 .. 1'),
+        (
+            ['--list=two.txt', '--shards=2', '--num_processes=2', '--process_id=2'],
+            r'--process_id \(=2\) must lie in 0 .. 1',
+        ),
         (['--list=same.txt'], 'a/1.jpg and b/1.jpg would both be written as 1.json'),
     ],
 )
@@ -368,19 +410,32 @@ def test_flags_of_shards_need_shards(capsys):
 
 
 def start_process(checkpoint, photos, output, *flags, **environment) -> subprocess.Popen:
-    command = [sys.executable, '-m', 'pdl_jax.commands.predict', f'--checkpoint={checkpoint}', f'--list={photos}', f'--output={output}']
+    command = [
+        sys.executable,
+        '-m',
+        'pdl_jax.commands.predict',
+        f'--checkpoint={checkpoint}',
+        f'--list={photos}',
+        f'--output={output}',
+    ]
     environment = {
         **os.environ,
         'JAX_PLATFORMS': 'cpu',
-        'JAX_COMPILATION_CACHE_DIR': os.environ.get('PDL_JAX_TEST_CACHE', '/tmp/pdl_jax_test_cache'),
+        'JAX_COMPILATION_CACHE_DIR': os.environ.get(
+            'PDL_JAX_TEST_CACHE', '/tmp/pdl_jax_test_cache'
+        ),
         'XLA_FLAGS': '--xla_backend_optimization_level=0',
         **environment,
     }
     pipe = subprocess.PIPE
-    return subprocess.Popen([*command, *flags], cwd=tiny.ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(
+        [*command, *flags], cwd=tiny.ROOT, env=environment, stdout=pipe, stderr=pipe, text=True
+    )
 
 
-def test_a_killed_process_stops_no_other_and_its_restart_makes_the_same(predictor, checkpoint, tmp_path):
+def test_a_killed_process_stops_no_other_and_its_restart_makes_the_same(
+    predictor, checkpoint, tmp_path
+):
     """Two processes as Slurm starts them; one is killed half-way. Its part made again, all is as from one process."""
     paths = write_photos(tmp_path / 'photos', 12)
     # More work than is done before the kill, of few files.
@@ -394,14 +449,24 @@ def test_a_killed_process_stops_no_other_and_its_restart_makes_the_same(predicto
         # Ports 61440 and up by the number of the job.
         probe.bind(('localhost', 0))
         job = probe.getsockname()[1]
-    slurm = {'SLURM_JOB_ID': str(job), 'SLURM_STEP_NODELIST': 'localhost', 'SLURM_NTASKS': '2', 'SLURM_LOCALID': '0'}
+    slurm = {
+        'SLURM_JOB_ID': str(job),
+        'SLURM_STEP_NODELIST': 'localhost',
+        'SLURM_NTASKS': '2',
+        'SLURM_LOCALID': '0',
+    }
     processes = [
-        start_process(checkpoint, photos, out, '--shards=40', '--distributed', **slurm, SLURM_PROCID=str(i)) for i in range(2)
+        start_process(
+            checkpoint, photos, out, '--shards=40', '--distributed', **slurm, SLURM_PROCID=str(i)
+        )
+        for i in range(2)
     ]
     try:
         deadline = time.monotonic() + 300
         while not list(out.glob('predictions-*[02468]-of-00040.jsonl')):
-            assert processes[0].poll() is None and time.monotonic() < deadline, processes[0].communicate()
+            assert processes[0].poll() is None and time.monotonic() < deadline, processes[
+                0
+            ].communicate()
             time.sleep(0.002)
         # The first of the two, which the other one had joined.
         processes[0].send_signal(signal.SIGKILL)
@@ -414,7 +479,9 @@ def test_a_killed_process_stops_no_other_and_its_restart_makes_the_same(predicto
     complete = sorted(path.name for path in out.glob('*.jsonl'))
     assert 21 <= len(complete) < 40
     assert len([name for name in complete if int(name[12:17]) % 2]) == 20
-    process = start_process(checkpoint, photos, out, '--shards=40', '--num_processes=2', '--process_id=0')
+    process = start_process(
+        checkpoint, photos, out, '--shards=40', '--num_processes=2', '--process_id=0'
+    )
     output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert f'in {40 - len(complete)} shards; {len(complete) - 20} are complete' in output

@@ -29,7 +29,9 @@ class _Known(PanopticDeepLab):
         is_mirrored = image[0, 0, 0, 0] > image[0, 0, -1, 0]
         target = jnp.array(variables['target'])
         target = jnp.where(is_mirrored, target.at[1].set(1 - target[1]), target)
-        rows, columns = jnp.meshgrid(*(jnp.arange(n, dtype=jnp.float32) for n in size), indexing='ij')
+        rows, columns = jnp.meshgrid(
+            *(jnp.arange(n, dtype=jnp.float32) for n in size), indexing='ij'
+        )
         if is_corner:
             y, x = target[0] * (size[0] - 1), target[1] * (size[1] - 1)
         else:
@@ -88,7 +90,9 @@ def test_half_pixel_networks_point_at_their_centre_too(scales):
 
 def test_heat_is_mirrored_back():
     size = (65, 97)
-    heat = run_passes(_make_passes(size, (1.0, 1.5), True, 'corner_aligned'), {'target': (0.5, 0.5)}, _ramp(size))['center']
+    heat = run_passes(
+        _make_passes(size, (1.0, 1.5), True, 'corner_aligned'), {'target': (0.5, 0.5)}, _ramp(size)
+    )['center']
     # The level of every pixel itself, up to where a map of stride 4 samples it.
     np.testing.assert_allclose(heat[..., 0], _ramp(size)[..., 0], atol=0.02)
 
@@ -126,7 +130,9 @@ def test_logits_of_a_single_pass_may_stay_small():
     large = run_passes(passes, {'target': (0.25, 0.7)}, images)
     small = run_passes(passes, {'target': (0.25, 0.7)}, images, is_semantic_enlarged=False)
     assert small['semantic'].shape == (2, 9, 17, 3)
-    np.testing.assert_allclose(resize_bilinear(small['semantic'], size), large['semantic'], atol=1e-6)
+    np.testing.assert_allclose(
+        resize_bilinear(small['semantic'], size), large['semantic'], atol=1e-6
+    )
     for key in ('center', 'offset'):
         np.testing.assert_array_equal(small[key], large[key])
 
@@ -139,7 +145,11 @@ def test_sizes_and_windows_of_the_passes():
     assert [p.size for p in passes] == [(257, 513), (513, 1025), (897, 1793)]
     assert [p.model.pool_crop for p in passes] == [(257, 257), (513, 513), (897, 897)]
     config.model.resize = 'half_pixel'
-    assert [p.size for p in make_passes(config, 3, (512, 1024))] == [(256, 512), (512, 1024), (896, 1792)]
+    assert [p.size for p in make_passes(config, 3, (512, 1024))] == [
+        (256, 512),
+        (512, 1024),
+        (896, 1792),
+    ]
 
 
 def _make_network(resize):
@@ -170,7 +180,9 @@ def _draw_variables(network):
 
 
 # A size that fits no stride, and one that does.
-@pytest.mark.parametrize(('resize', 'size'), [('corner_aligned', (30, 44)), ('half_pixel', (32, 48))])
+@pytest.mark.parametrize(
+    ('resize', 'size'), [('corner_aligned', (30, 44)), ('half_pixel', (32, 48))]
+)
 def test_mirror_image_has_the_mirrored_average(resize, size):
     network = _make_network(resize)
     variables = _draw_variables(network)
@@ -192,7 +204,11 @@ def test_memory_is_that_of_one_pass():
 
     def measure(passes):
         run = jax.jit(lambda images: run_passes(passes, {}, images))
-        return run.lower(jax.ShapeDtypeStruct((1, 257, 513, 3), jnp.float32)).compile().memory_analysis()
+        return (
+            run.lower(jax.ShapeDtypeStruct((1, 257, 513, 3), jnp.float32))
+            .compile()
+            .memory_analysis()
+        )
 
     several = measure([Pass(Shallow(19), (257 - 8 * i, 513), True) for i in range(5)])
     # Logits, probabilities, the sum and what they are made of; the maps of ten passes would be twice that.

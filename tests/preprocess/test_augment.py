@@ -114,7 +114,9 @@ def test_there_and_back_keeps_labels(resized):
     window = centered_window(size, jnp.array(resized), (27, 35))
     large = sample_labels(labels, size, window, fill=0)
     assert large[resized[0] :].max() == 0 and large[:, resized[1] :].max() == 0
-    back = sample_labels(large, jnp.array(resized), centered_window(jnp.array(resized), size, (8, 10)), fill=0)
+    back = sample_labels(
+        large, jnp.array(resized), centered_window(jnp.array(resized), size, (8, 10)), fill=0
+    )
     np.testing.assert_array_equal(back[:7, :9], labels)
     assert back[7:].max() == 0 and back[:, 9:].max() == 0
 

@@ -32,7 +32,12 @@ RULES = {
     'deeplab2': {},
     'brute': {'center_rounding': 'down', 'is_offset_to_pixel': False, 'is_crowd_ignored': True},
     'brute_round': {'is_offset_to_pixel': False, 'is_crowd_ignored': True},
-    'bowen': {'center_rounding': 'down', 'is_offset_to_pixel': False, 'is_crowd_drawn': True, 'is_crowd_ignored': True},
+    'bowen': {
+        'center_rounding': 'down',
+        'is_offset_to_pixel': False,
+        'is_crowd_drawn': True,
+        'is_crowd_ignored': True,
+    },
     'd2': {'is_offset_to_pixel': False, 'is_crowd_drawn': True, 'is_crowd_ignored': True},
 }
 
@@ -40,13 +45,20 @@ RULES = {
 @pytest.mark.parametrize(
     ('case', 'dialect'),
     [(case, dialect) for dialect in ('deeplab2', 'bowen', 'd2') for case in CASES]
-    + [(case, dialect) for dialect in ('brute', 'brute_round') for case in ('crowd_and_void', 'half_pixel_centers')],
+    + [
+        (case, dialect)
+        for dialect in ('brute', 'brute_round')
+        for case in ('crowd_and_void', 'half_pixel_centers')
+    ],
 )
 def test_equals_the_originals(shared_dir, case, dialect):
     golden = np.load(shared_dir / 'golden' / 'targets' / f'{case}.npz')
     params = json.loads(str(golden['params']))
     label_format = LabelFormat(
-        params['num_classes'], tuple(params['thing_ids']), params['ignore_label'], params['label_divisor']
+        params['num_classes'],
+        tuple(params['thing_ids']),
+        params['ignore_label'],
+        params['label_divisor'],
     )
     options = TargetOptions(
         sigma_px=params['sigma'],
@@ -57,7 +69,9 @@ def test_equals_the_originals(shared_dir, case, dialect):
     make = jax.jit(make_targets, static_argnames=('label_format', 'options'))
     targets = make(jnp.asarray(golden['panoptic']), label_format=label_format, options=options)
     np.testing.assert_array_equal(targets['semantic'], golden[f'{dialect}_semantic'])
-    np.testing.assert_allclose(targets['offset'], golden[f'{dialect}_offset'].transpose(1, 2, 0), atol=1e-5)
+    np.testing.assert_allclose(
+        targets['offset'], golden[f'{dialect}_offset'].transpose(1, 2, 0), atol=1e-5
+    )
     np.testing.assert_allclose(targets['center'], golden[f'{dialect}_center'], atol=1e-7)
     np.testing.assert_array_equal(targets['center_weight'], golden[f'{dialect}_center_weights'])
     np.testing.assert_array_equal(targets['offset_weight'], golden[f'{dialect}_offset_weights'])
@@ -74,9 +88,7 @@ def test_crowd_is_void_for_the_semantic_loss_when_asked():
 
 def test_instances_beyond_the_limit_get_no_instance_loss():
     panoptic = jnp.array([[101, 102, 103, 0]], jnp.int32)
-    targets = make_targets(
-        panoptic, label_format=FORMAT, options=TargetOptions(max_instances=2)
-    )
+    targets = make_targets(panoptic, label_format=FORMAT, options=TargetOptions(max_instances=2))
     np.testing.assert_array_equal(targets['offset_weight'], [[1, 1, 0, 0]])
     np.testing.assert_array_equal(targets['center_weight'], [[1, 1, 0, 1]])
     np.testing.assert_array_equal(targets['semantic'], [[1, 1, 1, 0]])

@@ -33,7 +33,12 @@ def _run(mode, **environment):
     """What `keep_freed_memory` returned, and the page faults of one run."""
     environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', **environment}
     result = subprocess.run(
-        [sys.executable, '-c', _PROGRAM, mode], env=environment, capture_output=True, text=True, timeout=300, check=True
+        [sys.executable, '-c', _PROGRAM, mode],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
     )
     is_kept, faults = result.stdout.split()
     return is_kept == 'True', int(faults)

@@ -44,9 +44,13 @@ def _read_losses(workdir):
 
 
 def _read_params(workdir):
-    config = tiny.make_config('unused', **{key.replace('.', '__'): value for key, value in NETWORK.items()})
+    config = tiny.make_config(
+        'unused', **{key.replace('.', '__'): value for key, value in NETWORK.items()}
+    )
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return restore_variables(find_checkpoint(workdir), abstract_variables(make_model(config, 14)), device)
+    return restore_variables(
+        find_checkpoint(workdir), abstract_variables(make_model(config, 14)), device
+    )
 
 
 def _check_same_params(workdir, other):
@@ -58,7 +62,9 @@ def test_two_processes_do_what_one_does(alone, undisturbed):
     np.testing.assert_allclose(_read_losses(workdir), _read_losses(alone), rtol=1e-4)
     reports = [json.loads((path / 'report.json').read_text()) for path in (workdir, alone)]
     assert reports[0]['num_images'] == 5
-    np.testing.assert_allclose(reports[0]['pixel_accuracy'], reports[1]['pixel_accuracy'], atol=1e-3)
+    np.testing.assert_allclose(
+        reports[0]['pixel_accuracy'], reports[1]['pixel_accuracy'], atol=1e-3
+    )
     # What is for the user comes from process 0 alone.
     assert 'step 1/6' not in printed and 'PQ' not in printed
     assert len(list((workdir / 'tensorboard').iterdir())) == 1
@@ -66,7 +72,9 @@ def test_two_processes_do_what_one_does(alone, undisturbed):
 
 def test_three_processes_count_each_image_once(data, alone, tmp_path):
     workdir = tmp_path / 'run'
-    with ProcessGroup(data, workdir, '--mode=evaluate', f'--checkpoint={alone}', num_processes=3) as group:
+    with ProcessGroup(
+        data, workdir, '--mode=evaluate', f'--checkpoint={alone}', num_processes=3
+    ) as group:
         printed = group.finish()
     expected, report = (json.loads((path / 'report.json').read_text()) for path in (alone, workdir))
     assert report['num_images'] == 5 and printed.count('pixel accuracy') == 1
@@ -89,19 +97,26 @@ def test_one_told_to_stop_stops_all_and_another_topology_goes_on(data, alone, tm
         for i in range(2):
             assert f'saved step {step}' in group.read(i)
     # Two devices of one process, each with half of the state.
-    with ProcessGroup(data, workdir, "--config.mesh.param_rules=(('.*','largest'),)", num_devices=2) as group:
+    with ProcessGroup(
+        data, workdir, "--config.mesh.param_rules=(('.*','largest'),)", num_devices=2
+    ) as group:
         assert f'resuming from step {step}' in group.finish()
     np.testing.assert_allclose(_read_losses(workdir), _read_losses(alone), rtol=1e-4)
 
 
 @pytest.mark.parametrize(('step', 'killed'), [(3, 0), (5, 1)])
-def test_killed_process_ends_all_and_the_run_goes_on_bit_for_bit(data, undisturbed, tmp_path, step, killed):
+def test_killed_process_ends_all_and_the_run_goes_on_bit_for_bit(
+    data, undisturbed, tmp_path, step, killed
+):
     workdir = tmp_path / 'run'
     with ProcessGroup(data, workdir, '--heartbeat_timeout_seconds=15', num_processes=2) as group:
         group.wait_for(f'step {step}/6')
         group.processes[killed].kill()
         statuses = group.wait(timeout=60)
-        assert statuses[killed] == -signal.SIGKILL and statuses[1 - killed] not in (0, -signal.SIGKILL)
+        assert statuses[killed] == -signal.SIGKILL and statuses[1 - killed] not in (
+            0,
+            -signal.SIGKILL,
+        )
         # By this program or, where the coordinator was lost, by JAX.
         assert re.search('another process was lost|another task died', group.read(1 - killed))
     with ProcessGroup(data, workdir, num_processes=2) as group:
@@ -117,13 +132,20 @@ def test_damaged_checkpoint_is_passed_over_by_all(data, undisturbed, tmp_path):
     largest.write_bytes(bytes(largest.stat().st_size))
     with ProcessGroup(data, workdir, num_processes=2) as group:
         printed = group.finish()
-    assert f'step 6 is damaged: {largest} holds other bytes' in printed and 'resuming from step 4' in printed
+    assert (
+        f'step 6 is damaged: {largest} holds other bytes' in printed
+        and 'resuming from step 4' in printed
+    )
     _check_same_params(workdir, undisturbed[0])
 
 
 def _make_mesh(owners):
-    devices = np.vectorize(lambda process: types.SimpleNamespace(process_index=process), otypes=[object])(owners)
-    return types.SimpleNamespace(devices=devices, shape={'space': devices.shape[1]}, local_devices=devices[0])
+    devices = np.vectorize(
+        lambda process: types.SimpleNamespace(process_index=process), otypes=[object]
+    )(owners)
+    return types.SimpleNamespace(
+        devices=devices, shape={'space': devices.shape[1]}, local_devices=devices[0]
+    )
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,10 @@ def _run(mesh):
     def loss_of(params, batch_stats, images, targets):
         images, targets = split_rows((images, targets))
         outputs, updates = model.apply(
-            {'params': params, 'batch_stats': batch_stats}, images, train=True, mutable=['batch_stats']
+            {'params': params, 'batch_stats': batch_stats},
+            images,
+            train=True,
+            mutable=['batch_stats'],
         )
         outputs = split_rows(model.upsample(outputs, images.shape[1:3]))
         loss, _ = panoptic_loss(
@@ -78,7 +81,9 @@ def _run(mesh):
         variables = initialize(jax.random.key(0), image)
         step = jax.jit(jax.value_and_grad(loss_of, has_aux=True), out_shardings=replicated(mesh))
         sharded = shard_batch(samples, mesh)
-        (loss, statistics), gradients = step(variables['params'], variables['batch_stats'], *sharded)
+        (loss, statistics), gradients = step(
+            variables['params'], variables['batch_stats'], *sharded
+        )
         return samples, *jax.device_get((loss, gradients, statistics))
 
 
@@ -119,15 +124,23 @@ def test_impossible_meshes_are_refused(data, space, message):
 def test_first_rule_that_matches_places_an_array():
     mesh = make_mesh(4, 2)
     state = {
-        'params': {'conv': {'kernel': jnp.zeros((3, 3, 64, 96)), 'bias': jnp.zeros(96)}, 'odd': jnp.zeros((101, 99))},
+        'params': {
+            'conv': {'kernel': jnp.zeros((3, 3, 64, 96)), 'bias': jnp.zeros(96)},
+            'odd': jnp.zeros((101, 99)),
+        },
         'opt_state': {'mu': {'kernel': jnp.zeros((96, 128))}},
     }
 
     def find_split(rules):
         """By path, the dimension that is split."""
         placed = place_state(state, mesh, rules)
-        assert jax.tree.map(lambda x: (x.shape, x.dtype), placed) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
-        specs = {jax.tree_util.keystr(path): x.sharding.spec for path, x in jax.tree_util.tree_leaves_with_path(placed)}
+        assert jax.tree.map(lambda x: (x.shape, x.dtype), placed) == jax.tree.map(
+            lambda x: (x.shape, x.dtype), state
+        )
+        specs = {
+            jax.tree_util.keystr(path): x.sharding.spec
+            for path, x in jax.tree_util.tree_leaves_with_path(placed)
+        }
         return {path: spec.index('data') for path, spec in specs.items() if 'data' in spec}
 
     kernel, moment = "['params']['conv']['kernel']", "['opt_state']['mu']['kernel']"

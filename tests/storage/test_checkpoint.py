@@ -12,7 +12,12 @@ from etils import epath
 from jax.sharding import PartitionSpec as P
 
 from pdl_jax.runtime.sharding import make_mesh
-from pdl_jax.storage.checkpoint import Checkpointer, check_structure, find_checkpoint, read_description
+from pdl_jax.storage.checkpoint import (
+    Checkpointer,
+    check_structure,
+    find_checkpoint,
+    read_description,
+)
 from pdl_jax.storage.checksums import check_files, write_checksums
 from pdl_jax.training.state import TrainState
 
@@ -29,7 +34,11 @@ def _state(step):
 
 def _save(checkpointer, step, score=None):
     checkpointer.save(
-        _state(step), step=step, input_position={'next_record': step}, description={'config': {'a': step}}, score=score
+        _state(step),
+        step=step,
+        input_position={'next_record': step},
+        description={'config': {'a': step}},
+        score=score,
     )
 
 
@@ -62,7 +71,9 @@ def test_restores_onto_another_mesh(tmp_path):
     )
     split = jax.sharding.NamedSharding(make_mesh(4, 2), P('data'))
     kernel = abstract.params['layer']['kernel']
-    abstract.params['layer']['kernel'] = jax.ShapeDtypeStruct(kernel.shape, kernel.dtype, sharding=split)
+    abstract.params['layer']['kernel'] = jax.ShapeDtypeStruct(
+        kernel.shape, kernel.dtype, sharding=split
+    )
     restored = checkpointer.restore(abstract)
     assert restored.step == 3 and restored.input_position == {'next_record': 3}
     np.testing.assert_array_equal(restored.state.params['layer']['kernel'], jnp.arange(16.0) + 3)
@@ -85,11 +96,16 @@ def test_half_written_saves_are_not_taken_for_checkpoints(tmp_path):
 
 def test_structure_differences_are_named():
     found = {'params/semantic_head/kernel': (1, 1, 8, 19), 'params/old': (2,)}
-    wanted = {'params': {'semantic_head': {'kernel': jnp.zeros((1, 1, 8, 134))}, 'new': jnp.zeros(3)}}
+    wanted = {
+        'params': {'semantic_head': {'kernel': jnp.zeros((1, 1, 8, 134))}, 'new': jnp.zeros(3)}
+    }
     with pytest.raises(ValueError) as error:
         check_structure(wanted, found, 'runs/x')
     message = str(error.value)
-    assert 'params/semantic_head/kernel: the model has (1, 1, 8, 134), the checkpoint (1, 1, 8, 19)' in message
+    assert (
+        'params/semantic_head/kernel: the model has (1, 1, 8, 134), the checkpoint (1, 1, 8, 19)'
+        in message
+    )
     assert 'params/new: not in the checkpoint' in message
     assert 'params/old: only in the checkpoint' in message
     assert 'another class count' in message
@@ -110,15 +126,23 @@ def _flip(path):
 
 @pytest.mark.parametrize(
     ('damage', 'message'),
-    [(_truncate, 'bytes, .* were written'), (_flip, 'other bytes than were written'), (lambda path: path.unlink(), 'is missing')],
+    [
+        (_truncate, 'bytes, .* were written'),
+        (_flip, 'other bytes than were written'),
+        (lambda path: path.unlink(), 'is missing'),
+    ],
 )
-def test_damaged_checkpoints_are_named_and_the_one_before_is_used(tmp_path, caplog, damage, message):
+def test_damaged_checkpoints_are_named_and_the_one_before_is_used(
+    tmp_path, caplog, damage, message
+):
     checkpointer = Checkpointer(tmp_path, keep=3)
     for step in (1, 2, 3):
         _save(checkpointer, step, score=step / 10)
     checkpointer.close()
     assert find_checkpoint(tmp_path).name == '3' and not caplog.records
-    files = [path for path in (tmp_path / 'checkpoints' / '3' / 'state').rglob('*') if path.is_file()]
+    files = [
+        path for path in (tmp_path / 'checkpoints' / '3' / 'state').rglob('*') if path.is_file()
+    ]
     damaged = max(files, key=lambda path: path.stat().st_size)
     damage(damaged)
     assert find_checkpoint(tmp_path).name == '2'
@@ -165,6 +189,9 @@ def test_training_does_not_start_anew_where_all_checkpoints_are_damaged(tmp_path
         shutil.rmtree(tmp_path / 'checkpoints' / str(step) / 'state')
     with pytest.raises(ValueError, match='no intact checkpoint in .*state is missing'):
         find_checkpoint(tmp_path)
-    with pytest.raises(ValueError, match='all checkpoints .* are damaged, the newest: .*/2/state is missing.*start anew'):
+    with pytest.raises(
+        ValueError,
+        match='all checkpoints .* are damaged, the newest: .*/2/state is missing.*start anew',
+    ):
         Checkpointer(tmp_path, keep=2)
     assert (tmp_path / 'checkpoints' / '2').is_dir()

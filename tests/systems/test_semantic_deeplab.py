@@ -47,7 +47,9 @@ def test_it_learns_from_the_semantic_loss_alone(workdir):
     steps = [line for line in lines if 'loss' in line]
     assert all(line['loss'] == line['loss_semantic'] for line in steps)
     assert not any('loss_center' in line or 'loss_offset' in line for line in steps)
-    assert np.mean([line['loss'] for line in steps[-5:]]) < 0.9 * np.mean([line['loss'] for line in steps[:5]])
+    assert np.mean([line['loss'] for line in steps[-5:]]) < 0.9 * np.mean(
+        [line['loss'] for line in steps[:5]]
+    )
 
 
 def test_evaluations_log_miou_and_no_pq(workdir):
@@ -56,13 +58,20 @@ def test_evaluations_log_miou_and_no_pq(workdir):
     assert [line['step'] for line in evaluations] == [30, 60]
     assert not any('eval/pq' in line for line in evaluations)
     # Which checkpoint is the best is decided by it.
-    scores = [json.loads(p.read_text())['score'] for p in sorted(workdir.glob('checkpoints/*/metrics/metrics'))]
+    scores = [
+        json.loads(p.read_text())['score']
+        for p in sorted(workdir.glob('checkpoints/*/metrics/metrics'))
+    ]
     assert scores == pytest.approx([line['eval/miou'] for line in evaluations])
     assert len(list(workdir.glob('pictures/*/*.png'))) == 2
 
 
-def test_predictions_of_a_split_are_label_maps_that_score_the_report(config, workdir, tmp_path, capsys):
-    report = evaluate_checkpoint(config, str(tmp_path), checkpoint=str(workdir), is_prediction_written=True)
+def test_predictions_of_a_split_are_label_maps_that_score_the_report(
+    config, workdir, tmp_path, capsys
+):
+    report = evaluate_checkpoint(
+        config, str(tmp_path), checkpoint=str(workdir), is_prediction_written=True
+    )
     assert 'mIoU' in capsys.readouterr().out
     source = open_split(config.data.path, 'val')
     right = total = 0
@@ -84,7 +93,11 @@ def test_command_line_writes_classes_scores_and_an_overlay(workdir, tmp_path, co
     (tmp_path / 'photo.png').write_bytes(encode_image(image))
     out = tmp_path / 'out'
     main([f'--checkpoint={workdir}', f'--images={tmp_path}/photo.png', f'--output={out}'])
-    assert sorted(p.name for p in out.iterdir()) == ['photo.json', 'photo_overlay.png', 'photo_semantic.png']
+    assert sorted(p.name for p in out.iterdir()) == [
+        'photo.json',
+        'photo_overlay.png',
+        'photo_semantic.png',
+    ]
     result = Predictor.load(workdir)(image)
     classes = np.asarray(Image.open(out / 'photo_semantic.png'))
     np.testing.assert_array_equal(classes, result.panoptic // source.spec.label_divisor)
@@ -98,7 +111,9 @@ def test_command_line_writes_classes_scores_and_an_overlay(workdir, tmp_path, co
 def test_overlay_of_things_has_no_crowds(workdir):
     spec = Predictor.load(workdir).spec
     panoptic = np.full((64, 64), spec.label_format.thing_classes[0] * spec.label_divisor, np.int32)
-    picture = PanopticResult(panoptic, (), spec, is_semantic=True).draw_overlay(np.zeros((64, 64, 3), np.uint8))
+    picture = PanopticResult(panoptic, (), spec, is_semantic=True).draw_overlay(
+        np.zeros((64, 64, 3), np.uint8)
+    )
     # Crowds are striped.
     assert len(np.unique(picture[:12].reshape(-1, 3), axis=0)) == 1
 

@@ -28,7 +28,10 @@ def draw_variables(config, num_classes, seed=0):
 
 def save(folder, config, variables, average=None):
     state = TrainState(
-        step=np.int32(3), **variables, opt_state={'moment': jax.tree.map(np.copy, variables['params'])}, ema_variables=average
+        step=np.int32(3),
+        **variables,
+        opt_state={'moment': jax.tree.map(np.copy, variables['params'])},
+        ema_variables=average,
     )
     checkpointer = Checkpointer(str(folder), keep=1)
     description = {'config': config_to_json(config), 'dataset': catalog.cityscapes().to_dict()}
@@ -72,7 +75,9 @@ def test_heads_of_other_classes_are_left_out(run):
     drawn, old = flatten_dict(drawn), flatten_dict(variables)
     assert merged.keys() == drawn.keys()
     for path, value in merged.items():
-        np.testing.assert_array_equal(value, (drawn if path[1:3] == ('semantic_head', 'predict') else old)[path])
+        np.testing.assert_array_equal(
+            value, (drawn if path[1:3] == ('semantic_head', 'predict') else old)[path]
+        )
 
 
 def test_averaged_variables_are_preferred(run, tmp_path):
@@ -86,9 +91,14 @@ def test_averaged_variables_are_preferred(run, tmp_path):
 def test_another_backbone_is_refused(run):
     folder, _, _ = run
     wider = draw_variables(make_config(model__width_multiplier=0.5), 5)
-    with pytest.raises(ValueError, match=r'does not hold the backbone of this network: .*block_\d.*Choose the model.preset'):
+    with pytest.raises(
+        ValueError,
+        match=r'does not hold the backbone of this network: .*block_\d.*Choose the model.preset',
+    ):
         load_initial_variables(str(folder), wider)
-    other = draw_variables(make_config(model__backbone='resnet18', model__width_multiplier=0.125), 5)
+    other = draw_variables(
+        make_config(model__backbone='resnet18', model__width_multiplier=0.125), 5
+    )
     with pytest.raises(ValueError, match='stage2_block1'):
         load_initial_variables(str(folder), other)
     with pytest.raises(FileNotFoundError, match='no checkpoint'):
@@ -98,7 +108,9 @@ def test_another_backbone_is_refused(run):
 def test_differences_that_shapes_do_not_show_are_told(run):
     folder, config, variables = run
     _, report = load_initial_variables(str(folder), variables)
-    other = make_model_options(make_config(model__normalization='imagenet', model__backbone_padding='symmetric'))
+    other = make_model_options(
+        make_config(model__normalization='imagenet', model__backbone_padding='symmetric')
+    )
     assert report.find_differences(other) == [
         "the backbone was trained with normalization 'unit', the network has 'imagenet'",
         "the backbone was trained with padding 'same', the network has 'symmetric'",

@@ -92,7 +92,9 @@ def test_killed_run_continues_bit_identically(data, finished, tmp_path):
 
 
 def test_sigterm_saves_before_leaving(data, finished, tmp_path):
-    process = tiny.start_main(data, tmp_path, '--config.train.checkpoint_every_steps=100', '--stopped_status=75')
+    process = tiny.start_main(
+        data, tmp_path, '--config.train.checkpoint_every_steps=100', '--stopped_status=75'
+    )
     for line in process.stdout:
         if 'step 1/6' in line:
             process.send_signal(signal.SIGTERM)
@@ -141,7 +143,9 @@ def _replace_step(monkeypatch, **scalars):
 def test_nan_stops_the_run_and_names_the_last_good_checkpoint(data, tmp_path, monkeypatch, scalar):
     _replace_step(monkeypatch, **{scalar: lambda step: jnp.where(step == 2, jnp.nan, 1.0)})
     name = scalar.replace('_', ' ')
-    with pytest.raises(FloatingPointError, match=f'step 3 has .*{name} nan.*last good checkpoint is step 2'):
+    with pytest.raises(
+        FloatingPointError, match=f'step 3 has .*{name} nan.*last good checkpoint is step 2'
+    ):
         train(tiny.make_config(data), str(tmp_path))
     assert find_checkpoint(tmp_path).name == '2'
 
@@ -173,14 +177,20 @@ def test_told_to_stop_during_the_evaluation_saves_without_it(data, tmp_path, mon
 
 def test_batch_that_the_devices_cannot_share_is_refused(data, tmp_path, monkeypatch):
     monkeypatch.setattr('pdl_jax.training.loop.make_mesh', lambda *_: make_mesh(8, 1))
-    with pytest.raises(ValueError, match=r'train.batch_size \(=4\) must be a multiple of the 8 devices'):
+    with pytest.raises(
+        ValueError, match=r'train.batch_size \(=4\) must be a multiple of the 8 devices'
+    ):
         train(tiny.make_config(data, train__batch_size=4), str(tmp_path))
 
 
 @pytest.mark.parametrize(
     ('field', 'value', 'message'),
     [
-        ('model__semantic_features', 16, 'does not fit the model.*params/semantic_decoder/fuse_stride'),
+        (
+            'model__semantic_features',
+            16,
+            'does not fit the model.*params/semantic_decoder/fuse_stride',
+        ),
         ('optimizer__ema_decay', 0.0, r'ema_variables/.*only in the checkpoint'),
     ],
 )
@@ -203,7 +213,10 @@ def test_folded_weights_are_refused_where_statistics_are_needed(data, tmp_path, 
         return {}, InitialReport(path, (), {}, is_partial=True, has_folded_norm=True, backbone={})
 
     monkeypatch.setattr('pdl_jax.training.loop.load_initial_variables', load)
-    with pytest.raises(ValueError, match=r"init_checkpoint \(='folded'\) .*set config.model.is_backbone_norm_frozen=True"):
+    with pytest.raises(
+        ValueError,
+        match=r"init_checkpoint \(='folded'\) .*set config.model.is_backbone_norm_frozen=True",
+    ):
         train(tiny.make_config(data, model__init_checkpoint='folded'), str(tmp_path))
 
 
@@ -246,8 +259,12 @@ def test_compiled_programs_are_kept_in_the_workdir_unless_told_otherwise(own):
         'import jax; from pdl_jax.main import keep_compiled_programs; keep_compiled_programs("runs/a"); '
         'print(jax.config.jax_compilation_cache_dir)'
     )
-    environment = {key: value for key, value in os.environ.items() if key != 'JAX_COMPILATION_CACHE_DIR'}
+    environment = {
+        key: value for key, value in os.environ.items() if key != 'JAX_COMPILATION_CACHE_DIR'
+    }
     if own:
         environment['JAX_COMPILATION_CACHE_DIR'] = own
-    process = subprocess.run([sys.executable, '-c', code], cwd=tiny.ROOT, env=environment, capture_output=True, text=True)
+    process = subprocess.run(
+        [sys.executable, '-c', code], cwd=tiny.ROOT, env=environment, capture_output=True, text=True
+    )
     assert process.stdout.strip() == (own or 'runs/a/compiled'), process.stderr

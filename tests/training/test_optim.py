@@ -45,7 +45,11 @@ def test_sgd_with_weight_decay_equals_its_definition():
     """The penalty of dense kernels joins their gradients; depthwise kernels and biases have none."""
     options = OptimizerOptions(kind='sgd', learning_rate=0.1, momentum=0.5, weight_decay=0.01)
     optimizer = make_optimizer(options, 10)
-    params = {'dense': jnp.full((1, 1, 2, 1), 4.0), 'depthwise': jnp.full((1, 1, 1, 2), 4.0), 'bias': jnp.full(2, 4.0)}
+    params = {
+        'dense': jnp.full((1, 1, 2, 1), 4.0),
+        'depthwise': jnp.full((1, 1, 1, 2), 4.0),
+        'bias': jnp.full(2, 4.0),
+    }
     state = optimizer.init(params)
     expected = {'dense': 4.0, 'depthwise': 4.0, 'bias': 4.0}
     trace = dict.fromkeys(expected, 0.0)

@@ -161,7 +161,7 @@ def _label_objects(codes: np.ndarray, spec: catalog.DatasetSpec, name: str) -> n
 
 # Entries are `id name color`. Sources: objectInfo150.txt of CSAILVision/sceneparsing, the category
 # mapping and the colours of facebookresearch/Mask2Former, which tell skyscrapers from roads.
-_THINGS = '''
+_THINGS = """
 8 bed cc05ff; 9 windowpane e6e6e6; 11 cabinet e005ff; 13 person 96053d; 15 door 08ff33;
 16 table ff0652; 19 curtain ff3307; 20 chair cc4603; 21 car 0066c8; 23 painting ff0633;
 24 sofa 0b66ff; 25 shelf ff0747; 28 mirror dcdcdc; 31 armchair 08ffd6; 32 seat 07ffe0;
@@ -183,9 +183,9 @@ _THINGS = '''
 135 sconce 0029ff; 136 vase 00ffcc; 137 traffic light 2900ff; 138 tray 29ff00; 139 ashcan ad00ff;
 140 fan 00f5ff; 143 plate 00ffb8; 144 monitor 005cff; 145 bulletin board b8ff00;
 147 radiator ffd600; 148 glass 19c2c2; 149 clock 66ff00; 150 flag 5c00ff
-'''
+"""
 
-_STUFF = '''
+_STUFF = """
 1 wall 787878; 2 building b47878; 3 sky 06e6e6; 4 floor 503232; 5 tree 04c803; 6 ceiling 787850;
 7 road 8c8c8c; 10 grass 04fa07; 12 sidewalk ebff07; 14 earth 787846; 17 mountain 8fff8c;
 18 plant ccff04; 22 water 3de6fa; 26 house ff09e0; 27 sea 0907e6; 29 rug ff095c; 30 field 7009ff;
@@ -196,4 +196,4 @@ _STUFF = '''
 102 stage 5200ff; 106 conveyer belt 8500ff; 107 canopy 00ff5c; 110 swimming pool 00b8ff;
 114 waterfall 00e0ff; 115 tent 70e0ff; 118 cradle 9900ff; 123 tank 00ffeb; 129 lake 0abed4;
 132 blanket 1400ff; 141 pier 4700ff; 142 crt screen 7a00ff; 146 shower 0085ff
-'''
+"""

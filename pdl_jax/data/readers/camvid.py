@@ -177,7 +177,7 @@ def _read_groups() -> dict[str, tuple[str, ...]]:
 
 
 # Source: camvidPixelLabelIDs of MathWorks, after label_colors.txt of CamVid and SegNet's training.
-_GROUPS = '''
+_GROUPS = """
 sky: Sky 808080
 building: Building 800000, Bridge 008040, Wall 40c000, Tunnel 400040, Archway c00080
 pole: Column_Pole c0c080, TrafficCone 000040
@@ -189,4 +189,4 @@ fence: Fence 404080
 car: Car 400080, SUVPickupTruck 4080c0, Truck_Bus c080c0, Train c04080, OtherMoving 804040
 pedestrian: Pedestrian 404000, Child c08040, CartLuggagePram 4000c0, Animal 408040
 bicyclist: Bicyclist 0080c0, MotorcycleScooter c000c0
-'''
+"""

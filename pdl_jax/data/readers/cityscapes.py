@@ -33,9 +33,7 @@ _INSTANCE_BASE = 1000
 _WRONG_VALUE = 'use the PNGs of the official packages, or create them with cityscapesscripts'
 
 
-def read_split(
-    root: str | os.PathLike, split: str, *, task: str = 'panoptic'
-) -> AnnotatedSplit:
+def read_split(root: str | os.PathLike, split: str, *, task: str = 'panoptic') -> AnnotatedSplit:
     """Reads a split with the 19 classes of the benchmark.
 
     Args:
@@ -61,7 +59,7 @@ def read_split(
         if task == 'panoptic':
             raise ValueError(
                 "split 'train_extra' of Cityscapes has coarse labels, which outline few objects "
-                "singly: pass --task=semantic"
+                'singly: pass --task=semantic'
             )
     images_dir, labels_dir = root / 'leftImg8bit' / split, root / kind / split
     remedy = 'unpack the leftImg8bit and gt packages of Cityscapes into one folder and give that'
@@ -89,9 +87,7 @@ def read_split(
     return make_split(spec, pairs, translate, images_dir=images_dir, labels_dir=labels_dir)
 
 
-def _translate_instance_ids(
-    ids: np.ndarray, *, name: str, spec: catalog.DatasetSpec
-) -> np.ndarray:
+def _translate_instance_ids(ids: np.ndarray, *, name: str, spec: catalog.DatasetSpec) -> np.ndarray:
     """Turns i32[H, W] of the official instance ids into the panoptic label."""
     present = np.flatnonzero(np.bincount(ids.ravel()))
     table = np.full(present[-1] + 1, -1, np.int32)

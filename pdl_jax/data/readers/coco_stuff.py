@@ -88,7 +88,7 @@ def _choose_folder(folders: list[epath.Path]) -> epath.Path:
 
 
 # Of the ids 92 .. 182. Source: labels.txt of nightrome/cocostuff.
-_STUFF_NAMES = '''
+_STUFF_NAMES = """
 banner, blanket, branch, bridge, building-other, bush, cabinet, cage, cardboard, carpet,
 ceiling-other, ceiling-tile, cloth, clothes, clouds, counter, cupboard, curtain, desk-stuff, dirt,
 door-stuff, fence, floor-marble, floor-other, floor-stone, floor-tile, floor-wood, flower, fog,
@@ -98,4 +98,4 @@ plastic, platform, playingfield, railing, railroad, river, road, rock, roof, rug
 shelf, sky-other, skyscraper, snow, solid-other, stairs, stone, straw, structural-other, table,
 tent, textile-other, towel, tree, vegetable, wall-brick, wall-concrete, wall-other, wall-panel,
 wall-stone, wall-tile, wall-wood, water-other, waterdrops, window-blind, window-other, wood
-'''
+"""

@@ -98,9 +98,7 @@ def read_split(
     )
 
 
-def _read_config(
-    path: epath.Path, *, remedy: str
-) -> tuple[catalog.DatasetSpec, dict[int, int]]:
+def _read_config(path: epath.Path, *, remedy: str) -> tuple[catalog.DatasetSpec, dict[int, int]]:
     """Returns the spec of the semantic task and PNG value -> semantic class, void included."""
     labels = _get_field(read_json(path, remedy=remedy), 'labels', list, path.name)
     categories = []
@@ -111,9 +109,7 @@ def _read_config(
         if _get_field(label, 'evaluate', bool, where):
             categories.append({'id': index, 'name': name, 'isthing': 0, 'color': color})
     spec = catalog.from_categories(_NAME, categories, source=path.name)
-    return spec, {
-        i: spec.class_of_category.get(i, spec.ignore_label) for i in range(len(labels))
-    }
+    return spec, {i: spec.class_of_category.get(i, spec.ignore_label) for i in range(len(labels))}
 
 
 def _get_field(values: Any, key: str, kind: type, where: str) -> Any:

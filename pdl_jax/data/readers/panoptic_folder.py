@@ -263,9 +263,7 @@ def _check_areas(entry: Entry, counts: np.ndarray) -> None:
             )
 
 
-def _index_images(
-    json_images: Sequence[Any], source: str
-) -> dict[int | str, tuple[str, int, int]]:
+def _index_images(json_images: Sequence[Any], source: str) -> dict[int | str, tuple[str, int, int]]:
     """Returns image id -> (file name, height, width)."""
     index, names = {}, []
     for i, values in enumerate(json_images):

@@ -312,9 +312,9 @@ def _load_joined(
 
 # Entries are `id name color`; the colours are those of the official palette.
 _BACKGROUND = '0 background 000000'
-_THINGS = '''
+_THINGS = """
 1 aeroplane 800000; 2 bicycle 008000; 3 bird 808000; 4 boat 000080; 5 bottle 800080;
 6 bus 008080; 7 car 808080; 8 cat 400000; 9 chair c00000; 10 cow 408000; 11 diningtable c08000;
 12 dog 400080; 13 horse c00080; 14 motorbike 408080; 15 person c08080; 16 pottedplant 004000;
 17 sheep 804000; 18 sofa 00c000; 19 train 80c000; 20 tvmonitor 004080
-'''
+"""

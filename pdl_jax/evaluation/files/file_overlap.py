@@ -9,7 +9,12 @@ from typing import NamedTuple
 import numpy as np
 
 from pdl_jax.data import images
-from pdl_jax.evaluation.files.panoptic_files import FilePair, PanopticFiles, get_field, get_file_name
+from pdl_jax.evaluation.files.panoptic_files import (
+    FilePair,
+    PanopticFiles,
+    get_field,
+    get_file_name,
+)
 
 # What a PNG holds where nothing is annotated or predicted.
 _VOID_ID = 0

@@ -29,7 +29,9 @@ BACKBONES = {
     'swidernet_1_1_4.5': functools.partial(WideResNet, depth_multiplier=4.5),
     'swidernet_sac_1_1_1': functools.partial(WideResNet, sac_from_stride=32),
     'swidernet_sac_1_1_3': functools.partial(WideResNet, sac_from_stride=32, depth_multiplier=3),
-    'swidernet_sac_1_1_4.5': functools.partial(WideResNet, sac_from_stride=32, depth_multiplier=4.5),
+    'swidernet_sac_1_1_4.5': functools.partial(
+        WideResNet, sac_from_stride=32, depth_multiplier=4.5
+    ),
     'xception41': functools.partial(Xception, depth=41),
     'xception65': functools.partial(Xception, depth=65),
     'xception71': functools.partial(Xception, depth=71),
@@ -38,15 +40,27 @@ BACKBONES = {
     'mobilenet_v3_small': functools.partial(MobileNetV3, size='small'),
     'mobilenet_v3_large_seg': functools.partial(MobileNetV3, size='large', variant='seg'),
     'mobilenet_v3_small_seg': functools.partial(MobileNetV3, size='small', variant='seg'),
-    'mobilenet_v3_large_minimalistic': functools.partial(MobileNetV3, size='large', variant='minimalistic'),
-    'mobilenet_v3_small_minimalistic': functools.partial(MobileNetV3, size='small', variant='minimalistic'),
+    'mobilenet_v3_large_minimalistic': functools.partial(
+        MobileNetV3, size='large', variant='minimalistic'
+    ),
+    'mobilenet_v3_small_minimalistic': functools.partial(
+        MobileNetV3, size='small', variant='minimalistic'
+    ),
     'hrnet_w18': functools.partial(HRNet, width=18),
     'hrnet_w32': functools.partial(HRNet, width=32),
     'hrnet_w48': functools.partial(HRNet, width=48),
-    'convnext_tiny': functools.partial(ConvNeXt, block_counts=(3, 3, 9, 3), widths=(96, 192, 384, 768)),
-    'convnext_small': functools.partial(ConvNeXt, block_counts=(3, 3, 27, 3), widths=(96, 192, 384, 768)),
-    'convnext_base': functools.partial(ConvNeXt, block_counts=(3, 3, 27, 3), widths=(128, 256, 512, 1024)),
-    'convnext_large': functools.partial(ConvNeXt, block_counts=(3, 3, 27, 3), widths=(192, 384, 768, 1536)),
+    'convnext_tiny': functools.partial(
+        ConvNeXt, block_counts=(3, 3, 9, 3), widths=(96, 192, 384, 768)
+    ),
+    'convnext_small': functools.partial(
+        ConvNeXt, block_counts=(3, 3, 27, 3), widths=(96, 192, 384, 768)
+    ),
+    'convnext_base': functools.partial(
+        ConvNeXt, block_counts=(3, 3, 27, 3), widths=(128, 256, 512, 1024)
+    ),
+    'convnext_large': functools.partial(
+        ConvNeXt, block_counts=(3, 3, 27, 3), widths=(192, 384, 768, 1536)
+    ),
 }
 
 
@@ -61,7 +75,9 @@ def make_backbone(backbone: str, **attributes) -> nn.Module:
       ValueError: no backbone has that name, or it has no such attribute.
     """
     if backbone not in BACKBONES:
-        raise ValueError(f'model.backbone {backbone!r} is unknown; choose one of {sorted(BACKBONES)}')
+        raise ValueError(
+            f'model.backbone {backbone!r} is unknown; choose one of {sorted(BACKBONES)}'
+        )
     make = BACKBONES[backbone]
     attributes = {key: value for key, value in attributes.items() if value is not None}
     family = make.func if isinstance(make, functools.partial) else make

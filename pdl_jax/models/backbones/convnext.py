@@ -53,7 +53,9 @@ class ConvNeXt(nn.Module):
         """Maps float[B, H, W, 3] to {'stride4', 'stride8', ..., 'last'}."""
         options = dataclasses.replace(self.options, padding='same')
         widths = [max(1, round(width * self.width_multiplier)) for width in self.widths]
-        x = Conv(widths[0], 4, 4, has_bias=True, kernel_init=_kernel_init, options=options, name='stem')(x)
+        x = Conv(
+            widths[0], 4, 4, has_bias=True, kernel_init=_kernel_init, options=options, name='stem'
+        )(x)
         x = _layer_norm(options, 'stem_norm')(x)
         endpoints = {}
         stride, block_index = 4, 0
@@ -61,7 +63,9 @@ class ConvNeXt(nn.Module):
             if stage > 1:
                 dilation = max(1, stride // self.output_stride)
                 is_strided = stride < self.output_stride
-                x = Downsampling(width, is_strided, dilation, options, name=f'stage{stage}_downsampling')(x)
+                x = Downsampling(
+                    width, is_strided, dilation, options, name=f'stage{stage}_downsampling'
+                )(x)
                 stride *= 2
             for i in range(count):
                 progress = block_index / max(1, sum(self.block_counts) - 1)
@@ -131,11 +135,15 @@ class ConvNeXtBlock(nn.Module):
     def __call__(self, x: Array, *, train: bool) -> Array:
         width = x.shape[-1]
         arguments = {'has_bias': True, 'kernel_init': _kernel_init, 'options': self.options}
-        y = Conv(width, 7, dilation=self.dilation, is_depthwise=True, **arguments, name='depthwise')(x)
+        y = Conv(
+            width, 7, dilation=self.dilation, is_depthwise=True, **arguments, name='depthwise'
+        )(x)
         y = _layer_norm(self.options, 'norm')(y)
         y = nn.gelu(Conv(4 * width, **arguments, name='expand')(y), approximate=False)
         y = Conv(width, **arguments, name='project')(y)
-        y = y * self.param('layer_scale', nn.initializers.constant(_INITIAL_LAYER_SCALE), (width,), jnp.float32).astype(y.dtype)
+        y = y * self.param(
+            'layer_scale', nn.initializers.constant(_INITIAL_LAYER_SCALE), (width,), jnp.float32
+        ).astype(y.dtype)
         return x + drop_path(self, y, self.keep_prob, train=train)
 
 

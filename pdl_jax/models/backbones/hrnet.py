@@ -3,7 +3,14 @@
 import flax.linen as nn
 
 from pdl_jax.models.backbones.resnet import BasicBlock, Bottleneck
-from pdl_jax.models.blocks import Activation, Conv, ConvNorm, LayerOptions, batch_norm, check_choices
+from pdl_jax.models.blocks import (
+    Activation,
+    Conv,
+    ConvNorm,
+    LayerOptions,
+    batch_norm,
+    check_choices,
+)
 from pdl_jax.ops.resize import resize_bilinear
 from pdl_jax.typing import Array
 
@@ -42,11 +49,15 @@ class HRNet(nn.Module):
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> dict[str, Array]:
         """Maps float[B, H, W, 3] to {'stride4', 'stride8', ..., 'last'}; 'last' is the coarsest branch."""
-        stem_width, width = (max(1, round(channels * self.width_multiplier)) for channels in (64, self.width))
+        stem_width, width = (
+            max(1, round(channels * self.width_multiplier)) for channels in (64, self.width)
+        )
         for i in (1, 2):
             x = ConvNorm(stem_width, 3, 2, options=self.options, name=f'stem_{i}')(x, train=train)
         for i in range(4):
-            x, _ = Bottleneck(stem_width, 1, 1, self.options, name=f'stage1_block{i + 1}')(x, train=train)
+            x, _ = Bottleneck(stem_width, 1, 1, self.options, name=f'stage1_block{i + 1}')(
+                x, train=train
+            )
         branches = [x]
         for stage, count in enumerate(self.module_counts, 2):
             stride, dilation = _downsampling(stage - 2, self.output_stride)
@@ -59,13 +70,27 @@ class HRNet(nn.Module):
                 name=f'transition{stage - 1}_branch{stage}',
             )(branches[-1], train=train)
             if stage == 2:
-                branches = [ConvNorm(width, 3, options=self.options, name='transition1_branch1')(x, train=train)]
+                branches = [
+                    ConvNorm(width, 3, options=self.options, name='transition1_branch1')(
+                        x, train=train
+                    )
+                ]
             branches.append(coarsest)
             for i in range(count):
-                module = HRModule(width, self.upsampling, self.output_stride, self.options, name=f'stage{stage}_module{i + 1}')
+                module = HRModule(
+                    width,
+                    self.upsampling,
+                    self.output_stride,
+                    self.options,
+                    name=f'stage{stage}_module{i + 1}',
+                )
                 branches = module(branches, train=train)
         strides = [4 * 2**i for i in range(len(branches))]
-        endpoints = {f'stride{s}': x for s, x in zip(strides, branches, strict=True) if s <= self.output_stride}
+        endpoints = {
+            f'stride{s}': x
+            for s, x in zip(strides, branches, strict=True)
+            if s <= self.output_stride
+        }
         return {**endpoints, 'last': branches[-1]}
 
 
@@ -90,7 +115,9 @@ class HRModule(nn.Module):
             _, dilation = _downsampling(i, self.output_stride)
             for block in range(_BLOCKS_PER_BRANCH):
                 name = f'branch{i + 1}_block{block + 1}'
-                x, _ = BasicBlock(self.width * 2**i, (1, 1), (dilation, dilation), self.options, name=name)(x, train=train)
+                x, _ = BasicBlock(
+                    self.width * 2**i, (1, 1), (dilation, dilation), self.options, name=name
+                )(x, train=train)
             inputs.append(x)
         outputs = []
         for target, y in enumerate(inputs):
@@ -119,12 +146,16 @@ class HRModule(nn.Module):
 
     def _upsample(self, x, source, target, size, train):
         name = f'fusion{source + 1}to{target + 1}'
-        x = ConvNorm(self.width * 2**target, activation=None, options=self.options, name=name)(x, train=train)
+        x = ConvNorm(self.width * 2**target, activation=None, options=self.options, name=name)(
+            x, train=train
+        )
         if self.upsampling == 'bilinear':
             return resize_bilinear(x, size)
         coarse, fine = (min(4 * 2**i, self.output_stride) for i in (source, target))
         # Repeating by the ratio of strides covers any size, as sizes are rounded up.
-        return x.repeat(coarse // fine, axis=1).repeat(coarse // fine, axis=2)[:, : size[0], : size[1]]
+        return x.repeat(coarse // fine, axis=1).repeat(coarse // fine, axis=2)[
+            :, : size[0], : size[1]
+        ]
 
 
 class HRNetHead(nn.Module):
@@ -143,13 +174,19 @@ class HRNetHead(nn.Module):
           ValueError: the features are those of another output stride.
         """
         if 'stride32' not in features:
-            raise ValueError(f'HRNetHead needs an HRNet of output_stride=32; it got the features {sorted(features)}')
+            raise ValueError(
+                f'HRNetHead needs an HRNet of output_stride=32; it got the features {sorted(features)}'
+            )
         total = 0.0
         for i, stride in enumerate((4, 8, 16, 32)):
             if i > 0:
-                layer = BiasedConvNorm(128 * 2**i, 3, 2, options=self.options, name=f'downsample{i}')
+                layer = BiasedConvNorm(
+                    128 * 2**i, 3, 2, options=self.options, name=f'downsample{i}'
+                )
                 total = layer(total, train=train)
-            x, _ = Bottleneck(32 * 2**i, 1, 1, self.options, name=f'increase{i + 1}')(features[f'stride{stride}'], train=train)
+            x, _ = Bottleneck(32 * 2**i, 1, 1, self.options, name=f'increase{i + 1}')(
+                features[f'stride{stride}'], train=train
+            )
             total = total + x
         return BiasedConvNorm(2048, options=self.options, name='last')(total, train=train)
 
@@ -165,7 +202,14 @@ class BiasedConvNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
-        conv = Conv(self.features, self.kernel_size, self.stride, has_bias=True, options=self.options, name='conv')
+        conv = Conv(
+            self.features,
+            self.kernel_size,
+            self.stride,
+            has_bias=True,
+            options=self.options,
+            name='conv',
+        )
         return self.activation(batch_norm(self.options, train=train)(conv(x)))
 
 

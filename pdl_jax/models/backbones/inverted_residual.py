@@ -54,7 +54,9 @@ class InvertedResidual(nn.Module):
         y = inner
         if self.squeeze_excite_gate is not None:
             y = SqueezeExcite(self.squeeze_excite_gate, self.options, name='squeeze_excite')(y)
-        y = ConvNorm(self.features, activation=None, options=self.options, name='project')(y, train=train)
+        y = ConvNorm(self.features, activation=None, options=self.options, name='project')(
+            y, train=train
+        )
         return x + y if self.has_shortcut else y, inner
 
 
@@ -71,7 +73,9 @@ class SqueezeExcite(nn.Module):
     def __call__(self, x: Array) -> Array:
         channels = x.shape[-1]
         y = jnp.mean(x, axis=(1, 2), keepdims=True)
-        y = Conv(make_divisible(channels / 4), has_bias=True, options=self.options, name='reduce')(y)
+        y = Conv(make_divisible(channels / 4), has_bias=True, options=self.options, name='reduce')(
+            y
+        )
         y = Conv(channels, has_bias=True, options=self.options, name='expand')(nn.relu(y))
         return x * _GATES[self.gate](y)
 

@@ -150,8 +150,14 @@ def _make_rows(size: str, variant: str) -> tuple[_Row, ...]:
     rows = _ROWS[size]
     if variant == 'seg':
         # The last stride and what follows are three blocks; the expansion of the first is halved too.
-        halved = (row._replace(expanded=row.expanded // 2, channels=row.channels // 2) for row in rows[-3:])
+        halved = (
+            row._replace(expanded=row.expanded // 2, channels=row.channels // 2)
+            for row in rows[-3:]
+        )
         return (*rows[:-3], *halved)
     if variant == 'minimalistic':
-        return tuple(row._replace(kernel_size=3, has_squeeze_excite=False, activation=nn.relu) for row in rows)
+        return tuple(
+            row._replace(kernel_size=3, has_squeeze_excite=False, activation=nn.relu)
+            for row in rows
+        )
     return rows

@@ -65,7 +65,9 @@ class ResNet(nn.Module):
                 f'{self.block_counts[-1]} units of the last stage'
             )
         if self.endpoints == 'inner' and min(self.block_counts) < 2:
-            raise ValueError(f"ResNet endpoints='inner' needs two units in every stage, not block_counts={self.block_counts}")
+            raise ValueError(
+                f"ResNet endpoints='inner' needs two units in every stage, not block_counts={self.block_counts}"
+            )
         super().__post_init__()
 
     @nn.compact
@@ -117,7 +119,9 @@ class ResNet(nn.Module):
             dilation = after if self.stride_dialect == 'detectron2' else before
             return Bottleneck(width, step, dilation, self._conv_options, name=name)
         strides = (1, step) if self.stride_dialect == 'slim' else (step, 1)
-        dilations = {'detectron2': (after, after), 'slim': (before, before)}.get(self.stride_dialect, (before, after))
+        dilations = {'detectron2': (after, after), 'slim': (before, before)}.get(
+            self.stride_dialect, (before, after)
+        )
         return BasicBlock(width, strides, dilations, self._conv_options, name=name)
 
     @property
@@ -132,9 +136,20 @@ class ResNet(nn.Module):
     def _stem(self, x, train):
         options = self._conv_options
         if self.stem == 'plain':
-            return ConvNorm(self._width(64), 7, 2, activation=None, options=options, name='stem')(x, train=train)
-        for i, (width, stride, activation) in enumerate([(64, 2, nn.relu), (64, 1, nn.relu), (128, 1, None)], 1):
-            layer = ConvNorm(self._width(width), 3, stride, activation=activation, options=options, name=f'stem_{i}')
+            return ConvNorm(self._width(64), 7, 2, activation=None, options=options, name='stem')(
+                x, train=train
+            )
+        for i, (width, stride, activation) in enumerate(
+            [(64, 2, nn.relu), (64, 1, nn.relu), (128, 1, None)], 1
+        ):
+            layer = ConvNorm(
+                self._width(width),
+                3,
+                stride,
+                activation=activation,
+                options=options,
+                name=f'stem_{i}',
+            )
             x = layer(x, train=train)
         return x
 
@@ -154,7 +169,9 @@ class Bottleneck(nn.Module):
     def __call__(self, x: Array, *, train: bool) -> tuple[Array, Array]:
         shortcut = make_shortcut(x, 4 * self.width, self.stride, self.options, train=train)
         x = ConvNorm(self.width, options=self.options, name='conv1')(x, train=train)
-        x = ConvNorm(self.width, 3, self.stride, self.dilation, options=self.options, name='conv2')(x, train=train)
+        x = ConvNorm(self.width, 3, self.stride, self.dilation, options=self.options, name='conv2')(
+            x, train=train
+        )
         branch = ConvNorm(
             4 * self.width,
             activation=None,
@@ -179,7 +196,9 @@ class BasicBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> tuple[Array, Array]:
         shortcut = make_shortcut(x, self.width, max(self.strides), self.options, train=train)
-        x = ConvNorm(self.width, 3, self.strides[0], self.dilations[0], options=self.options, name='conv1')(x, train=train)
+        x = ConvNorm(
+            self.width, 3, self.strides[0], self.dilations[0], options=self.options, name='conv1'
+        )(x, train=train)
         branch = ConvNorm(
             self.width,
             3,
@@ -193,7 +212,9 @@ class BasicBlock(nn.Module):
         return nn.relu(branch + shortcut), branch
 
 
-def make_shortcut(x: Array, features: int, stride: int, options: LayerOptions, *, train: bool) -> Array:
+def make_shortcut(
+    x: Array, features: int, stride: int, options: LayerOptions, *, train: bool
+) -> Array:
     """`x` subsampled and, where its channels are not `features`, projected by a child of the module that is being called."""
     x = x[:, ::stride, ::stride]
     if x.shape[-1] == features:

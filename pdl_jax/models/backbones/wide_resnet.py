@@ -5,7 +5,15 @@ import math
 import flax.linen as nn
 
 from pdl_jax.models.backbones.resnet import make_shortcut
-from pdl_jax.models.blocks import Activation, Conv, ConvNorm, LayerOptions, batch_norm, check_choices, drop_path
+from pdl_jax.models.blocks import (
+    Activation,
+    Conv,
+    ConvNorm,
+    LayerOptions,
+    batch_norm,
+    check_choices,
+    drop_path,
+)
 from pdl_jax.typing import Array
 
 _CHOICES = {'drop_path_schedule': ('constant', 'linear'), 'output_stride': (4, 8, 16, 32)}
@@ -50,7 +58,13 @@ class WideResNet(nn.Module):
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> dict[str, Array]:
         """Maps float[B, H, W, 3] to {'stride4', 'stride8', ..., 'last'}."""
-        stem = ConvNorm(_scale(64, self.width_multiplier * self.stem_width_multiplier), 3, 2, options=self.options, name='stem')
+        stem = ConvNorm(
+            _scale(64, self.width_multiplier * self.stem_width_multiplier),
+            3,
+            2,
+            options=self.options,
+            name='stem',
+        )
         x = stem(x, train=train)
         endpoints = {}
         stride = 2
@@ -110,11 +124,18 @@ class WideUnit(nn.Module):
     def __call__(self, x: Array, *, train: bool) -> Array:
         spatial = SwitchableConvNorm if self.has_sac else ConvNorm
         linear = {'activation': None, 'scale_init': nn.initializers.zeros, 'options': self.options}
-        first = {'kernel_size': 3, 'stride': self.stride, 'dilation': self.dilations[0], 'options': self.options}
+        first = {
+            'kernel_size': 3,
+            'stride': self.stride,
+            'dilation': self.dilations[0],
+            'options': self.options,
+        }
         shortcut = make_shortcut(x, self.widths[-1], self.stride, self.options, train=train)
         if len(self.widths) == 2:
             x = spatial(self.widths[0], **first, name='conv1')(x, train=train)
-            x = spatial(self.widths[1], 3, dilation=self.dilations[1], **linear, name='conv2')(x, train=train)
+            x = spatial(self.widths[1], 3, dilation=self.dilations[1], **linear, name='conv2')(
+                x, train=train
+            )
         else:
             x = ConvNorm(self.widths[0], options=self.options, name='conv1')(x, train=train)
             x = spatial(self.widths[1], **first, name='conv2')(x, train=train)
@@ -128,7 +149,13 @@ class WideUnit(nn.Module):
         """The hard sigmoid of one layer on the mean: squeeze-and-excite without its bottleneck."""
         mean = x.mean((1, 2), keepdims=True)
         init = nn.initializers.lecun_normal()
-        gate = Conv(x.shape[-1], has_bias=True, kernel_init=init, options=self.options, name='squeeze_excite')(mean)
+        gate = Conv(
+            x.shape[-1],
+            has_bias=True,
+            kernel_init=init,
+            options=self.options,
+            name='squeeze_excite',
+        )(mean)
         return nn.hard_sigmoid(gate)
 
 
@@ -151,12 +178,25 @@ class SwitchableConvNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
         x = self._add_context(x, 'context_before')
-        conv = Conv(self.features, self.kernel_size, self.stride, self.dilation, options=self.options, name='conv')
+        conv = Conv(
+            self.features,
+            self.kernel_size,
+            self.stride,
+            self.dilation,
+            options=self.options,
+            name='conv',
+        )
         y = conv(x)
         if self.stride == 1:
             # As TensorFlow averages: the border counts its pixels only.
             mean = nn.avg_pool(x, (5, 5), padding='SAME', count_include_pad=False)
-            switch = Conv(1, has_bias=True, kernel_init=nn.initializers.zeros, options=self.options, name='switch')(mean)
+            switch = Conv(
+                1,
+                has_bias=True,
+                kernel_init=nn.initializers.zeros,
+                options=self.options,
+                name='switch',
+            )(mean)
             y = switch * conv(x, dilation=3 * self.dilation) + (1 - switch) * y
         y = self._add_context(y, 'context_after')
         y = batch_norm(self.options, train=train, scale_init=self.scale_init)(y)
@@ -165,7 +205,9 @@ class SwitchableConvNorm(nn.Module):
     def _add_context(self, x, name):
         mean = x.mean((1, 2), keepdims=True)
         init = nn.initializers.zeros
-        return x + Conv(x.shape[-1], has_bias=True, kernel_init=init, options=self.options, name=name)(mean)
+        return x + Conv(
+            x.shape[-1], has_bias=True, kernel_init=init, options=self.options, name=name
+        )(mean)
 
 
 def _scale(channels, multiplier):

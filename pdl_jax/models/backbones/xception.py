@@ -59,7 +59,9 @@ class Xception(nn.Module):
     def __post_init__(self):
         check_choices(self, _CHOICES)
         if len(self.multi_grid) not in (0, 3):
-            raise ValueError(f'Xception multi_grid {self.multi_grid} must be empty or have three factors')
+            raise ValueError(
+                f'Xception multi_grid {self.multi_grid} must be empty or have three factors'
+            )
         super().__post_init__()
 
     @nn.compact
@@ -82,7 +84,9 @@ class Xception(nn.Module):
             factors = self.multi_grid if module is modules[-1] and self.multi_grid else (1, 1, 1)
             module_input = x
             x, inner = XceptionModule(
-                tuple(make_divisible(channels * self.width_multiplier) for channels in module.channels),
+                tuple(
+                    make_divisible(channels * self.width_multiplier) for channels in module.channels
+                ),
                 module.shortcut,
                 module.stride if nominal_stride < self.output_stride else 1,
                 tuple(dilation * factor for factor in factors),
@@ -123,7 +127,9 @@ class XceptionModule(nn.Module):
         is_activated_after = self.shortcut == 'none'
         activation = nn.relu if is_activated_after else None
         y = x
-        for i, (features, dilation) in enumerate(zip(self.features, self.dilations, strict=True), 1):
+        for i, (features, dilation) in enumerate(
+            zip(self.features, self.dilations, strict=True), 1
+        ):
             y = ConvNorm(
                 y.shape[-1],
                 3,
@@ -161,7 +167,10 @@ class XceptionModule(nn.Module):
 def _make_modules(depth: int) -> list[_Module]:
     entry, middle_count = _LAYOUTS[depth]
     return [
-        *(_Module(f'entry_block{i}', (channels,) * 3, 'conv', stride) for i, (channels, stride) in enumerate(entry, 1)),
+        *(
+            _Module(f'entry_block{i}', (channels,) * 3, 'conv', stride)
+            for i, (channels, stride) in enumerate(entry, 1)
+        ),
         *(_Module(f'middle_block{i}', (728,) * 3, 'sum', 1) for i in range(1, middle_count + 1)),
         _Module('exit_block1', (728, 1024, 1024), 'conv', 2),
         _Module('exit_block2', (1536, 1536, 2048), 'none', 1),

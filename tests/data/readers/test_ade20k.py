@@ -12,7 +12,7 @@ from pdl_jax.data.readers import ade20k, panoptic_folder
 
 # Instance category, its class among the 150, its name: ade20k_instance_catid_mapping.txt of
 # Mask2Former and instanceInfo100_train.txt of the Places challenge.
-MAPPING = '''
+MAPPING = """
 1 8 bed; 2 9 windowpane; 3 11 cabinet; 4 13 person; 5 15 door; 6 16 table; 7 19 curtain; 8 20 chair;
 9 21 car; 10 23 painting; 11 24 sofa; 12 25 shelf; 13 28 mirror; 14 31 armchair; 15 32 seat;
 16 33 fence; 17 34 desk; 18 36 wardrobe; 19 37 lamp; 20 38 bathtub; 21 39 railing; 22 40 cushion;
@@ -29,7 +29,7 @@ MAPPING = '''
 85 131 screen; 86 133 sculpture; 87 134 hood; 88 135 sconce; 89 136 vase; 90 137 traffic light;
 91 138 tray; 92 139 ashcan; 93 140 fan; 94 143 plate; 95 144 monitor; 96 145 bulletin board;
 97 147 radiator; 98 148 glass; 99 149 clock; 100 150 flag
-'''
+"""
 CLASS_OF_CATEGORY = {
     int(category): (int(semantic), name)
     for category, semantic, name in (e.split(None, 2) for e in MAPPING.strip().split(';'))

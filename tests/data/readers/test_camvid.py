@@ -12,7 +12,7 @@ from pdl_jax.data import prepare, records
 from pdl_jax.data.readers import camvid
 
 # label_colors.txt of the original download.
-LABEL_COLORS = '''
+LABEL_COLORS = """
 64 128 64 Animal; 192 0 128 Archway; 0 128 192 Bicyclist; 0 128 64 Bridge; 128 0 0 Building;
 64 0 128 Car; 64 0 192 CartLuggagePram; 192 128 64 Child; 192 192 128 Column_Pole;
 64 64 128 Fence; 128 0 192 LaneMkgsDriv; 192 0 64 LaneMkgsNonDriv; 128 128 64 Misc_Text;
@@ -21,7 +21,7 @@ LABEL_COLORS = '''
 128 128 128 Sky; 64 128 192 SUVPickupTruck; 0 0 64 TrafficCone; 0 64 64 TrafficLight;
 192 64 128 Train; 128 128 0 Tree; 192 128 192 Truck_Bus; 64 0 64 Tunnel; 192 192 0 VegetationMisc;
 0 0 0 Void; 64 192 0 Wall
-'''
+"""
 COLORS = {
     name: (int(red), int(green), int(blue))
     for red, green, blue, name in (line.split() for line in LABEL_COLORS.split(';'))

@@ -49,12 +49,14 @@ def convert_officially(root, written, *, is_train_id):
     panoptic_dir = root / 'panoptic'
     content = {'images': [], 'annotations': [], 'categories': []}
     for index, category in enumerate(spec.categories):
-        content['categories'].append({
-            'id': index if is_train_id else category.id,
-            'name': category.name,
-            'isthing': int(category.id in WITH_INSTANCES),
-            'color': list(category.color),
-        })
+        content['categories'].append(
+            {
+                'id': index if is_train_id else category.id,
+                'name': category.name,
+                'isthing': int(category.id in WITH_INSTANCES),
+                'color': list(category.color),
+            }
+        )
     train_id = {category.id: index for index, category in enumerate(spec.categories)}
     for stem, ids in written.items():
         kept, segments = np.zeros_like(ids), []
@@ -63,22 +65,26 @@ def convert_officially(root, written, *, is_train_id):
             if label_id in IGNORED:
                 continue
             kept[ids == value] = value
-            segments.append({
-                'id': value,
-                'category_id': train_id[label_id] if is_train_id else label_id,
-                'iscrowd': int(value < 1000 and label_id in WITH_INSTANCES),
-                'area': int((ids == value).sum()),
-            })
+            segments.append(
+                {
+                    'id': value,
+                    'category_id': train_id[label_id] if is_train_id else label_id,
+                    'iscrowd': int(value < 1000 and label_id in WITH_INSTANCES),
+                    'area': int((ids == value).sum()),
+                }
+            )
         name = f'{stem}_gtFine_panoptic.png'
         panoptic_dir.mkdir(exist_ok=True)
         (panoptic_dir / name).write_bytes(images.encode_ids(kept))
         height, width = ids.shape
-        content['images'].append({
-            'id': stem,
-            'file_name': f'{stem}_gtFine_leftImg8bit.png',
-            'height': height,
-            'width': width,
-        })
+        content['images'].append(
+            {
+                'id': stem,
+                'file_name': f'{stem}_gtFine_leftImg8bit.png',
+                'height': height,
+                'width': width,
+            }
+        )
         content['annotations'].append(
             {'image_id': stem, 'file_name': name, 'segments_info': segments}
         )
@@ -141,9 +147,7 @@ def test_real_sample(shared_dir, tmp_path):
     stem = 'dummy_000000_000000'
     png = folder / name / f'{stem}_gtFine_panoptic.png'
     ids = images.decode_ids(png.read_bytes(), name=png.name)
-    write_png(
-        tmp_path / f'gtFine/val/dummy/{stem}_gtFine_instanceIds.png', ids.astype(np.uint16)
-    )
+    write_png(tmp_path / f'gtFine/val/dummy/{stem}_gtFine_instanceIds.png', ids.astype(np.uint16))
     image = tmp_path / f'leftImg8bit/val/dummy/{stem}_leftImg8bit.png'
     image.parent.mkdir(parents=True)
     image.write_bytes((folder / f'leftImg8bit/{stem}_leftImg8bit.png').read_bytes())
@@ -218,7 +222,9 @@ def test_files_that_do_not_fit(tmp_path):
     ours = cityscapes.read_split(tmp_path, 'train')
     path = tmp_path / 'gtFine/train/ulm' / f'{STEMS[2]}_gtFine_instanceIds.png'
     write_png(path, np.zeros((24, 15), np.uint16))
-    with pytest.raises(ValueError, match=r'_leftImg8bit\.png has 24x16 .*_instanceIds\.png has 24x15'):
+    with pytest.raises(
+        ValueError, match=r'_leftImg8bit\.png has 24x16 .*_instanceIds\.png has 24x15'
+    ):
         ours.load(ours.items[2])
     write_png(path, np.zeros((24, 16, 3), np.uint8))
     with pytest.raises(ValueError, match=r"ulm/ulm_.*must be a PNG with.*got mode 'RGB'"):

@@ -44,9 +44,7 @@ def make_labels() -> np.ndarray:
 
 
 def read(folder, classes='classes.json', **options):
-    return label_maps.read_split(
-        folder / 'images', folder / 'labels', folder / classes, **options
-    )
+    return label_maps.read_split(folder / 'images', folder / 'labels', folder / classes, **options)
 
 
 def save_label(folder, name, array):
@@ -144,7 +142,10 @@ def truncate(path):
 @pytest.mark.parametrize(
     'spoil, message',
     [
-        (save_with_value(8), r'a\.png holds value 8 \(first at y=6, x=4, 1 such.*list it in classes'),
+        (
+            save_with_value(8),
+            r'a\.png holds value 8 \(first at y=6, x=4, 1 such.*list it in classes',
+        ),
         (save_with_value(0), 'paint it 255'),
         (truncate, r'a\.png: (damaged|not a readable)'),
         (lambda path: path.write_bytes(b'GIF89a'), r'a\.png: not a readable PNG'),

@@ -15,7 +15,9 @@ from pdl_jax.models.blocks import Conv
 
 def make_shapes(module: nn.Module, size: tuple[int, int] = (33, 33)) -> dict:
     """Shapes of the variables, without computing any."""
-    return jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, *size, 3)), train=False))
+    return jax.eval_shape(
+        lambda: module.init(jax.random.key(0), jnp.zeros((1, *size, 3)), train=False)
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +53,9 @@ def trace(module: nn.Module, size: tuple[int, int]) -> Traced:
 
     features, variables = jax.eval_shape(run)
     parameters = sum(x.size for x in jax.tree.leaves(variables['params']))
-    return Traced(parameters, multiply_adds, {key: value.shape[1:] for key, value in features.items()})
+    return Traced(
+        parameters, multiply_adds, {key: value.shape[1:] for key, value in features.items()}
+    )
 
 
 def make_variables(shapes: dict) -> dict:
@@ -62,11 +66,15 @@ def make_variables(shapes: dict) -> dict:
         if path[-1] in ('scale', 'var'):
             return generator.uniform(0.5, 1.5, shape).astype(np.float32)
         if path[-1] == 'kernel':
-            return (generator.standard_normal(shape) * np.sqrt(2 / np.prod(shape[:3]))).astype(np.float32)
+            return (generator.standard_normal(shape) * np.sqrt(2 / np.prod(shape[:3]))).astype(
+                np.float32
+            )
         return (generator.standard_normal(shape) * 0.1).astype(np.float32)
 
     flat = flax.traverse_util.flatten_dict(shapes)
-    return flax.traverse_util.unflatten_dict({path: draw(path, x.shape) for path, x in flat.items()})
+    return flax.traverse_util.unflatten_dict(
+        {path: draw(path, x.shape) for path, x in flat.items()}
+    )
 
 
 def make_image(height: int, width: int) -> jax.Array:
@@ -80,7 +88,9 @@ def run(module: nn.Module, image: jax.Array) -> dict[str, jax.Array]:
     return jax.jit(lambda v, x: module.apply(v, x, train=False))(variables, image)
 
 
-def check_atrous_consistency(make_module: Callable[..., nn.Module], output_strides: tuple[int, ...]) -> None:
+def check_atrous_consistency(
+    make_module: Callable[..., nn.Module], output_strides: tuple[int, ...]
+) -> None:
     """With the same weights a smaller output stride gives the same features, only more of them.
 
     Args:
@@ -97,4 +107,6 @@ def check_atrous_consistency(make_module: Callable[..., nn.Module], output_strid
         for key in set(dense) - {'last'}:
             np.testing.assert_allclose(dense[key], coarse[key], atol=1e-5)
         step = coarse_stride // stride
-        np.testing.assert_allclose(dense['last'][:, ::step, ::step], coarse['last'], atol=1e-5 * scale)
+        np.testing.assert_allclose(
+            dense['last'][:, ::step, ::step], coarse['last'], atol=1e-5 * scale
+        )

@@ -19,7 +19,9 @@ def _tiny(**attributes):
 
 def _make_variables(module, x, **arguments):
     """Unlike those of a fresh module they show residual branches and what the padding becomes."""
-    return probe.make_variables(jax.eval_shape(lambda: module.init(jax.random.key(0), x, **arguments)))
+    return probe.make_variables(
+        jax.eval_shape(lambda: module.init(jax.random.key(0), x, **arguments))
+    )
 
 
 # Blocks of stage 3, width of stage 1, parameters of the ImageNet classifier and its GMACs as torchvision gives them.
@@ -34,7 +36,9 @@ def _make_variables(module, x, **arguments):
     ids=['tiny', 'small', 'base', 'large'],
 )
 def test_counts_of_the_classifiers(count, width, parameters, gmacs):
-    traced = probe.trace(ConvNeXt((3, 3, count, 3), (width, 2 * width, 4 * width, 8 * width)), (224, 224))
+    traced = probe.trace(
+        ConvNeXt((3, 3, count, 3), (width, 2 * width, 4 * width, 8 * width)), (224, 224)
+    )
     norm, logits = 2 * 8 * width, 1000 * (8 * width + 1)
     assert traced.parameters + norm + logits == parameters
     assert traced.multiply_adds + 1000 * 8 * width == pytest.approx(gmacs * 1e9, rel=1e-3)
@@ -53,7 +57,9 @@ def test_output_shapes_at_any_size(output_stride):
 def test_bfloat16_keeps_float32_parameters_and_has_no_statistics():
     module = _tiny(options=LayerOptions(dtype=jnp.bfloat16))
     image = jnp.zeros((1, 33, 33, 3))
-    features, variables = jax.eval_shape(lambda: module.init_with_output(jax.random.key(0), image, train=True))
+    features, variables = jax.eval_shape(
+        lambda: module.init_with_output(jax.random.key(0), image, train=True)
+    )
     assert set(variables) == {'params'}
     assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype('float32')}
     assert {x.dtype for x in features.values()} == {jnp.dtype('bfloat16')}
@@ -75,7 +81,9 @@ def test_odd_sizes_are_padded_with_zeros():
     x = probe.make_image(5, 6)
     variables = _make_variables(layer, x)
     apply = jax.jit(lambda x: layer.apply(variables, x))
-    np.testing.assert_allclose(apply(jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0)))), apply(x), atol=1e-6)
+    np.testing.assert_allclose(
+        apply(jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0)))), apply(x), atol=1e-6
+    )
 
 
 def test_block_is_that_of_the_paper():
@@ -120,7 +128,9 @@ def test_drop_path_drops_branches_of_whole_images_and_keeps_their_mean():
     branch, dropped = compute(jax.random.key(2))
     is_kept = np.any(dropped != 0, axis=(1, 2, 3))
     assert 0 < is_kept.sum() < 16
-    np.testing.assert_allclose(dropped, np.where(is_kept[:, None, None, None], branch / 0.75, 0), atol=1e-5)
+    np.testing.assert_allclose(
+        dropped, np.where(is_kept[:, None, None, None], branch / 0.75, 0), atol=1e-5
+    )
 
 
 def test_keep_probability_falls_linearly_over_the_blocks():

@@ -38,14 +38,18 @@ def test_parameter_counts(width, trunk, classifier):
 
 def test_multiply_adds():
     for size, gmacs in (((224, 224), 16.22), ((1025, 2049), 689.06)):
-        assert probe.trace(HRNet(48), size).multiply_adds == pytest.approx(gmacs * 1e9, rel=1e-3), size
+        assert probe.trace(HRNet(48), size).multiply_adds == pytest.approx(gmacs * 1e9, rel=1e-3), (
+            size
+        )
     # The only published one, 17.3.
     classifier = probe.trace(_Classifier(48), (224, 224))
     assert classifier.multiply_adds + 2048 * 1000 == pytest.approx(17.28e9, rel=1e-3)
     assert classifier.shapes == {'head': (7, 7, 2048)}
 
 
-@pytest.mark.parametrize(('output_stride', 'upsampling'), [(8, 'nearest'), (16, 'bilinear'), (32, 'nearest')])
+@pytest.mark.parametrize(
+    ('output_stride', 'upsampling'), [(8, 'nearest'), (16, 'bilinear'), (32, 'nearest')]
+)
 def test_output_shapes_at_any_size(output_stride, upsampling):
     module = HRNet(32, (1, 1, 1), upsampling, output_stride, width_multiplier=0.125)
     for size in ((65, 97), (50, 41)):
@@ -66,7 +70,11 @@ def test_atrous_consistency_without_upward_fusions():
         return HRNet(32, (0, 0, 1), output_stride=output_stride, width_multiplier=0.125)
 
     variables = traverse_util.flatten_dict(probe.make_variables(probe.make_shapes(make(32))))
-    silenced = [path for path in variables if 'fusion' in path[-3] and '_conv' not in path[-3] and path[-1] == 'scale']
+    silenced = [
+        path
+        for path in variables
+        if 'fusion' in path[-3] and '_conv' not in path[-3] and path[-1] == 'scale'
+    ]
     assert len(silenced) == 6
     variables.update({path: np.zeros_like(variables[path]) for path in silenced})
     variables = traverse_util.unflatten_dict(variables)
@@ -74,21 +82,27 @@ def test_atrous_consistency_without_upward_fusions():
     features = {}
     for stride in (8, 16, 32):
         module = make(stride)
-        features[stride] = jax.jit(lambda v, x, m=module: m.apply(v, x, train=False))(variables, image)
+        features[stride] = jax.jit(lambda v, x, m=module: m.apply(v, x, train=False))(
+            variables, image
+        )
     for stride in (8, 16):
         for key, dense in features[stride].items():
             step = 32 // stride if key == 'last' else 1
             expected = features[32][key]
             tolerance = 1e-5 * float(jnp.max(expected))
             assert tolerance > 0
-            np.testing.assert_allclose(dense[:, ::step, ::step], expected, atol=tolerance, err_msg=f'{stride} {key}')
+            np.testing.assert_allclose(
+                dense[:, ::step, ::step], expected, atol=tolerance, err_msg=f'{stride} {key}'
+            )
 
 
 @pytest.mark.parametrize('upsampling', ['bilinear', 'nearest'])
 def test_a_fresh_module_adds_projections_of_the_other_branches(upsampling):
     """Blocks start as identities, so that a module is its fusion."""
     rng = np.random.default_rng(0)
-    fine, coarse = (rng.uniform(size=(1, *shape)).astype(np.float32) for shape in ((5, 8, 2), (3, 4, 4)))
+    fine, coarse = (
+        rng.uniform(size=(1, *shape)).astype(np.float32) for shape in ((5, 8, 2), (3, 4, 4))
+    )
     module = HRModule(2, upsampling, 32, LayerOptions(norm_epsilon=0.0))
 
     @jax.jit
@@ -113,9 +127,15 @@ def test_a_fresh_module_adds_projections_of_the_other_branches(upsampling):
 
 
 def test_wrong_attributes_and_features_are_refused():
-    with pytest.raises(ValueError, match="HRNet upsampling must be one of .*'nearest'.*not 'cubic'"):
+    with pytest.raises(
+        ValueError, match="HRNet upsampling must be one of .*'nearest'.*not 'cubic'"
+    ):
         HRNet(upsampling='cubic')
     with pytest.raises(ValueError, match='HRNet output_stride must be one of .*not 64'):
         HRNet(output_stride=64)
     with pytest.raises(ValueError, match=r"output_stride=32.*\['last', 'stride4'\]"):
-        HRNetHead().init(jax.random.key(0), {'stride4': jnp.zeros((1, 2, 2, 8)), 'last': jnp.zeros((1, 2, 2, 8))}, train=False)
+        HRNetHead().init(
+            jax.random.key(0),
+            {'stride4': jnp.zeros((1, 2, 2, 8)), 'last': jnp.zeros((1, 2, 2, 8))},
+            train=False,
+        )

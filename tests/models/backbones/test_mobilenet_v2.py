@@ -11,7 +11,9 @@ from tests.models.backbones import probe
 
 
 # Channels that bowenc0221's decoders project, and those of TF DeepLab's layer_4, layer_7 and layer_14.
-@pytest.mark.parametrize(('endpoints', 'channels'), [('outputs', (24, 32, 96)), ('inner', (144, 192, 576))])
+@pytest.mark.parametrize(
+    ('endpoints', 'channels'), [('outputs', (24, 32, 96)), ('inner', (144, 192, 576))]
+)
 def test_counts_and_endpoints(endpoints, channels):
     traced = probe.trace(MobileNetV2(output_stride=16, endpoints=endpoints), (513, 513))
     assert traced.parameters == 1_811_712
@@ -26,19 +28,27 @@ def test_counts_and_endpoints(endpoints, channels):
 def test_multiply_adds():
     # With the classifier the published 300.77 million.
     classifier = 7 * 7 * 320 * 1280 + 1280 * 1000
-    assert probe.trace(MobileNetV2(output_stride=32), (224, 224)).multiply_adds + classifier == 300_774_272
+    assert (
+        probe.trace(MobileNetV2(output_stride=32), (224, 224)).multiply_adds + classifier
+        == 300_774_272
+    )
 
 
 def test_features_are_those_of_torchvision():
     features = probe.run(
-        MobileNetV2(output_stride=32, endpoints='inner', options=LayerOptions(norm_epsilon=1e-5)), probe.make_image(33, 48)
+        MobileNetV2(output_stride=32, endpoints='inner', options=LayerOptions(norm_epsilon=1e-5)),
+        probe.make_image(33, 48),
     )
     # torchvision's mobilenet_v2 with the same variables and image.
     for key, step, expected in [
         ('stride4', 18, [0, 0, 0.045528, 0, 0, 1.002482, 2.920727, 0]),
         ('stride8', 24, [0, 0.111126, 0, 0, 0.081514, 0, 1.754078, 0]),
         ('stride16', 72, [0.504378, 0, 0.769342, 6, 0.10301, 1.457115, 0, 1.549425]),
-        ('last', 40, [2.962565, 1.02688, -0.985989, -0.41973, 0.687082, -1.658472, -0.240152, 1.977989]),
+        (
+            'last',
+            40,
+            [2.962565, 1.02688, -0.985989, -0.41973, 0.687082, -1.658472, -0.240152, 1.977989],
+        ),
     ]:
         np.testing.assert_allclose(features[key][0, 1, 1, ::step], expected, atol=3e-4, err_msg=key)
 
@@ -49,5 +59,7 @@ def test_a_replaced_stride_is_not_joined():
 
 
 def test_wrong_endpoints_are_named():
-    with pytest.raises(ValueError, match="MobileNetV2 endpoints must be one of .*'inner'.*, not 'output'"):
+    with pytest.raises(
+        ValueError, match="MobileNetV2 endpoints must be one of .*'inner'.*, not 'output'"
+    ):
         MobileNetV2(endpoints='output')

@@ -72,7 +72,16 @@ def test_endpoints(size, endpoints, channels):
             'large',
             16,
             {
-                'stride8': [0.934803, -0.462627, -1.534564, 1.363147, 0.929269, -1.977268, -0.752698, -0.308908],
+                'stride8': [
+                    0.934803,
+                    -0.462627,
+                    -1.534564,
+                    1.363147,
+                    0.929269,
+                    -1.977268,
+                    -0.752698,
+                    -0.308908,
+                ],
                 'last': [4.75648, 2.33591, 4.09985, 30.50064, 13.69486, 0.61504, 3.22753, 8.80646],
             },
         ),
@@ -80,19 +89,32 @@ def test_endpoints(size, endpoints, channels):
             'small',
             32,
             {
-                'stride8': [1.210605, 0.065133, 0.415749, -1.952997, 0.888012, 0.412495, 1.76469, 0.748539],
+                'stride8': [
+                    1.210605,
+                    0.065133,
+                    0.415749,
+                    -1.952997,
+                    0.888012,
+                    0.412495,
+                    1.76469,
+                    0.748539,
+                ],
                 'last': [0.02308, 0.36354, 0.39399, -0.03398, 0.04816, 0.01799, 0.64929, 0.27247],
             },
         ),
     ],
 )
 def test_features_are_those_of_torchvision(size, output_stride, expected):
-    module = MobileNetV3(size, endpoints='outputs', stride_dialect='torchvision', output_stride=output_stride)
+    module = MobileNetV3(
+        size, endpoints='outputs', stride_dialect='torchvision', output_stride=output_stride
+    )
     features = probe.run(module, probe.make_image(33, 48))
     step = features['stride8'].shape[-1] // 8
     np.testing.assert_allclose(features['stride8'][0, 2, 3, ::step], expected['stride8'], atol=1e-4)
     step = features['last'].shape[-1] // 8
-    np.testing.assert_allclose(features['last'][0].mean((0, 1))[::step], expected['last'], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        features['last'][0].mean((0, 1))[::step], expected['last'], rtol=1e-4, atol=1e-4
+    )
 
 
 def test_atrous_consistency():
@@ -110,7 +132,10 @@ def test_expansions_follow_the_rounded_width():
 
 @pytest.mark.parametrize(
     ('gate', 'function'),
-    [('sigmoid', lambda x: 1 / (1 + np.exp(-x))), ('hard_sigmoid', lambda x: np.clip(x + 3, 0, 6) / 6)],
+    [
+        ('sigmoid', lambda x: 1 / (1 + np.exp(-x))),
+        ('hard_sigmoid', lambda x: np.clip(x + 3, 0, 6) / 6),
+    ],
 )
 def test_squeeze_excite(gate, function):
     x = np.random.default_rng(0).standard_normal((2, 5, 3, 16)).astype(np.float32)
@@ -120,11 +145,17 @@ def test_squeeze_excite(gate, function):
     reduce, expand = (variables['params'][name] for name in ('reduce', 'expand'))
     y = np.maximum(x.mean((1, 2)) @ reduce['kernel'][0, 0] + reduce['bias'], 0)
     y = function(y @ expand['kernel'][0, 0] + expand['bias'])
-    np.testing.assert_allclose(module.apply(variables, jnp.asarray(x)), x * y[:, None, None], atol=1e-5)
+    np.testing.assert_allclose(
+        module.apply(variables, jnp.asarray(x)), x * y[:, None, None], atol=1e-5
+    )
     assert reduce['bias'].shape == (8,)
 
 
-@pytest.mark.parametrize('attribute', ['size', 'variant', 'squeeze_excite_gate', 'endpoints', 'stride_dialect'])
+@pytest.mark.parametrize(
+    'attribute', ['size', 'variant', 'squeeze_excite_gate', 'endpoints', 'stride_dialect']
+)
 def test_wrong_choices_are_named(attribute):
-    with pytest.raises(ValueError, match=f"MobileNetV3 {attribute} must be one of .*, not 'medium'"):
+    with pytest.raises(
+        ValueError, match=f"MobileNetV3 {attribute} must be one of .*, not 'medium'"
+    ):
         MobileNetV3(**{attribute: 'medium'})

@@ -9,7 +9,13 @@ import pytest
 from pdl_jax.models.backbones.resnet import ResNet
 from pdl_jax.models.blocks import Conv, ConvNorm, LayerOptions
 
-COUNTS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+COUNTS = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
 
 
 def _make(depth, stride_dialect='torchvision', **attributes):
@@ -25,12 +31,16 @@ def _trace(module, size):
         y = call(*arguments, **keywords)
         if isinstance(context.module, Conv) and context.method_name == '__call__':
             conv = context.module
-            work = y.shape[1] * y.shape[2] * y.shape[3] * conv.kernel_size**2 * arguments[0].shape[-1]
+            work = (
+                y.shape[1] * y.shape[2] * y.shape[3] * conv.kernel_size**2 * arguments[0].shape[-1]
+            )
             convs.append(('/'.join(conv.path), conv.dilation, conv.stride, work))
         return y
 
     with nn.intercept_methods(note):
-        variables = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, *size, 3)), train=False))
+        variables = jax.eval_shape(
+            lambda: module.init(jax.random.key(0), jnp.zeros((1, *size, 3)), train=False)
+        )
     return variables['params'], convs
 
 
@@ -63,7 +73,12 @@ def _random_variables(module, image):
         (_make(50, output_stride=16), 23_508_032, (1025, 2049), 264.3),
         (_make(50, output_stride=8), 23_508_032, (1025, 2049), 806.5),
         (_make(50, stem='beta', output_stride=8), 23_631_808, (1025, 2049), 863.3),
-        (_make(50, 'detectron2', stem='beta', multi_grid=(1, 2, 4), output_stride=16), 23_631_808, (1025, 2049), 321.2),
+        (
+            _make(50, 'detectron2', stem='beta', multi_grid=(1, 2, 4), output_stride=16),
+            23_631_808,
+            (1025, 2049),
+            321.2,
+        ),
         (_make(50, 'slim', stem='beta', output_stride=16), 23_631_808, (1025, 2049), 304.15),
         (_make(50, 'deeplab2'), 23_508_032, (1025, 2049), 176.0),
         (_make(101, stem='beta', output_stride=16), 42_623_936, (1025, 2049), 480.0),
@@ -103,7 +118,11 @@ def test_dilations(stride_dialect, output_stride, multi_grid, stage4, stage5):
 )
 def test_dilations_of_basic_blocks(stride_dialect, dilations):
     _, convs = _trace(_make(18, stride_dialect, output_stride=16), (33, 33))
-    last = [dilation for path, dilation, _, _ in convs if path.startswith('stage5') and 'shortcut' not in path]
+    last = [
+        dilation
+        for path, dilation, _, _ in convs
+        if path.startswith('stage5') and 'shortcut' not in path
+    ]
     assert last == dilations
 
 
@@ -112,7 +131,11 @@ def test_dilations_of_basic_blocks(stride_dialect, dilations):
     [
         (50, 'deeplab2', {f'stage{i}_block1/conv2/conv' for i in (2, 3, 4, 5)}),
         (50, 'torchvision', {f'stage{i}_block1/conv2/conv' for i in (3, 4, 5)}),
-        (50, 'slim', {'stage2_block3/conv2/conv', 'stage3_block4/conv2/conv', 'stage4_block6/conv2/conv'}),
+        (
+            50,
+            'slim',
+            {'stage2_block3/conv2/conv', 'stage3_block4/conv2/conv', 'stage4_block6/conv2/conv'},
+        ),
         (18, 'detectron2', {f'stage{i}_block1/conv1/conv' for i in (3, 4, 5)}),
         (18, 'slim', {f'stage{i}_block2/conv2/conv' for i in (2, 3, 4)}),
     ],
@@ -127,12 +150,24 @@ def test_strides(depth, stride_dialect, strided):
 @pytest.mark.parametrize('output_stride', [4, 16, 32])
 def test_shapes(stride_dialect, output_stride, endpoints, padding):
     options = LayerOptions(padding=padding)
-    module = _make(18, stride_dialect, endpoints=endpoints, output_stride=output_stride, width_multiplier=0.25, options=options)
+    module = _make(
+        18,
+        stride_dialect,
+        endpoints=endpoints,
+        output_stride=output_stride,
+        width_multiplier=0.25,
+        options=options,
+    )
     image = jnp.zeros((2, 50, 65, 3))
-    features = jax.eval_shape(lambda x: module.init_with_output(jax.random.key(0), x, train=True)[0], image)
+    features = jax.eval_shape(
+        lambda x: module.init_with_output(jax.random.key(0), x, train=True)[0], image
+    )
     strides = [s for s in (4, 8, 16, 32) if s <= output_stride]
     assert set(features) == {'last', *(f'stride{s}' for s in strides)}
-    for name, stride, channels in (('last', output_stride, 128), *((f'stride{s}', s, 4 * s) for s in strides)):
+    for name, stride, channels in (
+        ('last', output_stride, 128),
+        *((f'stride{s}', s, 4 * s) for s in strides),
+    ):
         assert features[name].shape == (2, -(-50 // stride), -(-65 // stride), channels), name
 
 
@@ -149,12 +184,17 @@ def test_shapes(stride_dialect, output_stride, endpoints, padding):
 def test_atrous_consistency(attributes):
     """With the same weights a smaller output stride gives the same features, only more of them."""
     image = jax.random.normal(jax.random.key(1), (1, 65, 65, 3))
-    make = {stride: ResNet((2, 2, 2, 2), output_stride=stride, width_multiplier=0.125, **attributes) for stride in (8, 16, 32)}
+    make = {
+        stride: ResNet((2, 2, 2, 2), output_stride=stride, width_multiplier=0.125, **attributes)
+        for stride in (8, 16, 32)
+    }
     variables = _random_variables(make[32], image)
 
     @jax.jit
     def run(variables, image):
-        return {stride: module.apply(variables, image, train=False) for stride, module in make.items()}
+        return {
+            stride: module.apply(variables, image, train=False) for stride, module in make.items()
+        }
 
     features = run(variables, image)
     coarse = features.pop(32)
@@ -162,7 +202,9 @@ def test_atrous_consistency(attributes):
     assert scale > 0.1
     for stride, dense in features.items():
         step = 32 // stride
-        np.testing.assert_allclose(dense['last'][:, ::step, ::step], coarse['last'], atol=1e-4 * scale)
+        np.testing.assert_allclose(
+            dense['last'][:, ::step, ::step], coarse['last'], atol=1e-4 * scale
+        )
         for key in dense.keys() - {'last'}:
             np.testing.assert_allclose(dense[key], coarse[key], atol=1e-4 * scale)
 
@@ -170,12 +212,18 @@ def test_atrous_consistency(attributes):
 def test_detectron2_is_torchvision_until_a_stride_is_replaced():
     image = jax.random.normal(jax.random.key(1), (1, 33, 33, 3))
     modules = {
-        (dialect, stride): ResNet((1, 1, 1, 1), stride_dialect=dialect, output_stride=stride, width_multiplier=0.125)
+        (dialect, stride): ResNet(
+            (1, 1, 1, 1), stride_dialect=dialect, output_stride=stride, width_multiplier=0.125
+        )
         for dialect in ('torchvision', 'detectron2')
         for stride in (16, 32)
     }
     variables = _random_variables(modules['torchvision', 32], image)
-    run = jax.jit(lambda v, x: {key: module.apply(v, x, train=False)['last'] for key, module in modules.items()})
+    run = jax.jit(
+        lambda v, x: {
+            key: module.apply(v, x, train=False)['last'] for key, module in modules.items()
+        }
+    )
     features = run(variables, image)
     np.testing.assert_array_equal(features['detectron2', 32], features['torchvision', 32])
     assert float(jnp.max(jnp.abs(features['detectron2', 16] - features['torchvision', 16]))) > 1e-3
@@ -186,7 +234,13 @@ def test_endpoints_of_slim():
     image = jax.random.normal(jax.random.key(1), (1, 33, 40, 3))
 
     def run(endpoints):
-        module = ResNet((3, 2, 3, 2), stride_dialect='slim', endpoints=endpoints, output_stride=16, width_multiplier=0.125)
+        module = ResNet(
+            (3, 2, 3, 2),
+            stride_dialect='slim',
+            endpoints=endpoints,
+            output_stride=16,
+            width_multiplier=0.125,
+        )
 
         @jax.jit
         def apply(variables, image):
@@ -213,9 +267,16 @@ def test_endpoints_of_slim():
     np.testing.assert_allclose(inner['last'], outputs['last'], atol=1e-5)
 
 
-@pytest.mark.parametrize(('padding', 'pooled'), [('symmetric', [[18, 22], [50, 54]]), ('same', [[36, 38], [52, 54]])])
+@pytest.mark.parametrize(
+    ('padding', 'pooled'), [('symmetric', [[18, 22], [50, 54]]), ('same', [[36, 38], [52, 54]])]
+)
 def test_max_pool_of_slim_follows_the_padding_and_its_convolutions_do_not(padding, pooled):
-    module = ResNet((1, 1, 1, 1), stride_dialect='slim', width_multiplier=0.125, options=LayerOptions(padding=padding))
+    module = ResNet(
+        (1, 1, 1, 1),
+        stride_dialect='slim',
+        width_multiplier=0.125,
+        options=LayerOptions(padding=padding),
+    )
     image = jnp.broadcast_to(jnp.arange(64.0).reshape(1, 8, 8, 1), (1, 8, 8, 3))
     variables = _random_variables(module, image)
     # This stem copies every second pixel; padded as TensorFlow's SAME it would begin with the second.
@@ -236,7 +297,9 @@ def test_max_pool_of_slim_follows_the_padding_and_its_convolutions_do_not(paddin
             module.apply(variables, image, train=False)
         return seen[0]
 
-    np.testing.assert_allclose(pool(variables, image)[0, :, :, 0] * np.sqrt(1.001), pooled, rtol=1e-5)
+    np.testing.assert_allclose(
+        pool(variables, image)[0, :, :, 0] * np.sqrt(1.001), pooled, rtol=1e-5
+    )
 
 
 def test_wrong_attributes_are_named():
@@ -246,7 +309,10 @@ def test_wrong_attributes_are_named():
         _make(50, stem='deep')
     with pytest.raises(ValueError, match='output_stride must be one of .*not 12'):
         _make(50, output_stride=12)
-    with pytest.raises(ValueError, match=r'multi_grid \(1, 2\) must be empty or have one factor for each of the 3 units'):
+    with pytest.raises(
+        ValueError,
+        match=r'multi_grid \(1, 2\) must be empty or have one factor for each of the 3 units',
+    ):
         _make(50, multi_grid=(1, 2))
     with pytest.raises(ValueError, match="endpoints='inner' needs two units in every stage"):
         ResNet((1, 2, 2, 2), endpoints='inner')

@@ -21,13 +21,22 @@ def _trace(module, size, kind):
         return y
 
     with nn.intercept_methods(note):
-        variables = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, *size, 3)), train=False))
+        variables = jax.eval_shape(
+            lambda: module.init(jax.random.key(0), jnp.zeros((1, *size, 3)), train=False)
+        )
     return variables['params'], calls
 
 
 # Totals of DeepLab2's tests and of its published checkpoints; multiply-adds do without the classifier.
 @pytest.mark.parametrize(
-    ('depth_multiplier', 'sac_from_stride', 'output_stride', 'size', 'parameters', 'giga_multiply_adds'),
+    (
+        'depth_multiplier',
+        'sac_from_stride',
+        'output_stride',
+        'size',
+        'parameters',
+        'giga_multiply_adds',
+    ),
     [
         (1, 0, 32, (224, 224), 109_014_080, 53.534),
         (1, 0, 16, (1025, 2049), 109_014_080, 2418.2),
@@ -38,12 +47,21 @@ def _trace(module, size, kind):
         (4.5, 32, 16, (33, 33), 504_519_757, None),
     ],
 )
-def test_parameters_and_multiply_adds(depth_multiplier, sac_from_stride, output_stride, size, parameters, giga_multiply_adds):
-    module = WideResNet(depth_multiplier=depth_multiplier, sac_from_stride=sac_from_stride, output_stride=output_stride)
+def test_parameters_and_multiply_adds(
+    depth_multiplier, sac_from_stride, output_stride, size, parameters, giga_multiply_adds
+):
+    module = WideResNet(
+        depth_multiplier=depth_multiplier,
+        sac_from_stride=sac_from_stride,
+        output_stride=output_stride,
+    )
     params, convs = _trace(module, size, Conv)
     assert sum(x.size for x in jax.tree.leaves(params)) == parameters
     if giga_multiply_adds is not None:
-        work = sum(y.shape[1] * y.shape[2] * y.shape[3] * conv.kernel_size**2 * x.shape[-1] for conv, x, y in convs)
+        work = sum(
+            y.shape[1] * y.shape[2] * y.shape[3] * conv.kernel_size**2 * x.shape[-1]
+            for conv, x, y in convs
+        )
         np.testing.assert_allclose(work / 1e9, giga_multiply_adds, rtol=1e-4)
 
 
@@ -59,7 +77,9 @@ def test_multipliers_scale_stem_and_stages_apart():
 def test_squeeze_excite_adds_one_layer_to_every_unit():
     params, _ = _trace(WideResNet(has_squeeze_excite=True), (33, 33), Conv)
     widths = [128] * 3 + [256] * 3 + [512] * 6 + [1024] * 3 + [2048] * 3
-    assert sum(x.size for x in jax.tree.leaves(params)) == 109_014_080 + sum(w * w + w for w in widths)
+    assert sum(x.size for x in jax.tree.leaves(params)) == 109_014_080 + sum(
+        w * w + w for w in widths
+    )
 
 
 @pytest.mark.parametrize('padding', ['same', 'symmetric'])
@@ -75,10 +95,15 @@ def test_shapes(output_stride, padding):
         options=LayerOptions(jnp.bfloat16, padding=padding),
     )
     image = jnp.zeros((2, 50, 65, 3))
-    features = jax.eval_shape(lambda x: module.init_with_output(jax.random.key(0), x, train=True)[0], image)
+    features = jax.eval_shape(
+        lambda x: module.init_with_output(jax.random.key(0), x, train=True)[0], image
+    )
     strides = [s for s in (4, 8, 16, 32) if s <= output_stride]
     assert set(features) == {'last', *(f'stride{s}' for s in strides)}
-    for name, stride, channels in (('last', output_stride, 256), *((f'stride{s}', s, 8 * s) for s in strides)):
+    for name, stride, channels in (
+        ('last', output_stride, 256),
+        *((f'stride{s}', s, 8 * s) for s in strides),
+    ):
         assert features[name].shape == (2, -(-50 // stride), -(-65 // stride), channels), name
         assert features[name].dtype == jnp.bfloat16
 
@@ -100,15 +125,22 @@ def _random_variables(module, *arguments):
 def test_atrous_consistency():
     """With the same weights a smaller output stride gives the same features, only more of them."""
     image = jax.random.normal(jax.random.key(1), (1, 65, 65, 3))
-    make = {stride: WideResNet(depth_multiplier=0.67, output_stride=stride, width_multiplier=0.125) for stride in (8, 16, 32)}
-    run = jax.jit(lambda v, x: {stride: module.apply(v, x, train=False) for stride, module in make.items()})
+    make = {
+        stride: WideResNet(depth_multiplier=0.67, output_stride=stride, width_multiplier=0.125)
+        for stride in (8, 16, 32)
+    }
+    run = jax.jit(
+        lambda v, x: {stride: module.apply(v, x, train=False) for stride, module in make.items()}
+    )
     features = run(_random_variables(make[32], image), image)
     coarse = features.pop(32)
     scale = float(jnp.max(jnp.abs(coarse['last'])))
     assert scale > 0.1
     for stride, dense in features.items():
         step = 32 // stride
-        np.testing.assert_allclose(dense['last'][:, ::step, ::step], coarse['last'], atol=1e-4 * scale)
+        np.testing.assert_allclose(
+            dense['last'][:, ::step, ::step], coarse['last'], atol=1e-4 * scale
+        )
         for key in dense.keys() - {'last'}:
             np.testing.assert_allclose(dense[key], coarse[key], atol=1e-4 * scale)
 
@@ -128,7 +160,10 @@ class _Switchable:
         return self.module.apply(self.variables, x, train=False)
 
     def convolve(self, x, dilation):
-        variables = {**self.variables, 'params': {key: self.params[key] for key in ('conv', 'norm')}}
+        variables = {
+            **self.variables,
+            'params': {key: self.params[key] for key in ('conv', 'norm')},
+        }
         return ConvNorm(4, 3, 1, dilation, None).apply(variables, x, train=False)
 
 
@@ -169,9 +204,13 @@ def test_contexts_add_projected_means():
     ],
 )
 def test_which_units_switch(output_stride, sac_from_stride, switches):
-    module = WideResNet(sac_from_stride=sac_from_stride, output_stride=output_stride, width_multiplier=0.125)
+    module = WideResNet(
+        sac_from_stride=sac_from_stride, output_stride=output_stride, width_multiplier=0.125
+    )
     params, _ = _trace(module, (33, 33), Conv)
-    assert {name for name, unit in params.items() if any('switch' in layer for layer in unit.values())} == switches
+    assert {
+        name for name, unit in params.items() if any('switch' in layer for layer in unit.values())
+    } == switches
     assert 'context_before' in params['stage5_block1']['conv2']
 
 
@@ -195,7 +234,9 @@ POSITIVE = np.random.default_rng(1).uniform(size=(64, 3, 3, 8)).astype(np.float3
 def test_drop_path_drops_whole_branches_and_scales_the_kept():
     unit = _make_unit(keep_prob=0.75)
     variables = _random_variables(unit, POSITIVE)
-    y = jax.jit(lambda v, x, key: unit.apply(v, x, train=True, rngs={'dropout': key}))(variables, POSITIVE, jax.random.key(0))
+    y = jax.jit(lambda v, x, key: unit.apply(v, x, train=True, rngs={'dropout': key}))(
+        variables, POSITIVE, jax.random.key(0)
+    )
     kept = _make_unit().apply(_scale_branch(variables, 1 / 0.75), POSITIVE, train=False)
     is_dropped = np.array([np.array_equal(*pair) for pair in zip(y, POSITIVE, strict=True)])
     assert 6 <= is_dropped.sum() <= 26, 'about a quarter of 64'
@@ -215,19 +256,27 @@ def test_squeeze_excite_is_half_open_at_zero_and_closed_at_minus_three():
     np.testing.assert_array_equal(unit.apply(variables, POSITIVE, train=False), POSITIVE)
 
 
-@pytest.mark.parametrize(('schedule', 'per_stage'), [('linear', [0.95, 0.9, 0.85, 0.8]), ('constant', [0.8] * 4)])
+@pytest.mark.parametrize(
+    ('schedule', 'per_stage'), [('linear', [0.95, 0.9, 0.85, 0.8]), ('constant', [0.8] * 4)]
+)
 def test_drop_path_schedule(schedule, per_stage):
     """The first unit of a stage counts to the stage before it."""
-    module = WideResNet(drop_path_keep_prob=0.8, drop_path_schedule=schedule, width_multiplier=0.125)
+    module = WideResNet(
+        drop_path_keep_prob=0.8, drop_path_schedule=schedule, width_multiplier=0.125
+    )
     _, units = _trace(module, (33, 33), WideUnit)
     keep = {unit.name: unit.keep_prob for unit, _, _ in units}
     assert {keep[f'stage1_block{i}'] for i in (1, 2, 3)} == {1.0}
-    np.testing.assert_allclose([keep[f'stage{stage}_block1'] for stage in (2, 3, 4, 5)], [1.0, *per_stage[:3]])
+    np.testing.assert_allclose(
+        [keep[f'stage{stage}_block1'] for stage in (2, 3, 4, 5)], [1.0, *per_stage[:3]]
+    )
     np.testing.assert_allclose([keep[f'stage{stage}_block2'] for stage in (2, 3, 4, 5)], per_stage)
 
 
 def test_wrong_attributes_are_named():
-    with pytest.raises(ValueError, match="drop_path_schedule must be one of .*'linear'.*not 'cosine'"):
+    with pytest.raises(
+        ValueError, match="drop_path_schedule must be one of .*'linear'.*not 'cosine'"
+    ):
         WideResNet(drop_path_schedule='cosine')
     with pytest.raises(ValueError, match='output_stride must be one of .*not 64'):
         WideResNet(output_stride=64)

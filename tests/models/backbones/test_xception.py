@@ -26,7 +26,9 @@ def test_counts_and_endpoints(depth, output_stride, size, parameters, giga_multi
     assert traced.parameters == parameters
     assert round(traced.multiply_adds / 1e9, 2) == giga_multiply_adds
     channels = {4: 256, 8: 728, 16: 1024, 32: 2048}
-    expected = {f'stride{stride}': channels[stride] for stride in channels if stride <= output_stride}
+    expected = {
+        f'stride{stride}': channels[stride] for stride in channels if stride <= output_stride
+    }
     assert {key: shape[-1] for key, shape in traced.shapes.items()} == {**expected, 'last': 2048}
     for key, shape in traced.shapes.items():
         stride = output_stride if key == 'last' else int(key.removeprefix('stride'))
@@ -74,10 +76,16 @@ def test_bowenc0221_reads_the_middle_flow_at_stride_16():
         ),
     ],
 )
-def test_modules_are_those_of_bowenc0221(features, shortcut, stride, dilation, expected_output, expected_inner):
+def test_modules_are_those_of_bowenc0221(
+    features, shortcut, stride, dilation, expected_output, expected_inner
+):
     x = np.random.default_rng(0).standard_normal((1, 9, 12, 8)).astype(np.float32)
-    module = XceptionModule(features, shortcut, stride, (dilation,) * 3, LayerOptions(norm_epsilon=1e-5))
-    variables = probe.make_variables(jax.eval_shape(lambda: module.init(jax.random.key(0), x, train=False)))
+    module = XceptionModule(
+        features, shortcut, stride, (dilation,) * 3, LayerOptions(norm_epsilon=1e-5)
+    )
+    variables = probe.make_variables(
+        jax.eval_shape(lambda: module.init(jax.random.key(0), x, train=False))
+    )
     output, inner = module.apply(variables, x, train=False)
     np.testing.assert_allclose(output[0, 2, 3, ::4], expected_output, atol=1e-5)
     np.testing.assert_allclose(inner[0, 2, 3, ::4], expected_inner, atol=1e-5)
@@ -111,5 +119,7 @@ def test_dilations(output_stride, multi_grid, middle, exit_1, exit_2):
 def test_wrong_choices_are_named():
     with pytest.raises(ValueError, match='Xception depth must be one of .*, not 50'):
         Xception(50)
-    with pytest.raises(ValueError, match=r'Xception multi_grid \(1, 2\) must be empty or have three factors'):
+    with pytest.raises(
+        ValueError, match=r'Xception multi_grid \(1, 2\) must be empty or have three factors'
+    ):
         Xception(multi_grid=(1, 2))
