@@ -21,13 +21,8 @@ from pdl_jax.data.prepare import prepare_panoptic_folder
 from pdl_jax.data.records import open_split
 from pdl_jax.data.scenes import dataset as scenes
 from pdl_jax.data.split_directory import is_complete
-from pdl_jax.evaluation.evaluator import (
-    Evaluator,
-    check_same_classes,
-    find_score,
-    format_report,
-    write_report,
-)
+from pdl_jax.evaluation.evaluator import Evaluator, check_same_classes
+from pdl_jax.evaluation.report import find_score, format_report, write_report
 from pdl_jax.runtime.processes import compile_together, wait_for_all
 from pdl_jax.runtime.sharding import find_batch_shard, make_mesh, shard_batch
 from pdl_jax.storage.checkpoint import Checkpointer
