@@ -1,17 +1,22 @@
-"""Networks by name, as data: what each paper and each original program is made of.
+"""Recipes by name, as data: what each paper and each original program is made of.
 
-A preset is the fields of `ModelOptions` that differ from the family that it names first. The families are the dialects:
-'deeplab2' (google-research/deeplab2), 'bowenc0221' (bowenc0221/panoptic-deeplab), 'detectron2' (its projects/Panoptic-DeepLab),
-'paper' (what reproduces the multiply-adds and parameters that Cheng et al. print), 'tensorflow' (tensorflow/models'
-research/deeplab), 'torchvision', and 'imagenet' (the classifiers that backbones are pre-trained as).
+A preset is whole: the system, the fields of its network that differ from the defaults (DeepLab2's), and
+the rules for targets, loss and post-processing in which its program differs. The families are
+'deeplab2' (google-research/deeplab2), 'bowenc0221' (bowenc0221/panoptic-deeplab), 'detectron2' (its
+projects/Panoptic-DeepLab), 'paper' (the parameters and multiply-adds that Cheng et al. print),
+'tensorflow' (tensorflow/models' research/deeplab), 'torchvision', and 'imagenet' (the classifiers
+that backbones are pretrained as).
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from pdl_jax.models.backbones import BACKBONES
-from pdl_jax.models.options import ModelOptions
+from pdl_jax.models.options import ModelOptions, make_model_options
+from pdl_jax.typing import suggest
 
+# Fields that describe the inside of one family of backbones.
 _OF_ONE_BACKBONE = (
     'stem',
     'stride_dialect',
@@ -21,6 +26,26 @@ _OF_ONE_BACKBONE = (
     'upsampling',
     'drop_path_keep_prob',
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """A recipe.
+
+    Attributes:
+      system: a name of `systems.SYSTEMS`; '' for a classifier of whole images, which labels no
+        pixels.
+      model: fields of the network, by their names in `config.model`.
+      targets, loss, postprocess: rules, by the names of the fields in those sections of the
+        configuration.
+    """
+
+    system: str
+    model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    targets: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    loss: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    postprocess: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
 
 _OS16 = {'output_stride': 16, 'aspp_rates': (6, 12, 18)}
 _SEMANTIC = {'has_instances': False}
@@ -246,8 +271,40 @@ def _make_classifier(backbone):
     return fields
 
 
-PRESETS: dict[str, dict[str, Any]] = {
-    f'{family}/{name}': fields
+_PYTORCH_TARGETS = {
+    'is_crowd_ignored': False,
+    'is_offset_to_pixel': False,
+    'is_crowd_drawn': True,
+}
+_PYTORCH_POSTPROCESS = {'top_k_rule': 'above_kth', 'score_rule': 'centroid'}
+# A rule that is not listed has the default: the well-defined one, which is DeepLab2's except for its
+# choice of the highest centres (arbitrary if more than K pass) and the merge of its custom op, whose
+# rules `postprocess.merge` has too. Not reproduced: detectron2 resizes offsets without rescaling them
+# if an image is not shown at its own size, and uses void id -1.
+_RULES = {
+    'bowenc0221': {
+        'targets': {**_PYTORCH_TARGETS, 'center_rounding': 'down'},
+        'loss': {'scope': 'batch'},
+        'postprocess': _PYTORCH_POSTPROCESS,
+    },
+    'detectron2': {
+        'targets': _PYTORCH_TARGETS,
+        'loss': {'scope': 'batch', 'offset_weight': 0.02},
+        'postprocess': _PYTORCH_POSTPROCESS,
+    },
+}
+
+
+def _make_preset(family: str, model: Mapping[str, Any]) -> Preset:
+    has_instances = model.get('has_instances', True)
+    system = 'panoptic_deeplab' if has_instances else 'semantic_deeplab'
+    if model.get('decoder') == 'classifier':
+        system = ''
+    return Preset(system, model, **_RULES.get(family, {}))
+
+
+PRESETS: dict[str, Preset] = {
+    f'{family}/{name}': _make_preset(family, model)
     for family, members in (
         ('deeplab2', _DEEPLAB2),
         ('bowenc0221', _BOWENC0221),
@@ -257,28 +314,39 @@ PRESETS: dict[str, dict[str, Any]] = {
         ('torchvision', _TORCHVISION),
         ('imagenet', {name: _make_classifier(name) for name in BACKBONES}),
     )
-    for name, fields in members.items()
+    for name, model in members.items()
 }
 
 
-def make_options(preset: str, **overrides) -> ModelOptions:
-    """The options of a preset.
+def find_preset(name: str) -> Preset:
+    """Looks a preset up.
+
+    Raises:
+      ValueError: there is no such preset.
+    """
+    if name not in PRESETS:
+        raise ValueError(
+            f'model.preset {name!r} is unknown; {suggest(name, PRESETS)}choose one of '
+            f'{", ".join(sorted(PRESETS))}'
+        )
+    return PRESETS[name]
+
+
+def make_options(preset: str, **overrides: Any) -> ModelOptions:
+    """Makes the network of a preset.
 
     Args:
       preset: a name of `PRESETS`.
-      **overrides: fields of `ModelOptions`; None leaves one as the preset has it. Another backbone than the preset's comes
-        as its family has it: what the preset says of its own backbone's inside is left behind.
+      **overrides: fields of `config.model`; None leaves one as the preset has it. A backbone other
+        than the preset's keeps its own family's attributes: those that the preset sets for its
+        backbone are dropped.
 
     Raises:
       ValueError: there is no such preset, or the fields contradict each other.
     """
-    if preset not in PRESETS:
-        raise ValueError(
-            f'model.preset {preset!r} is unknown; choose one of {", ".join(sorted(PRESETS))}'
-        )
     overrides = {key: value for key, value in overrides.items() if value is not None}
-    fields = {'backbone': ModelOptions.backbone, **PRESETS[preset]}
+    fields = {'backbone': ModelOptions().backbone.name, **find_preset(preset).model}
     if overrides.get('backbone', fields['backbone']) != fields['backbone']:
         for field in _OF_ONE_BACKBONE:
             fields.pop(field, None)
-    return dataclasses.replace(ModelOptions(), **{**fields, **overrides})
+    return make_model_options({**fields, **overrides})

@@ -1,6 +1,8 @@
 """The types that every layer shares: array aliases and the panoptic label format."""
 
 import dataclasses
+import difflib
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -73,3 +75,9 @@ class LabelFormat:
         table = np.zeros(self.num_semantic_values, bool)
         table[list(self.thing_classes)] = True
         return table
+
+
+def suggest(name: str, names: Iterable[str]) -> str:
+    """Words the likely intention behind an unknown name: "did you mean 'x'? ", or nothing."""
+    close = difflib.get_close_matches(name, list(names), 1)
+    return f'did you mean {close[0]!r}? ' if close else ''

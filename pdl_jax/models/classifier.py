@@ -21,32 +21,32 @@ class Classifier(nn.Module):
 
     Attributes:
       num_classes: logits.
-      model: with decoder 'classifier'.
+      options: the parts; its decoder is 'classifier'.
       dtype: of activations.
 
     Source: the arrangements of torchvision, of TF-slim (Xception) and of the HRNet authors.
     """
 
     num_classes: int
-    model: ModelOptions
+    options: ModelOptions
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, image: Array, *, train: bool = False) -> Array:
         """Maps f32[B, H, W, 3] to logits f32[B, C]."""
-        name = self.model.backbone
-        features = make_model_backbone(self.model, self.dtype, name='backbone')(image, train=train)
-        options = LayerOptions(self.dtype, self.model.norm_momentum, self.model.norm_epsilon)
+        name = self.options.backbone.name
+        features = make_model_backbone(self.options, self.dtype, name='backbone')(image, train=train)
+        layers = LayerOptions(self.dtype, self.options.norm_momentum, self.options.norm_epsilon)
         x = features['last']
         if name == 'mobilenet_v2':
-            x = ConvNorm(1280, activation=nn.relu6, options=options, name='last')(x, train=train)
+            x = ConvNorm(1280, activation=nn.relu6, options=layers, name='last')(x, train=train)
         if name.startswith('hrnet'):
-            x = HRNetHead(options=options, name='head')(features, train=train)
+            x = HRNetHead(options=layers, name='head')(features, train=train)
         x = jnp.mean(x, axis=(1, 2), keepdims=True, dtype=jnp.float32)
         if name.startswith('convnext'):
             x = nn.LayerNorm(epsilon=1e-6, name='norm')(x)
         for family, width in _MOBILE_V3_FEATURES.items():
             if name.startswith(family):
                 activation = nn.relu if name.endswith('minimalistic') else nn.hard_swish
-                x = activation(Conv(width, has_bias=True, options=options, name='last')(x))
-        return predict(x, self.num_classes, options, name='predict')[:, 0, 0]
+                x = activation(Conv(width, has_bias=True, options=layers, name='last')(x))
+        return predict(x, self.num_classes, layers, name='predict')[:, 0, 0]

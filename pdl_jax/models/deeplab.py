@@ -1,4 +1,4 @@
-"""Panoptic-DeepLab, and without its instance branch the semantic DeepLabs: backbone, decoders, heads."""
+"""The network of Panoptic-DeepLab and the semantic DeepLabs: backbone, decoders, heads."""
 
 from typing import Any
 
@@ -10,157 +10,166 @@ from pdl_jax.models.blocks import LayerOptions
 from pdl_jax.models.decoder import Decoder
 from pdl_jax.models.heads import Head
 from pdl_jax.models.lr_aspp import LRASPP
-from pdl_jax.models.options import ModelOptions
+from pdl_jax.models.options import BranchOptions, ModelOptions
 from pdl_jax.ops.resize import resize_bilinear
 from pdl_jax.typing import Array
 
 
-class PanopticDeepLab(nn.Module):
-    """Predicts semantic logits and, with its instance branch, an instance-centre heatmap and offsets to centres.
+class DeepLab(nn.Module):
+    """Predicts semantic logits and, with an instance branch, a heatmap of centres and offsets.
 
     Attributes:
       num_classes: semantic logits.
-      model: what it is made of; `presets.make_options` gives those of the papers and programs.
-      pool_crop: (height, width) in image pixels of the window that the ASPP averages over, None for the whole image.
-      dtype: of activations; parameters, BatchNorm statistics and outputs stay float32.
-      is_backbone_norm_frozen: the backbone's BatchNorm uses its stored statistics in training too.
+      options: the parts; `presets.make_options` gives those of the papers and programs.
+      pool_crop: (height, width) in image pixels of the window that the ASPP averages over, None
+        for the whole image.
+      dtype: dtype of activations; parameters, BatchNorm statistics and outputs stay float32.
+      freeze_backbone_norm: use the backbone's stored BatchNorm statistics in training too.
 
     Source: Cheng et al., Panoptic-DeepLab, CVPR 2020.
     """
 
     num_classes: int
-    model: ModelOptions = ModelOptions()
+    options: ModelOptions = ModelOptions()
     pool_crop: tuple[int, int] | None = None
     dtype: Any = jnp.float32
-    is_backbone_norm_frozen: bool = False
+    freeze_backbone_norm: bool = False
 
     @nn.compact
     def __call__(self, image: Array, *, train: bool = False) -> dict[str, Array]:
         """Runs the network.
 
         Args:
-          image: f32[B, H, W, 3], normalised as `model.normalization` says.
-          train: BatchNorm uses and updates batch statistics, dropout is on (needs an rng 'dropout').
+          image: f32[B, H, W, 3], normalised as `options.normalization` says.
+          train: BatchNorm uses and updates batch statistics, dropout is on (needs an rng
+            'dropout').
 
         Returns:
-          'semantic': f32[B, h, w, C] logits and, where there is an instance branch, 'center': f32[B, h, w, 1] and 'offset':
-          f32[B, h, w, 2], (dy, dx) in pixels of these maps, at the stride of the finest skip. `upsample` brings them to
-          the size of the image.
+          'semantic': f32[B, h, w, C] logits and, with an instance branch, 'center': f32[B, h, w, 1]
+          and 'offset': f32[B, h, w, 2], (dy, dx) in pixels of these maps, at the stride of the
+          finest skip. `upsample` brings them to the size of the image.
         """
-        model = self.model
+        options = self.options
         features = make_model_backbone(
-            model, self.dtype, is_norm_frozen=self.is_backbone_norm_frozen, name='backbone'
+            options, self.dtype, is_norm_frozen=self.freeze_backbone_norm, name='backbone'
         )(image, train=train)
-        options = LayerOptions(self.dtype, model.norm_momentum, model.norm_epsilon)
+        layers = LayerOptions(self.dtype, options.norm_momentum, options.norm_epsilon)
         window = None
-        if model.aspp_pooling == 'train_crop' and self.pool_crop is not None:
-            window = tuple((n - 1) // model.output_stride + 1 for n in self.pool_crop)
+        if options.aspp_pooling == 'train_crop' and self.pool_crop is not None:
+            height, width = ((n - 1) // options.backbone.output_stride + 1 for n in self.pool_crop)
+            window = height, width
 
-        if model.decoder == 'lr_aspp':
+        if options.decoder == 'lr_aspp':
             semantic = LRASPP(
-                model.semantic_aspp_features,
+                options.semantic.aspp_features,
                 self.num_classes,
-                model.lr_aspp_gate,
+                options.lr_aspp_gate,
                 window,
-                model.resize,
-                options,
+                options.resize,
+                layers,
                 name='semantic_decoder',
             )(features, train=train)
             return {'semantic': semantic}
 
-        def decode(branch):
-            return Decoder(branch, model, window, options, name=f'{branch}_decoder')(
-                features, train=train
-            )
+        def run_branch(name: str, branch: BranchOptions) -> dict[str, Array]:
+            decoder = Decoder(branch, options, window, layers, name=f'{name}_decoder')
+            x = decoder(features, train=train)
+            channels = {'semantic': self.num_classes, 'center': 1, 'offset': 2}
+            width = branch.head_features
+            return {
+                output: Head(kind, width, channels[output], layers, name=f'{output}_head')(
+                    x, train=train
+                )
+                for output, kind in branch.heads
+            }
 
-        def predict(x, kind, width, outputs, name):
-            return Head(kind, width, outputs, options, name=name)(x, train=train)
-
-        semantic = predict(
-            decode('semantic'),
-            model.semantic_head,
-            model.semantic_head_features,
-            self.num_classes,
-            'semantic_head',
-        )
-        if not model.has_instances:
-            return {'semantic': semantic}
-        instance = decode('instance')
-        width = model.instance_head_features
-        return {
-            'semantic': semantic,
-            'center': predict(instance, model.center_head, width, 1, 'center_head'),
-            'offset': predict(instance, model.offset_head, width, 2, 'offset_head'),
-        }
+        outputs = run_branch('semantic', options.semantic)
+        if options.instance is not None:
+            outputs |= run_branch('instance', options.instance)
+        return outputs
 
     def upsample(self, outputs: dict[str, Array], size: tuple[int, int]) -> dict[str, Array]:
         """Brings outputs to full resolution; needs no variables.
 
-        Offsets are first scaled per axis by the ratio of the two pixel grids: (out - 1) / (in - 1) where corners are aligned,
-        out / in where pixel centres are.
+        Offsets are first scaled per axis by the ratio of the two pixel grids: (out - 1) / (in - 1)
+        where corners are aligned, out / in where pixel centres are.
 
         Args:
-          outputs: of a call.
+          outputs: the result of a call.
           size: (height, width) of the image in pixels.
 
         Returns:
           The same keys at `size`; offsets in pixels of the image.
         """
+        resize = self.options.resize
         if 'offset' in outputs:
-            shrink = 1 if self.model.resize == 'corner_aligned' else 0
+            shrink = 1 if resize == 'corner_aligned' else 0
             scale = [
                 (large - shrink) / max(small - shrink, 1)
                 for large, small in zip(size, outputs['offset'].shape[1:3], strict=True)
             ]
             outputs = {**outputs, 'offset': outputs['offset'] * jnp.array(scale, jnp.float32)}
-        return {
-            key: resize_bilinear(value, tuple(size), self.model.resize)
-            for key, value in outputs.items()
-        }
+        height, width = size
+        return {key: resize_bilinear(x, (height, width), resize) for key, x in outputs.items()}
 
     def upsample_instances(
         self, outputs: dict[str, Array], size: tuple[int, int]
     ) -> dict[str, Array]:
-        """Brings 'center' and 'offset', where there are any, to full resolution like `upsample`.
+        """Brings 'center' and 'offset', if there are any, to full resolution like `upsample`.
 
-        The logits are left out, for the loss and the post-processing enlarge them on the way.
+        The logits are left out: the loss and the post-processing upsample them block by block.
         """
-        return self.upsample(
-            {key: outputs[key] for key in ('center', 'offset') if key in outputs}, size
-        )
+        instances = {key: outputs[key] for key in ('center', 'offset') if key in outputs}
+        return self.upsample(instances, size)
 
 
 def make_model_backbone(
-    model: ModelOptions,
+    options: ModelOptions,
     dtype: Any = jnp.float32,
     *,
     is_norm_frozen: bool = False,
     name: str | None = None,
 ) -> nn.Module:
-    """The backbone of a network."""
+    """Makes the backbone of a network.
 
-    def own(field, shared):
-        value = getattr(model, f'backbone_{field}')
-        return shared if value is None else value
-
-    options = LayerOptions(
-        dtype,
-        own('norm_momentum', model.norm_momentum),
-        own('norm_epsilon', model.norm_epsilon),
-        model.backbone_padding,
-        is_norm_frozen,
-    )
+    Raises:
+      ValueError: there is no such backbone, or it lacks an attribute that the options set.
+    """
+    backbone = options.backbone
     return make_backbone(
-        model.backbone,
-        output_stride=model.output_stride,
-        width_multiplier=model.width_multiplier,
-        options=options,
+        backbone.name,
+        output_stride=backbone.output_stride,
+        width_multiplier=backbone.width_multiplier,
+        options=LayerOptions(
+            dtype, backbone.norm_momentum, backbone.norm_epsilon, backbone.padding, is_norm_frozen
+        ),
         name=name,
-        stem=model.stem,
-        stride_dialect=model.stride_dialect,
-        multi_grid=model.multi_grid,
-        endpoints=model.endpoints,
-        squeeze_excite_gate=model.squeeze_excite_gate,
-        upsampling=model.upsampling,
-        drop_path_keep_prob=model.drop_path_keep_prob,
+        stem=backbone.stem,
+        stride_dialect=backbone.stride_dialect,
+        multi_grid=backbone.multi_grid,
+        endpoints=backbone.endpoints,
+        squeeze_excite_gate=backbone.squeeze_excite_gate,
+        upsampling=backbone.upsampling,
+        drop_path_keep_prob=backbone.drop_path_keep_prob,
     )
+
+
+# What the weights of a backbone depend on besides their shapes, for families that have it.
+_BACKBONE_ATTRIBUTES = ('stem', 'stride_dialect', 'squeeze_excite_gate', 'upsampling')
+
+
+def describe_backbone(options: ModelOptions) -> dict[str, Any]:
+    """Lists what the weights of a backbone depend on besides their shapes.
+
+    Returns:
+      JSON values: the backbone's name, the normalisation of pixels, epsilon, padding, and where the
+      family has them its stem, the place of its strides, its gates.
+    """
+    module = make_model_backbone(options)
+    return {
+        'backbone': options.backbone.name,
+        'normalization': options.normalization,
+        'norm_epsilon': options.backbone.norm_epsilon,
+        'padding': options.backbone.padding,
+        **{name: getattr(module, name) for name in _BACKBONE_ATTRIBUTES if hasattr(module, name)},
+    }

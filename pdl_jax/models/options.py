@@ -1,6 +1,9 @@
-"""What a network is made of: one flat, typed record that presets fill and a configuration overrides."""
+"""The parts of a network as frozen records that presets fill and a configuration overrides."""
 
 import dataclasses
+import typing
+from collections.abc import Mapping
+from typing import Any
 
 from pdl_jax.models.blocks import FUSIONS
 from pdl_jax.ops.resize import MODES
@@ -8,8 +11,6 @@ from pdl_jax.ops.resize import MODES
 HEADS = ('none', *FUSIONS)
 
 _CHOICES = {
-    'output_stride': (4, 8, 16, 32),
-    'backbone_padding': ('symmetric', 'same'),
     'resize': MODES,
     'context': ('aspp', 'dense_prediction_cell'),
     'aspp_pooling': ('train_crop', 'global'),
@@ -17,61 +18,35 @@ _CHOICES = {
     'decoder': ('deeplab', 'lr_aspp', 'classifier'),
     'lr_aspp_gate': ('hard_sigmoid', 'sigmoid'),
     'fusion': FUSIONS,
-    'semantic_head': HEADS,
-    'center_head': HEADS,
-    'offset_head': HEADS,
 }
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelOptions:
-    """One network; the defaults are Panoptic-DeepLab with ResNet-50 at output stride 32 as DeepLab2 builds it.
-
-    The programs that this one is compatible with differ in all of these; `presets.PRESETS` says how.
+class BackboneOptions:
+    """A backbone and how it is run.
 
     Attributes:
-      backbone: a name of `backbones.BACKBONES`.
-      output_stride: of the backbone's last features.
-      width_multiplier: of the backbone's channels.
-      stem, stride_dialect, multi_grid, endpoints: of the backbone, where its family has them; None as the family has it.
-        `endpoints` says which tensors the decoder reads: 'outputs' of blocks, or the 'inner' layers that TF DeepLab reads.
-      squeeze_excite_gate: 'hard_sigmoid' (TF-slim, torchvision) or 'sigmoid' (DeepLab2), where the family has it.
+      name: a name of `backbones.BACKBONES`.
+      output_stride: stride of its last features.
+      width_multiplier: factor of its channels.
+      padding: 'symmetric', or 'same' for weights of TF-slim and Keras.
+      norm_momentum, norm_epsilon: BatchNorm's.
+      stem, stride_dialect, multi_grid, endpoints: attributes that some families have; None keeps
+        the family's own. `endpoints` chooses the tensors that the decoder reads: 'outputs' of
+        blocks, or the 'inner' layers that TF DeepLab reads.
+      squeeze_excite_gate: 'hard_sigmoid' (TF-slim, torchvision) or 'sigmoid' (DeepLab2), for
+        families with squeeze-and-excite.
       upsampling: between HRNet's branches, 'bilinear' or, in its ImageNet classifiers, 'nearest'.
-      drop_path_keep_prob: share of residual branches that training keeps in the last stage, where the family drops any.
-
-      normalization: of pixels, see `preprocess.normalize`.
-      norm_momentum, norm_epsilon: of BatchNorm.
-      backbone_norm_momentum, backbone_norm_epsilon: of the backbone's; None as in the rest.
-      backbone_padding: 'symmetric', or 'same' for weights of TF-slim and Keras.
-      resize: 'corner_aligned' for odd input sizes (k * stride + 1), 'half_pixel' for even ones.
-
-      context: 'aspp' or 'dense_prediction_cell', what enlarges the field of view.
-      aspp_rates: dilations of the 3x3 branches; () for none.
-      is_aspp_separable: depthwise-separable 3x3 branches (the paper, detectron2's DSConv) instead of full ones (DeepLab2).
-      aspp_pooling: 'train_crop' averages over the window of the training crop, 'global' over the whole map.
-      aspp_pool_layer: what follows the pooling's 1x1 convolution: BatchNorm ('norm'), a 'bias', or nothing ('plain').
-      dropout_rate: after the context module, in training.
-
-      decoder: 'deeplab', 'lr_aspp' (semantic only) or 'classifier' (whole images, for ImageNet weights).
-      skip_strides: of the features that the decoder joins, coarse to fine; () for DeepLabv3, which joins none.
-      is_skip_first: whether a joined feature comes before the decoder's own (detectron2) or behind it.
-      fusion: the convolutions after each join, see `blocks.make_fusion`.
-      lr_aspp_gate: 'hard_sigmoid' of a convolution with bias (TensorFlow) or 'sigmoid' of one without (torchvision).
-
-      semantic_features: channels after each join; semantic_low_level_features: of the projected skips, one each;
-        semantic_aspp_features: of the context module; semantic_head: convolutions before the last, 'none' or a fusion;
-        semantic_head_features: channels before the logits.
-      has_instances: whether there is an instance branch; without it the model is a semantic one.
-      instance_features, instance_low_level_features, instance_aspp_features, instance_head_features: of that branch.
-      center_head, offset_head: its heads' convolutions.
-
-    Raises:
-      ValueError: a field has a value that it cannot have, or two fields contradict each other.
+      drop_path_keep_prob: share of residual branches that training keeps in the last stage, for
+        families with stochastic depth.
     """
 
-    backbone: str = 'resnet50'
+    name: str = 'resnet50'
     output_stride: int = 32
     width_multiplier: float = 1.0
+    padding: str = 'symmetric'
+    norm_momentum: float = 0.99
+    norm_epsilon: float = 1e-3
     stem: str | None = None
     stride_dialect: str | None = None
     multi_grid: tuple[int, ...] | None = None
@@ -80,65 +55,217 @@ class ModelOptions:
     upsampling: str | None = None
     drop_path_keep_prob: float | None = None
 
+    def __post_init__(self) -> None:
+        _check_choice('output_stride', self.output_stride, (4, 8, 16, 32))
+        _check_choice('backbone_padding', self.padding, ('symmetric', 'same'))
+        if not self.width_multiplier > 0:
+            raise ValueError(f'model.width_multiplier (={self.width_multiplier}) must be positive')
+
+
+@dataclasses.dataclass(frozen=True)
+class BranchOptions:
+    """The decoder and the heads of one branch.
+
+    Attributes:
+      features: channels after each fusion with a skip.
+      low_level_features: channels of the projected skips, one entry per skip.
+      aspp_features: channels of the context module.
+      head_features: channels before the logits of each head.
+      heads: the convolutions of each head before its last, 'none' or a fusion, by its output.
+    """
+
+    features: int
+    low_level_features: tuple[int, ...]
+    aspp_features: int
+    head_features: int
+    heads: tuple[tuple[str, str], ...]
+
+    def __post_init__(self) -> None:
+        for output, head in self.heads:
+            _check_choice(f'{output}_head', head, HEADS)
+
+
+SEMANTIC_BRANCH = BranchOptions(256, (64, 32), 256, 256, (('semantic', 'separable5x5'),))
+INSTANCE_BRANCH = BranchOptions(
+    128, (32, 16), 256, 32, (('center', 'separable5x5'), ('offset', 'separable5x5'))
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelOptions:
+    """One network; the defaults are DeepLab2's Panoptic-DeepLab with ResNet-50, output stride 32.
+
+    The programs that this one is compatible with differ in all of these; `presets.PRESETS` has
+    their values. `make_model_options` builds it from the flat fields of a configuration.
+
+    Attributes:
+      backbone: the backbone.
+      normalization: how pixels become network input, see `preprocess.normalize`.
+      norm_momentum, norm_epsilon: BatchNorm's, behind the backbone.
+      resize: 'corner_aligned' for odd input sizes (k * stride + 1), 'half_pixel' for even ones.
+      context: 'aspp' or 'dense_prediction_cell', the module that widens the field of view.
+      aspp_rates: dilations of the 3x3 branches; () for none.
+      is_aspp_separable: whether they are depthwise separable (the paper, detectron2's DSConv) or
+        full (DeepLab2).
+      aspp_pooling: 'train_crop' averages over the window of the training crop, 'global' over the
+        whole map.
+      aspp_pool_layer: what follows the pooling's 1x1 convolution: BatchNorm ('norm'), a 'bias', or
+        nothing ('plain').
+      dropout_rate: dropout after the context module, in training.
+      decoder: 'deeplab', 'lr_aspp' (semantic only) or 'classifier' (whole images, for ImageNet
+        weights).
+      skip_strides: strides of the features that the decoder fuses, coarse to fine; () for
+        DeepLabv3, which fuses none.
+      is_skip_first: whether a skip is concatenated before the decoder's own features (detectron2)
+        or behind them.
+      fusion: the convolutions after each concatenation, see `blocks.make_fusion`.
+      lr_aspp_gate: 'hard_sigmoid' of a convolution with bias (TensorFlow) or 'sigmoid' of one
+        without (torchvision).
+      semantic: the semantic branch.
+      instance: the instance branch; None makes the network a semantic one.
+
+    Raises:
+      ValueError: a field has a value that it cannot have, or two fields contradict each other.
+    """
+
+    backbone: BackboneOptions = BackboneOptions()
     normalization: str = 'unit'
     norm_momentum: float = 0.99
     norm_epsilon: float = 1e-3
-    backbone_norm_momentum: float | None = None
-    backbone_norm_epsilon: float | None = None
-    backbone_padding: str = 'symmetric'
     resize: str = 'corner_aligned'
-
     context: str = 'aspp'
     aspp_rates: tuple[int, ...] = (3, 6, 9)
     is_aspp_separable: bool = False
     aspp_pooling: str = 'train_crop'
     aspp_pool_layer: str = 'norm'
     dropout_rate: float = 0.1
-
     decoder: str = 'deeplab'
     skip_strides: tuple[int, ...] = (8, 4)
     is_skip_first: bool = False
     fusion: str = 'separable5x5'
     lr_aspp_gate: str = 'hard_sigmoid'
+    semantic: BranchOptions = SEMANTIC_BRANCH
+    instance: BranchOptions | None = INSTANCE_BRANCH
 
-    semantic_features: int = 256
-    semantic_low_level_features: tuple[int, ...] = (64, 32)
-    semantic_aspp_features: int = 256
-    semantic_head: str = 'separable5x5'
-    semantic_head_features: int = 256
-
-    has_instances: bool = True
-    instance_features: int = 128
-    instance_low_level_features: tuple[int, ...] = (32, 16)
-    instance_aspp_features: int = 256
-    instance_head_features: int = 32
-    center_head: str = 'separable5x5'
-    offset_head: str = 'separable5x5'
-
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field, choices in _CHOICES.items():
-            if getattr(self, field) not in choices:
-                raise ValueError(
-                    f'model.{field} (={getattr(self, field)!r}) must be one of {list(choices)}'
-                )
+            _check_choice(field, getattr(self, field), choices)
         if not 0 <= self.dropout_rate < 1:
             raise ValueError(f'model.dropout_rate (={self.dropout_rate}) must lie in [0, 1)')
-        if not self.width_multiplier > 0:
-            raise ValueError(f'model.width_multiplier (={self.width_multiplier}) must be positive')
-        if self.decoder != 'deeplab' and self.has_instances:
+        if self.decoder == 'deeplab':
+            self._check_widths('semantic', self.semantic)
+            self._check_widths('instance', self.instance)
+        elif self.instance is not None:
             raise ValueError(
-                f'model.decoder {self.decoder!r} has no instance branch: set model.has_instances=False'
+                f'model.decoder {self.decoder!r} has no instance branch: set '
+                f'model.has_instances=False'
             )
-        branches = ['semantic', 'instance'] if self.has_instances else ['semantic']
-        for branch in branches if self.decoder == 'deeplab' else ():
-            widths = getattr(self, f'{branch}_low_level_features')
-            if len(widths) != len(self.skip_strides):
-                raise ValueError(
-                    f'model.{branch}_low_level_features (={widths}) needs one width for each of model.skip_strides '
-                    f'(={self.skip_strides})'
-                )
+
+    def _check_widths(self, name: str, branch: BranchOptions | None) -> None:
+        if branch is not None and len(branch.low_level_features) != len(self.skip_strides):
+            raise ValueError(
+                f'model.{name}_low_level_features (={branch.low_level_features}) needs one width '
+                f'for each of model.skip_strides (={self.skip_strides})'
+            )
 
     @property
     def is_semantic(self) -> bool:
         """Whether it labels pixels with classes only."""
-        return self.decoder != 'classifier' and not self.has_instances
+        return self.decoder != 'classifier' and self.instance is None
+
+
+# Fields of `config.model` by the fields of the parts; those of ModelOptions itself keep their names.
+_BACKBONE_FIELDS = {
+    'backbone': 'name',
+    'output_stride': 'output_stride',
+    'width_multiplier': 'width_multiplier',
+    'backbone_padding': 'padding',
+    'backbone_norm_momentum': 'norm_momentum',
+    'backbone_norm_epsilon': 'norm_epsilon',
+    'stem': 'stem',
+    'stride_dialect': 'stride_dialect',
+    'multi_grid': 'multi_grid',
+    'endpoints': 'endpoints',
+    'squeeze_excite_gate': 'squeeze_excite_gate',
+    'upsampling': 'upsampling',
+    'drop_path_keep_prob': 'drop_path_keep_prob',
+}
+_PARTS = ('backbone', 'semantic', 'instance')
+_OWN_FIELDS = tuple(f.name for f in dataclasses.fields(ModelOptions) if f.name not in _PARTS)
+_WIDTHS = tuple(f.name for f in dataclasses.fields(BranchOptions) if f.name != 'heads')
+
+
+def make_model_options(fields: Mapping[str, Any]) -> ModelOptions:
+    """Builds options from flat fields, as presets and `config.model` have them.
+
+    Args:
+      fields: values by the names of `list_fields`; what is left out has the default.
+
+    Raises:
+      ValueError: a name is unknown, or see `ModelOptions`.
+    """
+    unknown = sorted(set(fields) - set(FIELD_TYPES))
+    if unknown:
+        raise ValueError(f'model.{unknown[0]} is unknown; there are {", ".join(FIELD_TYPES)}')
+    own = {key: fields[key] for key in _OWN_FIELDS if key in fields}
+    defaults = ModelOptions()
+    # The backbone's BatchNorm is that of the rest unless it is told apart.
+    backbone = {
+        'norm_momentum': own.get('norm_momentum', defaults.norm_momentum),
+        'norm_epsilon': own.get('norm_epsilon', defaults.norm_epsilon),
+    }
+    backbone |= {part: fields[key] for key, part in _BACKBONE_FIELDS.items() if key in fields}
+    instance = _make_branch('instance', INSTANCE_BRANCH, fields)
+    return ModelOptions(
+        backbone=BackboneOptions(**backbone),
+        semantic=_make_branch('semantic', SEMANTIC_BRANCH, fields),
+        instance=instance if fields.get('has_instances', True) else None,
+        **own,
+    )
+
+
+def list_fields(options: ModelOptions) -> dict[str, Any]:
+    """Lists the flat fields that `make_model_options` makes the same options from."""
+    fields = {key: getattr(options.backbone, part) for key, part in _BACKBONE_FIELDS.items()}
+    fields |= {key: getattr(options, key) for key in _OWN_FIELDS}
+    fields['has_instances'] = options.instance is not None
+    for name, branch in (('semantic', options.semantic), ('instance', options.instance)):
+        if branch is not None:
+            fields |= {f'{name}_{width}': getattr(branch, width) for width in _WIDTHS}
+            fields |= {f'{output}_head': head for output, head in branch.heads}
+    return fields
+
+
+def _make_branch(name: str, default: BranchOptions, fields: Mapping[str, Any]) -> BranchOptions:
+    keys = {width: f'{name}_{width}' for width in _WIDTHS}
+    widths = {width: fields[key] for width, key in keys.items() if key in fields}
+    heads = tuple((output, fields.get(f'{output}_head', head)) for output, head in default.heads)
+    return dataclasses.replace(default, **widths, heads=heads)
+
+
+def _find_types() -> dict[str, type]:
+    """The type of each flat field; of optional ones the type beside None."""
+    own, backbone, branch = map(
+        typing.get_type_hints, (ModelOptions, BackboneOptions, BranchOptions)
+    )
+    hints = {key: backbone[part] for key, part in _BACKBONE_FIELDS.items()}
+    hints |= {key: own[key] for key in _OWN_FIELDS}
+    hints['has_instances'] = bool
+    for name, default in (('semantic', SEMANTIC_BRANCH), ('instance', INSTANCE_BRANCH)):
+        hints |= {f'{name}_{width}': branch[width] for width in _WIDTHS}
+        hints |= {f'{output}_head': str for output, _ in default.heads}
+    types = {}
+    for key, hint in hints.items():
+        alternatives = [kind for kind in typing.get_args(hint) if kind is not type(None)]
+        is_optional = type(None) in typing.get_args(hint)
+        kind = alternatives[0] if is_optional else hint
+        types[key] = typing.get_origin(kind) or kind
+    return types
+
+
+def _check_choice(field: str, value: Any, choices: tuple[Any, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f'model.{field} (={value!r}) must be one of {list(choices)}')
+
+
+FIELD_TYPES: Mapping[str, type] = _find_types()

@@ -1,0 +1,332 @@
+"""The interface that training, evaluation, prediction and plans know of a way to label pixels."""
+
+import abc
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pdl_jax.drawing.colors import color_panoptic, color_semantic
+from pdl_jax.presets import Preset
+from pdl_jax.typing import Array, LabelFormat, PyTree, suggest
+
+Variables = dict[str, PyTree]
+Outputs = dict[str, Array]
+Sections = Mapping[str, Mapping[str, Any]]
+
+
+class Samples(NamedTuple):
+    """A batch as the network sees it.
+
+    Attributes:
+      image: f32[B, H, W, 3], normalised.
+      panoptic: i32[B, H, W], the label map on the same pixels.
+    """
+
+    image: Array
+    panoptic: Array
+
+
+class LabelMaps(NamedTuple):
+    """A labelled batch.
+
+    Attributes:
+      panoptic: i32[B, H, W]; a semantic system gives every class instance 0.
+      semantic: i32[B, H, W], the class of each pixel by itself.
+      class_probability: f32[B, H, W], probability of that class.
+      score: f32[B, H, W], confidence in the pixel's instance; 1 where that means nothing.
+    """
+
+    panoptic: Array
+    semantic: Array
+    class_probability: Array
+    score: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class ParameterGroup:
+    """How parameters are trained whose path matches a regex; the first matching group decides.
+
+    Attributes:
+      regex: searched in the path, such as 'semantic_head/predict/kernel'.
+      learning_rate_factor: factor of the schedule; 0 freezes.
+      weight_decay: in the place of `optimizer.weight_decay`; None keeps that.
+    """
+
+    regex: str
+    learning_rate_factor: float = 1.0
+    weight_decay: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class PixelGrid:
+    """The input sizes that a network takes.
+
+    Attributes:
+      stride: output stride.
+      is_corner_aligned: whether sizes are k * stride + 1 and resizes align corners; else sizes are
+        multiples of the stride and pixel centres are aligned.
+    """
+
+    stride: int = 1
+    is_corner_aligned: bool = False
+
+    @property
+    def resize(self) -> str:
+        """The mode of `ops.resize.resize_bilinear`."""
+        return 'corner_aligned' if self.is_corner_aligned else 'half_pixel'
+
+    def fit(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Returns the smallest input (height, width) in pixels that holds `size`."""
+        excess = int(self.is_corner_aligned)
+        height, width = (
+            math.ceil(max(n - excess, 1) / self.stride) * self.stride + excess for n in size
+        )
+        return height, width
+
+    def scale(self, size: tuple[int, int], factor: float) -> tuple[int, int]:
+        """Returns the input (height, width) of an image resized by a factor.
+
+        That is int((n - 1) * factor + 1) where corners are aligned (DeepLab2), else the multiple
+        of the stride nearest to n * factor.
+        """
+        if self.is_corner_aligned:
+            height, width = (int((n - 1) * factor + 1) for n in size)
+        else:
+            height, width = (
+                max(1, round(n * factor / self.stride)) * self.stride for n in size
+            )
+        return height, width
+
+
+class Averaging(abc.ABC):
+    """How full-size outputs of several passes over an image become one."""
+
+    @abc.abstractmethod
+    def mirror(self, outputs: Outputs, is_flipped: Array) -> Outputs:
+        """Brings outputs for the mirror image back, where `is_flipped` (bool[]) holds."""
+
+    @abc.abstractmethod
+    def to_mean(self, outputs: Outputs) -> Outputs:
+        """Brings outputs to the form whose arithmetic mean makes sense, such as probabilities."""
+
+    @abc.abstractmethod
+    def from_mean(self, outputs: Outputs) -> Outputs:
+        """Brings means back to the form of outputs."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SystemOptions(abc.ABC):
+    """What a configuration decides of a system; no data are needed for it.
+
+    Attributes:
+      crop_size: (height, width) in pixels of the training crop.
+      dtype: dtype of activations; 'auto' is bfloat16 on TPU and GPU and float32 on CPU.
+    """
+
+    # A name of `SYSTEMS`.
+    name: ClassVar[str]
+    # Outputs that the ground truth can take the place of.
+    oracles: ClassVar[tuple[str, ...]] = ()
+    has_instances: ClassVar[bool] = True
+
+    crop_size: tuple[int, int]
+    dtype: str = 'auto'
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ValueError(f'config.model.dtype (={self.dtype!r}) must be one of {list(DTYPES)}')
+
+    @classmethod
+    def from_sections(cls, preset: Preset, sections: Sections, crop_size: tuple[int, int]) -> Self:
+        """Makes the options from a preset and a configuration.
+
+        The default takes fields of `config.model` by name, over those of the preset.
+
+        Args:
+          preset: gives what the configuration leaves open.
+          sections: 'model', 'targets', 'loss', 'postprocess'; None leaves a field to the preset.
+          crop_size: (height, width) in pixels of the training crop.
+
+        Raises:
+          ValueError: names the field, its value and what it may be.
+        """
+        fields = {**preset.model, **set_fields(sections['model'])}
+        names = {field.name for field in dataclasses.fields(cls)} - {'crop_size'}
+        refuse_unknown('model', fields, names)
+        return cls(crop_size=crop_size, **fields)
+
+    def to_sections(self) -> dict[str, dict[str, Any]]:
+        """Lists the effective value of every field, by section; the inverse of `from_sections`."""
+        fields = dataclasses.asdict(self)
+        del fields['crop_size']
+        return {'model': fields}
+
+    @property
+    def normalization(self) -> str:
+        """How pixels become network input, see `preprocess.normalize`."""
+        return 'unit'
+
+    def describe_weights(self) -> dict[str, Any]:
+        """Lists, as JSON values, what weights depend on besides their shapes."""
+        return {}
+
+    @abc.abstractmethod
+    def make_system(self, label_format: LabelFormat) -> 'System':
+        """Makes the system for the classes of a dataset."""
+
+    @property
+    def compute_dtype(self) -> jnp.dtype:
+        """The dtype of activations; asks for the devices if it is 'auto'."""
+        if self.dtype != 'auto':
+            return jnp.dtype(self.dtype)
+        return jnp.dtype('float32' if jax.default_backend() == 'cpu' else 'bfloat16')
+
+
+DTYPES = ('auto', 'float32', 'bfloat16')
+
+
+@dataclasses.dataclass(frozen=True)
+class System(abc.ABC):
+    """A way to label pixels; pure functions of variables and arrays, to be jitted by the callers.
+
+    Attributes:
+      label_format: how classes and instances are coded.
+    """
+
+    label_format: LabelFormat
+
+    @abc.abstractmethod
+    def init(self, rng: Array) -> Variables:
+        """Draws initial variables: 'params' and whatever other collections the network has."""
+
+    @abc.abstractmethod
+    def loss(
+        self, variables: Variables, samples: Samples, *, rng: Array
+    ) -> tuple[Array, tuple[dict[str, Array], Variables]]:
+        """Computes the loss of a batch; targets are made inside.
+
+        Returns:
+          The loss f32[], its weighted terms f32[] by name, and the collections that a train step
+          updates, such as 'batch_stats'.
+        """
+
+    @abc.abstractmethod
+    def outputs(self, variables: Variables, images: Array) -> Outputs:
+        """Runs the network on f32[B, H, W, 3], normalised; its outputs at its own stride."""
+
+    @abc.abstractmethod
+    def label_maps(self, outputs: Outputs, *, size: tuple[int, int]) -> LabelMaps:
+        """Labels pixels from outputs, upsampled or not, at `size` (height, width) in pixels."""
+
+    @property
+    def grid(self) -> PixelGrid:
+        """The input sizes that the network takes."""
+        return PixelGrid()
+
+    @property
+    def has_instances(self) -> bool:
+        """Whether labels tell instances apart; else the system is a semantic one."""
+        return True
+
+    @property
+    def max_segments(self) -> int:
+        """Upper bound of the segments in a label map that it predicts."""
+        return self.label_format.num_classes
+
+    @property
+    def max_pixels(self) -> int | None:
+        """Upper bound of the pixels of an input, None for no bound."""
+        return None
+
+    @property
+    def averaging(self) -> Averaging | None:
+        """How outputs over scales and the mirror image are averaged; None if they cannot be."""
+        return None
+
+    @property
+    def parameter_groups(self) -> tuple[ParameterGroup, ...]:
+        """Parameters that train at another rate, with another decay, or not at all."""
+        return ()
+
+    def at_scale(self, factor: float) -> Self:
+        """Returns the system for images resized by a factor, of the same variables."""
+        del factor
+        return self
+
+    def upsample(
+        self, outputs: Outputs, size: tuple[int, int], *, is_partial: bool = False
+    ) -> Outputs:
+        """Brings outputs to `size` (height, width) in pixels.
+
+        Args:
+          outputs: as `outputs` returns them.
+          size: the size of the images.
+          is_partial: leave at the network's stride what `label_maps` upsamples on the way.
+        """
+        del size, is_partial
+        return outputs
+
+    def replace_by_truth(
+        self, outputs: Outputs, panoptic: Array, oracle: Sequence[str]
+    ) -> Outputs:
+        """Puts the ground truth in the place of outputs at full size, see `SystemOptions.oracles`.
+
+        Args:
+          outputs: at the size of `panoptic`.
+          panoptic: i32[B, H, W], the label map as the network saw the image.
+          oracle: names of outputs.
+        """
+        raise ValueError(f'{type(self).__name__} has no outputs to replace by the truth: {oracle}')
+
+    def picture_maps(self, variables: Variables, samples: Samples) -> dict[str, Array]:
+        """Computes what `draw_pictures` draws; to be jitted. [B, H, W, ...] each."""
+        maps = self.label_maps(
+            self.outputs(variables, samples.image), size=samples.image.shape[1:3]
+        )
+        return {'panoptic': maps.panoptic, 'target_panoptic': samples.panoptic}
+
+    def draw_pictures(
+        self, maps: Mapping[str, np.ndarray], image: np.ndarray, colors: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Draws what a person wants to see of one sample while the system trains; on the host.
+
+        Args:
+          maps: `picture_maps` of the sample, without the batch axis.
+          image: u8[H, W, 3].
+          colors: u8[N, 3], by semantic value.
+
+        Returns:
+          u8[H, W, 3] pictures by name.
+        """
+        pictures = {'image': image}
+        for name, key in (('target', 'target_panoptic'), ('prediction', 'panoptic')):
+            if self.has_instances:
+                pictures[name] = color_panoptic(maps[key], self.label_format, colors)
+            else:
+                semantic = maps[key] // self.label_format.label_divisor
+                pictures[name] = color_semantic(semantic, colors)
+        return pictures
+
+
+def set_fields(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields of a section of the configuration that are set."""
+    return {key: value for key, value in section.items() if value is not None}
+
+
+def refuse_unknown(section: str, fields: Mapping[str, Any], known: set[str]) -> None:
+    """Checks the names of fields.
+
+    Raises:
+      ValueError: names the first unknown one, and the one that it resembles.
+    """
+    for name in fields:
+        if name not in known:
+            raise ValueError(
+                f'config.{section}.{name} is unknown; {suggest(name, known)}it may hold '
+                f'{", ".join(sorted(known))}'
+            )
