@@ -30,6 +30,7 @@ from pdl_jax.metrics.instance_ap import CityscapesAP, InstanceAP
 from pdl_jax.metrics.panoptic_quality import PanopticQuality
 from pdl_jax.metrics.parsing_covering import ParsingCovering
 from pdl_jax.metrics.semantic_iou import SemanticIoU
+from pdl_jax.ops.placement import replicate
 from pdl_jax.postprocess.scores import segment_table
 from pdl_jax.prediction.formats import PanopticWriter, SemanticWriter
 from pdl_jax.prediction.inference import abstract_variables, make_inference_step
@@ -38,7 +39,6 @@ from pdl_jax.runtime.sharding import (
     batch_sharding,
     find_batch_shard,
     make_mesh,
-    replicate,
     replicated,
     shard_batch,
 )

@@ -18,7 +18,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
-from pdl_jax.ops.split_maps import are_rows_split, gather_small_map, split_map
+from pdl_jax.ops.placement import are_rows_split, gather_small_map, split_map
 from pdl_jax.typing import Array
 
 Padding = tuple[tuple[int, int], tuple[int, int]]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from pdl_jax.ops.convolution import Padding
-from pdl_jax.ops.split_maps import are_rows_split, gather_small_map
+from pdl_jax.ops.placement import are_rows_split, gather_small_map
 from pdl_jax.typing import Array
 
 

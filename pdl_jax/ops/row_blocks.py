@@ -26,7 +26,7 @@ def map_row_blocks(
 ) -> PyTree:
     """Makes maps of an enlarged feature map.
 
-    On a mesh of devices the batch is split over 'data' and the rows of the results over 'space', as `sharding.split_rows` does;
+    On a mesh of devices the batch is split over 'data' and the rows of the results over 'space', as `placement.split_rows` does;
     `x` is small and every device sees all of its rows.
 
     Args:

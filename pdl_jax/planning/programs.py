@@ -13,10 +13,11 @@ from ml_collections import ConfigDict
 from pdl_jax import config as config_lib
 from pdl_jax.data.records import RecordSource
 from pdl_jax.evaluation.evaluator import Evaluator
+from pdl_jax.ops.placement import split_rows
 from pdl_jax.planning.outline import SplitOutline
 from pdl_jax.postprocess.panoptic import post_process
 from pdl_jax.prediction.inference import run_passes
-from pdl_jax.runtime.sharding import batch_sharding, split_rows
+from pdl_jax.runtime.sharding import batch_sharding
 from pdl_jax.training.program import make_step_program
 from pdl_jax.typing import PyTree
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pdl_jax.models.deeplab import PanopticDeepLab
+from pdl_jax.ops.placement import split_rows
 from pdl_jax.ops.resize import resize_bilinear
 from pdl_jax.postprocess.panoptic import post_process
 from pdl_jax.preprocess.augment import (
@@ -20,7 +21,6 @@ from pdl_jax.preprocess.augment import (
     sample_labels,
 )
 from pdl_jax.preprocess.targets import TargetOptions, make_targets
-from pdl_jax.runtime.sharding import split_rows
 from pdl_jax.typing import Array, LabelFormat, PyTree
 
 

@@ -1,7 +1,7 @@
 """The device mesh and where arrays lie on it."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding
@@ -107,38 +107,6 @@ def place_state(abstract_state: PyTree, mesh: Mesh, rules: Sequence[tuple[str, s
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
     return jax.tree_util.tree_map_with_path(place, abstract_state)
-
-
-def replicate(x: PyTree) -> PyTree:
-    """Inside jit: whole arrays on every device, such as parameters that are stored in pieces; nothing outside of a mesh."""
-    if jax.sharding.get_abstract_mesh().empty:
-        return x
-    return jax.lax.with_sharding_constraint(x, P())
-
-
-def on_own_images(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
-    """Inside jit: each device runs a function of batches on its own images, without a word to the others.
-
-    Loops whose length depends on the data would otherwise ask all devices before every pass. Devices along 'space' repeat each
-    other's work. Outside of a mesh, and for a batch that it does not divide, the function as it is.
-    """
-
-    def run(*batches):
-        mesh = jax.sharding.get_abstract_mesh()
-        if mesh.empty or jax.tree.leaves(batches)[0].shape[0] % mesh.shape['data']:
-            return function(*batches)
-        return jax.shard_map(function, in_specs=P('data'), out_specs=P('data'), check_vma=False)(
-            *batches
-        )
-
-    return run
-
-
-def split_rows(x: PyTree) -> PyTree:
-    """Inside jit: the batch over 'data' and image rows over 'space'; no constraint outside of a mesh."""
-    if jax.sharding.get_abstract_mesh().empty:
-        return x
-    return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, P('data', 'space')), x)
 
 
 def shard_batch(batch: PyTree, mesh: Mesh) -> dict[str, Array]:

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from pdl_jax.runtime.sharding import split_rows
+from pdl_jax.ops.placement import split_rows
 from pdl_jax.typing import Array, PyTree
 
 

@@ -9,6 +9,7 @@ import optax
 
 from pdl_jax.losses.panoptic_deeplab import LossOptions, panoptic_loss
 from pdl_jax.models.deeplab import PanopticDeepLab
+from pdl_jax.ops.placement import map_per_device, replicate, split_rows
 from pdl_jax.preprocess.augment import (
     AugmentOptions,
     random_window,
@@ -16,7 +17,6 @@ from pdl_jax.preprocess.augment import (
     sample_labels,
 )
 from pdl_jax.preprocess.targets import TargetOptions, make_targets
-from pdl_jax.runtime.sharding import on_own_images, replicate, split_rows
 from pdl_jax.training.gradient_accumulation import accumulate_gradients
 from pdl_jax.training.rematerialization import rematerialize
 from pdl_jax.training.state import TrainState
@@ -77,7 +77,7 @@ def make_training_samples(
         return image, targets
 
     # Each device by itself: some of it takes as many passes as an image has instances.
-    samples = on_own_images(jax.vmap(prepare))(
+    samples = map_per_device(jax.vmap(prepare))(
         keys, batch['image'], batch['panoptic'], batch['size']
     )
     return split_rows(samples)

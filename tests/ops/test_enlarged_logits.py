@@ -9,8 +9,9 @@ import pytest
 
 from pdl_jax.ops import enlarged_logits
 from pdl_jax.ops.enlarged_logits import classify_pixels, cross_entropy_enlarged
+from pdl_jax.ops.placement import split_rows
 from pdl_jax.ops.resize import resize_bilinear
-from pdl_jax.runtime.sharding import make_mesh, shard_batch, split_rows
+from pdl_jax.runtime.sharding import make_mesh, shard_batch
 
 # Whole and broken factors, shrinking, one pixel, no change; more classes than a chunk holds.
 CASES = [

@@ -8,10 +8,11 @@ import pytest
 
 from pdl_jax.losses.panoptic_deeplab import panoptic_loss
 from pdl_jax.models.deeplab import PanopticDeepLab
+from pdl_jax.ops.placement import split_rows
 from pdl_jax.preprocess.augment import AugmentOptions
 from pdl_jax.preprocess.targets import TargetOptions
 from pdl_jax.presets import make_options
-from pdl_jax.runtime.sharding import make_mesh, place_state, replicated, shard_batch, split_rows
+from pdl_jax.runtime.sharding import make_mesh, place_state, replicated, shard_batch
 from pdl_jax.training.step import StepOptions, make_training_samples
 from pdl_jax.typing import LabelFormat
 

@@ -1,4 +1,4 @@
-"""Operations on maps whose rows are split over devices, down to one row a device and less."""
+"""Operations on maps whose rows are split over devices, down to one row per device and less."""
 
 import functools
 
@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from pdl_jax.ops.convolution import conv, depthwise_conv, symmetric_padding
+from pdl_jax.ops.placement import split_rows
 from pdl_jax.ops.pooling import max_pool
-from pdl_jax.runtime.sharding import make_mesh, replicated, split_rows
+from pdl_jax.runtime.sharding import make_mesh, replicated
 
 RNG = np.random.default_rng(0)
 KERNEL = RNG.normal(size=(3, 3, 4, 4)).astype(np.float32)
