@@ -11,7 +11,7 @@ from pdl_jax.planning.collectives import find_collectives, summarize_collectives
 from pdl_jax.planning.hlo import parse_module
 from pdl_jax.planning.lookups import find_lookups, find_loops
 from pdl_jax.planning.products import find_products, padding_waste
-from pdl_jax.planning.programs import Program
+from pdl_jax.planning.program import Program
 from pdl_jax.planning.topology import Topology
 from pdl_jax.planning.traffic import count_bytes
 

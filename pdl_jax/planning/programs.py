@@ -1,10 +1,7 @@
 """The programs of a run, ready to be compiled for devices that need not exist."""
 
-import dataclasses
 import functools
 import math
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,44 +12,14 @@ from pdl_jax.data.records import RecordSource
 from pdl_jax.evaluation.evaluator import Evaluator
 from pdl_jax.ops.placement import split_rows
 from pdl_jax.planning.outline import SplitOutline
+from pdl_jax.planning.program import Program
 from pdl_jax.postprocess.panoptic import post_process
 from pdl_jax.prediction.inference import run_passes
 from pdl_jax.runtime.sharding import batch_sharding
 from pdl_jax.training.program import make_step_program
-from pdl_jax.typing import PyTree
 
 PROGRAMS = ('train', 'eval', 'postprocess')
 Source = RecordSource | SplitOutline
-
-
-@dataclasses.dataclass(frozen=True)
-class Program:
-    """One jitted function and the shapes it is called with.
-
-    Attributes:
-      name: one of `PROGRAMS`.
-      function: jitted.
-      arguments: abstract, with shardings.
-      num_images: that one call processes, over all devices.
-      size: (height, width) in pixels of the network's input.
-      resident_bytes: on each device, what else lies in its memory meanwhile.
-    """
-
-    name: str
-    function: Callable[..., Any]
-    arguments: tuple[PyTree, ...]
-    num_images: int
-    size: tuple[int, int]
-    resident_bytes: int = 0
-
-    def compile(self, mesh: jax.sharding.Mesh) -> jax.stages.Compiled:
-        """Runs the compiler of the mesh's devices."""
-        options = {}
-        if mesh.devices.flat[0].platform == 'cpu':
-            # XLA optimises as ever; that LLVM does too only pays where the program runs.
-            options = {'xla_backend_optimization_level': 0}
-        with jax.set_mesh(mesh):
-            return self.function.lower(*self.arguments).compile(compiler_options=options)
 
 
 def make_programs(

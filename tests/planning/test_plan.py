@@ -17,7 +17,7 @@ from pdl_jax.planning.hlo import parse_module, parse_shapes
 from pdl_jax.planning.lookups import find_lookups, find_loops
 from pdl_jax.planning.outline import find_split
 from pdl_jax.planning.products import find_products, padding_waste
-from pdl_jax.planning.programs import Program
+from pdl_jax.planning.program import Program
 from pdl_jax.planning.report import format_report, make_report
 from pdl_jax.planning.traffic import count_bytes
 from pdl_jax.runtime.sharding import make_mesh
