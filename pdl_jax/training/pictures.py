@@ -6,11 +6,10 @@ from ml_collections import ConfigDict
 
 from pdl_jax.config import make_model, make_step_options, postprocess_arguments
 from pdl_jax.data.catalog import DatasetSpec
-from pdl_jax.drawing.overlay import training_pictures
-from pdl_jax.ops.placement import replicate
+from pdl_jax.drawing.grid import training_pictures
 from pdl_jax.postprocess.panoptic import post_process
 from pdl_jax.runtime.processes import compile_together
-from pdl_jax.runtime.sharding import replicated
+from pdl_jax.runtime.sharding import replicate, replicated
 from pdl_jax.training.state import TrainState
 from pdl_jax.training.step import make_training_samples
 from pdl_jax.typing import Array
