@@ -295,9 +295,11 @@ _RULES = {
 }
 
 
+_BY_INSTANCES = {True: 'panoptic_deeplab', False: 'semantic_deeplab'}
+
+
 def _make_preset(family: str, model: Mapping[str, Any]) -> Preset:
-    has_instances = model.get('has_instances', True)
-    system = 'panoptic_deeplab' if has_instances else 'semantic_deeplab'
+    system = _BY_INSTANCES[model.get('has_instances', True)]
     if model.get('decoder') == 'classifier':
         system = ''
     return Preset(system, model, **_RULES.get(family, {}))
@@ -332,20 +334,40 @@ def find_preset(name: str) -> Preset:
     return PRESETS[name]
 
 
+def find_system(preset: Preset, fields: Mapping[str, Any]) -> str:
+    """Names the system of a preset, given the fields of `config.model` that override it.
+
+    `has_instances` adds or removes Panoptic-DeepLab's instance branch, which changes the system.
+    """
+    has_instances = fields.get('has_instances')
+    if has_instances is None or preset.system not in _BY_INSTANCES.values():
+        return preset.system
+    return _BY_INSTANCES[has_instances]
+
+
 def make_options(preset: str, **overrides: Any) -> ModelOptions:
+    """Makes the network of a preset by its name, see `make_network`.
+
+    Raises:
+      ValueError: there is no such preset, or the fields contradict each other.
+    """
+    return make_network(find_preset(preset), **overrides)
+
+
+def make_network(preset: Preset, **overrides: Any) -> ModelOptions:
     """Makes the network of a preset.
 
     Args:
-      preset: a name of `PRESETS`.
+      preset: the recipe.
       **overrides: fields of `config.model`; None leaves one as the preset has it. A backbone other
         than the preset's keeps its own family's attributes: those that the preset sets for its
         backbone are dropped.
 
     Raises:
-      ValueError: there is no such preset, or the fields contradict each other.
+      ValueError: a field is unknown, or fields contradict each other.
     """
     overrides = {key: value for key, value in overrides.items() if value is not None}
-    fields = {'backbone': ModelOptions().backbone.name, **find_preset(preset).model}
+    fields = {'backbone': ModelOptions().backbone.name, **preset.model}
     if overrides.get('backbone', fields['backbone']) != fields['backbone']:
         for field in _OF_ONE_BACKBONE:
             fields.pop(field, None)

@@ -30,9 +30,15 @@ class LossOptions:
     top_k_fraction: float = 0.2
     scope: str = 'image'
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        if not 0 < self.top_k_fraction <= 1:
+            raise ValueError(
+                f'config.loss.top_k_fraction (={self.top_k_fraction!r}) must lie in (0, 1]'
+            )
         if self.scope not in SCOPES:
-            raise ValueError(f'loss.scope (={self.scope!r}) must be one of {SCOPES}')
+            raise ValueError(
+                f'config.loss.scope (={self.scope!r}) must be one of {list(SCOPES)}'
+            )
 
 
 def panoptic_loss(

@@ -7,6 +7,7 @@ from typing import Any
 
 from pdl_jax.models.blocks import FUSIONS
 from pdl_jax.ops.resize import MODES
+from pdl_jax.typing import suggest
 
 HEADS = ('none', *FUSIONS)
 
@@ -206,7 +207,12 @@ def make_model_options(fields: Mapping[str, Any]) -> ModelOptions:
     """
     unknown = sorted(set(fields) - set(FIELD_TYPES))
     if unknown:
-        raise ValueError(f'model.{unknown[0]} is unknown; there are {", ".join(FIELD_TYPES)}')
+        raise ValueError(
+            f'model.{unknown[0]} is unknown; {suggest(unknown[0], FIELD_TYPES)}there are '
+            f'{", ".join(FIELD_TYPES)}'
+        )
+    for key, value in fields.items():
+        _check_type(key, value)
     own = {key: fields[key] for key in _OWN_FIELDS if key in fields}
     defaults = ModelOptions()
     # The backbone's BatchNorm is that of the rest unless it is told apart.
@@ -261,6 +267,16 @@ def _find_types() -> dict[str, type]:
         kind = alternatives[0] if is_optional else hint
         types[key] = typing.get_origin(kind) or kind
     return types
+
+
+def _check_type(field: str, value: Any) -> None:
+    kind = FIELD_TYPES[field]
+    allowed = (int, float) if kind is float else kind
+    # None stands for the family's own value; bool is an int to Python.
+    if value is not None and (
+        not isinstance(value, allowed) or isinstance(value, bool) != (kind is bool)
+    ):
+        raise ValueError(f'model.{field} (={value!r}) must be of type {kind.__name__}')
 
 
 def _check_choice(field: str, value: Any, choices: tuple[Any, ...]) -> None:

@@ -1,12 +1,12 @@
 """The whole way from network outputs to panoptic label maps."""
 
-import functools
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 
 from pdl_jax.ops.enlarged_logits import classify_pixels
-from pdl_jax.postprocess.centers import find_centers
+from pdl_jax.postprocess.centers import TOP_K_RULES, find_centers
 from pdl_jax.postprocess.grouping import group_pixels
 from pdl_jax.postprocess.merge import is_in_classes, merge_panoptic
 from pdl_jax.postprocess.scores import map_center_scores, score_at_centroids
@@ -15,46 +15,70 @@ from pdl_jax.typing import Array, LabelFormat
 SCORE_RULES = ('assigned', 'centroid')
 
 
+@dataclasses.dataclass(frozen=True)
+class PostprocessOptions:
+    """The rules of post-processing.
+
+    Attributes:
+      center_threshold: lowest heat of a centre, exclusive.
+      nms_kernel_px: side of the window in which a centre must be the maximum, in pixels.
+      max_centers: most centres K of an image.
+      stuff_area_limit_px: smallest area of a stuff class in pixels.
+      top_k_rule: see `find_centers`.
+      score_rule: the score of an instance is the heat of the centre that its pixels are 'assigned'
+        to (DeepLab2), or that at its own 'centroid' (bowenc0221, detectron2).
+      is_limit_void, is_rest_instance: see `merge_panoptic`.
+
+    Raises:
+      ValueError: a field has a value that it cannot have.
+    """
+
+    center_threshold: float = 0.1
+    nms_kernel_px: int = 13
+    max_centers: int = 200
+    stuff_area_limit_px: int = 2048
+    top_k_rule: str = 'highest'
+    score_rule: str = 'assigned'
+    is_limit_void: bool = False
+    is_rest_instance: bool = False
+
+    def __post_init__(self) -> None:
+        for field in ('nms_kernel_px', 'max_centers'):
+            value = getattr(self, field)
+            if not value > 0:
+                raise ValueError(f'config.postprocess.{field} (={value!r}) must be positive')
+        for field, choices in (('top_k_rule', TOP_K_RULES), ('score_rule', SCORE_RULES)):
+            value = getattr(self, field)
+            if value not in choices:
+                raise ValueError(
+                    f'config.postprocess.{field} (={value!r}) must be one of {list(choices)}'
+                )
+
+
 def post_process(
     outputs: dict[str, Array],
     *,
     label_format: LabelFormat,
-    center_threshold: float = 0.1,
-    nms_kernel_px: int,
-    max_centers: int,
-    stuff_area_limit: int,
-    top_k_rule: str = 'highest',
-    score_rule: str = 'assigned',
-    is_limit_void: bool = False,
-    is_rest_instance: bool = False,
+    options: PostprocessOptions = PostprocessOptions(),
     size: tuple[int, int] | None = None,
     resize: str = 'corner_aligned',
 ) -> dict[str, Array]:
-    """Turns network outputs into panoptic label maps.
+    """Turns outputs of Panoptic-DeepLab into panoptic label maps.
 
     Images are mapped with vmap, so a batch that is sharded over devices stays sharded; every step
     needs only a few maps of memory per image.
 
     Args:
-      outputs: 'semantic': f32[B, h, w, C] logits and, of a network with an instance branch, at the
-        resolution of the result 'center': f32[B, H, W, 1] heat and 'offset': f32[B, H, W, 2],
-        (dy, dx) in pixels from a pixel to its centre.
+      outputs: 'semantic': f32[B, h, w, C] logits, and at the resolution of the result 'center':
+        f32[B, H, W, 1] heat and 'offset': f32[B, H, W, 2], (dy, dx) in pixels from a pixel to its
+        centre.
       label_format: how classes and instances are coded.
-      center_threshold: lowest heat of a centre, exclusive.
-      nms_kernel_px: side of the window in which a centre must be the maximum, in pixels.
-      max_centers: most centres K of an image.
-      stuff_area_limit: smallest area of a stuff class in pixels.
-      top_k_rule: see `find_centers`.
-      score_rule: the 'center_score' of an instance is the heat of the centre that its pixels are
-        'assigned' to (DeepLab2), or that at its own 'centroid' (bowenc0221, detectron2).
-      is_limit_void, is_rest_instance: see `merge_panoptic`.
-      size: (H, W) of the result in pixels, to which the logits are enlarged without a map of all
-        classes; None where they have it.
-      resize: how they are enlarged, see `ops.resize.resize_bilinear`.
+      options: the rules.
+      size: (H, W) of the result in pixels, to which the logits are upsampled without a map of all
+        classes; None if they have it.
+      resize: how they are upsampled, see `ops.resize.resize_bilinear`.
 
     Returns:
-      Without an instance branch only 'panoptic', every class one segment with instance 0 whatever
-      its area, 'semantic', 'class_probability', and a 'center_score' of 1 everywhere. With one:
       'panoptic': i32[B, H, W].
       'semantic': i32[B, H, W], before the majority vote.
       'instance': i32[B, H, W], 1-based row in `centers`; 0 on stuff.
@@ -64,63 +88,62 @@ def post_process(
       'center_valid': bool[B, K].
 
     Raises:
-      ValueError: the logits have another number of classes than the label format, or a rule is
-        unknown.
+      ValueError: the logits have another number of classes than the label format.
     """
-    num_logits = outputs['semantic'].shape[-1]
+    semantic, probability = label_semantic(
+        outputs['semantic'], label_format=label_format, size=size, resize=resize
+    )
+
+    def process(semantic: Array, heatmap: Array, offsets: Array) -> dict[str, Array]:
+        return _merge_image(semantic, heatmap, offsets, label_format, options)
+
+    maps = jax.vmap(process)(semantic, outputs['center'][..., 0], outputs['offset'])
+    return {**maps, 'semantic': semantic, 'class_probability': probability}
+
+
+def label_semantic(
+    logits: Array,
+    *,
+    label_format: LabelFormat,
+    size: tuple[int, int] | None = None,
+    resize: str = 'corner_aligned',
+) -> tuple[Array, Array]:
+    """Chooses the class of every pixel.
+
+    Args:
+      logits: f32[B, h, w, C].
+      label_format, size, resize: see `post_process`.
+
+    Returns:
+      i32[B, H, W], the classes, and f32[B, H, W], their probabilities.
+
+    Raises:
+      ValueError: the logits have another number of classes than the label format.
+    """
+    num_logits = logits.shape[-1]
     if num_logits != label_format.num_classes:
         raise ValueError(
             f"outputs['semantic'] has {num_logits} classes but the label format has "
             f'{label_format.num_classes}: use the dataset that the model was trained on'
         )
-    logits = outputs['semantic'].astype(jnp.float32)
-    semantic, probability = classify_pixels(logits, size or logits.shape[1:3], resize)
-    if 'center' not in outputs:
-        return {
-            'panoptic': semantic * label_format.label_divisor,
-            'semantic': semantic,
-            'class_probability': probability,
-            'center_score': jnp.ones_like(probability),
-        }
-    if score_rule not in SCORE_RULES:
-        raise ValueError(f'score_rule (={score_rule!r}) must be one of {SCORE_RULES}')
-    process = functools.partial(
-        _process_image,
-        label_format=label_format,
-        center_threshold=center_threshold,
-        nms_kernel_px=nms_kernel_px,
-        max_centers=max_centers,
-        stuff_area_limit=stuff_area_limit,
-        top_k_rule=top_k_rule,
-        score_rule=score_rule,
-        is_limit_void=is_limit_void,
-        is_rest_instance=is_rest_instance,
-    )
-    maps = jax.vmap(process)(semantic, outputs['center'][..., 0], outputs['offset'])
-    return {**maps, 'semantic': semantic, 'class_probability': probability}
+    logits = logits.astype(jnp.float32)
+    height, width = size or logits.shape[1:3]
+    return classify_pixels(logits, (height, width), resize)
 
 
-def _process_image(
-    semantic,
-    heatmap,
-    offsets,
-    *,
-    label_format,
-    center_threshold,
-    nms_kernel_px,
-    max_centers,
-    stuff_area_limit,
-    top_k_rule,
-    score_rule,
-    is_limit_void,
-    is_rest_instance,
-):
+def _merge_image(
+    semantic: Array,
+    heatmap: Array,
+    offsets: Array,
+    label_format: LabelFormat,
+    options: PostprocessOptions,
+) -> dict[str, Array]:
     centers, scores, valid = find_centers(
         heatmap.astype(jnp.float32),
-        threshold=center_threshold,
-        kernel_px=nms_kernel_px,
-        max_centers=max_centers,
-        top_k_rule=top_k_rule,
+        threshold=options.center_threshold,
+        kernel_px=options.nms_kernel_px,
+        max_centers=options.max_centers,
+        top_k_rule=options.top_k_rule,
     )
     is_thing = is_in_classes(semantic, label_format.thing_classes)
     nearest = group_pixels(centers, valid, offsets.astype(jnp.float32))
@@ -129,19 +152,19 @@ def _process_image(
         semantic,
         instance,
         label_format=label_format,
-        max_instances=max_centers,
-        stuff_area_limit=stuff_area_limit,
-        is_limit_void=is_limit_void,
-        is_rest_instance=is_rest_instance,
+        max_instances=options.max_centers,
+        stuff_area_limit=options.stuff_area_limit_px,
+        is_limit_void=options.is_limit_void,
+        is_rest_instance=options.is_rest_instance,
     )
-    if score_rule == 'centroid':
-        center_score = score_at_centroids(instance, heatmap, max_instances=max_centers)
+    if options.score_rule == 'centroid':
+        score = score_at_centroids(instance, heatmap, max_instances=options.max_centers)
     else:
-        center_score = map_center_scores(instance, scores)
+        score = map_center_scores(instance, scores)
     return {
         'panoptic': panoptic,
         'instance': instance,
-        'center_score': center_score,
+        'center_score': score,
         'centers': centers,
         'center_valid': valid,
     }

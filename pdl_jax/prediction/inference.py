@@ -1,18 +1,19 @@
-"""From an image to its panoptic map: resize, network, post-processing, and the way back to the original pixels."""
+"""From an image to its label map: resize, passes of a system, and the way back to original pixels.
+
+Evaluation, prediction, plans and exports run these pure functions and no others.
+"""
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pdl_jax.models.deeplab import PanopticDeepLab
+from pdl_jax.experiment import EvaluateOptions
 from pdl_jax.ops.placement import split_rows
 from pdl_jax.ops.resize import resize_bilinear
-from pdl_jax.postprocess.panoptic import post_process
 from pdl_jax.preprocess.augment import (
     AugmentOptions,
     centered_window,
@@ -20,193 +21,224 @@ from pdl_jax.preprocess.augment import (
     sample_image,
     sample_labels,
 )
-from pdl_jax.preprocess.targets import TargetOptions, make_targets
-from pdl_jax.typing import Array, LabelFormat, PyTree
-
-
-def abstract_variables(model: PanopticDeepLab) -> dict[str, PyTree]:
-    """Shapes and dtypes of {'params', 'batch_stats'}; they do not depend on the input size."""
-    return jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 65, 65, 3))))
+from pdl_jax.systems.system import LabelMaps, Outputs, Samples, System, Variables
+from pdl_jax.typing import Array
 
 
 @dataclasses.dataclass(frozen=True)
 class Pass:
-    """How a network looks at an image; the outputs of several passes are averaged.
+    """One look of a system at an image; the outputs of several passes are averaged.
 
     Attributes:
-      model: the network; its pooling window belongs to `size`.
+      system: the system at the scale of the pass.
       size: (height, width) in pixels to which the input is resized.
-      is_flipped: whether it looks at the mirror image too.
+      is_flipped: whether the mirror image is looked at too.
     """
 
-    model: PanopticDeepLab
+    system: System
     size: tuple[int, int]
     is_flipped: bool = False
 
 
-def run_passes(
-    passes: Sequence[Pass], variables: PyTree, images: Array, *, is_semantic_enlarged: bool = True
-) -> dict[str, Array]:
-    """Runs a network once or, at several scales and mirrored, several times over the same images.
+def make_passes(
+    system: System, size: tuple[int, int], evaluate: EvaluateOptions
+) -> tuple[Pass, ...]:
+    """Makes the passes over an input of `size` (height, width) in pixels.
 
-    Every pass is brought to the size of the images first, with its offsets in their pixels and mirrored back. Then class
-    probabilities, heat and offsets are averaged.
+    Raises:
+      ValueError: several passes are asked for and the system has no average.
+    """
+    if system.averaging is None and (evaluate.scales != (1.0,) or evaluate.is_flipped):
+        raise ValueError(
+            f'{type(system).__name__} cannot average over scales or the mirror image: set '
+            f'config.evaluate.scales=(1.0,) and config.evaluate.is_flipped=False'
+        )
+    return tuple(
+        Pass(system, size, evaluate.is_flipped)
+        if scale == 1
+        else Pass(system.at_scale(scale), system.grid.scale(size, scale), evaluate.is_flipped)
+        for scale in evaluate.scales
+    )
+
+
+def run_passes(
+    passes: Sequence[Pass], variables: Variables, images: Array, *, is_partial: bool = True
+) -> Outputs:
+    """Runs a system once or, at several scales and mirrored, several times over the same images.
+
+    The outputs of several passes are brought to the size of the images, mirrored back, and
+    averaged as `System.averaging` says.
 
     Args:
       passes: at least one.
-      variables: {'params', 'batch_stats'}, the same for all.
+      variables: the same for all.
       images: f32[B, H, W, 3], normalised.
-      is_semantic_enlarged: false leaves the logits of a single pass as small as the network gives them, for `post_process` to
-        enlarge.
+      is_partial: leave a single pass's outputs at the network's stride where `label_maps` upsamples
+        them on the way.
 
     Returns:
-      The network's outputs f32[B, H, W, ...] at the size of the images; of several passes 'semantic' holds the logarithms of the
-      mean probabilities.
-
-    Source: DeepLab2's model/deeplab.py; Chen et al., Rethinking Atrous Convolution, 2017, for the semantic networks.
+      The outputs at the size of the images.
     """
     if len(passes) == 1 and not passes[0].is_flipped:
-        return _look(passes[0], variables, images, False, is_semantic_enlarged)
+        return _look(passes[0], variables, images, False, is_partial)
+    averaging = passes[0].system.averaging
+    if averaging is None:
+        raise ValueError(f'{type(passes[0].system).__name__} has no average over passes')
 
-    def look(one, is_flipped):
-        outputs = _look(one, variables, images, is_flipped, True)
-        return {**outputs, 'semantic': jax.nn.softmax(outputs['semantic'], axis=-1)}
+    def look(one: Pass, is_flipped: Array | bool) -> Outputs:
+        return averaging.to_mean(_look(one, variables, images, is_flipped, False))
 
-    def add(one, total, is_flipped):
+    def add(one: Pass, total: Outputs, is_flipped: Array) -> tuple[Outputs, None]:
         return jax.tree.map(jnp.add, total, look(one, is_flipped)), None
 
     shapes = jax.eval_shape(functools.partial(look, passes[0], False))
     total = split_rows(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))
     for one in passes:
-        # A loop and a barrier keep the maps of one pass in memory at a time; in the loop the mirror image also shares the
-        # compiled network.
+        # A loop and a barrier keep the maps of one pass in memory at a time; in the loop the
+        # mirror image also shares the compiled network.
         flips = np.array([False, True] if one.is_flipped else [False])
         total, _ = jax.lax.scan(functools.partial(add, one), total, flips)
         total = jax.lax.optimization_barrier(total)
     count = sum(2 if one.is_flipped else 1 for one in passes)
-    mean = jax.tree.map(lambda x: x / count, total)
-    return {**mean, 'semantic': jnp.log(jnp.maximum(mean['semantic'], jnp.finfo(jnp.float32).tiny))}
+    return averaging.from_mean(jax.tree.map(lambda x: x / count, total))
 
 
-def _look(one, variables, images, is_flipped, is_semantic_enlarged):
-    """The outputs of one pass for the image or the mirror image, as if it had been neither resized nor mirrored."""
-
-    def mirror(x):
-        return jnp.where(is_flipped, x[:, :, ::-1], x)
-
-    x = split_rows(mirror(resize_bilinear(images, one.size, one.model.model.resize)))
-    outputs = jax.tree.map(mirror, one.model.apply(variables, x, train=False))
-    if 'offset' in outputs:
-        outputs['offset'] = outputs['offset'] * jnp.where(is_flipped, jnp.array([1.0, -1.0]), 1.0)
-    size = images.shape[1:3]
-    if is_semantic_enlarged:
-        return split_rows(one.model.upsample(outputs, size))
-    return {**outputs, **split_rows(one.model.upsample_instances(outputs, size))}
-
-
-def replace_by_truth(
-    outputs: dict[str, Array],
-    panoptic: Array,
-    oracle: Sequence[str],
-    *,
-    label_format: LabelFormat,
-    targets: TargetOptions,
-) -> dict[str, Array]:
-    """Puts the ground truth in the place of some outputs, to see what the others cost.
-
-    Args:
-      outputs: of the network at the size of `panoptic`.
-      panoptic: i32[B, H, W], the label map as the network saw the image.
-      oracle: which of 'semantic', 'center' and 'offset' are replaced. Where the label is void the prediction stays.
-      label_format: how classes and instances are coded.
-      targets: how the true centres and offsets are made.
-
-    Source: Cheng et al., Panoptic-DeepLab technical report, table 2.
-    """
-    make = functools.partial(make_targets, label_format=label_format, options=targets)
-    truth = jax.vmap(make)(panoptic)
-    outputs = dict(outputs)
-    if 'semantic' in oracle:
-        semantic = panoptic // label_format.label_divisor
-        certain = jnp.where(
-            semantic[..., None] == jnp.arange(label_format.num_classes), 0.0, -jnp.inf
-        )
-        is_void = (semantic == label_format.ignore_label)[..., None]
-        outputs['semantic'] = jnp.where(is_void, outputs['semantic'], certain)
-    if 'center' in oracle:
-        outputs['center'] = truth['center'][..., None]
-    if 'offset' in oracle:
-        outputs['offset'] = truth['offset']
-    return outputs
+def _look(
+    one: Pass, variables: Variables, images: Array, is_flipped: Array | bool, is_partial: bool
+) -> Outputs:
+    """Runs one pass over the image or its mirror image; outputs as if it had been neither."""
+    system = one.system
+    averaging = system.averaging
+    resized = resize_bilinear(images, one.size, system.grid.resize)
+    if averaging is None:
+        outputs = system.outputs(variables, split_rows(resized))
+    else:
+        x = split_rows(jnp.where(is_flipped, resized[:, :, ::-1], resized))
+        outputs = averaging.mirror(system.outputs(variables, x), is_flipped)
+    height, width = images.shape[1:3]
+    return system.upsample(outputs, (height, width), is_partial=is_partial)
 
 
-def make_inference_step(
-    passes: Sequence[Pass],
-    *,
-    label_format: LabelFormat,
-    augment: AugmentOptions,
-    postprocess: dict[str, Any],
-    input_size: tuple[int, int],
-    oracle: Sequence[str] = (),
-    targets: TargetOptions | None = None,
-) -> Callable[[PyTree, Array, Array], dict[str, Array]]:
-    """Makes the pure function that evaluation and prediction share; to be jitted.
+@dataclasses.dataclass(frozen=True)
+class Inference:
+    """A system on canvases of images of any size.
 
-    Args:
-      passes: how the network is run.
-      label_format: how classes and instances are coded.
+    Attributes:
+      system: the system.
       augment: its resize and normalisation apply; its random parts do not.
-      postprocess: keyword arguments of `post_process`.
-      input_size: (height, width) of the network input in pixels; images are padded to it at the bottom and right.
-      oracle, targets: see `replace_by_truth`.
-
-    Returns:
-      (variables, image u8[B, H, W, 3] on a canvas, size i32[B, 2], with an oracle also panoptic i32[B, H, W]) -> maps at the
-      canvas size with every image in its top-left corner: 'panoptic' i32[B, H, W] (void outside of the image), 'semantic'
-      i32[B, H, W], 'class_probability' f32[B, H, W], 'center_score' f32[B, H, W].
+      evaluate: scales, mirror image and oracle.
+      input_size: (height, width) of the network input in pixels; images are padded to it at the
+        bottom and right.
     """
 
-    def infer(variables, image, size, panoptic=None):
-        def prepare(image, size):
-            resized = resize_to_range(size, augment.resize_min_px, augment.resize_max_px)
-            window = centered_window(size, resized, input_size)
-            image = sample_image(image, size, window, normalization=augment.normalization)
-            return image, resized
+    system: System
+    augment: AugmentOptions
+    evaluate: EvaluateOptions
+    input_size: tuple[int, int]
 
-        images, resized = jax.vmap(prepare)(image, size)
-        outputs = run_passes(
-            passes, variables, split_rows(images), is_semantic_enlarged=bool(oracle)
-        )
-        if oracle:
+    @classmethod
+    def for_images(
+        cls,
+        system: System,
+        augment: AugmentOptions,
+        evaluate: EvaluateOptions,
+        max_size: tuple[int, int],
+    ) -> 'Inference':
+        """Makes the inference whose input holds images of at most `max_size` (height, width)."""
+        return cls(system, augment, evaluate, find_input_size(system, augment, max_size))
 
-            def resize(labels, size, resized):
-                window = centered_window(size, resized, input_size)
-                return sample_labels(labels, size, window, fill=label_format.void_label)
+    @property
+    def passes(self) -> tuple[Pass, ...]:
+        """The passes over one input."""
+        return make_passes(self.system, self.input_size, self.evaluate)
 
-            labels = jax.vmap(resize)(panoptic, size, resized)
-            outputs = replace_by_truth(
-                outputs, labels, oracle, label_format=label_format, targets=targets
-            )
-        maps = post_process(
-            outputs,
-            label_format=label_format,
-            size=input_size,
-            resize=passes[0].model.model.resize,
-            **postprocess,
-        )
+    @property
+    def is_partial(self) -> bool:
+        """Whether outputs that `label_maps` upsamples on the way stay at the network's stride."""
+        return not self.evaluate.oracle
+
+    def prepare(self, image: Array, size: Array) -> tuple[Array, Array]:
+        """Resizes and normalises u8[B, H, W, 3] on canvases, of i32[B, 2] pixels.
+
+        Returns:
+          f32[B, h, w, 3] of `input_size`, and the i32[B, 2] pixels of the resized images.
+        """
+
+        def prepare_one(image: Array, size: Array) -> tuple[Array, Array]:
+            resized = self._resize(size)
+            window = centered_window(size, resized, self.input_size)
+            normalization = self.augment.normalization
+            return sample_image(image, size, window, normalization=normalization), resized
+
+        return jax.vmap(prepare_one)(image, size)
+
+    def prepare_labels(self, panoptic: Array, size: Array) -> Array:
+        """Resizes i32[B, H, W] label maps like `prepare`; void outside of the image."""
+
+        def prepare_one(labels: Array, size: Array) -> Array:
+            window = centered_window(size, self._resize(size), self.input_size)
+            return sample_labels(labels, size, window, fill=self.system.label_format.void_label)
+
+        return jax.vmap(prepare_one)(panoptic, size)
+
+    def prepare_samples(self, image: Array, panoptic: Array, size: Array) -> Samples:
+        """Prepares images and label maps on canvases."""
+        images, _ = self.prepare(image, size)
+        return Samples(split_rows(images), self.prepare_labels(panoptic, size))
+
+    def label_maps(
+        self, variables: Variables, image: Array, size: Array, panoptic: Array | None = None
+    ) -> LabelMaps:
+        """Labels images.
+
+        Args:
+          variables: the system's.
+          image: u8[B, H, W, 3], on a canvas.
+          size: i32[B, 2], (height, width) of each image in pixels.
+          panoptic: i32[B, H, W], the truth, needed by an oracle.
+
+        Returns:
+          Maps at the canvas size, every image in its top-left corner, void outside of it.
+        """
+        images, resized = self.prepare(image, size)
+        outputs = run_passes(self.passes, variables, split_rows(images), is_partial=self.is_partial)
+        if self.evaluate.oracle:
+            if panoptic is None:
+                raise ValueError('an oracle needs the panoptic labels of the images')
+            labels = self.prepare_labels(panoptic, size)
+            outputs = self.system.replace_by_truth(outputs, labels, self.evaluate.oracle)
+        maps = self.system.label_maps(outputs, size=self.input_size)
         canvas = image.shape[1:3]
 
-        def restore(labels, size, resized, fill):
+        def restore(labels: Array, size: Array, resized: Array, fill: int | float) -> Array:
             window = centered_window(resized, size, canvas)
             return sample_labels(labels, resized, window, fill=fill)
 
-        fills = {
-            'panoptic': label_format.void_label,
-            'semantic': label_format.ignore_label,
-            'class_probability': 0.0,
-            'center_score': 0.0,
-        }
         restore_batch = jax.vmap(restore, in_axes=(0, 0, 0, None))
-        return {key: restore_batch(maps[key], size, resized, fill) for key, fill in fills.items()}
+        label_format = self.system.label_format
+        fills = LabelMaps(label_format.void_label, label_format.ignore_label, 0.0, 0.0)
+        return LabelMaps(
+            *(restore_batch(x, size, resized, fill) for x, fill in zip(maps, fills, strict=True))
+        )
 
-    return infer
+    def _resize(self, size: Array) -> Array:
+        return resize_to_range(size, self.augment.resize_min_px, self.augment.resize_max_px)
+
+
+def find_input_size(
+    system: System, augment: AugmentOptions, max_size: tuple[int, int]
+) -> tuple[int, int]:
+    """Finds the network input that holds every image of at most `max_size` after the resize.
+
+    Args:
+      system: gives the grid of input sizes.
+      augment: gives the resize.
+      max_size: largest (height, width) of the images in pixels.
+    """
+    limit = augment.resize_max_px
+    return system.grid.fit((limit, limit) if limit else max_size)
+
+
+def abstract_variables(system: System) -> Variables:
+    """Returns shapes and dtypes of a system's variables; they do not depend on the input size."""
+    return jax.eval_shape(lambda: system.init(jax.random.key(0)))

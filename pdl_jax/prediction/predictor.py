@@ -9,24 +9,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from pdl_jax.config import (
-    config_from_json,
-    has_instances,
-    input_size,
-    make_augment_options,
-    make_model,
-    make_passes,
-    postprocess_arguments,
-    validate_config,
-)
 from pdl_jax.data.catalog import DatasetSpec
 from pdl_jax.drawing.overlay import overlay_panoptic
-from pdl_jax.postprocess.centers import MAX_PIXELS
-from pdl_jax.postprocess.scores import segment_table
+from pdl_jax.experiment import Experiment
 from pdl_jax.prediction.formats import encode_segments, encode_semantic
-from pdl_jax.prediction.inference import abstract_variables, make_inference_step
+from pdl_jax.prediction.inference import Inference, abstract_variables, find_input_size
 from pdl_jax.runtime.sharding import batch_sharding, make_mesh, replicated
 from pdl_jax.storage.checkpoint import find_checkpoint, read_description, restore_variables
+from pdl_jax.systems.system import Variables
+from pdl_jax.typing import Array
 
 # Where every image is resized to one network input, canvases are multiples of this, so that sizes share programs.
 _CANVAS_STEP_PX = 128
@@ -103,35 +94,50 @@ class PanopticResult:
 
 
 class Predictor:
-    """A network with its post-processing; call it with images.
+    """A system with its variables; call it with images.
 
     predictor = Predictor.load('runs/coco')
     result = predictor(image)
 
+    Args:
+      experiment: the run that made the variables.
+      spec: the classes and what labels mean.
+      variables: the system's, replicated on the mesh.
+      checkpoint: where they come from, for `origin`.
+      mesh: the devices, which share the images of a batch.
+
     Attributes:
       spec: the classes and what labels mean.
-      is_semantic: whether the network tells classes apart only.
-      origin: what decides its results, as JSON values: the 'checkpoint', the 'scales' of the image, and whether the mirror
-        image is averaged too ('is_flipped').
-      num_devices: that share the images of a batch.
+      is_semantic: whether the system tells classes apart only.
+      origin: what decides its results, as JSON values: the 'checkpoint', the 'scales' of the image,
+        and whether the mirror image is averaged too ('is_flipped').
+      num_devices: devices that share the images of a batch.
     """
 
     def __init__(
-        self, variables, config, spec: DatasetSpec, *, checkpoint: str, mesh: jax.sharding.Mesh
+        self,
+        experiment: Experiment,
+        spec: DatasetSpec,
+        variables: Variables,
+        *,
+        checkpoint: str,
+        mesh: jax.sharding.Mesh,
     ):
         self.spec = spec
-        self.is_semantic = not has_instances(config)
-        scales = [float(scale) for scale in config.evaluate.scales]
+        self._system = experiment.make_system(spec.label_format)
+        self.is_semantic = not self._system.has_instances
+        evaluate = experiment.evaluate
         self.origin = {
             'checkpoint': checkpoint,
-            'scales': scales,
-            'is_flipped': config.evaluate.is_flipped,
+            'scales': list(map(float, evaluate.scales)),
+            'is_flipped': evaluate.is_flipped,
         }
         self.num_devices = mesh.size
-        self._config = config
+        self._augment = experiment.augment
+        # An oracle needs the truth, which prediction has not.
+        self._evaluate = dataclasses.replace(evaluate, oracle=())
         self._variables = variables
         self._mesh = mesh
-        self._augment = make_augment_options(config)
 
     @classmethod
     def load(
@@ -148,9 +154,9 @@ class Predictor:
         Args:
           path: a workdir or one step of it; local or gs://.
           step: which step of a workdir, or 'best'; by default the newest.
-          scales: of the image, whose outputs are averaged; by default those of the run's evaluation.
-          is_flipped: whether the mirror image is averaged too; by default as in the run's evaluation.
-          devices: of this process, to share the images of a batch; by default the first one.
+          scales: scales of the image whose outputs are averaged; by default the run's.
+          is_flipped: whether the mirror image is averaged too; by default as in the run.
+          devices: devices of this process that share a batch; by default the first one.
 
         Raises:
           FileNotFoundError: no checkpoint is there.
@@ -159,21 +165,24 @@ class Predictor:
         checkpoint = find_checkpoint(path, step)
         description = read_description(checkpoint)
         try:
-            config = config_from_json(description['config'])
-            if scales is not None:
-                config.evaluate.scales = tuple(float(scale) for scale in scales)
-            if is_flipped is not None:
-                config.evaluate.is_flipped = is_flipped
-            validate_config(config)
+            experiment = Experiment.from_dict(description['config'])
             spec = DatasetSpec.from_dict(description['dataset'])
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(
-                f'{checkpoint}/description lacks or misstates a field that this version needs: {error}'
+                f'{checkpoint}/description lacks or misstates a field that this version needs: '
+                f'{error}'
             ) from error
+        changes: dict[str, Any] = {}
+        if scales is not None:
+            changes['scales'] = tuple(float(scale) for scale in scales)
+        if is_flipped is not None:
+            changes['is_flipped'] = is_flipped
+        evaluate = dataclasses.replace(experiment.evaluate, **changes)
+        experiment = dataclasses.replace(experiment, evaluate=evaluate)
         mesh = make_mesh(devices=jax.local_devices()[:1] if devices is None else devices)
-        model = make_model(config, spec.num_classes)
-        variables = restore_variables(checkpoint, abstract_variables(model), replicated(mesh))
-        return cls(variables, config, spec, checkpoint=str(checkpoint), mesh=mesh)
+        system = experiment.make_system(spec.label_format)
+        variables = restore_variables(checkpoint, abstract_variables(system), replicated(mesh))
+        return cls(experiment, spec, variables, checkpoint=str(checkpoint), mesh=mesh)
 
     def __call__(self, image: np.ndarray) -> PanopticResult:
         """Predicts one image.
@@ -187,19 +196,24 @@ class Predictor:
         return self.start([image])()[0]
 
     def canvas_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """The (height, width) in pixels that an image of `size` is padded to; images that share it can share a batch.
+        """Returns the (height, width) in pixels that an image of `size` is padded to.
+
+        Images that share it can share a batch.
 
         Raises:
-          ValueError: the network cannot see an image as large as this.
+          ValueError: the system cannot take an image as large as this.
         """
         if self._augment.resize_max_px:
-            return tuple(math.ceil(n / _CANVAS_STEP_PX) * _CANVAS_STEP_PX for n in size)
-        # The canvas decides the input, and padding that evaluation does not have would change the predictions.
-        canvas = input_size(self._config, size)
-        if not self.is_semantic and math.prod(canvas) > MAX_PIXELS:
+            height, width = (math.ceil(n / _CANVAS_STEP_PX) * _CANVAS_STEP_PX for n in size)
+            return height, width
+        # The canvas size fixes the network input; rounding it up would add padding that evaluation
+        # does not have.
+        canvas = find_input_size(self._system, self._augment, size)
+        limit = self._system.max_pixels
+        if limit is not None and math.prod(canvas) > limit:
             raise ValueError(
-                f'an image of {size[0]}x{size[1]} pixels is too large for a network input of at most {MAX_PIXELS} pixels: shrink '
-                f'or tile it'
+                f'an image of {size[0]}x{size[1]} pixels is too large for a network input of at '
+                f'most {limit} pixels: shrink or tile it'
             )
         return canvas
 
@@ -263,28 +277,14 @@ class Predictor:
         return finish
 
     @functools.lru_cache(maxsize=128)  # noqa: B019 - a predictor lives as long as its programs.
-    def _compile(self, canvas_size):
-        input_px = input_size(self._config, canvas_size)
-        infer = make_inference_step(
-            make_passes(self._config, self.spec.num_classes, input_px),
-            label_format=self.spec.label_format,
-            augment=self._augment,
-            postprocess=postprocess_arguments(self._config),
-            input_size=input_px,
-        )
-        describe = functools.partial(
-            segment_table,
-            label_format=self.spec.label_format,
-            # Every instance comes from a centre and every stuff class is one segment, so none is left out.
-            max_segments=self._config.postprocess.max_centers + self.spec.num_classes,
-        )
+    def _compile(self, canvas_size: tuple[int, int]) -> Callable[..., Any]:
+        inference = Inference.for_images(self._system, self._augment, self._evaluate, canvas_size)
 
-        def predict(variables, image, size):
-            maps = infer(variables, image, size)
-            table = jax.vmap(describe)(
-                maps['panoptic'], maps['class_probability'], maps['center_score']
-            )
-            return maps['panoptic'], table
+        def predict(
+            variables: Variables, image: Array, size: Array
+        ) -> tuple[Array, dict[str, Array]]:
+            maps = inference.label_maps(variables, image, size)
+            return maps.panoptic, self._system.describe_segments(maps)
 
         return jax.jit(predict, out_shardings=batch_sharding(self._mesh))
 

@@ -36,6 +36,31 @@ class AugmentOptions:
     flip_probability: float = 0.5
     normalization: str = 'unit'
 
+    def __post_init__(self) -> None:
+        for field, value in (
+            ('crop_height_px', self.crop_size[0]),
+            ('crop_width_px', self.crop_size[1]),
+            ('min_scale', self.min_scale),
+        ):
+            if not value > 0:
+                raise ValueError(f'config.augment.{field} (={value!r}) must be positive')
+        if not 0 <= self.flip_probability <= 1:
+            raise ValueError(
+                f'config.augment.flip_probability (={self.flip_probability!r}) must lie in [0, 1]'
+            )
+        if self.max_scale < self.min_scale:
+            raise ValueError(
+                f'config.augment.max_scale (={self.max_scale}) must not be below '
+                f'config.augment.min_scale (={self.min_scale})'
+            )
+        if self.resize_min_px and not self.resize_max_px:
+            # Without a limit a long image would grow beyond every fixed input size.
+            raise ValueError(
+                f'config.augment.resize_min_px (={self.resize_min_px}) needs '
+                f'config.augment.resize_max_px too: set it to the longest side that the network '
+                f'shall see'
+            )
+
 
 class Window(NamedTuple):
     """Where the pixels of a resampled image lie in its source.

@@ -42,10 +42,15 @@ class TargetOptions:
     is_offset_to_pixel: bool = True
     is_crowd_drawn: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        for field in ('max_instances', 'sigma_px'):
+            value = getattr(self, field)
+            if not value > 0:
+                raise ValueError(f'config.targets.{field} (={value!r}) must be positive')
         if self.center_rounding not in ROUNDINGS:
             raise ValueError(
-                f'targets.center_rounding (={self.center_rounding!r}) must be one of {ROUNDINGS}'
+                f'config.targets.center_rounding (={self.center_rounding!r}) must be one of '
+                f'{list(ROUNDINGS)}'
             )
 
 

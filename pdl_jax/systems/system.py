@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pdl_jax.drawing.colors import color_panoptic, color_semantic
+from pdl_jax.postprocess.scores import segment_table
 from pdl_jax.presets import Preset
 from pdl_jax.typing import Array, LabelFormat, PyTree, suggest
 
@@ -97,9 +99,7 @@ class PixelGrid:
         if self.is_corner_aligned:
             height, width = (int((n - 1) * factor + 1) for n in size)
         else:
-            height, width = (
-                max(1, round(n * factor / self.stride)) * self.stride for n in size
-            )
+            height, width = (max(1, round(n * factor / self.stride)) * self.stride for n in size)
         return height, width
 
 
@@ -271,9 +271,7 @@ class System(abc.ABC):
         del size, is_partial
         return outputs
 
-    def replace_by_truth(
-        self, outputs: Outputs, panoptic: Array, oracle: Sequence[str]
-    ) -> Outputs:
+    def replace_by_truth(self, outputs: Outputs, panoptic: Array, oracle: Sequence[str]) -> Outputs:
         """Puts the ground truth in the place of outputs at full size, see `SystemOptions.oracles`.
 
         Args:
@@ -282,6 +280,13 @@ class System(abc.ABC):
           oracle: names of outputs.
         """
         raise ValueError(f'{type(self).__name__} has no outputs to replace by the truth: {oracle}')
+
+    def describe_segments(self, maps: LabelMaps) -> dict[str, Array]:
+        """Lists the segments of label maps, see `postprocess.scores.segment_table`; [B, S, ...]."""
+        describe = functools.partial(
+            segment_table, label_format=self.label_format, max_segments=self.max_segments
+        )
+        return jax.vmap(describe)(maps.panoptic, maps.class_probability, maps.score)
 
     def picture_maps(self, variables: Variables, samples: Samples) -> dict[str, Array]:
         """Computes what `draw_pictures` draws; to be jitted. [B, H, W, ...] each."""

@@ -1,4 +1,4 @@
-"""The compiled train step of a configuration on a mesh: what training runs and `plan` asks the compiler about."""
+"""The compiled train step of an experiment on a mesh: what training runs and `plan` compiles."""
 
 import dataclasses
 import functools
@@ -6,15 +6,15 @@ from collections.abc import Callable
 
 import jax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
-from pdl_jax.config import make_model, make_optimizer_options, make_step_options
+from pdl_jax.experiment import Experiment
 from pdl_jax.runtime.compiler_options import single_use_compiler_options, train_compiler_options
 from pdl_jax.runtime.sharding import place_state, replicated
+from pdl_jax.systems.system import System
 from pdl_jax.training.optim import make_optimizer, make_schedule
 from pdl_jax.training.state import TrainState
-from pdl_jax.training.step import init_state, make_train_step
-from pdl_jax.typing import Array, LabelFormat
+from pdl_jax.training.step import StepOptions, init_state, make_train_step
+from pdl_jax.typing import Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +23,7 @@ class StepProgram:
 
     Attributes:
       init: jitted, draws the first state.
-      step: jitted (state, batch) -> (state, scalars); the state that comes in is used up.
+      step: jitted (state, batch) -> (state, scalars); the incoming state is donated.
       abstract_state: shapes, types and shardings of the state.
       crop_size: (height, width) in pixels of the images that the network sees.
     """
@@ -34,32 +34,34 @@ class StepProgram:
     crop_size: tuple[int, int]
 
 
-def make_step_program(config: ConfigDict, mesh: Mesh, label_format: LabelFormat) -> StepProgram:
+def make_step_options(experiment: Experiment) -> StepOptions:
+    """Selects what a train step depends on."""
+    return StepOptions(
+        augment=experiment.augment,
+        ema_decay=experiment.optimizer.ema_decay,
+        seed=experiment.seed,
+        accumulation_steps=experiment.train.accumulation_steps,
+        remat=experiment.train.remat,
+    )
+
+
+def make_step_program(experiment: Experiment, system: System, mesh: Mesh) -> StepProgram:
     """Makes the train step; compiles nothing yet.
 
     Raises:
       ValueError: the batch cannot be split over the mesh.
     """
-    devices, parts = mesh.shape['data'], config.train.accumulation_steps
-    batch_size, least = config.train.batch_size, devices * parts
-    if batch_size % least:
-        parts_text = f' times config.train.accumulation_steps (={parts})' if parts > 1 else ''
-        raise ValueError(
-            f'config.train.batch_size (={batch_size}) must be a multiple of the {devices} devices along the batch{parts_text}: '
-            f'set it to {-(-batch_size // least) * least}, or put more devices along image rows (config.mesh.space)'
-        )
-    options = make_step_options(config, label_format)
-    model = make_model(config, label_format.num_classes)
-    optimizer_options = make_optimizer_options(config)
-    optimizer = make_optimizer(optimizer_options, config.train.num_steps)
-    init = functools.partial(init_state, model, optimizer, options)
-    abstract_state = place_state(jax.eval_shape(init), mesh, config.mesh.param_rules)
+    train = experiment.train
+    _check_batch_size(train.batch_size, mesh.shape['data'], train.accumulation_steps)
+    options = make_step_options(experiment)
+    schedule = make_schedule(experiment.optimizer, train.num_steps)
+    optimizer = make_optimizer(experiment.optimizer, train.num_steps, system.parameter_groups)
+    init = functools.partial(init_state, system, optimizer, options)
+    abstract_state = place_state(jax.eval_shape(init), mesh, experiment.mesh.param_rules)
     sharding = jax.tree.map(lambda x: x.sharding, abstract_state)
     platform = mesh.devices.flat[0].platform
     step = jax.jit(
-        make_train_step(
-            model, optimizer, make_schedule(optimizer_options, config.train.num_steps), options
-        ),
+        make_train_step(system, optimizer, schedule, options),
         donate_argnums=0,
         out_shardings=(sharding, replicated(mesh)),
         compiler_options=train_compiler_options(platform),
@@ -67,4 +69,15 @@ def make_step_program(config: ConfigDict, mesh: Mesh, label_format: LabelFormat)
     init = jax.jit(
         init, out_shardings=sharding, compiler_options=single_use_compiler_options(platform)
     )
-    return StepProgram(init, step, abstract_state, options.augment.crop_size)
+    return StepProgram(init, step, abstract_state, experiment.augment.crop_size)
+
+
+def _check_batch_size(batch_size: int, num_devices: int, num_parts: int) -> None:
+    least = num_devices * num_parts
+    if batch_size % least:
+        parts = f' times config.train.accumulation_steps (={num_parts})' if num_parts > 1 else ''
+        raise ValueError(
+            f'config.train.batch_size (={batch_size}) must be a multiple of the {num_devices} '
+            f'devices along the batch{parts}: set it to {-(-batch_size // least) * least}, or put '
+            f'more devices along image rows (config.mesh.space)'
+        )

@@ -7,30 +7,28 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from pdl_jax.losses.panoptic_deeplab import LossOptions, panoptic_loss
-from pdl_jax.models.deeplab import PanopticDeepLab
 from pdl_jax.ops.placement import map_per_device, replicate, split_rows
-from pdl_jax.preprocess.augment import (
-    AugmentOptions,
-    random_window,
-    sample_image,
-    sample_labels,
-)
-from pdl_jax.preprocess.targets import TargetOptions, make_targets
+from pdl_jax.preprocess.augment import AugmentOptions, random_window, sample_image, sample_labels
+from pdl_jax.systems.system import Samples, System
 from pdl_jax.training.gradient_accumulation import accumulate_gradients
 from pdl_jax.training.rematerialization import rematerialize
 from pdl_jax.training.state import TrainState
-from pdl_jax.typing import Array, LabelFormat
+from pdl_jax.typing import Array, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
 class StepOptions:
-    """Everything a step depends on apart from arrays; built by `config.make_step_options`."""
+    """Everything a step depends on besides the system and the optimiser.
 
-    label_format: LabelFormat
+    Attributes:
+      augment: how samples become crops.
+      ema_decay: decay of the averaged variables; 0 keeps none.
+      seed: seed of initial variables, augmentation and dropout.
+      accumulation_steps: parts of a batch whose gradients are computed one after the other.
+      remat: regexes of modules whose inside is recomputed in the backward pass.
+    """
+
     augment: AugmentOptions = AugmentOptions((513, 513))
-    targets: TargetOptions = TargetOptions()
-    loss: LossOptions = LossOptions()
     ema_decay: float = 0.0
     seed: int = 0
     accumulation_steps: int = 1
@@ -38,12 +36,12 @@ class StepOptions:
 
 
 def init_state(
-    model: PanopticDeepLab, optimizer: optax.GradientTransformation, options: StepOptions
+    system: System, optimizer: optax.GradientTransformation, options: StepOptions
 ) -> TrainState:
-    """Draws initial variables; a function of the seed alone, so jit and eval_shape take it."""
-    image = jnp.zeros((1, *options.augment.crop_size, 3))
-    variables = model.init(jax.random.key(options.seed), image)
+    """Draws the initial state; a function of the seed alone, so jit and eval_shape take it."""
+    variables = system.init(jax.random.key(options.seed))
     params = variables['params']
+    variables = {'params': params, 'batch_stats': variables.get('batch_stats', {})}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -55,98 +53,88 @@ def init_state(
 
 
 def make_training_samples(
-    batch: dict[str, Array], step: Array, options: StepOptions
-) -> tuple[Array, dict[str, Array]]:
-    """Augments a batch and makes its targets.
+    batch: dict[str, Array], step: Array, *, void_label: int, options: StepOptions
+) -> Samples:
+    """Augments a batch.
 
-    The draws depend on the seed, the step and the position in the global batch only, so a resumed run or another mesh
-    repeats them.
+    The draws depend on the seed, the step and the position in the global batch only, so a resumed
+    run or another mesh repeats them.
 
-    Returns:
-      The images f32[B, H, W, 3] and a batch of targets; under jit those that a semantic network leaves unused cost nothing.
+    Args:
+      batch: 'image' u8[B, H, W, 3], 'panoptic' i32[B, H, W] and 'size' i32[B, 2] on a canvas.
+      step: i32[], steps done before.
+      void_label: panoptic value outside of the image.
+      options: seed and augmentation.
     """
     key = jax.random.fold_in(jax.random.key(options.seed), step)
     keys = jax.random.split(key, batch['image'].shape[0])
 
-    def prepare(key, image, panoptic, size):
+    def augment(key: Array, image: Array, panoptic: Array, size: Array) -> Samples:
         window = random_window(key, size, options.augment)
         image = sample_image(image, size, window, normalization=options.augment.normalization)
-        void = options.label_format.void_label
-        panoptic = sample_labels(panoptic, size, window, fill=void)
-        targets = make_targets(panoptic, label_format=options.label_format, options=options.targets)
-        return image, targets
+        return Samples(image, sample_labels(panoptic, size, window, fill=void_label))
 
-    # Each device by itself: some of it takes as many passes as an image has instances.
-    samples = map_per_device(jax.vmap(prepare))(
+    samples = map_per_device(jax.vmap(augment))(
         keys, batch['image'], batch['panoptic'], batch['size']
     )
     return split_rows(samples)
 
 
 def make_train_step(
-    model: PanopticDeepLab,
+    system: System,
     optimizer: optax.GradientTransformation,
     schedule: Callable[[Array], Array],
     options: StepOptions,
 ) -> Callable[[TrainState, dict[str, Array]], tuple[TrainState, dict[str, Array]]]:
-    """Makes the step (state, batch) -> (state, scalars); to be jitted with the state donated."""
+    """Makes the step (state, batch) -> (state, scalars), to be jitted with the state donated."""
 
-    def train_step(state, batch):
-        samples = make_training_samples(batch, state.step, options)
-        dropout_key = jax.random.fold_in(jax.random.key(options.seed + 1), state.step)
+    def compute_loss(
+        params: PyTree, batch_stats: PyTree, samples: Samples, rng: Array
+    ) -> tuple[Array, tuple[dict[str, Array], PyTree]]:
+        variables = {'params': replicate(params), 'batch_stats': batch_stats}
+        with rematerialize(options.remat):
+            loss, (terms, updates) = system.loss(variables, samples, rng=rng)
+        # A system whose statistics are frozen, or that has none, updates nothing.
+        return loss, (terms, updates.get('batch_stats', batch_stats))
 
-        def loss_of(params, batch_stats, samples, dropout_key):
-            images, targets = samples
-            with rematerialize(options.remat):
-                outputs, updates = model.apply(
-                    {'params': replicate(params), 'batch_stats': batch_stats},
-                    images,
-                    train=True,
-                    rngs={'dropout': dropout_key},
-                    mutable=['batch_stats'],
-                )
-            outputs = {
-                **outputs,
-                **split_rows(model.upsample_instances(outputs, images.shape[1:3])),
-            }
-            loss, terms = panoptic_loss(
-                outputs,
-                targets,
-                ignore_label=options.label_format.ignore_label,
-                options=options.loss,
-                resize=model.model.resize,
-            )
-            # Frozen BatchNorm updates nothing and then leaves the collection out.
-            return loss, (terms, updates.get('batch_stats', batch_stats))
+    gradient = jax.value_and_grad(compute_loss, has_aux=True)
+    if options.accumulation_steps > 1:
+        gradient = accumulate_gradients(gradient, options.accumulation_steps)
+    void_label = system.label_format.void_label
 
-        gradient = jax.value_and_grad(loss_of, has_aux=True)
-        if options.accumulation_steps > 1:
-            gradient = accumulate_gradients(gradient, options.accumulation_steps)
+    def train_step(
+        state: TrainState, batch: dict[str, Array]
+    ) -> tuple[TrainState, dict[str, Array]]:
+        samples = make_training_samples(batch, state.step, void_label=void_label, options=options)
+        rng = jax.random.fold_in(jax.random.key(options.seed + 1), state.step)
         (loss, (terms, batch_stats)), gradients = gradient(
-            state.params, state.batch_stats, samples, dropout_key
+            state.params, state.batch_stats, samples, rng
         )
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        ema_variables = state.ema_variables
-        if ema_variables is not None:
-            # The average of the first steps is that of few variables, not one that the initial values dominate.
-            decay = jnp.minimum(options.ema_decay, (1 + state.step) / (10 + state.step))
-            variables = {'params': params, 'batch_stats': batch_stats}
-            ema_variables = optax.incremental_update(variables, ema_variables, 1 - decay)
         scalars = {
             'loss': loss,
             **{f'loss_{key}': value for key, value in terms.items()},
             'learning_rate': schedule(state.step),
-            # Else XLA would share the squares with the optimizer, in memory.
+            # The barrier keeps XLA from sharing the squares with the optimiser through memory.
             'gradient_norm': optax.global_norm(jax.lax.optimization_barrier(gradients)),
         }
+        variables = {'params': params, 'batch_stats': batch_stats}
         state = TrainState(
             step=state.step + 1,
             params=params,
             batch_stats=batch_stats,
             opt_state=opt_state,
-            ema_variables=ema_variables,
+            ema_variables=_average(state, variables, options.ema_decay),
         )
         return state, scalars
 
     return train_step
+
+
+def _average(state: TrainState, variables: PyTree, decay: float) -> PyTree | None:
+    if state.ema_variables is None:
+        return None
+    # Ramp the decay up so that early averages are not dominated by the initial values.
+    ramped = jnp.minimum(decay, (1 + state.step) / (10 + state.step))
+    return optax.incremental_update(variables, state.ema_variables, 1 - ramped)

@@ -1,0 +1,56 @@
+"""Scores a checkpoint on the eval split of its experiment, or of another one."""
+
+import functools
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from etils import epath
+
+from pdl_jax.data.records import open_split
+from pdl_jax.evaluation.evaluator import Evaluator, check_same_classes
+from pdl_jax.evaluation.report import format_report, write_report
+from pdl_jax.experiment import Experiment
+from pdl_jax.prediction.inference import abstract_variables
+from pdl_jax.runtime.processes import choose_together
+from pdl_jax.runtime.sharding import make_mesh, replicated
+from pdl_jax.storage.checkpoint import find_checkpoint, read_description, restore_variables
+
+
+def evaluate_checkpoint(
+    experiment: Experiment,
+    workdir: str,
+    *,
+    checkpoint: str,
+    write_predictions: bool = False,
+    devices: Sequence[jax.Device] | None = None,
+) -> dict[str, Any]:
+    """Scores a checkpoint on the eval split; prints the table and writes workdir/report.json.
+
+    Args:
+      experiment: gives the data and the network; it must fit the checkpoint.
+      workdir: where the report and the predictions go.
+      checkpoint: a workdir or one step of it.
+      write_predictions: write the predictions to the workdir, see `prediction.formats`.
+      devices: by default all.
+
+    Raises:
+      FileNotFoundError: there is no such checkpoint or split.
+      ValueError: the checkpoint has other classes or another architecture.
+    """
+    path = epath.Path(choose_together(functools.partial(find_checkpoint, checkpoint)))
+    source = open_split(experiment.data.path, experiment.data.eval_split)
+    check_same_classes(read_description(path)['dataset'], source, path)
+    mesh = make_mesh(experiment.mesh.data, experiment.mesh.space, devices=devices)
+    system = experiment.make_system(source.spec.label_format)
+    variables = restore_variables(path, abstract_variables(system), replicated(mesh))
+    evaluator = Evaluator(
+        experiment, system, source, mesh, predictions_dir=workdir if write_predictions else ''
+    )
+    report = evaluator(variables)
+    assert report is not None  # Nothing stops this evaluation.
+    if jax.process_index() == 0:
+        write_report(report, os.path.join(workdir, 'report.json'))
+        print(f'{path} on {source}:\n{format_report(report)}')
+    return report

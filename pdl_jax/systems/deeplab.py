@@ -1,0 +1,248 @@
+"""The parts that Panoptic-DeepLab and the semantic DeepLabs share: options, network, averaging."""
+
+import dataclasses
+from typing import Any, ClassVar, Self
+
+import jax
+import jax.numpy as jnp
+
+from pdl_jax.losses.panoptic_deeplab import LossOptions, panoptic_loss
+from pdl_jax.models.deeplab import DeepLab, describe_backbone, make_model_backbone
+from pdl_jax.models.options import FIELD_TYPES, ModelOptions, list_fields
+from pdl_jax.ops.placement import map_per_device, split_rows
+from pdl_jax.postprocess.panoptic import PostprocessOptions
+from pdl_jax.preprocess.normalize import NORMALIZATIONS
+from pdl_jax.preprocess.targets import TargetOptions, make_targets
+from pdl_jax.presets import Preset, make_network
+from pdl_jax.systems.system import (
+    Averaging,
+    Outputs,
+    PixelGrid,
+    Samples,
+    Sections,
+    System,
+    SystemOptions,
+    Variables,
+    refuse_unknown,
+    set_fields,
+)
+from pdl_jax.typing import Array
+
+# Fields of `config.model` besides those of the network.
+_OWN_FIELDS = ('dtype', 'freeze_backbone_norm')
+# Smallest input that every network takes; shapes of variables do not depend on the input.
+_INIT_SIZE = (65, 65)
+
+
+@dataclasses.dataclass(frozen=True)
+class DeepLabOptions(SystemOptions):
+    """What a configuration decides of a DeepLab.
+
+    Attributes:
+      model: the parts of the network.
+      targets: rules for training targets.
+      loss: weights and reductions of the loss.
+      postprocess: rules of the way back to labels.
+      freeze_backbone_norm: use the backbone's stored BatchNorm statistics in training too.
+    """
+
+    # Whether networks of this system have an instance branch.
+    has_instances: ClassVar[bool] = True
+
+    model: ModelOptions = ModelOptions()
+    targets: TargetOptions = TargetOptions()
+    loss: LossOptions = LossOptions()
+    postprocess: PostprocessOptions = PostprocessOptions()
+    freeze_backbone_norm: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.model.decoder == 'classifier':
+            raise ValueError(
+                'config.model.preset classifies whole images: choose one that labels pixels'
+            )
+        if self.model.normalization not in NORMALIZATIONS:
+            raise ValueError(
+                f'config.model.normalization (={self.model.normalization!r}) must be one of '
+                f'{list(NORMALIZATIONS)}'
+            )
+
+    @classmethod
+    def from_sections(cls, preset: Preset, sections: Sections, crop_size: tuple[int, int]) -> Self:
+        """See `SystemOptions.from_sections`."""
+        fields = dict(sections['model'])
+        refuse_unknown('model', fields, {*FIELD_TYPES, *_OWN_FIELDS})
+        own = {key: fields.pop(key) for key in _OWN_FIELDS if fields.get(key) is not None}
+        return cls(
+            crop_size=crop_size,
+            model=_make_network(preset, fields),
+            targets=_make_rules(TargetOptions, 'targets', preset.targets, sections),
+            loss=_make_rules(LossOptions, 'loss', preset.loss, sections),
+            postprocess=_make_rules(
+                PostprocessOptions, 'postprocess', preset.postprocess, sections
+            ),
+            **own,
+        )
+
+    def to_sections(self) -> dict[str, dict[str, Any]]:
+        """See `SystemOptions.to_sections`."""
+        own = {key: getattr(self, key) for key in _OWN_FIELDS}
+        rules = ('targets', 'loss', 'postprocess')
+        return {
+            'model': {**list_fields(self.model), **own},
+            **{section: dataclasses.asdict(getattr(self, section)) for section in rules},
+        }
+
+    @property
+    def normalization(self) -> str:
+        """How pixels become network input, see `preprocess.normalize`."""
+        return self.model.normalization
+
+    def describe_weights(self) -> dict[str, Any]:
+        """See `SystemOptions.describe_weights`."""
+        return describe_backbone(self.model)
+
+
+@dataclasses.dataclass(frozen=True)
+class DeepLabSystem(System):
+    """A DeepLab for the classes of a dataset.
+
+    Attributes:
+      options: what the configuration decides.
+      scale: factor by which its images are resized; the window of the ASPP's pooling scales along.
+    """
+
+    options: DeepLabOptions
+    scale: float = 1.0
+
+    @property
+    def network(self) -> DeepLab:
+        """The flax module."""
+        options = self.options
+        crop = options.crop_size
+        return DeepLab(
+            self.label_format.num_classes,
+            options=options.model,
+            pool_crop=crop if self.scale == 1 else self.grid.scale(crop, self.scale),
+            dtype=options.compute_dtype,
+            freeze_backbone_norm=options.freeze_backbone_norm,
+        )
+
+    @property
+    def grid(self) -> PixelGrid:
+        """See `System.grid`."""
+        model = self.options.model
+        return PixelGrid(model.backbone.output_stride, model.resize == 'corner_aligned')
+
+    @property
+    def has_instances(self) -> bool:
+        """See `System.has_instances`."""
+        return self.options.has_instances
+
+    @property
+    def averaging(self) -> Averaging:
+        """See `System.averaging`."""
+        return DeepLabAveraging()
+
+    def at_scale(self, factor: float) -> Self:
+        """See `System.at_scale`."""
+        return dataclasses.replace(self, scale=factor)
+
+    def init(self, rng: Array) -> Variables:
+        """See `System.init`."""
+        return dict(self.network.init(rng, jnp.zeros((1, *_INIT_SIZE, 3))))
+
+    def outputs(self, variables: Variables, images: Array) -> Outputs:
+        """See `System.outputs`."""
+        return self.network.apply(variables, images, train=False)
+
+    def upsample(
+        self, outputs: Outputs, size: tuple[int, int], *, is_partial: bool = False
+    ) -> Outputs:
+        """See `System.upsample`."""
+        if is_partial:
+            return {**outputs, **split_rows(self.network.upsample_instances(outputs, size))}
+        return split_rows(self.network.upsample(outputs, size))
+
+    def make_targets(self, panoptic: Array) -> dict[str, Array]:
+        """Makes the targets of a batch, see `preprocess.targets.make_targets`."""
+
+        def make(labels: Array) -> dict[str, Array]:
+            return make_targets(
+                labels, label_format=self.label_format, options=self.options.targets
+            )
+
+        # Drawing loops once per instance, so devices finish at different times.
+        return map_per_device(jax.vmap(make))(panoptic)
+
+    def loss(
+        self, variables: Variables, samples: Samples, *, rng: Array
+    ) -> tuple[Array, tuple[dict[str, Array], Variables]]:
+        """See `System.loss`; terms by the keys of the outputs, and 'auxiliary' if modules sow any.
+
+        A module adds a loss of its own by `self.sow('losses', name, value)`.
+        """
+        targets = split_rows(self.make_targets(samples.panoptic))
+        outputs, updates = self.network.apply(
+            variables,
+            samples.image,
+            train=True,
+            rngs={'dropout': rng},
+            mutable=['batch_stats', 'losses'],
+        )
+        updates = dict(updates)
+        auxiliary = jax.tree.leaves(updates.pop('losses', {}))
+        loss, terms = panoptic_loss(
+            self.upsample(outputs, samples.image.shape[1:3], is_partial=True),
+            targets,
+            ignore_label=self.label_format.ignore_label,
+            options=self.options.loss,
+            resize=self.options.model.resize,
+        )
+        if auxiliary:
+            terms = {**terms, 'auxiliary': sum(auxiliary)}
+            loss = loss + terms['auxiliary']
+        return loss, (terms, updates)
+
+
+class DeepLabAveraging(Averaging):
+    """Averages class probabilities, heat and offsets.
+
+    Source: DeepLab2's model/deeplab.py; Chen et al., Rethinking Atrous Convolution, 2017, for the
+    semantic networks.
+    """
+
+    def mirror(self, outputs: Outputs, is_flipped: Array) -> Outputs:
+        """See `Averaging.mirror`; the offsets' dx changes its sign."""
+        outputs = jax.tree.map(lambda x: jnp.where(is_flipped, x[:, :, ::-1], x), outputs)
+        if 'offset' in outputs:
+            sign = jnp.where(is_flipped, jnp.array([1.0, -1.0]), 1.0)
+            outputs['offset'] = outputs['offset'] * sign
+        return outputs
+
+    def to_mean(self, outputs: Outputs) -> Outputs:
+        """See `Averaging.to_mean`."""
+        return {**outputs, 'semantic': jax.nn.softmax(outputs['semantic'], axis=-1)}
+
+    def from_mean(self, outputs: Outputs) -> Outputs:
+        """See `Averaging.from_mean`; logarithms of the mean probabilities are logits again."""
+        tiny = jnp.finfo(jnp.float32).tiny
+        return {**outputs, 'semantic': jnp.log(jnp.maximum(outputs['semantic'], tiny))}
+
+
+def _make_network(preset: Preset, fields: dict[str, Any]) -> ModelOptions:
+    try:
+        model = make_network(preset, **fields)
+        # Constructing the backbone looks its name and attributes up; nothing is computed.
+        make_model_backbone(model)
+    except ValueError as error:
+        is_named = str(error).startswith('model.')
+        where = 'config.' if is_named else f'config.model.backbone (={fields.get("backbone")!r}): '
+        raise ValueError(f'{where}{error}') from error
+    return model
+
+
+def _make_rules(kind: type, section: str, rules: Any, sections: Sections) -> Any:
+    fields = {**rules, **set_fields(sections.get(section, {}))}
+    refuse_unknown(section, fields, {field.name for field in dataclasses.fields(kind)})
+    return kind(**fields)
