@@ -9,6 +9,8 @@ and more as the functions say. B are the rows of the global batch that this proc
 """
 
 import concurrent.futures
+import contextlib
+import itertools
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -19,6 +21,7 @@ from absl import flags, logging
 from PIL import Image
 
 from pdl_jax.data import records
+from pdl_jax.runtime import ordered_map
 
 Batch = dict[str, np.ndarray]
 
@@ -183,22 +186,20 @@ class EvalBatches:
         num_threads = _count_threads()
         stack = _Stack(self._canvas_size, self._source.spec.label_format.void_label)
         indices = [self._list_records(batch) for batch in range(len(self))]
-        order = [index for rows in indices for index in rows]
-        # Rows decoded ahead: enough for every thread and for the batch that follows.
-        ahead = num_threads + self._local_batch_size
-        with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
-            futures, num_submitted, num_taken = {}, 0, 0
-            try:
-                for rows in indices:
-                    num_taken += len(rows)
-                    while num_submitted < min(num_taken + ahead, len(order)):
-                        index = order[num_submitted]
-                        futures[index] = pool.submit(self._source.decode, index)
-                        num_submitted += 1
-                    decoded = [futures.pop(index).result() for index in rows]
-                    yield self._make_batch(stack, decoded, rows)
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+        with (
+            concurrent.futures.ThreadPoolExecutor(num_threads) as pool,
+            contextlib.closing(
+                ordered_map.map_ordered(
+                    pool,
+                    self._source.decode,
+                    itertools.chain.from_iterable(indices),
+                    # Look-ahead for every thread and for the batch that follows.
+                    max_in_flight=num_threads + self._local_batch_size + 1,
+                )
+            ) as decoded,
+        ):
+            for rows in indices:
+                yield self._make_batch(stack, list(itertools.islice(decoded, len(rows))), rows)
 
     def _list_records(self, batch: int) -> range:
         # The rows of one shard lie together in a global array.

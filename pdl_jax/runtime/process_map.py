@@ -1,6 +1,5 @@
-"""An ordered map over worker processes that keeps a bounded number of results in flight."""
+"""An ordered map over worker processes that end when their parent does."""
 
-import collections
 import concurrent.futures
 import contextlib
 import multiprocessing
@@ -8,12 +7,16 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
+
+from pdl_jax.runtime import ordered_map
 
 _In = TypeVar('_In')
 _Out = TypeVar('_Out')
 
-# Enough to ride out one slow image a process; results are whole encoded images.
+# Enough to ride out one slow image per process; more would fill memory, since results are whole
+# encoded images.
 _IN_FLIGHT_PER_PROCESS = 4
 
 
@@ -27,17 +30,17 @@ def map_ordered(
 ) -> Iterator[Iterator[_Out]]:
     """Maps `function` over `items`; the results come in the order of the items.
 
-    Workers end when this process does, however it ends.
+    Workers end when this process does, even if it is killed.
 
     Args:
       function: picklable where `num_processes` > 0.
-      items: picklable too.
+      items: picklable where `num_processes` > 0.
       num_processes: number of workers; 0 maps in this process.
-      start_method: of `multiprocessing`. Workers are spawned unless told otherwise: forking starts
-        them at once, but a process that runs JAX's threads can hang in it.
+      start_method: start method of `multiprocessing`. Forking starts workers at once, but a forked
+        copy of a process that runs JAX's threads can hang; hence the default.
 
     Yields:
-      An iterator over the results. An exception of `function` is raised from it.
+      An iterator over the results. An exception of `function` is raised in the place of its result.
 
     Raises:
       RuntimeError: a worker died, e.g. because the machine ran out of memory.
@@ -50,27 +53,19 @@ def map_ordered(
         mp_context=multiprocessing.get_context(start_method),
         initializer=_start_worker,
     )
+    max_in_flight = num_processes * _IN_FLIGHT_PER_PROCESS
     try:
-        yield _iterate(executor, function, items, num_processes * _IN_FLIGHT_PER_PROCESS)
+        yield _explain_dead_workers(
+            ordered_map.map_ordered(executor, function, items, max_in_flight=max_in_flight)
+        )
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
 
 
-def _iterate(
-    executor: concurrent.futures.Executor,
-    function: Callable[[_In], _Out],
-    items: Sequence[_In],
-    max_in_flight: int,
-) -> Iterator[_Out]:
-    in_flight = collections.deque()
+def _explain_dead_workers(results: Iterator[_Out]) -> Iterator[_Out]:
     try:
-        for item in items:
-            in_flight.append(executor.submit(function, item))
-            if len(in_flight) >= max_in_flight:
-                yield in_flight.popleft().result()
-        while in_flight:
-            yield in_flight.popleft().result()
-    except concurrent.futures.process.BrokenProcessPool as error:
+        yield from results
+    except BrokenProcessPool as error:
         raise RuntimeError(
             'a worker process died without an error, most likely killed for lack of memory: '
             'use fewer processes'
@@ -78,12 +73,15 @@ def _iterate(
 
 
 def _start_worker() -> None:
-    # Ctrl-C reaches the whole group; the parent alone reports it and stops the workers.
+    # Ctrl-C reaches the whole process group; only the parent reports it and stops the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Workers hold both ends of the queue they read, so a killed parent would leave them waiting.
+    # Workers hold both ends of the queue that they read, so they would wait forever for a parent
+    # that was killed.
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
 def _exit_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

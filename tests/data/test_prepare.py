@@ -218,41 +218,6 @@ def test_killed_and_started_again(tmp_path):
     assert os.listdir(out) == ['train']
 
 
-def test_workers_end_with_a_killed_parent(tmp_path):
-    script = tmp_path / 'parent.py'
-    script.write_text(
-        'import os, time\n'
-        'from pdl_jax.data import process_map\n'
-        'def work(i):\n'
-        '    print(os.getpid(), flush=True)\n'
-        '    return i\n'
-        'if __name__ == "__main__":\n'
-        '    with process_map.map_ordered(work, range(100), 1) as results:\n'
-        '        next(results)\n'
-        '        time.sleep(60)\n'
-    )
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
-    process = subprocess.Popen(
-        [sys.executable, script], stdout=subprocess.PIPE, text=True, env=environment
-    )
-    worker = int(process.stdout.readline())
-    process.kill()
-    process.wait()
-    for _ in range(100):
-        if not is_running(worker):
-            return
-        time.sleep(0.1)
-    os.kill(worker, signal.SIGKILL)
-    pytest.fail('the worker outlived its parent')
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return pathlib.Path(f'/proc/{pid}/stat').read_text().rsplit(')', 1)[1].split()[0] != 'Z'
-    except FileNotFoundError:
-        return False
-
-
 def test_one_process_a_split(folder, tmp_path):
     out = tmp_path / 'out'
     with split_directory.claim_workspace(epath.Path(out / 'train')):

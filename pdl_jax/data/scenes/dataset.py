@@ -15,7 +15,6 @@ import argparse
 import dataclasses
 import functools
 import json
-import multiprocessing
 import os
 import pathlib
 import shutil
@@ -29,6 +28,7 @@ from pdl_jax.data.scenes import camera as scene_camera
 from pdl_jax.data.scenes import places as scene_places
 from pdl_jax.data.scenes import textures as scene_textures
 from pdl_jax.data.scenes import things as scene_things
+from pdl_jax.runtime import process_map
 
 SPLITS = ('train', 'val')
 JPEG_QUALITY = 92
@@ -215,7 +215,10 @@ def write_scenes(
             for index in range(count)
         ]
         write = functools.partial(_write_scene, staging, seed, height_px, width_px)
-        annotations = _map_in_processes(write, work, num_processes)
+        # One worker alone would only add its start.
+        num_workers = num_processes if num_processes > 1 and len(work) > 1 else 0
+        with process_map.map_ordered(write, work, num_workers) as results:
+            annotations = list(tqdm.tqdm(results, total=len(work), desc='scenes', unit='image'))
         for split in SPLITS:
             chosen = [
                 annotation
@@ -248,17 +251,6 @@ def _check_manifest(out_dir, wanted):
             f'{out_dir} was made with {found}, not {wanted}: '
             f'give another folder, or delete this one to make it anew'
         )
-
-
-def _map_in_processes(function, work, num_processes):
-    if num_processes == 1 or len(work) < 2:
-        return [function(item) for item in tqdm.tqdm(work, desc='scenes', unit='image')]
-    num_processes = min(num_processes, len(work))
-    chunk_size = max(1, min(8, len(work) // (4 * num_processes)))
-    # Spawned, not forked: a forked copy of a process that runs JAX threads may hang.
-    with multiprocessing.get_context('spawn').Pool(num_processes) as pool:
-        results = pool.imap(function, work, chunksize=chunk_size)
-        return list(tqdm.tqdm(results, total=len(work), desc='scenes', unit='image'))
 
 
 def _write_scene(folder, seed, height_px, width_px, item):
