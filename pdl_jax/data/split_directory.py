@@ -1,4 +1,4 @@
-"""The directory of a prepared split: it appears complete or not at all, also after a crash."""
+"""The directory of a prepared split, which appears complete or not at all, even after a crash."""
 
 import contextlib
 import errno
@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 from etils import epath
 
-from pdl_jax.storage import paths
+from pdl_jax.storage import file_lock, paths
 
-# Written last: whatever has it has everything else.
+# Written last, so a split that has it is complete.
 INFO_FILE = 'dataset_info.json'
 
 _OWN_FILES = re.compile(
@@ -21,12 +21,12 @@ _OWN_FILES = re.compile(
 
 
 def is_complete(directory: epath.Path) -> bool:
-    """Whether a prepared split lies there."""
+    """Returns whether `directory` holds a prepared split."""
     return (directory / INFO_FILE).exists()
 
 
 def refuse_foreign_files(directory: epath.Path) -> None:
-    """Checks that `directory` is absent or holds nothing but files of a prepared split.
+    """Checks that `directory` is missing or holds only files of a prepared split.
 
     Raises:
       FileExistsError: it holds other files, which a new split must not replace.
@@ -46,11 +46,17 @@ def refuse_foreign_files(directory: epath.Path) -> None:
 
 @contextlib.contextmanager
 def claim_workspace(directory: epath.Path) -> Iterator[epath.Path]:
-    """Gives an empty local directory to build `directory` in, for one process at a time.
+    """Makes an empty local directory to build `directory` in, for one process at a time.
 
-    It lies beside a local directory, so that publishing is a rename; for a bucket it lies in the
-    machine's folder of temporary files. It is removed at the end. A killed process leaves it
-    behind, and the next one with the same `directory` empties it.
+    It lies beside a local `directory`, so that publishing is a rename; for a bucket it lies in the
+    system's folder of temporary files. It is removed at the end. A killed process leaves it behind,
+    and the next one with the same `directory` empties it.
+
+    Args:
+      directory: the place of the split, local or gs://.
+
+    Yields:
+      The empty directory.
 
     Raises:
       OSError: another process holds it.
@@ -61,19 +67,35 @@ def claim_workspace(directory: epath.Path) -> Iterator[epath.Path]:
     else:
         workspace = directory.parent / f'.{directory.name}.partial'
     workspace.mkdir(parents=True, exist_ok=True)
-    with _lock(workspace):
-        _empty(workspace)
+    descriptor = os.open(workspace, os.O_RDONLY)
+    try:
+        file_lock.lock_exclusively(
+            descriptor,
+            workspace,
+            message=f'another process is preparing this split in {workspace}: wait for it',
+        )
         try:
+            _empty(workspace)
             yield workspace
         finally:
             workspace.rmtree(missing_ok=True)
+    finally:
+        os.close(descriptor)
 
 
 def publish(built: epath.Path, directory: epath.Path) -> None:
-    """Moves a built split to its place, replacing an older one."""
+    """Moves a built split to its place, replacing an older one.
+
+    Args:
+      built: local directory with the complete split.
+      directory: the place of the split, local or gs://.
+
+    Raises:
+      FileExistsError: `directory` holds files of something else.
+    """
     refuse_foreign_files(directory)
     if directory.exists():
-        # The info file first: a half-deleted split must not count as complete.
+        # Remove the info file first: a half-deleted split must not count as complete.
         (directory / INFO_FILE).unlink(missing_ok=True)
         directory.rmtree()
     if not paths.is_remote(directory):
@@ -86,7 +108,7 @@ def publish(built: epath.Path, directory: epath.Path) -> None:
 
 @contextlib.contextmanager
 def explain_full_disk(directory: epath.Path) -> Iterator[None]:
-    """Turns the many errors of a full disk into one that names the place and the remedy.
+    """Turns the various errors of a full disk into one that names the directory and the remedy.
 
     Raises:
       OSError: no space was left.
@@ -106,30 +128,12 @@ def explain_full_disk(directory: epath.Path) -> Iterator[None]:
 def _is_full_disk(error: BaseException | None) -> bool:
     full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     while error is not None:
-        # ArrayRecord's writer reports through text only.
+        # ArrayRecord's writer raises exceptions without errno: only their text tells.
         text = str(error)
         if getattr(error, 'errno', None) in full or any(os.strerror(e) in text for e in full):
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-@contextlib.contextmanager
-def _lock(workspace: epath.Path) -> Iterator[None]:
-    import fcntl  # Absent on Windows, where reading prepared splits still works.
-
-    descriptor = os.open(workspace, os.O_RDONLY)
-    try:
-        try:
-            # Released by the system when the process ends, unlike a lock file.
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OSError(
-                errno.EBUSY, f'another process is preparing this split in {workspace}: wait for it'
-            ) from error
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _empty(workspace: epath.Path) -> None:

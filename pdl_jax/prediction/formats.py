@@ -1,4 +1,4 @@
-"""Writes predictions: panoptic ones in the official COCO format, semantic ones as maps of class indices."""
+"""Files of predictions: COCO panoptic format, and PNGs of class indices for semantic networks."""
 
 import io
 import json
@@ -19,7 +19,7 @@ def describe_segments(panoptic: np.ndarray, spec: DatasetSpec) -> list[dict[str,
 
     Args:
       panoptic: i32[H, W].
-      spec: what the labels mean.
+      spec: classes and label format.
 
     Returns:
       One dict per segment that is not void: 'label', 'category_id', 'area' in pixels and 'bbox' as
@@ -47,7 +47,15 @@ def describe_segments(panoptic: np.ndarray, spec: DatasetSpec) -> list[dict[str,
 
 
 def encode_segments(panoptic: np.ndarray, segments: list[dict[str, Any]]) -> bytes:
-    """A PNG in which the i-th segment has the id i + 1 as R + 256 G + 65536 B, and void is 0."""
+    """Encodes a panoptic map as an id PNG: segment i has the id i + 1, void 0.
+
+    Args:
+      panoptic: i32[H, W].
+      segments: what `describe_segments` returned for it.
+
+    Returns:
+      An 8-bit RGB PNG, id = R + 256 G + 65536 B.
+    """
     ids = np.zeros(panoptic.shape, np.int32)
     if segments:
         labels = np.array([segment['label'] for segment in segments])
@@ -57,7 +65,16 @@ def encode_segments(panoptic: np.ndarray, segments: list[dict[str, Any]]) -> byt
 
 
 def encode_semantic(semantic: np.ndarray, spec: DatasetSpec) -> bytes:
-    """A PNG of semantic values i32[H, W]: 8 bits with the colours of the classes as palette, 16 bits beyond 256 values."""
+    """Encodes semantic values as a PNG.
+
+    Args:
+      semantic: i32[H, W].
+      spec: classes and label format.
+
+    Returns:
+      An 8-bit PNG with the colours of the classes as its palette; a 16-bit grey one if there are
+      more than 256 semantic values.
+    """
     buffer = io.BytesIO()
     if spec.label_format.num_semantic_values > 256:
         Image.fromarray(semantic.astype(np.uint16)).save(buffer, format='PNG')
@@ -71,42 +88,61 @@ def encode_semantic(semantic: np.ndarray, spec: DatasetSpec) -> bytes:
 class SemanticWriter:
     """Writes the predictions of one split to DIRECTORY/predictions/*.png, see `encode_semantic`."""
 
-    def __init__(self, directory: str, spec: DatasetSpec):
+    def __init__(self, directory: str, spec: DatasetSpec) -> None:
         self._folder = epath.Path(directory) / 'predictions'
         self._folder.mkdir(parents=True, exist_ok=True)
         self._spec = spec
-        self._names = set()
+        self._names: set[str] = set()
 
     def write(
         self, panoptic: np.ndarray, *, image_id: Any, file_name: str, scores: Mapping[int, float]
     ) -> None:
-        """Writes the classes of one panoptic map i32[H, W]; the PNG takes the last part of `file_name`."""
+        """Writes the classes of one panoptic map.
+
+        Args:
+          panoptic: i32[H, W].
+          image_id, scores: unused; see `PanopticWriter.write`.
+          file_name: name of the image; the PNG gets its stem.
+
+        Raises:
+          ValueError: another image had the same stem.
+        """
         del image_id, scores
         data = encode_semantic(panoptic // self._spec.label_divisor, self._spec)
         (self._folder / _claim_name(file_name, self._names)).write_bytes(data)
 
     def close(self) -> None:
-        """Nothing is left to write."""
+        """Does nothing: every map has been written."""
 
 
 class PanopticWriter:
-    """Collects the predictions of one split in DIRECTORY/predictions/*.png and DIRECTORY/predictions.json.
+    """Writes the predictions of one split to DIRECTORY/predictions/*.png and predictions.json.
 
-    That pair is what panopticapi and the COCO server take.
+    panopticapi and the COCO server take this pair.
     """
 
-    def __init__(self, directory: str, spec: DatasetSpec):
+    def __init__(self, directory: str, spec: DatasetSpec) -> None:
         self._directory = epath.Path(directory)
         self._folder = self._directory / 'predictions'
         self._folder.mkdir(parents=True, exist_ok=True)
         self._spec = spec
-        self._annotations = []
-        self._names = set()
+        self._annotations: list[dict[str, Any]] = []
+        self._names: set[str] = set()
 
     def write(
         self, panoptic: np.ndarray, *, image_id: Any, file_name: str, scores: Mapping[int, float]
     ) -> None:
-        """Writes one map i32[H, W] with the scores of its labels; the PNG is named like `file_name`."""
+        """Writes the PNG of one map and keeps its description for the JSON.
+
+        Args:
+          panoptic: i32[H, W].
+          image_id: id of the image in the annotation file.
+          file_name: name of the image; the PNG gets its stem.
+          scores: panoptic label -> score.
+
+        Raises:
+          ValueError: another image had the same stem.
+        """
         name = _claim_name(file_name, self._names)
         segments = describe_segments(panoptic, self._spec)
         (self._folder / name).write_bytes(encode_segments(panoptic, segments))

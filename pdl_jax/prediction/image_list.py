@@ -1,4 +1,4 @@
-"""Which images to predict: glob patterns, lists in text files, everything below a folder or a gs:// prefix."""
+"""Lists of images to predict: from glob patterns, text files, folders or gs:// prefixes."""
 
 import contextlib
 import glob
@@ -13,7 +13,11 @@ _MAX_KEY_CHARACTERS = 64
 
 
 def find_images(patterns: Iterable[str]) -> list[str]:
-    """Expands glob patterns to image files, sorted, each once.
+    """Expands glob patterns to image files, sorted, without duplicates.
+
+    Args:
+      patterns: local patterns, in which ** matches any depth, or gs:// patterns, in which only the
+        last part may hold wildcards.
 
     Raises:
       FileNotFoundError: a pattern matches nothing.
@@ -27,16 +31,17 @@ def find_images(patterns: Iterable[str]) -> list[str]:
             matches = glob.glob(pattern, recursive=True)
         if not matches:
             raise FileNotFoundError(
-                f'--images={pattern}: no such file; quote the pattern so that the shell passes it on'
+                f'--images={pattern}: no such file; quote the pattern, so that the shell does not '
+                f'expand it'
             )
         found.update(matches)
     return sorted(found)
 
 
 def read_list(path: str) -> list[str]:
-    """Reads a text file, local or gs://, with the path of one image a line, each once and in its order.
+    """Reads a text file, local or gs://, with one path per line; keeps the order, drops duplicates.
 
-    Nothing is opened: images that are missing are found when they are predicted.
+    The images are not opened: a missing one is reported when it is predicted.
     """
     # File names need not be UTF-8.
     text = make_path(path).read_bytes().decode(errors='surrogateescape')
@@ -45,7 +50,7 @@ def read_list(path: str) -> list[str]:
 
 
 def find_below(prefix: str) -> list[str]:
-    """Finds the image files anywhere below a folder or a gs:// prefix by their suffix, sorted.
+    """Finds the image files at any depth below a folder or a gs:// prefix by suffix, sorted.
 
     Raises:
       FileNotFoundError: there is none.
@@ -63,44 +68,44 @@ def _walk(prefix: str) -> Iterator[str]:
         for folder, _, names in os.walk(os.path.expanduser(prefix)):
             yield from (os.path.join(folder, name) for name in names)
         return
-    # One listing of all objects; epath would ask for every folder, and for every file what it is.
+    # One listing of all objects; epath would send requests per folder and per file.
     import fsspec
 
     system, root = fsspec.url_to_fs(prefix, use_listings_cache=False)
-    # A bucket that does not exist holds nothing either.
+    # A bucket that does not exist is treated as an empty one.
     with contextlib.suppress(FileNotFoundError), explain_bucket_errors(prefix):
         yield from (system.unstrip_protocol(name) for name in system.find(root))
 
 
 def stem_of(path: str) -> str:
-    """The last part of a path without its suffix."""
+    """Returns the last part of a path without its suffix."""
     return os.path.splitext(os.path.basename(path))[0]
 
 
 def refuse_equal_stems(paths: Iterable[str]) -> None:
-    """Checks that files named after their images do not overwrite each other.
+    """Checks that files named after their images would not overwrite each other.
 
     Raises:
       ValueError: two images have the same stem.
     """
-    stems = {}
+    stems: dict[str, str] = {}
     for path in paths:
         stem = stem_of(path)
         if stem in stems:
             raise ValueError(
-                f'{stems[stem]} and {path} would both be written as {stem}.json: rename one, predict them apart or write '
-                f'--shards'
+                f'{stems[stem]} and {path} would both be written as {stem}.json: rename one, '
+                f'predict them apart or write --shards'
             )
         stems[stem] = path
 
 
 def make_key(position: int, path: str) -> str:
-    """A name for the results of one image of a list: unique, in the order of the list, and harmless as a file name.
+    """Returns a name for the results of one image: unique, sorted like the list, a safe file name.
 
     Args:
-      position: of the image in the list.
-      path: of the image; characters other than letters, digits and '-' become '_'. A dot in particular would end the
-        name for programs that read such archives.
+      position: position of the image in the list.
+      path: path of the image. Characters of its stem other than letters, digits and '-' become '_':
+        WebDataset readers take the first dot for the end of the key.
     """
     stem = re.sub(r'[^A-Za-z0-9-]+', '_', stem_of(path))[:_MAX_KEY_CHARACTERS]
     return f'{position:09d}-{stem}'

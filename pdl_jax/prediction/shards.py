@@ -1,15 +1,16 @@
-"""Predictions in numbered shards, each there completely or not at all.
+"""Predictions in numbered shards, each of which is complete or missing.
 
-    OUTPUT/predictions.json                     what was predicted with what, and the categories
-    OUTPUT/predictions-00012-of-00100.tar       of each image KEY.panoptic.png (of a semantic network KEY.semantic.png)
-                                                and KEY.json
-    OUTPUT/predictions-00012-of-00100.jsonl     a line for each image of the shard, in order: 'image' (its path), and 'key',
-                                                'height', 'width' and 'segments' as in KEY.json, or 'error', why it was
-                                                not predicted
+    OUTPUT/predictions.json                  the network, the list of images and the categories
+    OUTPUT/predictions-00012-of-00100.tar    per image KEY.panoptic.png (a semantic network writes
+                                             KEY.semantic.png) and KEY.json
+    OUTPUT/predictions-00012-of-00100.jsonl  one line per image of the shard, in order: 'image' (its
+                                             path), and 'key', 'height', 'width' and 'segments' as
+                                             in KEY.json, or 'error', the reason if there is no
+                                             prediction
 
-The tar files are in the layout of WebDataset. The .jsonl is written last: whatever shard has it is complete. Both are the same
-bytes whenever and by whichever process they are made with the same size of batches; with another, the last digits of scores may
-differ.
+The tar files have the layout of WebDataset. The .jsonl is written last, so a shard that has it is
+complete. Making a shard again gives the same bytes at any time and in any process; only another
+batch size may change the last digits of scores.
 """
 
 import hashlib
@@ -20,40 +21,46 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 from etils import epath
 
+from pdl_jax.storage import file_lock
 from pdl_jax.storage.paths import explain_bucket_errors, is_remote, write_whole
 
 _NAME = 'predictions'
 
 
 def claim_output(output: epath.Path, description: Mapping[str, Any]) -> None:
-    """Says in predictions.json what a directory holds, or checks that it says the same already.
+    """Writes predictions.json, or checks that an existing one has the same content.
+
+    Args:
+      output: directory of the shards, local or gs://; made if it is missing.
+      description: the content, JSON types.
 
     Raises:
-      FileExistsError: the directory holds predictions of something else.
+      FileExistsError: the directory holds predictions with another description.
     """
     path = output / f'{_NAME}.json'
-    # As it will be read.
+    # Tuples become lists and keys become strings, as in the file that is read below.
     description = json.loads(json.dumps(description))
     if not path.exists():
         output.mkdir(parents=True, exist_ok=True)
         write_whole(path, f'{json.dumps(description, indent=1)}\n'.encode())
-    # Also of what was just written: another process may have been there first or since.
+    # Read back even what was just written: another process may have written the file too.
     found = json.loads(path.read_text())
     differing = [key for key in {**description, **found} if description.get(key) != found.get(key)]
     if differing:
         key = differing[0]
         raise FileExistsError(
-            f'{output} holds predictions with other {", ".join(differing)} ({found.get(key)!r}, now {description.get(key)!r}): '
-            f'give the same flags to continue them, or another --output'
+            f'{output} holds predictions with other {", ".join(differing)} ({found.get(key)!r}, '
+            f'now {description.get(key)!r}): give the same flags to continue them, or another '
+            f'--output'
         )
 
 
 def hash_list(paths: Sequence[str]) -> str:
-    """Identifies a list of images."""
+    """Returns the SHA-256 in hex of a list of image paths."""
     digest = hashlib.sha256()
     for path in paths:
         digest.update(os.fsencode(path) + b'\n')
@@ -61,7 +68,7 @@ def hash_list(paths: Sequence[str]) -> str:
 
 
 def find_complete(output: epath.Path, num_shards: int) -> set[int]:
-    """The numbers of the shards that need not be made."""
+    """Returns the numbers of the complete shards below `output`."""
     names = {path.name for path in output.iterdir()}
     return {
         shard for shard in range(num_shards) if f'{_shard_name(shard, num_shards)}.jsonl' in names
@@ -71,39 +78,50 @@ def find_complete(output: epath.Path, num_shards: int) -> set[int]:
 class ShardWriter:
     """Writes one shard; `add` its images in order, then `publish` it.
 
-    The tar grows in a file of its own, so that memory is bounded: beside a local output under a name with a dot in front, for a
-    bucket in the machine's folder of temporary files.
-
-    Raises:
-      OSError: the file cannot be written, or another process makes the same shard.
+    To bound memory, the tar grows in a file: beside a local output under a name that starts with a
+    dot, for a bucket in the system's folder of temporary files.
     """
 
-    def __init__(self, output: epath.Path, shard: int, num_shards: int):
+    def __init__(self, output: epath.Path, shard: int, num_shards: int) -> None:
+        """Opens the file.
+
+        Args:
+          output: directory of the shards, local or gs://.
+          shard: number of the shard, 0 .. num_shards - 1.
+          num_shards: number of shards in all.
+
+        Raises:
+          OSError: the file cannot be written, or another process makes the same shard.
+        """
         self._output = output
         self._name = _shard_name(shard, num_shards)
         self._partial = None if is_remote(output) else output / f'.{self._name}.tar.partial'
-        self._file = (
-            tempfile.TemporaryFile() if self._partial is None else _open_alone(self._partial)
+        self._file: BinaryIO = (
+            tempfile.TemporaryFile() if self._partial is None else _open_locked(self._partial)
         )
         self._tar = tarfile.open(fileobj=self._file, mode='w', format=tarfile.USTAR_FORMAT)
-        self._index = []
+        self._index: list[str] = []
 
     def add(self, entry: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
         """Adds an image.
 
         Args:
-          entry: its line of the index.
-          files: contents by the name in the archive.
+          entry: line of the index, JSON types.
+          files: name in the archive -> content.
         """
         self._index.append(f'{json.dumps(entry)}\n')
         for name, content in files.items():
-            # Times and owners would make every archive another.
+            # A fresh TarInfo has no time and no owner, so that equal content gives equal archives.
             member = tarfile.TarInfo(name)
             member.size = len(content)
             self._tar.addfile(member, io.BytesIO(content))
 
     def publish(self) -> None:
-        """Puts the shard in its place."""
+        """Moves the shard to its place, or uploads it, and closes the file.
+
+        Raises:
+          OSError: the disk is full, or the bucket fails.
+        """
         self._tar.close()
         final = self._output / f'{self._name}.tar'
         if self._partial is None:
@@ -117,28 +135,26 @@ class ShardWriter:
         self.close()
 
     def close(self) -> None:
-        """Lets go of the file; a shard that was not published is gone."""
+        """Closes the file; a shard that was not published is lost."""
         self._file.close()
         if self._partial is not None:
             self._partial.unlink(missing_ok=True)
 
 
-def _open_alone(path):
-    """Opens a file for writing from its start, which no other process writes to meanwhile."""
-    import fcntl  # Absent on Windows.
-
+def _open_locked(path: epath.Path) -> BinaryIO:
+    """Opens a file for writing from its start and locks it until it is closed."""
+    # Mode 'ab' does not truncate what another process may still be writing.
     file = open(path, 'ab')
     try:
-        # Released by the system when the process ends, unlike a lock file.
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Before this process had the lock, the other may have moved the file to its place.
-        if not os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
-            raise FileNotFoundError(path)
-    except OSError as error:
+        file_lock.lock_exclusively(
+            file.fileno(),
+            path,
+            message=f'another process makes {path}: give each process its own --process_id, and '
+            f'start again when the other process has ended',
+        )
+    except OSError:
         file.close()
-        raise OSError(
-            f'another process makes {path}: give each process a --process_id of its own, and start again when the other has ended'
-        ) from error
+        raise
     file.seek(0)
     file.truncate()
     return file
