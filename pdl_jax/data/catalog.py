@@ -1,6 +1,5 @@
-"""Dataset descriptions: categories, semantic classes and the panoptic label format."""
+"""Descriptions of data sets: categories, semantic classes and the panoptic label format."""
 
-import colorsys
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
@@ -9,38 +8,22 @@ from typing import Any
 import numpy as np
 
 from pdl_jax import typing
-
-SPEC_NAMES = ('auto', 'own', 'coco', 'cityscapes')
-
-
-@dataclasses.dataclass(frozen=True)
-class Category:
-    """One category as the annotation file knows it.
-
-    Attributes:
-      id: the id in the annotation file (COCO's go from 1 to 200 with gaps).
-      name: the category's name.
-      is_thing: whether single objects are told apart.
-      color: (r, g, b), 0..255, for pictures.
-    """
-
-    id: int
-    name: str
-    is_thing: bool
-    color: tuple[int, int, int]
+from pdl_jax.data.categories import Category, parse_categories, read_table
+from pdl_jax.data.dataset_formats import SPEC_NAMES
+from pdl_jax.data.json_fields import refuse_repeated
 
 
 @dataclasses.dataclass(frozen=True)
 class DatasetSpec:
-    """What the numbers in a dataset's labels mean; immutable and hashable.
+    """Classes and label format of a data set; immutable and hashable.
 
     Category number i of `categories` is semantic class first_class + i.
 
     Attributes:
-      name: e.g. 'coco'.
-      categories: in the order of the semantic classes.
-      first_class: 1 where class 0 is a logit of its own for void (COCO in DeepLab2), else 0.
-      ignore_label: the semantic value of void pixels.
+      name: name of the data set, e.g. 'coco'.
+      categories: the categories in the order of the semantic classes.
+      first_class: 1 where class 0 is a separate logit for void (COCO in DeepLab2), else 0.
+      ignore_label: semantic value of void pixels.
       label_divisor: exclusive upper bound of instance ids.
     """
 
@@ -50,7 +33,7 @@ class DatasetSpec:
     ignore_label: int
     label_divisor: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.categories:
             raise ValueError(f'DatasetSpec {self.name!r} has no categories: give at least one')
         if self.first_class not in (0, 1):
@@ -61,7 +44,7 @@ class DatasetSpec:
                 f'ignore_label (={self.ignore_label}) of {self.name!r} is the class of category '
                 f'{taken_by!r}: choose a value outside the {len(self.categories)} classes'
             )
-        _refuse_repeated([c.id for c in self.categories], f'categories[].id of {self.name!r}')
+        refuse_repeated([c.id for c in self.categories], f'categories[].id of {self.name!r}')
         if self.label_format.num_labels > 2**24:
             raise ValueError(
                 f'{self.label_format.num_semantic_values} semantic values times label_divisor '
@@ -71,12 +54,12 @@ class DatasetSpec:
 
     @property
     def num_classes(self) -> int:
-        """Number of logits, a void class included."""
+        """Number of logits, including a void class."""
         return self.first_class + len(self.categories)
 
     @functools.cached_property
     def label_format(self) -> typing.LabelFormat:
-        """How one int32 a pixel holds class and instance."""
+        """Encoding of class and instance in one int32 per pixel."""
         things = tuple(self.first_class + i for i, c in enumerate(self.categories) if c.is_thing)
         return typing.LabelFormat(
             num_classes=self.num_classes,
@@ -87,12 +70,12 @@ class DatasetSpec:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names by semantic class; 'void' for class 0 where first_class is 1."""
+        """Names by semantic class; class 0 is 'void' where first_class is 1."""
         return ('void',) * self.first_class + tuple(c.name for c in self.categories)
 
     @functools.cached_property
     def category_of_class(self) -> dict[int, Category]:
-        """Semantic class -> category; a void class has none."""
+        """Semantic class -> category, without a void class."""
         return {self.first_class + i: c for i, c in enumerate(self.categories)}
 
     @functools.cached_property
@@ -101,14 +84,14 @@ class DatasetSpec:
         return {c.id: self.first_class + i for i, c in enumerate(self.categories)}
 
     def make_palette(self) -> np.ndarray:
-        """Returns u8[num_semantic_values, 3], a colour for each semantic value; black for void."""
+        """Returns u8[num_semantic_values, 3], a colour per semantic value; void is black."""
         palette = np.zeros((self.label_format.num_semantic_values, 3), np.uint8)
         for semantic, category in self.category_of_class.items():
             palette[semantic] = category.color
         return palette
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain JSON types; categories in the form of an annotation file."""
+        """Returns the spec as JSON types, with categories as in an annotation file."""
         return {
             'name': self.name,
             'first_class': self.first_class,
@@ -122,7 +105,7 @@ class DatasetSpec:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> 'DatasetSpec':
-        """The inverse of `to_dict`.
+        """Makes a spec from the result of `to_dict`.
 
         Raises:
           ValueError: a field is missing or has a wrong type.
@@ -140,14 +123,14 @@ class DatasetSpec:
 
 
 def coco() -> DatasetSpec:
-    """COCO panoptic as DeepLab2 labels it: classes 1..133 by id, 0 is void, divisor 256."""
+    """Returns COCO panoptic as in DeepLab2: classes 1..133 by id, 0 is void, divisor 256."""
     things = read_table(_COCO_THINGS, is_thing=True)
     stuff = read_table(_COCO_STUFF, is_thing=False)
     return DatasetSpec('coco', things + stuff, first_class=1, ignore_label=0, label_divisor=256)
 
 
 def cityscapes(*, is_train_id: bool = False) -> DatasetSpec:
-    """Cityscapes: the 19 train ids are the classes, void is 255, divisor 1000.
+    """Returns Cityscapes: the 19 train ids are the classes, void is 255, divisor 1000.
 
     Args:
       is_train_id: whether the annotation file names categories by train id (made with
@@ -166,15 +149,15 @@ def cityscapes(*, is_train_id: bool = False) -> DatasetSpec:
 def from_categories(
     name: str, json_categories: Sequence[Mapping[str, Any]], *, source: str = ''
 ) -> DatasetSpec:
-    """Makes the spec of any dataset in the COCO panoptic format.
+    """Makes the spec of any data set in the COCO panoptic format.
 
     Args:
-      name: the dataset's name.
+      name: name of the data set.
       json_categories: the list 'categories' of the annotation file.
-      source: names the file in errors.
+      source: name of the file, for error messages.
 
     Returns:
-      Classes 0..N-1 in the list's order, void max(255, N), divisor 1000.
+      Classes 0..N-1 in the order of the list, void max(255, N), divisor 1000.
 
     Raises:
       ValueError: a category is malformed, or an id is given twice.
@@ -194,15 +177,16 @@ def get_spec(
     """Chooses the spec for an annotation file.
 
     Args:
-      name: 'coco' or 'cityscapes' (the file may list a part of their categories), 'own' (whatever
-        the file says) or 'auto' (COCO or Cityscapes where the file lists exactly their categories,
-        else 'own').
-      json_categories: the list 'categories' of the file; may be None for a named spec.
-      source: names the file in errors.
+      name: 'coco' or 'cityscapes' (the file may list a subset of their categories), 'own' (the
+        categories of the file) or 'auto' (COCO or Cityscapes where the file lists exactly their
+        categories, else 'own').
+      json_categories: the list 'categories' of the file; None is allowed for 'coco' and
+        'cityscapes'.
+      source: name of the file, for error messages.
 
     Raises:
-      ValueError: the name is unknown, a category is malformed, or the file has categories
-        that the named spec lacks.
+      ValueError: the name is unknown, a category is malformed, or the file has categories that the
+        named spec lacks.
     """
     if name not in SPEC_NAMES:
         raise ValueError(f'spec {name!r} is unknown: choose one of {", ".join(SPEC_NAMES)}')
@@ -231,79 +215,8 @@ def get_spec(
     )
 
 
-def parse_categories(json_categories: Any, *, source: str) -> tuple[Category, ...]:
-    """Validates the list 'categories' of an annotation file.
-
-    A missing colour is invented: categories converted from other formats often have none.
-
-    Raises:
-      ValueError: names the source, the field and the value.
-    """
-    is_list = isinstance(json_categories, Sequence) and not isinstance(json_categories, str)
-    if not is_list or not json_categories:
-        raise ValueError(
-            f'categories of {source} must be a list with at least one category, '
-            f'got {repr(json_categories):.80}'
-        )
-    categories = []
-    for i, values in enumerate(json_categories):
-        where = f'categories[{i}] of {source}'
-        if not isinstance(values, Mapping):
-            raise ValueError(
-                f'{where} must be an object with id, name and isthing, got {repr(values):.80}'
-            )
-        for key in ('id', 'name', 'isthing'):
-            if key not in values:
-                raise ValueError(f'{where} lacks the field {key!r}: {repr(dict(values)):.200}')
-        if not _is_int(values['id']) or values['id'] < 0:
-            raise ValueError(f'{where}: id must be an integer >= 0, got {values["id"]!r}')
-        if not isinstance(values['name'], str) or not values['name']:
-            raise ValueError(f'{where}: name must be a non-empty string, got {values["name"]!r}')
-        if not isinstance(values['isthing'], int) or values['isthing'] not in (0, 1):
-            raise ValueError(f'{where}: isthing must be 0 or 1, got {values["isthing"]!r}')
-        color = values.get('color')
-        if color is None:
-            color = _invent_color(i)
-        if not isinstance(color, Sequence) or len(color) != 3 or not all(map(_is_byte, color)):
-            raise ValueError(f'{where}: color must be three integers from 0 to 255, got {color!r}')
-        is_thing = bool(values['isthing'])
-        categories.append(Category(values['id'], values['name'], is_thing, tuple(color)))
-    _refuse_repeated([c.id for c in categories], f'categories[].id of {source}')
-    return tuple(categories)
-
-
-def read_table(table: str, *, is_thing: bool) -> tuple[Category, ...]:
-    """Parses a table of entries `id name rrggbb`, separated by semicolons."""
-    categories = []
-    for entry in table.strip().replace('\n', ' ').split(';'):
-        number, *words, color = entry.split()
-        rgb = tuple(bytes.fromhex(color))
-        categories.append(Category(int(number), ' '.join(words), is_thing, rgb))
-    return tuple(categories)
-
-
 def _identify(categories: Sequence[Category]) -> set[tuple[int, str, bool]]:
     return {(c.id, c.name, c.is_thing) for c in categories}
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_byte(value: Any) -> bool:
-    return _is_int(value) and 0 <= value <= 255
-
-
-def _refuse_repeated(values: Sequence[int], field: str) -> None:
-    repeated = sorted({v for v in values if values.count(v) > 1})
-    if repeated:
-        raise ValueError(f'{field} holds {repeated} more than once: ids must be unique')
-
-
-def _invent_color(index: int) -> tuple[int, int, int]:
-    # Steps of the golden ratio keep the hues of neighbouring indices apart however many there are.
-    rgb = colorsys.hsv_to_rgb((index * 0.618034) % 1.0, 0.65, 0.95)
-    return tuple(round(255 * v) for v in rgb)
 
 
 # Entries are `id name color`. Source: panoptic_coco_categories.json of cocodataset/panopticapi.
@@ -344,7 +257,7 @@ _COCO_STUFF = """
 199 wall-other-merged 66669c; 200 rug-merged fa8dff
 """
 
-# By train id. Source: cityscapesscripts/helpers/labels.py.
+# In the order of the train ids. Source: cityscapesscripts/helpers/labels.py.
 _CITYSCAPES_STUFF = """
 7 road 804080; 8 sidewalk f423e8; 11 building 464646; 12 wall 66669c; 13 fence be9999;
 17 pole 999999; 19 traffic light faaa1e; 20 traffic sign dcdc00; 21 vegetation 6b8e23;

@@ -88,27 +88,6 @@ def test_named_spec_refuses_other_categories():
         catalog.get_spec('lvis', [CATEGORY])
 
 
-@pytest.mark.parametrize(
-    'categories, message',
-    [
-        ([], r'categories of f\.json must be a list'),
-        ('text', r'must be a list'),
-        ([3], r'categories\[0\] of f\.json must be an object'),
-        ([CATEGORY, {'id': 2, 'name': 'x'}], r"\[1\] of f\.json lacks the field 'isthing'"),
-        ([dict(CATEGORY, id='1')], r"id must be an integer >= 0, got '1'"),
-        ([dict(CATEGORY, id=True)], r'id must be an integer >= 0, got True'),
-        ([dict(CATEGORY, name='')], r"name must be a non-empty string, got ''"),
-        ([dict(CATEGORY, isthing=2)], r'isthing must be 0 or 1, got 2'),
-        ([dict(CATEGORY, isthing='1')], r"isthing must be 0 or 1, got '1'"),
-        ([dict(CATEGORY, color=[1, 2, 256])], r'color must be three integers'),
-        ([CATEGORY, dict(CATEGORY)], r'holds \[1\] more than once'),
-    ],
-)
-def test_malformed_categories_are_named(categories, message):
-    with pytest.raises(ValueError, match=message):
-        catalog.parse_categories(categories, source='f.json')
-
-
 def test_spec_refuses_an_ignore_label_that_is_a_class():
     categories = catalog.from_categories('x', [CATEGORY]).categories
     with pytest.raises(ValueError, match=r"ignore_label \(=0\).*'cat'"):

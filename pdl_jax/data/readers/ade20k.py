@@ -34,6 +34,7 @@ from pdl_jax.data.annotated_split import (
     pair_files,
     without_things,
 )
+from pdl_jax.data.categories import read_table
 from pdl_jax.storage import paths
 
 SPLITS = {'train': 'training', 'val': 'validation'}
@@ -45,8 +46,8 @@ _WRONG_OBJECT = 'use the PNGs of annotations_instance.tar of the Places challeng
 
 def make_spec(task: str) -> catalog.DatasetSpec:
     """Returns the classes: ids 1 .. 150 as in objectInfo150.txt, each with its first name there."""
-    things = catalog.read_table(_THINGS, is_thing=True)
-    stuff = catalog.read_table(_STUFF, is_thing=False)
+    things = read_table(_THINGS, is_thing=True)
+    stuff = read_table(_STUFF, is_thing=False)
     categories = tuple(sorted(things + stuff, key=lambda category: category.id))
     if task == 'panoptic':
         return catalog.DatasetSpec(

@@ -32,6 +32,7 @@ from pdl_jax.data.annotated_split import (
     pair_files,
     read_names,
 )
+from pdl_jax.data.categories import Category, parse_color
 from pdl_jax.storage import paths
 
 SPLITS = ('train', 'val', 'test')
@@ -47,7 +48,7 @@ _DAMAGED_LABEL = 'Seq05VD_f02610_L.png'
 def make_spec() -> catalog.DatasetSpec:
     """Returns the 11 classes; each has the colour of the original class of nearly its name."""
     categories = tuple(
-        catalog.Category(i, name, is_thing=False, color=tuple(bytes.fromhex(colors[0])))
+        Category(i, name, is_thing=False, color=parse_color(colors[0]))
         for i, (name, colors) in enumerate(_read_groups().items())
     )
     return catalog.DatasetSpec(

@@ -8,8 +8,6 @@ in the list of the configuration file, and takes labels that are not evaluated f
 
 import dataclasses
 import os
-from collections.abc import Mapping
-from typing import Any
 
 from etils import epath
 
@@ -23,6 +21,7 @@ from pdl_jax.data.annotated_split import (
     pair_files,
     read_json,
 )
+from pdl_jax.data.json_fields import get_field
 from pdl_jax.data.readers import panoptic_folder
 from pdl_jax.storage import paths
 
@@ -100,22 +99,13 @@ def read_split(
 
 def _read_config(path: epath.Path, *, remedy: str) -> tuple[catalog.DatasetSpec, dict[int, int]]:
     """Returns the spec of the semantic task and PNG value -> semantic class, void included."""
-    labels = _get_field(read_json(path, remedy=remedy), 'labels', list, path.name)
+    labels = get_field(read_json(path, remedy=remedy), 'labels', list, path.name)
     categories = []
     for index, label in enumerate(labels):
         where = f'labels[{index}] of {path.name}'
-        name = _get_field(label, 'readable', str, where)
-        color = _get_field(label, 'color', list, where)
-        if _get_field(label, 'evaluate', bool, where):
+        name = get_field(label, 'readable', str, where)
+        color = get_field(label, 'color', list, where)
+        if get_field(label, 'evaluate', bool, where):
             categories.append({'id': index, 'name': name, 'isthing': 0, 'color': color})
     spec = catalog.from_categories(_NAME, categories, source=path.name)
     return spec, {i: spec.class_of_category.get(i, spec.ignore_label) for i in range(len(labels))}
-
-
-def _get_field(values: Any, key: str, kind: type, where: str) -> Any:
-    if not isinstance(values, Mapping) or not isinstance(values.get(key), kind):
-        raise ValueError(
-            f'{where} must be an object with a field {key!r} of type {kind.__name__}, '
-            f'got {repr(values):.80}'
-        )
-    return values[key]

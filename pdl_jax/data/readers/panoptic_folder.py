@@ -18,6 +18,7 @@ from etils import epath
 
 from pdl_jax.data import catalog, images
 from pdl_jax.data.annotated_split import AnnotatedSplit, LoadedRecord, check_plain_name
+from pdl_jax.data.json_fields import get_field, refuse_repeated
 from pdl_jax.storage import paths
 
 
@@ -132,9 +133,9 @@ def read_folder(
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f'{json_path} is not valid JSON: {error}') from error
 
-    json_images = _get_field(content, 'images', list, source)
-    json_annotations = _get_field(content, 'annotations', list, source)
-    categories = _get_field(content, 'categories', list, source)
+    json_images = get_field(content, 'images', list, source)
+    json_annotations = get_field(content, 'annotations', list, source)
+    categories = get_field(content, 'categories', list, source)
     dataset_spec = catalog.get_spec(spec, categories, source=source)
     if not json_annotations:
         raise ValueError(f'{source}: annotations is empty: the split has no labelled image')
@@ -144,9 +145,9 @@ def read_folder(
         _parse_annotation(values, f'annotations[{i}] of {source}', image_by_id, dataset_spec)
         for i, values in enumerate(json_annotations)
     ]
-    _refuse_repeated([e.image_id for e in parsed], f'annotations[].image_id of {source}')
+    refuse_repeated([e.image_id for e in parsed], f'annotations[].image_id of {source}')
     annotation_names = [e.annotation_file_name for e in parsed]
-    _refuse_repeated(annotation_names, f'annotations[].file_name of {source}')
+    refuse_repeated(annotation_names, f'annotations[].file_name of {source}')
     if len({type(e.image_id) for e in parsed}) > 1:
         raise ValueError(f'{source}: image ids must be all integers or all strings')
 
@@ -268,12 +269,12 @@ def _index_images(json_images: Sequence[Any], source: str) -> dict[int | str, tu
     index, names = {}, []
     for i, values in enumerate(json_images):
         where = f'images[{i}] of {source}'
-        image_id = _get_field(values, 'id', (int, str), where)
+        image_id = get_field(values, 'id', (int, str), where)
         if image_id in index:
             raise ValueError(f'{where}: id {image_id!r} is given twice: ids must be unique')
         name = _get_plain_name(values, where)
-        height = _get_field(values, 'height', int, where)
-        width = _get_field(values, 'width', int, where)
+        height = get_field(values, 'height', int, where)
+        width = get_field(values, 'width', int, where)
         if height < 1 or width < 1 or height * width > images.MAX_PIXELS:
             raise ValueError(
                 f'{where}: height {height} and width {width} must be positive and span at most '
@@ -281,7 +282,7 @@ def _index_images(json_images: Sequence[Any], source: str) -> dict[int | str, tu
             )
         index[image_id] = (name, height, width)
         names.append(name)
-    _refuse_repeated(names, f'images[].file_name of {source}')
+    refuse_repeated(names, f'images[].file_name of {source}')
     return index
 
 
@@ -291,18 +292,18 @@ def _parse_annotation(
     image_by_id: Mapping[int | str, tuple[str, int, int]],
     spec: catalog.DatasetSpec,
 ) -> Entry:
-    image_id = _get_field(values, 'image_id', (int, str), where)
+    image_id = get_field(values, 'image_id', (int, str), where)
     if image_id not in image_by_id:
         raise ValueError(f'{where}: image_id {image_id!r} is not the id of any entry of images')
     image_name, height, width = image_by_id[image_id]
     annotation_name = _get_plain_name(values, where)
     segments = []
-    for i, item in enumerate(_get_field(values, 'segments_info', list, where)):
+    for i, item in enumerate(get_field(values, 'segments_info', list, where)):
         inner = f'segments_info[{i}] of {where} ({annotation_name})'
-        segment_id = _get_field(item, 'id', int, inner)
-        category_id = _get_field(item, 'category_id', int, inner)
-        is_crowd = _get_field(item, 'iscrowd', int, inner)
-        area = _get_field(item, 'area', (int, float), inner)
+        segment_id = get_field(item, 'id', int, inner)
+        category_id = get_field(item, 'category_id', int, inner)
+        is_crowd = get_field(item, 'iscrowd', int, inner)
+        area = get_field(item, 'area', (int, float), inner)
         if not 0 < segment_id < images.MAX_IDS:
             raise ValueError(
                 f'{inner}: id {segment_id} must lie in 1 .. {images.MAX_IDS - 1}, as 24 bits of '
@@ -315,7 +316,7 @@ def _parse_annotation(
         if is_crowd not in (0, 1):
             raise ValueError(f'{inner}: iscrowd must be 0 or 1, got {is_crowd}')
         segments.append(Segment(segment_id, category_id, bool(is_crowd), int(area)))
-    _refuse_repeated([s.id for s in segments], f'segments_info[].id of {where}')
+    refuse_repeated([s.id for s in segments], f'segments_info[].id of {where}')
     return Entry(image_id, image_name, annotation_name, height, width, tuple(segments))
 
 
@@ -348,28 +349,6 @@ def _find_files(
 
 
 def _get_plain_name(values: Any, where: str) -> str:
-    name = _get_field(values, 'file_name', str, where)
+    name = get_field(values, 'file_name', str, where)
     check_plain_name(name, where)
     return name
-
-
-def _get_field(values: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any:
-    if not isinstance(values, Mapping):
-        raise ValueError(f'{where} must be an object with a field {key!r}, got {repr(values):.80}')
-    if key not in values:
-        raise ValueError(f'{where} lacks the field {key!r}')
-    value = values[key]
-    # bool is an int in Python, and `true` is no id.
-    if not isinstance(value, kind) or isinstance(value, bool):
-        kinds = kind if isinstance(kind, tuple) else (kind,)
-        wanted = ' or '.join(k.__name__ for k in kinds)
-        raise ValueError(f'{where}: {key} must be {wanted}, got {repr(value):.80}')
-    return value
-
-
-def _refuse_repeated(values: Sequence[Any], field: str) -> None:
-    seen = set()
-    for value in values:
-        if value in seen:
-            raise ValueError(f'{field} holds {value!r} more than once: it must be unique')
-        seen.add(value)

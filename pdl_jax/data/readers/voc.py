@@ -41,6 +41,7 @@ from pdl_jax.data.annotated_split import (
     translate_by_table,
     without_things,
 )
+from pdl_jax.data.categories import read_table
 from pdl_jax.data.readers import matlab
 from pdl_jax.storage import paths
 
@@ -58,8 +59,8 @@ _WRONG_MAT = 'use the files of benchmark.tgz, in which SBD is published'
 
 def make_spec(task: str) -> catalog.DatasetSpec:
     """Returns the classes: background and the 20 of the challenge, by their values in the PNGs."""
-    background = catalog.read_table(_BACKGROUND, is_thing=False)
-    things = catalog.read_table(_THINGS, is_thing=True)
+    background = read_table(_BACKGROUND, is_thing=False)
+    things = read_table(_THINGS, is_thing=True)
     spec = catalog.DatasetSpec(
         'voc', background + things, first_class=0, ignore_label=VOID, label_divisor=1000
     )
