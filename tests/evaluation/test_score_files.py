@@ -347,7 +347,7 @@ FAULTS = {
     'repeated category': (
         'gt',
         lambda c: c['categories'].append(c['categories'][0]),
-        r'categories of .*gt\.json: id 1 is given twice',
+        r'categories\[\]\.id of .*gt\.json holds 1 more than once',
     ),
     'no list': ('gt', lambda c: c.update(annotations={}), r'annotations must be list, got {}'),
 }

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from pdl_jax.data import images
+from pdl_jax.data.json_fields import get_field
 from pdl_jax.evaluation.files.panoptic_files import (
     FilePair,
     PanopticFiles,
-    get_field,
     get_file_name,
 )
 

@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pdl_jax.data.categories import parse_categories
+from pdl_jax.data.json_fields import get_field
+
 
 @dataclasses.dataclass(frozen=True)
 class Categories:
@@ -126,31 +129,6 @@ def get_file_name(values: Any, where: str) -> str:
     return name
 
 
-def get_field(values: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any:
-    """Reads a field of an object.
-
-    Args:
-      values: the object.
-      key: the field.
-      kind: what it may be.
-      where: names the object in errors.
-
-    Raises:
-      ValueError: there is no such object or field, or it is of another kind.
-    """
-    if not isinstance(values, Mapping):
-        raise ValueError(f'{where} must be an object with a field {key!r}, got {repr(values):.80}')
-    if key not in values:
-        raise ValueError(f'{where} lacks the field {key!r}')
-    value = values[key]
-    # bool is an int in Python, and `true` is no id.
-    if not isinstance(value, kind) or isinstance(value, bool):
-        kinds = kind if isinstance(kind, tuple) else (kind,)
-        wanted = ' or '.join(k.__name__ for k in kinds)
-        raise ValueError(f'{where}: {key} must be {wanted}, got {repr(value):.80}')
-    return value
-
-
 def _read_json(path: str | os.PathLike) -> Any:
     file = make_path(path)
     if not file.exists():
@@ -162,20 +140,9 @@ def _read_json(path: str | os.PathLike) -> Any:
 
 
 def _parse_categories(content: Any, source: str) -> Categories:
-    ids, names, is_thing = [], [], []
-    for i, category in enumerate(get_field(content, 'categories', list, source)):
-        where = f'categories[{i}] of {source}'
-        ids.append(get_field(category, 'id', int, where))
-        names.append(get_field(category, 'name', str, where))
-        is_thing.append(get_field(category, 'isthing', int, where))
-        if is_thing[-1] not in (0, 1):
-            raise ValueError(f'{where}: isthing must be 0 or 1, got {is_thing[-1]}')
-    if len(set(ids)) < len(ids):
-        twice = next(i for i in ids if ids.count(i) > 1)
-        raise ValueError(f'categories of {source}: id {twice} is given twice: ids must be unique')
-    if not ids:
-        raise ValueError(f'categories of {source} is empty: list the categories of the data set')
-    return Categories(tuple(ids), tuple(names), np.array(is_thing, bool))
+    listed = parse_categories(get_field(content, 'categories', list, source), source=source)
+    is_thing = np.array([category.is_thing for category in listed])
+    return Categories(tuple(c.id for c in listed), tuple(c.name for c in listed), is_thing)
 
 
 def _index_annotations(content: Any, source: str) -> dict[int | str, Mapping[str, Any]]:
