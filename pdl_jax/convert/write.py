@@ -17,7 +17,7 @@ from pdl_jax.data import catalog
 from pdl_jax.data.annotated_split import without_things
 from pdl_jax.data.readers import voc
 from pdl_jax.data.records import open_split
-from pdl_jax.storage.checkpoint import Checkpointer
+from pdl_jax.storage.checkpointer import Checkpointer
 from pdl_jax.training.initialize import describe_backbone
 from pdl_jax.typing import PyTree
 

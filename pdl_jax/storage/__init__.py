@@ -1,1 +1,1 @@
-"""Paths, checksums and checkpoints, local or on gs://."""
+"""Paths, checksums and checkpoints, on local disks or on gs://."""

@@ -1,21 +1,25 @@
-"""Checksums of the files of a folder, by which damage is told from what was written."""
+"""Checksums of the files in a folder, to detect damage after they were written."""
 
 import json
 import os
 import zlib
+from collections.abc import Iterator
 
 from etils import epath
 
 from pdl_jax.storage.paths import explain_bucket_errors, file_size, is_remote
 
 _FILE = 'checksums.json'
-# Orbax dates it when everything else is written.
+# Orbax writes the commit time into its metadata after the checksums were made.
 _LEFT_OUT = (_FILE, '_CHECKPOINT_METADATA')
 _BLOCK_BYTES = 1 << 22
 
 
 def write_checksums(folder: epath.Path) -> None:
-    """Writes the size and CRC-32 of every file below `folder` into it; on a bucket, see `check_files`, the sizes alone."""
+    """Writes the size and CRC-32 of every file below `folder` into it.
+
+    On a bucket only the sizes are written, see `check_files`.
+    """
     sums = {}
     for path in _list_files(folder):
         name = os.fspath(path.relative_to(folder))
@@ -28,9 +32,9 @@ def write_checksums(folder: epath.Path) -> None:
 
 
 def check_files(folder: epath.Path) -> None:
-    """Compares the files of a folder with its checksums; without any, nothing is known and nothing checked.
+    """Compares the files of a folder with its checksums; a folder without checksums passes.
 
-    On a bucket, which watches over the content of its objects, only their sizes are compared.
+    On a bucket, whose service checks the content of its objects itself, only sizes are compared.
 
     Raises:
       ValueError: names the first file that is missing, differs or lies elsewhere.
@@ -51,7 +55,7 @@ def check_files(folder: epath.Path) -> None:
         _check_file(folder / name, size, crc)
 
 
-def _check_file(path, size, crc):
+def _check_file(path: epath.Path, size: int, crc: int | None) -> None:
     try:
         with explain_bucket_errors(path):
             found = file_size(path)
@@ -63,7 +67,7 @@ def _check_file(path, size, crc):
         raise ValueError(f'{path} holds other bytes than were written')
 
 
-def _list_files(folder):
+def _list_files(folder: epath.Path) -> Iterator[epath.Path]:
     for path in sorted(folder.iterdir()):
         if path.is_dir():
             yield from _list_files(path)
@@ -71,7 +75,7 @@ def _list_files(folder):
             yield path
 
 
-def _compute_crc(path):
+def _compute_crc(path: epath.Path) -> int:
     crc = 0
     with path.open('rb') as file:
         while block := file.read(_BLOCK_BYTES):

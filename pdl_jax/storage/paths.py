@@ -8,38 +8,41 @@ from etils import epath
 
 
 def make_path(path: str | os.PathLike) -> epath.Path:
-    """Returns a path on which open, iterdir and exists work, for local folders as for gs://.
+    """Makes a path with open, iterdir and exists, for local folders and for gs://.
 
     Raises:
-      ImportError: a gs:// path, and the package that reads buckets is missing.
+      ImportError: the path is on gs:// and the package that reads buckets is missing.
       OSError: the bucket cannot be reached.
     """
-    path = epath.Path(os.path.expanduser(os.fspath(path)))
-    if is_remote(path):
+    made = epath.Path(os.path.expanduser(os.fspath(path)))
+    if is_remote(made):
         try:
-            with explain_bucket_errors(path):
-                path.exists()
+            with explain_bucket_errors(made):
+                made.exists()
         except ImportError as error:
             raise ImportError(
-                f'{path} is a bucket and the package that reads buckets is not installed: '
+                f'{made} is a bucket and the package that reads buckets is not installed: '
                 f'pip install gcsfs'
             ) from error
-    return path
+    return made
 
 
 def is_remote(path: str | os.PathLike) -> bool:
-    """Whether the path is a bucket, where renames are not atomic."""
+    """Returns true for a path in a bucket, where renames are not atomic."""
     return '://' in os.fspath(path)
 
 
 def file_size(path: epath.Path) -> int:
-    """Bytes of a file. A local epath would also look up its owner's name, which a container may lack."""
+    """Returns the size of a file in bytes."""
+    # A local epath's stat looks up the name of the file's owner, which a container may lack.
     return path.stat().length if is_remote(path) else os.path.getsize(path)
 
 
 @contextlib.contextmanager
 def explain_bucket_errors(path: str | os.PathLike) -> Iterator[None]:
-    """Turns the many errors of a bucket's client, which has tried several times by then, into one kind that names the path.
+    """Turns the many kinds of errors of a bucket's client into one that names the path.
+
+    The client has retried several times before it raises any.
 
     Raises:
       OSError: the bucket failed.
@@ -67,7 +70,7 @@ def write_whole(path: epath.Path, content: bytes) -> None:
         with explain_bucket_errors(path):
             path.write_bytes(content)
         return
-    # Processes may write the same file at the same time.
+    # Several processes may write the same file at the same time.
     temporary = path.parent / f'.{path.name}.{os.getpid()}.partial'
     try:
         temporary.write_bytes(content)

@@ -3,14 +3,16 @@
 import dataclasses
 from typing import Any
 
+import jax
 import numpy as np
-import orbax.checkpoint as ocp
+from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from pdl_jax.config import config_from_json, make_model_options
 from pdl_jax.models.deeplab import make_model_backbone
 from pdl_jax.models.options import ModelOptions
 from pdl_jax.storage.checkpoint import find_checkpoint, read_description, read_structure
+from pdl_jax.storage.variables import restore_variables
 from pdl_jax.typing import PyTree
 
 # What the weights of a backbone depend on beside their shapes, where its family has it.
@@ -132,15 +134,12 @@ def _describe_trained(description):
     return describe_backbone(make_model_options(config_from_json(description['config'])))
 
 
-def _restore(checkpoint, prefix, names, structure):
-    wanted = {tuple((prefix + name).split('/')): structure[prefix + name] for name in names}
-    tree = unflatten_dict({path: np.empty(shape, np.float32) for path, shape in wanted.items()})
-    arguments = unflatten_dict(
-        {path: ocp.RestoreArgs(restore_type=np.ndarray, dtype=np.float32) for path in wanted}
-    )
-    restored = ocp.Checkpointer(ocp.PyTreeCheckpointHandler()).restore(
-        checkpoint / 'state',
-        args=ocp.args.PyTreeRestore(item=tree, restore_args=arguments, partial_restore=True),
-    )
-    restored = restored['ema_variables'] if prefix else restored
+def _restore(
+    checkpoint: epath.Path, prefix: str, names: list[str], structure: dict[str, tuple[int, ...]]
+) -> PyTree:
+    wanted = {
+        tuple(name.split('/')): jax.ShapeDtypeStruct(structure[prefix + name], np.float32)
+        for name in names
+    }
+    restored = restore_variables(checkpoint, unflatten_dict(wanted))
     return {'params': {}, 'batch_stats': {}, **restored}

@@ -25,7 +25,7 @@ from pdl_jax.evaluation.evaluator import Evaluator, check_same_classes
 from pdl_jax.evaluation.report import find_score, format_report, write_report
 from pdl_jax.runtime.processes import compile_together, wait_for_all
 from pdl_jax.runtime.sharding import find_batch_shard, make_mesh, shard_batch
-from pdl_jax.storage.checkpoint import Checkpointer
+from pdl_jax.storage.checkpointer import Checkpointer
 from pdl_jax.storage.paths import is_remote, make_path
 from pdl_jax.training.initialize import load_initial_variables, merge_variables
 from pdl_jax.training.pictures import PictureMaker

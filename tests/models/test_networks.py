@@ -10,7 +10,9 @@ import pytest
 from pdl_jax.models.backbones import BACKBONES
 from pdl_jax.models.deeplab import PanopticDeepLab
 from pdl_jax.presets import make_options
-from pdl_jax.storage.checkpoint import Checkpointer, find_checkpoint, restore_variables
+from pdl_jax.storage.checkpoint import find_checkpoint
+from pdl_jax.storage.checkpointer import Checkpointer
+from pdl_jax.storage.variables import restore_variables
 from pdl_jax.training.state import TrainState
 
 MODELS = {

@@ -13,7 +13,8 @@ import pytest
 from pdl_jax.config import make_model
 from pdl_jax.prediction.inference import abstract_variables
 from pdl_jax.runtime import sharding
-from pdl_jax.storage.checkpoint import find_checkpoint, restore_variables
+from pdl_jax.storage.checkpoint import find_checkpoint
+from pdl_jax.storage.variables import restore_variables
 from tests import tiny
 from tests.process_group import NETWORK, ProcessGroup
 

@@ -1,4 +1,4 @@
-"""What is kept of a run's checkpoints, and what does not fit is refused."""
+"""Saving and finding checkpoints; those that are damaged or do not fit are refused."""
 
 import json
 import re
@@ -12,12 +12,8 @@ from etils import epath
 from jax.sharding import PartitionSpec as P
 
 from pdl_jax.runtime.sharding import make_mesh
-from pdl_jax.storage.checkpoint import (
-    Checkpointer,
-    check_structure,
-    find_checkpoint,
-    read_description,
-)
+from pdl_jax.storage.checkpoint import check_structure, find_checkpoint, read_description
+from pdl_jax.storage.checkpointer import Checkpointer
 from pdl_jax.storage.checksums import check_files, write_checksums
 from pdl_jax.training.state import TrainState
 
@@ -43,13 +39,13 @@ def _save(checkpointer, step, score=None):
 
 
 def test_the_newest_and_the_best_are_kept(tmp_path, monkeypatch):
-    # A relative path, as people write it.
+    # Users give relative paths.
     monkeypatch.chdir(tmp_path.parent)
     checkpointer = Checkpointer(tmp_path.name, keep=2)
     for step, score in [(1, 0.1), (2, 0.5), (3, None)]:
         _save(checkpointer, step, score)
     checkpointer.close()
-    # A resumed run still knows which one was the best.
+    # A resumed run must still know which one was the best.
     checkpointer = Checkpointer(tmp_path.name, keep=2)
     for step, score in [(4, 0.2), (5, None), (6, None)]:
         _save(checkpointer, step, score)
@@ -86,7 +82,7 @@ def test_half_written_saves_are_not_taken_for_checkpoints(tmp_path):
     checkpointer = Checkpointer(tmp_path, keep=2)
     _save(checkpointer, 1)
     checkpointer.close()
-    # What a process killed in the middle of a save leaves.
+    # A process killed in the middle of a save leaves such a folder.
     (tmp_path / 'checkpoints' / '2.orbax-checkpoint-tmp' / 'state').mkdir(parents=True)
     assert find_checkpoint(tmp_path).name == '1'
     checkpointer = Checkpointer(tmp_path, keep=2)
@@ -150,7 +146,7 @@ def test_damaged_checkpoints_are_named_and_the_one_before_is_used(
     for step in (3, 'best'):
         with pytest.raises(ValueError, match=message):
             find_checkpoint(tmp_path, step)
-    # Looking moves nothing, training does.
+    # Finding a checkpoint moves nothing; training does.
     assert damaged.parent.is_dir()
     checkpointer = Checkpointer(tmp_path, keep=3)
     assert checkpointer.latest_step == 2

@@ -8,7 +8,7 @@ from flax.traverse_util import flatten_dict
 
 from pdl_jax.config import config_to_json, make_model, make_model_options
 from pdl_jax.data import catalog
-from pdl_jax.storage.checkpoint import Checkpointer
+from pdl_jax.storage.checkpointer import Checkpointer
 from pdl_jax.training.initialize import describe_backbone, load_initial_variables, merge_variables
 from pdl_jax.training.state import TrainState
 from tests import tiny

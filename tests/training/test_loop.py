@@ -16,7 +16,8 @@ from pdl_jax.config import make_model
 from pdl_jax.data.records import RecordSource, open_split
 from pdl_jax.prediction.inference import abstract_variables
 from pdl_jax.runtime.sharding import make_mesh
-from pdl_jax.storage.checkpoint import find_checkpoint, read_structure, restore_variables
+from pdl_jax.storage.checkpoint import find_checkpoint, read_structure
+from pdl_jax.storage.variables import restore_variables
 from pdl_jax.training.initialize import InitialReport
 from pdl_jax.training.loop import train
 from tests import tiny
