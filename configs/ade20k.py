@@ -1,7 +1,7 @@
 """ADE20K panoptic with ResNet-50 at output stride 16: 150 classes and void, 641x641.
 
-    python -m pdl_jax.data.prepare --format=ade20k --input=ADEChallengeData2016 --split=train --out=data/ade20k
-    python -m pdl_jax.data.prepare --format=ade20k --input=ADEChallengeData2016 --split=val --out=data/ade20k
+    pdl_jax prepare --format=ade20k --input=ADEChallengeData2016 --split=train --out=data/ade20k
+    pdl_jax prepare --format=ade20k --input=ADEChallengeData2016 --split=val --out=data/ade20k
     python -m pdl_jax.main --config=configs/ade20k.py --workdir=runs/ade20k
 
 No number of Panoptic-DeepLab with ResNet-50 on ADE20K was published; kMaX-DeepLab, a mask transformer on the same backbone,

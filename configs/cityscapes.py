@@ -1,7 +1,7 @@
 """Cityscapes panoptic with ResNet-50 at output stride 32: 19 classes, 1025x2049.
 
-    python -m pdl_jax.data.prepare --format=cityscapes --input=CITYSCAPES --split=train --out=data/cityscapes
-    python -m pdl_jax.data.prepare --format=cityscapes --input=CITYSCAPES --split=val --out=data/cityscapes
+    pdl_jax prepare --format=cityscapes --input=CITYSCAPES --split=train --out=data/cityscapes
+    pdl_jax prepare --format=cityscapes --input=CITYSCAPES --split=val --out=data/cityscapes
     python -m pdl_jax.main --config=configs/cityscapes.py --workdir=runs/cityscapes
 
 Aims at 59.8 PQ and 76.0 mIoU on val (DeepLab2's model zoo, resnet50_os32: 60k steps of 8, from ImageNet weights, which are

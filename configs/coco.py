@@ -1,8 +1,8 @@
 """COCO panoptic with ResNet-50 at output stride 32: 133 classes and void, 641x641.
 
-    python -m pdl_jax.data.prepare --format=coco_panoptic --images=train2017 --panoptic=panoptic_train2017 \
+    pdl_jax prepare --format=coco_panoptic --images=train2017 --panoptic=panoptic_train2017 \
         --json=panoptic_train2017.json --out=data/coco --split=train
-    python -m pdl_jax.data.prepare --format=coco_panoptic --images=val2017 --panoptic=panoptic_val2017 \
+    pdl_jax prepare --format=coco_panoptic --images=val2017 --panoptic=panoptic_val2017 \
         --json=panoptic_val2017.json --out=data/coco --split=val
     python -m pdl_jax.main --config=configs/coco.py --workdir=runs/coco
 

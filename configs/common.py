@@ -6,49 +6,6 @@ field from the command line.
 
 from ml_collections import ConfigDict, config_dict
 
-_MODEL_FIELDS = {
-    'backbone': str,
-    'output_stride': int,
-    'width_multiplier': float,
-    'stem': str,
-    'stride_dialect': str,
-    'multi_grid': tuple,
-    'endpoints': str,
-    'squeeze_excite_gate': str,
-    'upsampling': str,
-    'drop_path_keep_prob': float,
-    'normalization': str,
-    'norm_momentum': float,
-    'norm_epsilon': float,
-    'backbone_norm_momentum': float,
-    'backbone_norm_epsilon': float,
-    'backbone_padding': str,
-    'resize': str,
-    'context': str,
-    'aspp_rates': tuple,
-    'is_aspp_separable': bool,
-    'aspp_pooling': str,
-    'aspp_pool_layer': str,
-    'dropout_rate': float,
-    'decoder': str,
-    'skip_strides': tuple,
-    'is_skip_first': bool,
-    'fusion': str,
-    'lr_aspp_gate': str,
-    'semantic_features': int,
-    'semantic_low_level_features': tuple,
-    'semantic_aspp_features': int,
-    'semantic_head': str,
-    'semantic_head_features': int,
-    'has_instances': bool,
-    'instance_features': int,
-    'instance_low_level_features': tuple,
-    'instance_aspp_features': int,
-    'instance_head_features': int,
-    'center_head': str,
-    'offset_head': str,
-}
-
 
 def get_config() -> ConfigDict:
     """The defaults: Panoptic-DeepLab with ResNet-50 at output stride 32, as DeepLab2 trains it on Cityscapes."""
@@ -56,11 +13,11 @@ def get_config() -> ConfigDict:
     config.seed = 0
 
     config.data = ConfigDict()
-    # A directory written by `python -m pdl_jax.data.prepare`; local or gs://.
+    # A directory written by `pdl_jax prepare`; local or gs://.
     config.data.path = ''
     config.data.train_split = 'train'
     config.data.eval_split = 'val'
-    # Logits, where a network is looked at without its data (pdl_jax.models.summary); 0 takes the data's.
+    # Logits, where a network is looked at without its data (pdl_jax summary); 0 takes the data's.
     config.data.num_classes = 0
     # Training images lie on a canvas of this size; larger ones are shrunk to fit. 0 takes the largest image's.
     config.data.canvas_height_px = 0
@@ -68,7 +25,7 @@ def get_config() -> ConfigDict:
     # Processes that read and decode; 0 reads in threads of this process.
     config.data.num_workers = 0
     # Skip and count records that cannot be read instead of stopping.
-    config.data.is_unreadable_skipped = False
+    config.data.skip_unreadable = False
     # Generated scenes to make at `path` when nothing is there; num_train = 0 makes none.
     config.data.scenes = ConfigDict()
     config.data.scenes.num_train = 0
@@ -78,15 +35,17 @@ def get_config() -> ConfigDict:
     config.data.scenes.seed = 0
 
     config.model = ConfigDict()
-    # The network: a name of pdl_jax/models/presets.py; the fields of ModelOptions (pdl_jax/models/options.py explains
-    # them) below override it where they are set.
+    # A recipe by name, see pdl_jax/presets.py: a system, its network, and the rules of its targets,
+    # loss and post-processing. Fields of the network set here override it, such as
+    # config.model.backbone = 'convnext_tiny': pdl_jax/models/options.py explains all of them.
     config.model.preset = 'deeplab2/resnet50_os32'
-    for field, kind in _MODEL_FIELDS.items():
-        config.model[field] = config_dict.placeholder(kind)
-    # What to start from: an earlier run or what `python -m pdl_jax.convert` wrote; all that fits is taken. '' starts at random.
+    # What to start from: an earlier run or what `pdl_jax convert` wrote; every variable that fits is
+    # taken. '' starts at random.
     config.model.init_checkpoint = ''
-    config.model.is_backbone_norm_frozen = False
-    # Of activations: 'auto' is bfloat16 on TPU and GPU and float32 on CPU, where bfloat16 is slow.
+    # Use the backbone's stored BatchNorm statistics in training too.
+    config.model.freeze_backbone_norm = config_dict.placeholder(bool)
+    # The dtype of activations: 'auto' is bfloat16 on TPU and GPU and float32 on CPU, where bfloat16
+    # is slow.
     config.model.dtype = 'auto'
 
     config.augment = ConfigDict()
@@ -107,7 +66,7 @@ def get_config() -> ConfigDict:
     config.targets.small_instance_area_px = 4096
     config.targets.small_instance_weight = 3.0
     config.targets.max_instances = 256
-    # Fields without a value follow the program that the preset comes from, see pdl_jax/dialects.py.
+    # Fields without a value are set by the preset, see pdl_jax/presets.py.
     config.targets.is_crowd_ignored = config_dict.placeholder(bool)
     config.targets.center_rounding = config_dict.placeholder(str)
     config.targets.is_offset_to_pixel = config_dict.placeholder(bool)
@@ -135,7 +94,7 @@ def get_config() -> ConfigDict:
 
     config.train = ConfigDict()
     config.train.batch_size = 32  # over all devices and processes
-    # Compute a batch in so many parts, one after the other, where it is too large for the memory; see pdl_jax/accumulation.py.
+    # Compute a batch in so many parts, one after the other, where it is too large for the memory; see pdl_jax/training/gradient_accumulation.py.
     config.train.accumulation_steps = 1
     # Where it still is: regexes of modules whose inside the backward pass computes again, such as ('backbone/stage._block',).
     config.train.remat = ()
@@ -172,9 +131,12 @@ def get_config() -> ConfigDict:
     config.mesh.data = -1  # devices along the batch; -1 takes all that are left
     config.mesh.space = 1  # devices along image rows
     # Which arrays of the training state are split over the devices along the batch: (regex, rule) pairs, the first match decides.
-    # (('.*', 'largest'),) splits all large ones, see pdl_jax/sharding.py.
+    # (('.*', 'largest'),) splits all large ones, see pdl_jax/runtime/sharding.py.
     config.mesh.param_rules = ()
-    return config.lock()
+    config.lock()
+    # Open for the fields of any system; `Experiment.from_config` refuses unknown ones.
+    config.model.unlock()
+    return config
 
 
 def use_crop(config: ConfigDict, height_px: int, width_px: int) -> None:

@@ -1,7 +1,7 @@
 """Mapillary Vistas v1.2 panoptic with Xception-71: 65 classes, images of up to 2177x2177.
 
-    python -m pdl_jax.data.prepare --format=mapillary_vistas --input=VISTAS --split=train --out=data/mapillary
-    python -m pdl_jax.data.prepare --format=mapillary_vistas --input=VISTAS --split=val --out=data/mapillary
+    pdl_jax prepare --format=mapillary_vistas --input=VISTAS --split=train --out=data/mapillary
+    pdl_jax prepare --format=mapillary_vistas --input=VISTAS --split=val --out=data/mapillary
     python -m pdl_jax.main --config=configs/mapillary.py --workdir=runs/mapillary
 
 Aims at 37.7 PQ on val (Cheng et al., CVPR 2020, table of Mapillary Vistas, single scale, from ImageNet weights, which are

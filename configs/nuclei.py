@@ -1,6 +1,6 @@
 """Nuclei in microscopy (Data Science Bowl 2018): one thing class that touches itself, from scratch on two CPU cores.
 
-    python -m pdl_jax.data.prepare --format=coco_panoptic --images=DIR/train360/images \
+    pdl_jax prepare --format=coco_panoptic --images=DIR/train360/images \
         --panoptic=DIR/train360/panoptic_train360 --json=DIR/train360/panoptic_train360.json \
         --out=data/nuclei --split=train
     (the same with val360 and --split=val)

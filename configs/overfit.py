@@ -2,7 +2,7 @@
 
 Prepare a JSON with a handful of images as `train` and as `val` of one directory, then
 
-    python -m pdl_jax.convert --from=tensorflow --preset=imagenet/mobilenet_v2 --input=folded_f32.npz --output=runs/mobilenet_v2
+    pdl_jax convert --from=tensorflow --preset=imagenet/mobilenet_v2 --input=folded_f32.npz --output=runs/mobilenet_v2
     python -m pdl_jax.main --config=configs/overfit.py --workdir=runs/overfit --config.data.path=data/overfit \
         --config.model.init_checkpoint=runs/mobilenet_v2
 
@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
     config.model.output_stride = 16
     config.model.aspp_rates = (6, 12, 18)
     config.model.backbone_padding = 'same'
-    config.model.is_backbone_norm_frozen = True
+    config.model.freeze_backbone_norm = True
     config.model.dropout_rate = 0.0
     config.model.semantic_features = 128
     config.model.semantic_aspp_features = 128

@@ -1,28 +1,77 @@
 """Converts published weights to a checkpoint that evaluation, prediction and training start from.
 
-    python -m pdl_jax.convert --from=bowenc0221 --input=panoptic_deeplab_R50_os32_cityscapes.pth --output=runs/bowenc0221_r50
-    python -m pdl_jax.commands.predict --checkpoint=runs/bowenc0221_r50 --images='photos/*.jpg' --output=predictions
-
-Whole networks become a checkpoint to predict and to evaluate with. Files that hold a part, such as a backbone, become one that
-only training starts from. Everything in the file and in the network is accounted for: what is loaded, what is ignored and why,
-what is missing.
+Whole networks become a checkpoint to predict and to evaluate with. Files that hold a part, such as a
+backbone, become one that only training starts from. Every key of the file and every variable of the
+network is accounted for: loaded, ignored and why, or missing.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from pdl_jax.config import make_model_options
-from pdl_jax.convert import write
-from pdl_jax.convert.conversion import (
-    Conversion,
-    check_account,
-    choose_network,
-    guess_network,
-    load,
-)
-from pdl_jax.convert.readers import read_file
-from pdl_jax.convert.rules import Account
-from pdl_jax.convert.sources import SOURCES
+from pdl_jax.commands.command_line import add_switch
+from pdl_jax.commands.config_file import load_config
+from pdl_jax.commands.processes import announce
+
+if TYPE_CHECKING:
+    from pdl_jax.convert.conversion import Conversion
+    from pdl_jax.experiment import Experiment
+
+SUMMARY = 'weights of other programs as a checkpoint'
+EXAMPLES = """\
+  pdl_jax convert --from=bowenc0221 --input=panoptic_deeplab_R50_os32_cityscapes.pth \\
+      --output=runs/bowenc0221_r50
+  pdl_jax predict --checkpoint=runs/bowenc0221_r50 --images='photos/*.jpg' --output=predictions"""
+
+_SOURCES = ('bowenc0221', 'deeplab2', 'detectron2', 'keras', 'tensorflow', 'torchvision')
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of this command."""
+    parser.add_argument(
+        '--from',
+        required=True,
+        choices=_SOURCES,
+        dest='source',
+        help='the program that published the weights',
+    )
+    parser.add_argument(
+        '--input',
+        required=True,
+        help='a file of PyTorch, .safetensors, .pkl of detectron2, .npz, or the prefix of a '
+        'TensorFlow checkpoint (ckpt-1)',
+    )
+    parser.add_argument('--output', required=True, help='directory of the checkpoint; or gs://')
+    parser.add_argument(
+        '--preset', default='', help='the network, if keys and shapes do not tell (output stride)'
+    )
+    parser.add_argument(
+        '--config', default='', help="configuration (default: the project's for the dataset)"
+    )
+    parser.add_argument(
+        '--dataset',
+        default='',
+        help='cityscapes, coco, voc or the directory of prepared data (default: by the number of '
+        'classes)',
+    )
+    add_switch(parser, 'allow_unexpected', help='leave out keys that fit nowhere')
+    add_switch(parser, 'allow_missing', help='leave out variables that the file does not have')
+
+
+def run(flags: argparse.Namespace) -> None:
+    """Runs the command."""
+    announce(f'converting {flags.input}')
+    convert(
+        flags.source,
+        flags.input,
+        flags.output,
+        preset=flags.preset,
+        config_file=flags.config,
+        config_overrides=flags.config_overrides,
+        dataset=flags.dataset,
+        allow_unexpected=flags.allow_unexpected,
+        allow_missing=flags.allow_missing,
+    )
 
 
 def convert(
@@ -32,36 +81,45 @@ def convert(
     *,
     preset: str = '',
     config_file: str = '',
+    config_overrides: list[str] | None = None,
     dataset: str = '',
-    is_unexpected_allowed: bool = False,
-    is_missing_allowed: bool = False,
-) -> Conversion:
+    allow_unexpected: bool = False,
+    allow_missing: bool = False,
+) -> 'Conversion':
     """Converts a file; prints the account of it.
 
     Args:
-      source_name: a key of `SOURCES`.
-      file: see `readers.read_file`.
+      source_name: a key of `convert.sources.SOURCES`.
+      file: see `convert.readers.read_file`.
       output: directory of the checkpoint, local or gs://.
-      preset: which network it is; '' finds it by keys and shapes, or takes that of the configuration.
-      config_file: whose data, model and post-processing the checkpoint keeps; '' takes the project's for the dataset.
-      dataset: see `write.make_spec`; '' finds it by the number of classes.
-      is_unexpected_allowed: whether keys that fit nowhere are left out.
-      is_missing_allowed: whether variables that the file does not have are left out.
+      preset: which network it is; '' finds it by keys and shapes, or takes the configuration's.
+      config_file: the configuration whose data, model and post-processing the checkpoint keeps; ''
+        takes the project's for the dataset.
+      config_overrides: see `config_file.load_config`.
+      dataset: see `convert.write.make_spec`; '' finds it by the number of classes.
+      allow_unexpected: leave out keys that fit nowhere.
+      allow_missing: leave out variables that the file does not have.
 
     Raises:
       ImportError: the framework that reads the file is not installed.
       OSError: a file is missing or cannot be written.
       ValueError: the file is damaged or does not fit.
     """
+    from pdl_jax.convert import write
+    from pdl_jax.convert.conversion import check_account, choose_network, guess_network, load
+    from pdl_jax.convert.readers import read_file
+    from pdl_jax.convert.rules import format_account
+    from pdl_jax.convert.sources import SOURCES
+
     source = SOURCES[source_name]
     write.check_output(output)
     contents = read_file(file)
-    config = write.load_config(config_file) if config_file else None
-    if config is not None:
-        config.model.preset = preset or config.model.preset
-        conversion = choose_network(
-            contents, source, config.model.preset, make_model_options(config)
-        )
+    fields: dict[str, Any] = {}
+    if config_file:
+        config = load_config(config_file, config_overrides)
+        preset = preset or config.model.preset
+        options = _make_experiment(config, {'model.preset': preset}).system
+        conversion = choose_network(contents, source, preset, write.find_network(options))
     elif preset:
         conversion = choose_network(contents, source, preset)
     else:
@@ -69,100 +127,27 @@ def convert(
     print(format_account(conversion.account))
     what = 'a backbone' if conversion.is_backbone_only else f'{conversion.num_classes} classes'
     print(f'{file} is {conversion.network.name}, {what}')
-    check_account(
-        conversion,
-        is_unexpected_allowed=is_unexpected_allowed,
-        is_missing_allowed=is_missing_allowed,
-    )
-    spec = None
+    check_account(conversion, allow_unexpected=allow_unexpected, allow_missing=allow_missing)
+    variables = load(conversion, contents)
+    experiment, spec = None, None
     if not write.is_partial(conversion):
         dataset = dataset or write.find_dataset(conversion.num_classes)
         spec = write.make_spec(dataset, conversion.num_classes)
-        config = config or write.load_test_config(dataset, source)
-    variables = load(conversion, contents)
-    description = write.describe(conversion, variables, source, file=file, config=config, spec=spec)
+        if not config_file:
+            config_file = write.find_config(dataset)
+            fields = dict(source.config_fields.get(dataset, {}))
+        fields |= write.list_conversion_fields(conversion, variables)
+        experiment = _make_experiment(load_config(config_file, config_overrides), fields)
+    description = write.describe(
+        conversion, variables, source, file=file, experiment=experiment, spec=spec
+    )
     write.write_checkpoint(output, variables, description)
     print(f'wrote {output}')
     return conversion
 
 
-def format_account(account: Account) -> str:
-    """All lists of an account, then their lengths."""
-    num_ignored = sum(map(len, account.ignored.values()))
-    lines = [f'loaded: {origin.key} -> {path}' for path, origin in account.loaded.items()]
-    lines += [
-        f'ignored: {key} ({reason})' for reason, keys in account.ignored.items() for key in keys
-    ]
-    lines += [f'unexpected: {key} ({why})' for key, why in account.unexpected.items()]
-    lines += [f'missing: {path}' for path in account.missing]
-    lines += [f'wrong shape: {mismatch}' for mismatch in account.mismatched]
-    lines += [f'ignored {len(keys)}: {reason}' for reason, keys in account.ignored.items()]
-    lines.append(
-        f'loaded {len(account.loaded)}, ignored {num_ignored}, unexpected {len(account.unexpected)}, '
-        f'missing {len(account.missing)}, of wrong shape {len(account.mismatched)}'
-    )
-    return '\n'.join(lines)
+def _make_experiment(config: Any, fields: Mapping[str, Any]) -> 'Experiment':
+    from pdl_jax.experiment import Experiment
 
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line; `python -m pdl_jax.convert --help` lists the flags."""
-    parser = argparse.ArgumentParser(
-        prog='python -m pdl_jax.convert',
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        '--from',
-        required=True,
-        choices=SOURCES,
-        dest='source',
-        help='the program that published the weights',
-    )
-    parser.add_argument(
-        '--input',
-        required=True,
-        help='a file of PyTorch, .safetensors, .pkl of detectron2, .npz, or the prefix of a TensorFlow checkpoint (ckpt-1)',
-    )
-    parser.add_argument(
-        '--output', required=True, help='directory of the checkpoint, local or gs://'
-    )
-    parser.add_argument(
-        '--preset',
-        default='',
-        help='the network, where keys and shapes do not tell (output stride)',
-    )
-    parser.add_argument(
-        '--config', default='', help="configuration file (default: the project's for the dataset)"
-    )
-    parser.add_argument(
-        '--dataset',
-        default='',
-        help='cityscapes, coco, voc or the directory of prepared data (default: by the number of classes)',
-    )
-    parser.add_argument(
-        '--allow_unexpected', action='store_true', help='leave out keys that fit nowhere'
-    )
-    parser.add_argument(
-        '--allow_missing',
-        action='store_true',
-        help='leave out variables that the file does not have',
-    )
-    flags = parser.parse_args(arguments)
-    try:
-        convert(
-            flags.source,
-            flags.input,
-            flags.output,
-            preset=flags.preset,
-            config_file=flags.config,
-            dataset=flags.dataset,
-            is_unexpected_allowed=flags.allow_unexpected,
-            is_missing_allowed=flags.allow_missing,
-        )
-    except (ImportError, OSError, ValueError) as error:
-        parser.exit(1, f'error: {error}\n')
-
-
-if __name__ == '__main__':
-    main()
+    config.update_from_flattened_dict(fields)
+    return Experiment.from_config(config)

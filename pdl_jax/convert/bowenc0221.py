@@ -125,10 +125,10 @@ def _make_rules(options: ModelOptions, keys: Collection[str]) -> tuple[Rule, ...
     rules = [
         under(table, keys=prefix, path='backbone')
         for name, table in tables.items()
-        if options.backbone.startswith(name)
+        if options.backbone.name.startswith(name)
     ]
     return (
-        *(rules[0] if rules else make_backbone_rules(options.backbone, prefix)),
+        *(rules[0] if rules else make_backbone_rules(options.backbone.name, prefix)),
         *_make_decoder('semantic', options.skip_strides),
         *_make_decoder('instance', options.skip_strides),
         *_make_head('semantic', 'semantic'),

@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict
 from pdl_jax.convert.readers import Contents
 from pdl_jax.convert.rules import Account, find_targets, load_variables, make_account
 from pdl_jax.convert.source import Network, Source, list_backbones
-from pdl_jax.models.deeplab import PanopticDeepLab, make_model_backbone
+from pdl_jax.models.deeplab import DeepLab, make_model_backbone
 from pdl_jax.models.options import ModelOptions
 from pdl_jax.presets import PRESETS, make_options
 from pdl_jax.typing import PyTree
@@ -135,7 +135,7 @@ def choose_network(
 
 
 def check_account(
-    conversion: Conversion, *, is_unexpected_allowed: bool = False, is_missing_allowed: bool = False
+    conversion: Conversion, *, allow_unexpected: bool = False, allow_missing: bool = False
 ) -> None:
     """Checks that a file and a network are the same.
 
@@ -151,12 +151,12 @@ def check_account(
             f'{len(lines)} arrays do not have the shapes of {network}: {_join(lines)}. {remedy}; networks of other widths need a '
             f'--config whose model says so'
         )
-    if account.unexpected and not is_unexpected_allowed:
+    if account.unexpected and not allow_unexpected:
         lines = [f'{key} ({why})' for key, why in account.unexpected.items()]
         raise ValueError(
             f'{len(lines)} keys are unexpected: {_join(lines)}. {remedy}, or leave them out with --allow_unexpected'
         )
-    if account.missing and not is_missing_allowed:
+    if account.missing and not allow_missing:
         raise ValueError(
             f'{len(account.missing)} variables of {network} are missing in the file: {_join(account.missing)}. '
             f'{remedy}, or go on without them with --allow_missing, for training to draw'
@@ -191,7 +191,7 @@ def has_folded_norm(variables: PyTree) -> bool:
 @functools.lru_cache
 def _list_shapes(options: ModelOptions, num_classes: int) -> Mapping[str, tuple[int, ...]]:
     """The shapes of a network's variables by path; of its backbone alone where there are no classes."""
-    model = PanopticDeepLab(num_classes, options) if num_classes else make_model_backbone(options)
+    model = DeepLab(num_classes, options) if num_classes else make_model_backbone(options)
     variables = jax.eval_shape(
         lambda: model.init(jax.random.key(0), jnp.zeros((1, 65, 65, 3)), train=False)
     )

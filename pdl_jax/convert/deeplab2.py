@@ -89,7 +89,7 @@ def _make_head(head, last, path):
 
 def _make_rules(options: ModelOptions, keys: Collection[str]) -> tuple[Rule, ...]:
     del keys
-    backbone = _MOBILENET_V3 if options.backbone.startswith('mobilenet_v3') else _make_resnet()
+    backbone = _MOBILENET_V3 if options.backbone.name.startswith('mobilenet_v3') else _make_resnet()
     rules = (
         # The trainer of TensorFlow's Model Garden, which made the ImageNet files, has another name for the encoder.
         *under(backbone, keys='(?:encoder|backbone/_encoder)/', path='backbone'),

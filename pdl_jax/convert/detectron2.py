@@ -15,7 +15,7 @@ def _conv_norm(keys, path):
 
 def _make_backbone(options):
     # The three convolutions of the deep stem, or the one of torchvision's ResNets.
-    is_deep = options.backbone.endswith('beta')
+    is_deep = options.backbone.name.endswith('beta')
     return (
         *(
             _conv_norm(r'stem\.conv(\d)', 'stem_{1}')

@@ -229,3 +229,21 @@ def _transformed_shape(transform, shape):
         return tuple(transform(np.broadcast_to(np.float32(0), shape)).shape)
     except (IndexError, ValueError):
         return shape
+
+
+def format_account(account: Account) -> str:
+    """Words all lists of an account, then their lengths."""
+    num_ignored = sum(map(len, account.ignored.values()))
+    lines = [f'loaded: {origin.key} -> {path}' for path, origin in account.loaded.items()]
+    lines += [
+        f'ignored: {key} ({reason})' for reason, keys in account.ignored.items() for key in keys
+    ]
+    lines += [f'unexpected: {key} ({why})' for key, why in account.unexpected.items()]
+    lines += [f'missing: {path}' for path in account.missing]
+    lines += [f'wrong shape: {mismatch}' for mismatch in account.mismatched]
+    lines += [f'ignored {len(keys)}: {reason}' for reason, keys in account.ignored.items()]
+    lines.append(
+        f'loaded {len(account.loaded)}, ignored {num_ignored}, unexpected {len(account.unexpected)}, '
+        f'missing {len(account.missing)}, of wrong shape {len(account.mismatched)}'
+    )
+    return '\n'.join(lines)

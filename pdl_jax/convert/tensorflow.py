@@ -28,11 +28,7 @@ def _list_backbone() -> list[str]:
 def _make_rules(options: ModelOptions, keys: Collection[str]) -> tuple[Rule, ...]:
     names = sorted({match[1] for key in keys if (match := re.fullmatch(r'(\d+\.\w+)\.\w+', key))})
     backbone = _list_backbone()
-    backbone_epsilon = (
-        options.norm_epsilon
-        if options.backbone_norm_epsilon is None
-        else options.backbone_norm_epsilon
-    )
+    backbone_epsilon = options.backbone.norm_epsilon
     rules = []
     for name, path in zip(names, backbone, strict=False):
         rules += folded_conv_norm(re.escape(name), path, backbone_epsilon)

@@ -153,9 +153,9 @@ def make_backbone_rules(backbone: str, keys: str = '') -> tuple[Rule, ...]:
 def _make_rules(options: ModelOptions, keys: Collection[str]) -> tuple[Rule, ...]:
     is_whole = any(key.startswith('backbone.') for key in keys)
     if not is_whole:
-        return (*make_backbone_rules(options.backbone), _CLASSIFIER)
+        return (*make_backbone_rules(options.backbone.name), _CLASSIFIER)
     # Inside of segmentation networks the layers of MobileNetV3 are numbered without 'features'.
-    rules = make_backbone_rules(options.backbone)
+    rules = make_backbone_rules(options.backbone.name)
     rules = tuple(
         dataclasses.replace(rule, pattern=rule.pattern.removeprefix(r'features\.'))
         for rule in rules

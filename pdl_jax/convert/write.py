@@ -1,29 +1,26 @@
 """Converted weights as a checkpoint that evaluation, prediction and training start from."""
 
 import dataclasses
-import importlib.util
-import pathlib
-import sys
 from typing import Any
 
 from etils import epath
-from ml_collections import ConfigDict
 
-import pdl_jax
-from pdl_jax.config import config_to_json, make_model_options
 from pdl_jax.convert.conversion import Conversion, has_folded_norm
 from pdl_jax.convert.source import Source, list_backbones
 from pdl_jax.data import catalog
 from pdl_jax.data.annotated_split import without_things
 from pdl_jax.data.readers import voc
 from pdl_jax.data.records import open_split
+from pdl_jax.experiment import Experiment
+from pdl_jax.models.deeplab import describe_backbone
+from pdl_jax.models.options import ModelOptions
 from pdl_jax.storage.checkpointer import Checkpointer
-from pdl_jax.training.initialize import describe_backbone
+from pdl_jax.systems.deeplab import DeepLabOptions
+from pdl_jax.systems.system import SystemOptions
 from pdl_jax.typing import PyTree
 
-# The configurations beside the package, by dataset.
-_CONFIGS = {'cityscapes': 'cityscapes.py', 'coco': 'coco.py', 'voc': 'voc_semantic.py'}
-_ROOT = pathlib.Path(pdl_jax.__file__).resolve().parents[1]
+# The configurations of the package, by dataset.
+_CONFIGS = {'cityscapes': 'cityscapes', 'coco': 'coco', 'voc': 'voc_semantic'}
 
 
 def find_dataset(num_classes: int) -> str:
@@ -37,7 +34,7 @@ def find_dataset(num_classes: int) -> str:
             return name
     raise ValueError(
         f'a head has {num_classes} classes, as none of {", ".join(_CONFIGS)} has: give --dataset=DIRECTORY, a dataset that '
-        f'`python -m pdl_jax.data.prepare` wrote with the classes in the order of the logits, and --config'
+        f'`pdl_jax prepare` wrote with the classes in the order of the logits, and --config'
     )
 
 
@@ -73,43 +70,41 @@ def make_spec(dataset: str, num_classes: int) -> catalog.DatasetSpec:
     )
 
 
-def load_config(path: str) -> ConfigDict:
-    """Runs a configuration file.
+def find_config(dataset: str) -> str:
+    """Names the project's configuration for a dataset.
 
     Raises:
-      FileNotFoundError: there is none.
-    """
-    file = pathlib.Path(path)
-    if not file.is_file():
-        raise FileNotFoundError(
-            f'{path}: no such configuration; those of the project lie in configs/ of its checkout, others are given as '
-            f'--config=FILE'
-        )
-    spec = importlib.util.spec_from_file_location(f'{file.stem}_config', file)
-    module = importlib.util.module_from_spec(spec)
-    # Configurations import configs.common.
-    sys.path.insert(0, str(_ROOT))
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(_ROOT))
-    return module.get_config()
-
-
-def load_test_config(dataset: str, source: Source) -> ConfigDict:
-    """The project's configuration for a dataset, with how a source tests its networks there.
-
-    Raises:
-      FileNotFoundError: the package lies without its configurations.
-      ValueError: there is none for this dataset.
+      ValueError: there is none.
     """
     if dataset not in _CONFIGS:
         raise ValueError(
-            f'--dataset={dataset} needs --config=FILE, the configuration that the network was trained with'
+            f'--dataset={dataset} needs --config=FILE, the configuration that the network was '
+            f'trained with'
         )
-    config = load_config(str(_ROOT / 'configs' / _CONFIGS[dataset]))
-    config.update_from_flattened_dict(source.config_fields.get(dataset, {}))
-    return config
+    return _CONFIGS[dataset]
+
+
+def find_network(options: SystemOptions) -> ModelOptions:
+    """Returns the network of a system that weights can be converted for.
+
+    Raises:
+      ValueError: it is no DeepLab.
+    """
+    if not isinstance(options, DeepLabOptions):
+        raise ValueError(f'no weights are converted for the system {options.name!r}')
+    return options.model
+
+
+def list_conversion_fields(conversion: Conversion, variables: PyTree) -> dict[str, Any]:
+    """Lists the fields of the configuration that converted weights decide."""
+    fields: dict[str, Any] = {
+        'model.preset': conversion.network.name,
+        'data.num_classes': conversion.num_classes,
+    }
+    if has_folded_norm(variables):
+        # Training would normalise by the statistics of a batch and undo the folded scale.
+        fields['model.freeze_backbone_norm'] = True
+    return fields
 
 
 def is_partial(conversion: Conversion) -> bool:
@@ -123,42 +118,37 @@ def describe(
     source: Source,
     *,
     file: str,
-    config: ConfigDict | None = None,
+    experiment: Experiment | None = None,
     spec: catalog.DatasetSpec | None = None,
 ) -> dict[str, Any]:
-    """What a checkpoint says of itself.
+    """Makes the description of a checkpoint.
 
     Args:
-      conversion: of the file.
-      variables: of `conversion.load`.
-      source: of the file.
+      conversion: the file as variables of a network.
+      variables: see `conversion.load`.
+      source: the program that published the file.
       file: its name.
-      config: of a network that is not partial; its preset and number of classes are set.
-      spec: of a network that is not partial.
+      experiment: of a network that is not partial.
+      spec: the classes of a network that is not partial.
 
     Returns:
-      'origin': where the weights come from; where nothing is lacking also 'config' and 'dataset', enough to predict.
+      'origin': where the weights come from; if nothing is missing also 'config' and 'dataset',
+      enough to predict.
     """
-    is_folded = has_folded_norm(variables)
     origin = {
         'source': source.name,
         'file': file,
         'preset': conversion.network.name,
-        'is_partial': is_partial(conversion),
-        'has_folded_norm': is_folded,
+        'is_partial': experiment is None,
+        'has_folded_norm': has_folded_norm(variables),
     }
-    if is_partial(conversion):
-        return {
-            'origin': {**origin, 'backbone': describe_backbone(_find_training(conversion, source))}
-        }
-    config.model.preset = conversion.network.name
-    config.data.num_classes = spec.num_classes
-    # Training on would normalise by the statistics of a batch and undo the folded scale.
-    config.model.is_backbone_norm_frozen = config.model.is_backbone_norm_frozen or is_folded
-    options = make_model_options(config)
-    spec = without_things(spec) if options.is_semantic else spec
-    origin['backbone'] = describe_backbone(options)
-    return {'config': config_to_json(config), 'dataset': spec.to_dict(), 'origin': origin}
+    if experiment is None or spec is None:
+        trained = _find_training(conversion, source)
+        return {'origin': {**origin, 'backbone': describe_backbone(trained)}}
+    if not experiment.system.has_instances:
+        spec = without_things(spec)
+    origin['backbone'] = experiment.system.describe_weights()
+    return {'config': experiment.to_json(), 'dataset': spec.to_dict(), 'origin': origin}
 
 
 def check_output(output: str) -> None:
@@ -203,7 +193,7 @@ def _find_training(conversion, source):
     trained = [
         network.options
         for network in list_backbones(source)
-        if network.options.backbone == options.backbone
+        if network.options.backbone.name == options.backbone.name
     ]
     return (
         trained[0]

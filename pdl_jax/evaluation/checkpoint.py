@@ -15,7 +15,22 @@ from pdl_jax.experiment import Experiment
 from pdl_jax.prediction.inference import abstract_variables
 from pdl_jax.runtime.processes import choose_together
 from pdl_jax.runtime.sharding import make_mesh, replicated
-from pdl_jax.storage.checkpoint import find_checkpoint, read_description, restore_variables
+from pdl_jax.storage.checkpoint import find_checkpoint, read_description
+from pdl_jax.storage.variables import restore_variables
+
+
+def read_experiment(checkpoint: str) -> Experiment:
+    """Reads the experiment that a checkpoint, a workdir or one step of it, was saved with.
+
+    Raises:
+      FileNotFoundError: there is no such checkpoint.
+      ValueError: it is damaged, or holds a part of a network only.
+    """
+    path = find_checkpoint(checkpoint)
+    description = read_description(path)
+    if 'config' not in description:
+        raise ValueError(f'{path} holds a part of a network: give --config')
+    return Experiment.from_dict(description['config'])
 
 
 def evaluate_checkpoint(

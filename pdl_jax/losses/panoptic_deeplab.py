@@ -36,9 +36,7 @@ class LossOptions:
                 f'config.loss.top_k_fraction (={self.top_k_fraction!r}) must lie in (0, 1]'
             )
         if self.scope not in SCOPES:
-            raise ValueError(
-                f'config.loss.scope (={self.scope!r}) must be one of {list(SCOPES)}'
-            )
+            raise ValueError(f'config.loss.scope (={self.scope!r}) must be one of {list(SCOPES)}')
 
 
 def panoptic_loss(

@@ -35,7 +35,9 @@ class Classifier(nn.Module):
     def __call__(self, image: Array, *, train: bool = False) -> Array:
         """Maps f32[B, H, W, 3] to logits f32[B, C]."""
         name = self.options.backbone.name
-        features = make_model_backbone(self.options, self.dtype, name='backbone')(image, train=train)
+        features = make_model_backbone(self.options, self.dtype, name='backbone')(
+            image, train=train
+        )
         layers = LayerOptions(self.dtype, self.options.norm_momentum, self.options.norm_epsilon)
         x = features['last']
         if name == 'mobilenet_v2':

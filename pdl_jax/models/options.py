@@ -22,6 +22,11 @@ _CHOICES = {
 }
 
 
+def _check_choice(field: str, value: Any, choices: tuple[Any, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f'model.{field} (={value!r}) must be one of {list(choices)}')
+
+
 @dataclasses.dataclass(frozen=True)
 class BackboneOptions:
     """A backbone and how it is run.
@@ -277,11 +282,6 @@ def _check_type(field: str, value: Any) -> None:
         not isinstance(value, allowed) or isinstance(value, bool) != (kind is bool)
     ):
         raise ValueError(f'model.{field} (={value!r}) must be of type {kind.__name__}')
-
-
-def _check_choice(field: str, value: Any, choices: tuple[Any, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f'model.{field} (={value!r}) must be one of {list(choices)}')
 
 
 FIELD_TYPES: Mapping[str, type] = _find_types()

@@ -109,3 +109,17 @@ def make_key(position: int, path: str) -> str:
     """
     stem = re.sub(r'[^A-Za-z0-9-]+', '_', stem_of(path))[:_MAX_KEY_CHARACTERS]
     return f'{position:09d}-{stem}'
+
+
+def list_images(patterns: Iterable[str], list_path: str | None, prefix: str | None) -> list[str]:
+    """Lists the images of patterns, of a list and below a prefix, each once.
+
+    Raises:
+      FileNotFoundError: the list is missing, or a pattern or the prefix stands for nothing.
+      ValueError: there is no image.
+    """
+    paths = find_images(patterns) + (read_list(list_path) if list_path else [])
+    paths += find_below(prefix) if prefix else []
+    if not paths:
+        raise ValueError('there are no images: give --images, --prefix or a non-empty --list')
+    return list(dict.fromkeys(paths))

@@ -15,7 +15,8 @@ from pdl_jax.experiment import Experiment
 from pdl_jax.prediction.formats import encode_segments, encode_semantic
 from pdl_jax.prediction.inference import Inference, abstract_variables, find_input_size
 from pdl_jax.runtime.sharding import batch_sharding, make_mesh, replicated
-from pdl_jax.storage.checkpoint import find_checkpoint, read_description, restore_variables
+from pdl_jax.storage.checkpoint import find_checkpoint, read_description
+from pdl_jax.storage.variables import restore_variables
 from pdl_jax.systems.system import Variables
 from pdl_jax.typing import Array
 

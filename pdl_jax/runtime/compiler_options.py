@@ -1,4 +1,8 @@
-"""How the compiler is told to go about a program."""
+"""XLA compiler options per platform, and the cache of compiled programs."""
+
+import os
+
+import jax
 
 
 def train_compiler_options(platform: str) -> dict[str, str]:
@@ -16,3 +20,18 @@ def train_compiler_options(platform: str) -> dict[str, str]:
 def single_use_compiler_options(platform: str) -> dict[str, str]:
     """What to give `jax.jit` for a program that runs once: on 'cpu' LLVM would optimise for longer than it saves."""
     return {'xla_backend_optimization_level': '1'} if platform == 'cpu' else {}
+
+
+def cache_programs(workdir: str) -> None:
+    """Keeps compiled programs in WORKDIR/compiled, so that the same command compiles once.
+
+    JAX_COMPILATION_CACHE_DIR names another directory, JAX_ENABLE_COMPILATION_CACHE=false keeps
+    none.
+    """
+    if jax.process_count() > 1 and jax.default_backend() == 'cpu':
+        # On CPU only process 0 hits the compilation cache; it would then wait for the others to
+        # compile for longer than Gloo's timeout.
+        jax.config.update('jax_enable_compilation_cache', False)
+    elif not jax.config.jax_compilation_cache_dir:
+        folder = os.path.join(os.path.expanduser(workdir), 'compiled')
+        jax.config.update('jax_compilation_cache_dir', folder)

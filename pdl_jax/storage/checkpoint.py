@@ -14,6 +14,8 @@ from pdl_jax.storage.checksums import check_files
 from pdl_jax.typing import PyTree
 
 # The folder of a workdir that holds the checkpoints, each in a folder named by its step.
+# Version of the layout of checkpoints and their descriptions.
+FORMAT = 2
 FOLDER = 'checkpoints'
 
 
@@ -60,9 +62,22 @@ def find_checkpoint(path: str | os.PathLike, step: int | str | None = None) -> e
 
 
 def read_description(checkpoint: epath.Path) -> dict[str, Any]:
-    """Reads the 'config' and 'dataset' that a checkpoint was saved with."""
-    handler = ocp.Checkpointer(ocp.JsonCheckpointHandler())
-    return handler.restore(checkpoint / 'description')
+    """Reads the description of a checkpoint.
+
+    Returns:
+      'format', the version of its layout (1 before there was one), and as JSON values the 'config'
+      and 'dataset' it was saved with; converted weights also have an 'origin'.
+
+    Raises:
+      ValueError: a later version of this program wrote it.
+    """
+    description = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(checkpoint / 'description')
+    found = description.setdefault('format', 1)
+    if not isinstance(found, int) or found > FORMAT:
+        raise ValueError(
+            f'{checkpoint} has format {found!r}, this version reads up to {FORMAT}: update pdl_jax'
+        )
+    return description
 
 
 def read_structure(checkpoint: epath.Path) -> dict[str, tuple[int, ...]]:

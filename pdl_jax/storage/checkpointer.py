@@ -12,6 +12,7 @@ from orbax.checkpoint import checkpoint_managers
 from pdl_jax.runtime.processes import wait_for_all
 from pdl_jax.storage.checkpoint import (
     FOLDER,
+    FORMAT,
     check_checkpoint,
     check_structure,
     get_score,
@@ -132,7 +133,7 @@ class Checkpointer:
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(state),
                     input=ocp.args.JsonSave(input_position),
-                    description=ocp.args.JsonSave(description),
+                    description=ocp.args.JsonSave({'format': FORMAT, **description}),
                 ),
                 metrics=None if score is None else {'score': score},
                 force=True,

@@ -1,6 +1,7 @@
 """The parts that Panoptic-DeepLab and the semantic DeepLabs share: options, network, averaging."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import jax
@@ -29,7 +30,7 @@ from pdl_jax.systems.system import (
 from pdl_jax.typing import Array
 
 # Fields of `config.model` besides those of the network.
-_OWN_FIELDS = ('dtype', 'freeze_backbone_norm')
+_OWN_FIELDS = {'dtype': str, 'freeze_backbone_norm': bool}
 # Smallest input that every network takes; shapes of variables do not depend on the input.
 _INIT_SIZE = (65, 65)
 
@@ -68,10 +69,15 @@ class DeepLabOptions(SystemOptions):
             )
 
     @classmethod
+    def field_types(cls) -> Mapping[str, type]:
+        """See `SystemOptions.field_types`."""
+        return {**FIELD_TYPES, **_OWN_FIELDS}
+
+    @classmethod
     def from_sections(cls, preset: Preset, sections: Sections, crop_size: tuple[int, int]) -> Self:
         """See `SystemOptions.from_sections`."""
         fields = dict(sections['model'])
-        refuse_unknown('model', fields, {*FIELD_TYPES, *_OWN_FIELDS})
+        refuse_unknown('model', fields, set(cls.field_types()))
         own = {key: fields.pop(key) for key in _OWN_FIELDS if fields.get(key) is not None}
         return cls(
             crop_size=crop_size,
@@ -97,6 +103,11 @@ class DeepLabOptions(SystemOptions):
     def normalization(self) -> str:
         """How pixels become network input, see `preprocess.normalize`."""
         return self.model.normalization
+
+    @property
+    def trains_backbone_norm(self) -> bool:
+        """See `SystemOptions.trains_backbone_norm`."""
+        return not self.freeze_backbone_norm
 
     def describe_weights(self) -> dict[str, Any]:
         """See `SystemOptions.describe_weights`."""

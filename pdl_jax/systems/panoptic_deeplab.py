@@ -21,6 +21,11 @@ class PanopticDeepLabOptions(DeepLabOptions):
     name: ClassVar[str] = 'panoptic_deeplab'
     oracles: ClassVar[tuple[str, ...]] = ('semantic', 'center', 'offset')
 
+    @property
+    def max_instances(self) -> int | None:
+        """See `SystemOptions.max_instances`."""
+        return self.targets.max_instances
+
     def make_system(self, label_format: LabelFormat) -> 'PanopticDeepLab':
         """See `SystemOptions.make_system`."""
         return PanopticDeepLab(label_format, self)

@@ -5,8 +5,9 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self, get_type_hints
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -142,6 +143,13 @@ class SystemOptions(abc.ABC):
             raise ValueError(f'config.model.dtype (={self.dtype!r}) must be one of {list(DTYPES)}')
 
     @classmethod
+    def field_types(cls) -> Mapping[str, type]:
+        """Returns the type of each field of `config.model` that the system reads."""
+        hints = get_type_hints(cls)
+        names = (field.name for field in dataclasses.fields(cls))
+        return {name: hints[name] for name in names if name != 'crop_size'}
+
+    @classmethod
     def from_sections(cls, preset: Preset, sections: Sections, crop_size: tuple[int, int]) -> Self:
         """Makes the options from a preset and a configuration.
 
@@ -156,8 +164,7 @@ class SystemOptions(abc.ABC):
           ValueError: names the field, its value and what it may be.
         """
         fields = {**preset.model, **set_fields(sections['model'])}
-        names = {field.name for field in dataclasses.fields(cls)} - {'crop_size'}
-        refuse_unknown('model', fields, names)
+        refuse_unknown('model', fields, set(cls.field_types()))
         return cls(crop_size=crop_size, **fields)
 
     def to_sections(self) -> dict[str, dict[str, Any]]:
@@ -170,6 +177,16 @@ class SystemOptions(abc.ABC):
     def normalization(self) -> str:
         """How pixels become network input, see `preprocess.normalize`."""
         return 'unit'
+
+    @property
+    def max_instances(self) -> int | None:
+        """Most instances of one crop that get targets, None for no bound."""
+        return None
+
+    @property
+    def trains_backbone_norm(self) -> bool:
+        """Whether training goes on from the BatchNorm statistics of an initial backbone."""
+        return False
 
     def describe_weights(self) -> dict[str, Any]:
         """Lists, as JSON values, what weights depend on besides their shapes."""
@@ -222,6 +239,11 @@ class System(abc.ABC):
     @abc.abstractmethod
     def label_maps(self, outputs: Outputs, *, size: tuple[int, int]) -> LabelMaps:
         """Labels pixels from outputs, upsampled or not, at `size` (height, width) in pixels."""
+
+    @property
+    def network(self) -> nn.Module | None:
+        """The flax module, if there is one, for summaries."""
+        return None
 
     @property
     def grid(self) -> PixelGrid:

@@ -1,38 +1,38 @@
-"""What training starts from: the variables of an earlier run or of converted weights, as far as they fit the network."""
+"""The initial variables of a run: those of an earlier run or of converted weights that fit."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from pdl_jax.config import config_from_json, make_model_options
-from pdl_jax.models.deeplab import make_model_backbone
-from pdl_jax.models.options import ModelOptions
+from pdl_jax.experiment import Experiment
 from pdl_jax.storage.checkpoint import find_checkpoint, read_description, read_structure
 from pdl_jax.storage.variables import restore_variables
+from pdl_jax.training.state import TrainState
 from pdl_jax.typing import PyTree
 
-# What the weights of a backbone depend on beside their shapes, where its family has it.
-_BACKBONE_ATTRIBUTES = ('stem', 'stride_dialect', 'squeeze_excite_gate', 'upsampling')
-# Where nothing is dilated, as in ImageNet's classifiers, these are the same.
+# Where nothing is dilated, as in ImageNet's classifiers, these conventions are the same.
 _SAME_STRIDES = ('torchvision', 'detectron2')
 
 
 @dataclasses.dataclass(frozen=True)
 class InitialReport:
-    """What a network took over.
+    """The variables that a network takes from a checkpoint.
 
     Attributes:
-      checkpoint: that it comes from.
-      loaded: paths of variables, 'params/...' or 'batch_stats/...'.
-      left_out: paths of variables that stay as they were drawn, each with the reason.
+      checkpoint: the checkpoint.
+      loaded: paths of the variables that are taken, 'params/...' or 'batch_stats/...'.
+      left_out: paths of the variables that are drawn, each with the reason.
       is_partial: whether the checkpoint holds a part of a network, such as its backbone.
-      has_folded_norm: whether BatchNorm was folded into the kernels. There are no statistics to go on with then: train with
-        config.model.is_backbone_norm_frozen.
-      backbone: what its weights expect of the network, see `describe_backbone`; empty where that is unknown.
+      has_folded_norm: whether BatchNorm was folded into the kernels. There are no statistics to go
+        on with then: train with config.model.freeze_backbone_norm.
+      expected: what the weights depend on besides their shapes, see
+        `SystemOptions.describe_weights`; empty if that is unknown.
     """
 
     checkpoint: str
@@ -40,13 +40,17 @@ class InitialReport:
     left_out: dict[str, str]
     is_partial: bool
     has_folded_norm: bool
-    backbone: dict[str, Any]
+    expected: dict[str, Any]
 
-    def find_differences(self, options: ModelOptions) -> list[str]:
-        """In what a network differs from what the weights of its backbone expect, shapes aside; one sentence each."""
+    def find_differences(self, network: Mapping[str, Any]) -> list[str]:
+        """Compares what the weights expect with a network, shapes aside; one sentence each.
+
+        Args:
+          network: the network's `SystemOptions.describe_weights`.
+        """
         differences = []
-        for field, value in describe_backbone(options).items():
-            expected = self.backbone.get(field, value)
+        for field, value in network.items():
+            expected = self.expected.get(field, value)
             is_same = expected == value or {expected, value} <= set(_SAME_STRIDES)
             if not is_same:
                 differences.append(
@@ -54,20 +58,72 @@ class InitialReport:
                 )
         return differences
 
+    def summarize(self) -> list[str]:
+        """Sums up in a few lines which variables are drawn, by the module they belong to."""
+        groups: dict[tuple[str, str], list[str]] = {}
+        for name, reason in self.left_out.items():
+            module = name.split('/')[1]
+            groups.setdefault((module, 'absent' if 'not in' in reason else 'shape'), []).append(
+                f'{name} ({reason})'
+            )
+        lines = []
+        for (module, _), names in groups.items():
+            more = f' and {len(names) - 1} more' if len(names) > 1 else ''
+            lines.append(f'drawn: {len(names)} variables of {module}: {names[0]}{more}')
+        return lines
+
+
+def initialize(experiment: Experiment, state: TrainState) -> TrainState:
+    """Replaces drawn variables by those that `train.init_checkpoint` holds of the network.
+
+    Raises:
+      FileNotFoundError: there is no checkpoint.
+      ValueError: the backbone does not fit, or its BatchNorm is folded and would be trained.
+    """
+    path = experiment.train.init_checkpoint
+    variables = {'params': state.params, 'batch_stats': state.batch_stats}
+    loaded, report = load_initial_variables(path, variables)
+    if report.has_folded_norm and experiment.system.trains_backbone_norm:
+        raise ValueError(
+            f'config.model.init_checkpoint (={path!r}) holds a backbone with BatchNorm folded into '
+            f'its kernels, so there are no statistics to go on training with: set '
+            f'config.model.freeze_backbone_norm=True'
+        )
+    for difference in report.find_differences(experiment.system.describe_weights()):
+        logging.warning('%s: %s', path, difference)
+    total = len(jax.tree.leaves(variables))
+    logging.info('%d of %d variables start from %s', len(report.loaded), total, path)
+    for line in report.summarize():
+        logging.info(line)
+
+    def replace(variables: PyTree) -> PyTree:
+        # A device copy of its own for each tree: the state is donated, and EMA variables must not
+        # alias the parameters.
+        merged = merge_variables(variables, loaded)
+        return jax.tree.map(
+            lambda x, old: jax.device_put(x, old.sharding, may_alias=x is old), merged, variables
+        )
+
+    if state.ema_variables is not None:
+        state = state.replace(ema_variables=replace(state.ema_variables))
+    return state.replace(**replace(variables))
+
 
 def load_initial_variables(path: str, abstract_variables: PyTree) -> tuple[PyTree, InitialReport]:
     """Reads the variables of a checkpoint that fit a network.
 
-    The backbone must fit wholly. Of the rest every variable is taken whose path and shape agree, so that the last layers of heads
-    are left out where the number of classes differs, and the decoder where there is none.
+    The backbone must fit wholly. Of the rest every variable is taken whose path and shape agree, so
+    that the last layers of heads are left out if the number of classes differs, and the decoder if
+    there is none.
 
     Args:
-      path: as `checkpoint.find_checkpoint` takes it; written by training, of which the averaged variables are taken where it
-        kept them, or by `python -m pdl_jax.convert`.
+      path: as `find_checkpoint` takes it; written by training, whose averaged variables are taken
+        if it kept them, or by `pdl_jax convert`.
       abstract_variables: {'params', 'batch_stats'} of anything with a shape.
 
     Returns:
-      {'params', 'batch_stats'} of NumPy float32 arrays, with the variables that fit only, and the report.
+      {'params', 'batch_stats'} of NumPy float32 arrays, with the variables that fit only, and the
+      report.
 
     Raises:
       FileNotFoundError: there is no checkpoint.
@@ -75,9 +131,8 @@ def load_initial_variables(path: str, abstract_variables: PyTree) -> tuple[PyTre
     """
     checkpoint = find_checkpoint(path)
     structure = read_structure(checkpoint)
-    prefix = (
-        'ema_variables/' if any(name.startswith('ema_variables/') for name in structure) else ''
-    )
+    has_average = any(name.startswith('ema_variables/') for name in structure)
+    prefix = 'ema_variables/' if has_average else ''
     wanted = {name: tuple(x.shape) for name, x in flatten_dict(abstract_variables, sep='/').items()}
     loaded, left_out = [], {}
     for name, shape in wanted.items():
@@ -87,16 +142,13 @@ def load_initial_variables(path: str, abstract_variables: PyTree) -> tuple[PyTre
         elif found is None:
             left_out[name] = 'not in the checkpoint'
         else:
-            left_out[name] = (
-                f'of shape {list(found)} in the checkpoint, {list(shape)} in the network'
-            )
-    lacking = [
-        f'{name}: {why}' for name, why in left_out.items() if name.split('/')[1] == 'backbone'
-    ]
+            left_out[name] = f'shape {list(found)} in the checkpoint, {list(shape)} in the network'
+    lacking = [f'{n}: {why}' for n, why in left_out.items() if n.split('/')[1] == 'backbone']
     if lacking or not loaded:
         raise ValueError(
-            f'{checkpoint} does not hold the backbone of this network: {"; ".join(lacking[:3]) or "nothing fits"} '
-            f'({len(lacking)} differences). Choose the model.preset or model.backbone that it was made for'
+            f'{checkpoint} does not hold the backbone of this network: '
+            f'{"; ".join(lacking[:3]) or "nothing fits"} ({len(lacking)} differences). Choose the '
+            f'model.preset or model.backbone that it was made for'
         )
     description = read_description(checkpoint)
     origin = description.get('origin', {})
@@ -106,7 +158,7 @@ def load_initial_variables(path: str, abstract_variables: PyTree) -> tuple[PyTre
         left_out=left_out,
         is_partial=origin.get('is_partial', False),
         has_folded_norm=origin.get('has_folded_norm', False),
-        backbone=origin.get('backbone') or _describe_trained(description),
+        expected=origin.get('backbone') or _describe_trained(description),
     )
     return _restore(checkpoint, prefix, loaded, structure), report
 
@@ -116,22 +168,10 @@ def merge_variables(variables: PyTree, loaded: PyTree) -> PyTree:
     return unflatten_dict({**flatten_dict(variables), **flatten_dict(loaded)})
 
 
-def describe_backbone(options: ModelOptions) -> dict[str, Any]:
-    """What the weights of a backbone depend on beside their shapes: pixels, padding, where the strides lie, and the like."""
-    module = make_model_backbone(options)
-    return {
-        'backbone': options.backbone,
-        'normalization': options.normalization,
-        'norm_epsilon': module.options.norm_epsilon,
-        'padding': module.options.padding,
-        **{name: getattr(module, name) for name in _BACKBONE_ATTRIBUTES if hasattr(module, name)},
-    }
-
-
-def _describe_trained(description):
+def _describe_trained(description: Mapping[str, Any]) -> dict[str, Any]:
     if 'config' not in description:
         return {}
-    return describe_backbone(make_model_options(config_from_json(description['config'])))
+    return Experiment.from_dict(description['config']).system.describe_weights()
 
 
 def _restore(

@@ -1,76 +1,83 @@
-"""Pictures of what a run trains on and predicts, for TensorBoard and the workdir."""
+"""Pictures of fixed images of the eval split, for TensorBoard and the workdir."""
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
+from absl import logging
 
-from pdl_jax.config import make_model, make_step_options, postprocess_arguments
-from pdl_jax.data.catalog import DatasetSpec
-from pdl_jax.drawing.grid import training_pictures
-from pdl_jax.postprocess.panoptic import post_process
-from pdl_jax.runtime.processes import compile_together
-from pdl_jax.runtime.sharding import replicate, replicated
-from pdl_jax.training.state import TrainState
-from pdl_jax.training.step import make_training_samples
+from pdl_jax.data.records import RecordSource
+from pdl_jax.ops.placement import replicate
+from pdl_jax.prediction.inference import Inference
+from pdl_jax.runtime.compiled import CompiledOnFirstCall
+from pdl_jax.runtime.sharding import replicated
+from pdl_jax.systems.system import Variables
 from pdl_jax.typing import Array
+
+# Enough to see a class come and go, few enough for an event file.
+_NUM_IMAGES = 2
 
 
 class PictureMaker:
-    """Draws the first sample of a batch: its targets, and the network's predictions for it.
+    """Draws the same images of the eval split at every call: their labels and the predictions.
 
     Args:
-      config: of the run.
-      spec: names and colours of the classes.
+      inference: how evaluation sees images; its system draws.
+      source: the eval split.
       mesh: the devices.
     """
 
-    def __init__(self, config: ConfigDict, spec: DatasetSpec, mesh: jax.sharding.Mesh):
-        self._spec = spec
-        model = make_model(config, spec.num_classes)
-        options = make_step_options(config, spec.label_format)
-        arguments = postprocess_arguments(config)
+    def __init__(self, inference: Inference, source: RecordSource, mesh: jax.sharding.Mesh):
+        self._inference = inference
+        self._source = source
+        self._mesh = mesh
 
-        def step(variables, batch, step_number):
-            # The whole batch is augmented so that the first sample is the one that was trained on.
-            images, targets = make_training_samples(batch, step_number, options)
-            image, target = images[:1], jax.tree.map(lambda x: x[:1], targets)
-            outputs = model.upsample(model.apply(replicate(variables), image), image.shape[1:3])
-            maps = post_process(outputs, label_format=spec.label_format, **arguments)
-            prediction = {'semantic': maps['semantic']}
-            if 'center' in outputs:
-                prediction['panoptic'] = maps['panoptic']
-                prediction |= {'center': outputs['center'][..., 0], 'offset': outputs['offset']}
-            else:
-                # Targets that are not drawn need not be made.
-                target = {key: target[key] for key in ('semantic', 'semantic_weight')}
-            return jax.tree.map(lambda x: x[0], (image, target, prediction))
+        def compute(
+            variables: Variables, image: Array, panoptic: Array, size: Array
+        ) -> tuple[Array, dict[str, Array]]:
+            samples = inference.prepare_samples(image, panoptic, size)
+            return samples.image, inference.system.picture_maps(replicate(variables), samples)
 
-        self._step = jax.jit(step, out_shardings=replicated(mesh))
-        self._compiled = None
+        self._compute = CompiledOnFirstCall(
+            jax.jit(compute, out_shardings=replicated(mesh)), name='the pictures'
+        )
 
-    def __call__(self, state: TrainState, batch: dict[str, Array]) -> dict[str, np.ndarray]:
-        """Draws the sample that the last step trained on.
-
-        Args:
-          state: after the step.
-          batch: of the step.
+    def __call__(self, variables: Variables) -> dict[str, np.ndarray]:
+        """Draws with the variables of the moment.
 
         Returns:
           u8[H, W, 3] pictures by name.
         """
-        arguments = (state.eval_variables, batch, state.step - 1)
-        if self._compiled is None:
-            self._compiled = compile_together(
-                self._step, *arguments, name='the step of the pictures'
+        pictures = {}
+        for index in range(min(_NUM_IMAGES, len(self._source))):
+            try:
+                sample = self._read(index)
+            except ValueError as error:
+                # A damaged image ends an evaluation, but not a run that only wants to show it.
+                logging.warning('no picture: %s', error)
+                continue
+            with jax.set_mesh(self._mesh):
+                results = self._compute(variables, *sample)
+            image, maps = jax.tree.map(lambda x: x[0], jax.device_get(results))
+            low, high = image.min(), image.max()
+            # Stretched, because a normalised image has lost its grey levels.
+            image = (255 * (image - low) / max(high - low, 1e-6)).astype(np.uint8)
+            drawn = self._inference.system.draw_pictures(
+                maps, image, self._source.spec.make_palette()
             )
-        image, target, prediction = jax.device_get(self._compiled(*arguments))
-        low, high = image.min(), image.max()
-        # Stretched, since a normalised image has lost its grey levels.
-        image = (255 * (image - low) / max(high - low, 1e-6)).astype(np.uint8)
-        return training_pictures(
-            image,
-            target,
-            prediction,
-            label_format=self._spec.label_format,
-            colors=self._spec.make_palette(),
+            pictures |= {f'{name}_{index}': picture for name, picture in drawn.items()}
+        return pictures
+
+    def _read(self, index: int) -> tuple[Array, Array, Array]:
+        """Reads one image onto a canvas, replicated on all devices."""
+        image, panoptic = self._source.decode(index)
+        height, width = panoptic.shape
+        canvas = self._source.max_size
+        images = np.zeros((1, *canvas, 3), np.uint8)
+        labels = np.full((1, *canvas), self._source.spec.label_format.void_label, np.int32)
+        images[0, :height, :width] = image
+        labels[0, :height, :width] = panoptic
+        sizes = np.array([[height, width]], np.int32)
+        image, panoptic, size = (
+            jax.make_array_from_process_local_data(replicated(self._mesh), x)
+            for x in (images, labels, sizes)
         )
+        return image, panoptic, size

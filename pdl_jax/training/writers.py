@@ -40,6 +40,9 @@ class MetricWriter(Protocol):
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Writes numbers; with a 'loss' they are a train step's and get its rates added."""
 
+    def show_progress(self, step: int, loss: float | None) -> None:
+        """Moves the progress bar, where someone watches, to a step; the loss may be an earlier one."""
+
     def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
         """Writes u8[H, W, 3] pictures."""
 
@@ -150,6 +153,9 @@ class _RunWriter:
         self._json_lines.write(step, scalars | rates)
         self._event_files.write_scalars(step, scalars | rates)
 
+    def show_progress(self, step: int, loss: float | None) -> None:
+        self._console.show_progress(step, loss)
+
     def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
         folder = self._pictures / f'step_{step:08d}'
         with explain_bucket_errors(folder):
@@ -173,6 +179,9 @@ class _SilentWriter:
     """Writes nothing."""
 
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+        pass
+
+    def show_progress(self, step: int, loss: float | None) -> None:
         pass
 
     def write_images(self, step: int, images: Mapping[str, Any]) -> None:
@@ -226,7 +235,7 @@ class _Console:
         self._bar = None
         if sys.stderr.isatty():
             self._bar = tqdm.tqdm(
-                total=total_steps, initial=initial_step, unit='step', leave=False, mininterval=0
+                total=total_steps, initial=initial_step, unit='step', leave=False, mininterval=0.2
             )
 
     def write(self, step, scalars, rates, seconds_left):
@@ -240,7 +249,11 @@ class _Console:
         )
         with quiet:
             logging.info('step %d/%d%s: %s', step, self._total_steps, left, values)
+
+    def show_progress(self, step, loss):
         if self._bar is not None:
+            if loss is not None:
+                self._bar.set_postfix(loss=f'{loss:.4g}', refresh=False)
             self._bar.update(step - self._bar.n)
 
     def close(self):

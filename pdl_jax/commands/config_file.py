@@ -1,0 +1,159 @@
+"""Configurations on the command line: --config=FILE or --config=NAME, and --config.field=value."""
+
+import argparse
+import difflib
+import importlib.util
+import pathlib
+import sys
+import types
+
+import pdl_jax
+
+# Beside the package, in a checkout and installed.
+_ROOT = pathlib.Path(pdl_jax.__file__).resolve().parents[1]
+
+
+def add_config_flag(parser: argparse.ArgumentParser, *, is_required: bool = True) -> None:
+    """Adds --config; the front door hands --config.field=value on beside it."""
+    parser.add_argument(
+        '--config',
+        required=is_required,
+        metavar='FILE',
+        help='a configuration file, or the name of one that comes with the package, such as coco; '
+        '--config.field=value sets a field, configs/common.py lists them',
+    )
+
+
+def load_config(name: str, overrides: list[str] | None = None):
+    """Runs a configuration and sets fields.
+
+    Args:
+      name: a file, or the name of a configuration of the package; FILE.py:ARGUMENT hands an
+        argument to its get_config.
+      overrides: words such as '--config.train.batch_size=8'.
+
+    Returns:
+      A ConfigDict.
+
+    Raises:
+      FileNotFoundError: there is no such configuration.
+      ValueError: the file cannot be run, or a field is unknown or of another type.
+    """
+    config = _run_file(name)
+    _add_system_fields(config)
+    return _override(config, overrides or [])
+
+
+def load_experiment(flags: argparse.Namespace):
+    """Makes the experiment of parsed flags, logging what the preset decides."""
+    from absl import logging
+
+    from pdl_jax.experiment import Experiment, list_preset_values
+
+    config = load_config(flags.config, flags.config_overrides)
+    experiment = Experiment.from_config(config)
+    values = list_preset_values(config.to_dict(), experiment)
+    words = ', '.join(f'{field}={value!r}' for field, value in values.items())
+    logging.info('the preset %s sets %s', experiment.preset, words)
+    return experiment
+
+
+def _run_file(name: str):
+    path, _, argument = name.partition('.py:')
+    file = _find_file(f'{path}.py' if argument else name)
+    spec = importlib.util.spec_from_file_location(f'{file.stem}_config', file)
+    if spec is None or spec.loader is None:
+        raise ValueError(f'--config={name} is no Python file')
+    module = importlib.util.module_from_spec(spec)
+    with _configs_importable(file):
+        try:
+            spec.loader.exec_module(module)
+            return module.get_config(*([argument] if argument else []))
+        except Exception as error:
+            reason = f'{type(error).__name__}: {error}'
+            raise ValueError(f'the configuration {file} cannot be run: {reason}') from error
+
+
+def _find_file(name: str) -> pathlib.Path:
+    file = pathlib.Path(name).expanduser()
+    if file.is_file():
+        return file
+    # configs/coco.py also means the package's where the working directory has no such file.
+    packaged = _ROOT / 'configs' / f'{pathlib.Path(name).stem}.py'
+    is_name = pathlib.Path(name).parent in (pathlib.Path('.'), pathlib.Path('configs'))
+    if is_name and packaged.is_file() and packaged.stem not in ('__init__', 'common'):
+        return packaged
+    names = sorted(p.stem for p in (_ROOT / 'configs').glob('[a-z]*.py') if p.stem != 'common')
+    close = difflib.get_close_matches(file.stem, names, 1)
+    hint = f'did you mean {close[0]}? ' if close else ''
+    raise FileNotFoundError(
+        f'--config={name}: no such configuration; {hint}give a file, or one of {", ".join(names)}'
+    )
+
+
+class _configs_importable:
+    """Makes `from configs import ...` find the package's configurations, and the user's beside."""
+
+    def __init__(self, file: pathlib.Path):
+        self._file = file
+
+    def __enter__(self) -> None:
+        sys.path.insert(0, str(_ROOT))
+        import configs
+
+        folder = str(self._file.resolve().parent)
+        if folder not in configs.__path__ and pathlib.Path(folder).name == 'configs':
+            configs.__path__.append(folder)
+        # A configuration also finds modules that lie beside it.
+        sys.path.append(folder)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: types.TracebackType | None,
+    ) -> None:
+        sys.path.remove(str(_ROOT))
+        sys.path.remove(str(self._file.resolve().parent))
+
+
+def _add_system_fields(config) -> None:
+    """Gives `config.model` every field of every system, so that the command line can set them."""
+    from ml_collections import config_dict
+
+    from pdl_jax.systems import SYSTEMS, find_options_class
+
+    if 'model' not in config:
+        return
+    with config.model.unlocked():
+        for system in SYSTEMS:
+            for field, kind in find_options_class(system).field_types().items():
+                if field not in config.model:
+                    config.model[field] = config_dict.placeholder(kind)
+
+
+def _override(config, overrides: list[str]):
+    from absl import flags
+    from ml_collections import config_flags
+
+    from pdl_jax.experiment import RENAMED
+
+    words = []
+    for word in overrides:
+        field, equals, value = word.partition('=')
+        path = field.partition('config.')[2]
+        words.append(field.replace(path, RENAMED.get(path, path)) + equals + value)
+    values = flags.FlagValues()
+    try:
+        config_flags.DEFINE_config_dict(
+            'config', config, flag_values=values, sys_argv=['pdl_jax', *words]
+        )
+        values(['pdl_jax', *words])
+        return values.config
+    except flags.Error as error:
+        raise ValueError(str(error)) from error
+    except (AttributeError, KeyError) as error:
+        # ml_collections words it: 'batch_siz' Did you mean "batch_size" instead of "batch_siz"?
+        # AttributeError wraps that in another repr.
+        text = str(error.args[0]).replace('\\n', ' ').replace('\n', ' ').replace('\\', '')
+        raise ValueError(f'unknown field of the configuration: {text}') from error

@@ -1,0 +1,46 @@
+"""Scores a checkpoint on the eval split: prints the table and writes WORKDIR/report.json.
+
+Without --config the checkpoint's own configuration counts.
+"""
+
+import argparse
+
+from pdl_jax.commands.command_line import add_switch
+from pdl_jax.commands.config_file import add_config_flag
+from pdl_jax.commands.processes import add_process_flags, start_processes
+
+SUMMARY = 'score a checkpoint: PQ, mIoU, AP, Parsing Covering'
+EXAMPLES = """\
+  pdl_jax evaluate --workdir=runs/scenes
+  pdl_jax evaluate --workdir=runs/scenes --write_predictions
+  pdl_jax evaluate --config=coco --checkpoint=runs/bowenc0221_r50 --workdir=runs/scores"""
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of this command."""
+    add_config_flag(parser, is_required=False)
+    parser.add_argument(
+        '--workdir', required=True, help='where the report and the predictions go; or gs://'
+    )
+    parser.add_argument(
+        '--checkpoint', default='', help='a workdir or one step of it (default: --workdir)'
+    )
+    add_switch(parser, 'write_predictions', help='write COCO panoptic PNGs and JSON to --workdir')
+    add_process_flags(parser)
+
+
+def run(flags: argparse.Namespace) -> None:
+    """Runs the command."""
+    checkpoint = flags.checkpoint or flags.workdir
+    if flags.config_overrides and not flags.config:
+        raise ValueError(f'{flags.config_overrides[0]} needs --config')
+    with start_processes(flags, f'evaluating {checkpoint}'):
+        from pdl_jax.commands.config_file import load_experiment
+        from pdl_jax.evaluation.checkpoint import evaluate_checkpoint, read_experiment
+
+        evaluate_checkpoint(
+            load_experiment(flags) if flags.config else read_experiment(checkpoint),
+            flags.workdir,
+            checkpoint=checkpoint,
+            write_predictions=flags.write_predictions,
+        )

@@ -1,0 +1,88 @@
+"""Flags and start of commands that may run as several processes, and what they all begin with."""
+
+import argparse
+import contextlib
+import logging as stdlib_logging
+import sys
+from collections.abc import Iterator
+
+
+def add_process_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags by which processes find each other."""
+    from pdl_jax.commands.command_line import add_switch
+
+    group = parser.add_argument_group('several processes')
+    add_switch(group, 'distributed', help='join the others as TPU pods, Slurm or Open MPI tell')
+    group.add_argument(
+        '--coordinator_address', help='HOST:PORT of process 0; joins without asking the platform'
+    )
+    group.add_argument('--num_processes', type=_positive, help='with --coordinator_address')
+    group.add_argument('--process_id', type=int, help='with --coordinator_address: from 0')
+    group.add_argument(
+        '--heartbeat_timeout_seconds',
+        type=_positive,
+        default=60,
+        help='end when another process is not heard for so long',
+    )
+
+
+@contextlib.contextmanager
+def start_processes(flags: argparse.Namespace, task: str) -> Iterator[None]:
+    """Starts JAX, joins the other processes, and ends with them.
+
+    Args:
+      flags: those of `add_process_flags` and the workdir, which keeps compiled programs.
+      task: what the command does, for its first line.
+    """
+    announce(task)
+    import jax
+    from absl import logging
+
+    from pdl_jax.runtime.compiler_options import cache_programs
+    from pdl_jax.runtime.host_memory import keep_freed_memory
+
+    if flags.distributed or flags.coordinator_address:
+        jax.distributed.initialize(
+            flags.coordinator_address,
+            flags.num_processes,
+            flags.process_id,
+            heartbeat_timeout_seconds=flags.heartbeat_timeout_seconds,
+        )
+    keep_freed_memory()
+    show_own_messages()
+    cache_programs(flags.workdir)
+    device = jax.devices()[0]
+    logging.info('%d device(s) of kind %s', jax.device_count(), device.device_kind)
+
+    from pdl_jax.runtime.processes import ending_together
+
+    with ending_together('The same command on all hosts goes on from the newest checkpoint.'):
+        yield
+
+
+def announce(task: str) -> None:
+    """Says what a command does before anything takes time."""
+    print(f'pdl_jax: {task}; starting JAX ...', file=sys.stderr, flush=True)
+
+
+def show_own_messages() -> None:
+    """Shows messages of this package at level info; of other libraries, warnings and errors."""
+    from absl import logging
+
+    logging.set_verbosity(logging.INFO)
+    handler = stdlib_logging.StreamHandler(sys.stderr)
+    handler.setFormatter(stdlib_logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S'))
+    handler.addFilter(
+        lambda record: record.levelno >= stdlib_logging.WARNING or 'pdl_jax' in record.pathname
+    )
+    # The handler of absl would warn that no flags of absl were parsed, and there are none.
+    logger = logging.get_absl_logger()
+    logger.handlers = [handler]
+    logger.propagate = False
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'{value} must be positive')
+    return value

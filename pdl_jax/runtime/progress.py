@@ -1,0 +1,49 @@
+"""Lines that tell a user what a long stage is doing."""
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+from absl import logging
+
+# A terminal shows seconds as they pass; a log gets a line now and then.
+_TERMINAL_SECONDS = 1.0
+_LOG_SECONDS = 30.0
+
+
+@contextlib.contextmanager
+def stage(text: str) -> Iterator[None]:
+    """Announces a stage, shows that it goes on, and logs how long it took.
+
+    Args:
+      text: what is being done, such as 'compiling the train step'.
+    """
+    start = time.monotonic()
+    is_terminal = sys.stderr.isatty()
+    logging.info('%s ...', text)
+    done = threading.Event()
+    thread = threading.Thread(target=_show, args=(text, start, done, is_terminal), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+    logging.info('%s took %.1f s', text, time.monotonic() - start)
+
+
+def _show(text: str, start: float, done: threading.Event, is_terminal: bool) -> None:
+    is_shown = False
+    while not done.wait(_TERMINAL_SECONDS if is_terminal else _LOG_SECONDS):
+        seconds = time.monotonic() - start
+        if is_terminal:
+            is_shown = True
+            sys.stderr.write(f'\r{text}: {seconds:.0f} s')
+            sys.stderr.flush()
+        else:
+            logging.info('%s: %.0f s so far', text, seconds)
+    if is_shown:
+        sys.stderr.write('\r' + ' ' * (len(text) + 12) + '\r')
+        sys.stderr.flush()

@@ -1,0 +1,176 @@
+"""Everything a training run needs, built once."""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+from absl import logging
+
+from pdl_jax.data.pipeline import TrainIterator, make_train_iterator
+from pdl_jax.data.records import RecordSource, open_split
+from pdl_jax.evaluation.evaluator import Evaluator, check_same_classes
+from pdl_jax.experiment import Experiment
+from pdl_jax.runtime.compiled import CompiledOnFirstCall
+from pdl_jax.runtime.preemption import Preemption
+from pdl_jax.runtime.progress import stage
+from pdl_jax.runtime.sharding import find_batch_shard, make_mesh
+from pdl_jax.storage.checkpointer import Checkpointer
+from pdl_jax.training.initialize import initialize
+from pdl_jax.training.pictures import PictureMaker
+from pdl_jax.training.program import StepProgram, make_step_program
+from pdl_jax.training.scenes import ensure_scenes
+from pdl_jax.training.state import TrainState
+from pdl_jax.training.writers import MetricWriter, make_writer
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run, ready to step.
+
+    Attributes:
+      experiment: what the configuration says.
+      workdir: directory of checkpoints, logs, pictures and the final report.
+      mesh: the devices.
+      program: the train step.
+      step: the train step, compiled at its first call.
+      evaluator: scores variables on the eval split.
+      pictures: draws fixed images of the eval split.
+      iterator: the training batches.
+      checkpointer: saves and restores.
+      writer: takes numbers and pictures.
+      preemption: tells if the run was told to stop.
+      description: what a checkpoint says of itself.
+      state, first_step: where the run starts.
+    """
+
+    experiment: Experiment
+    workdir: str
+    mesh: jax.sharding.Mesh
+    program: StepProgram
+    step: CompiledOnFirstCall
+    evaluator: Evaluator
+    pictures: PictureMaker
+    iterator: TrainIterator
+    checkpointer: Checkpointer
+    writer: MetricWriter
+    preemption: Preemption
+    description: dict[str, Any]
+    state: TrainState
+    first_step: int
+
+
+@contextlib.contextmanager
+def setup(
+    experiment: Experiment, workdir: str, *, devices: Sequence[jax.Device] | None = None
+) -> Iterator[Run]:
+    """Opens the data, builds the programs, and restores or draws the state.
+
+    Args:
+      experiment: what the configuration says.
+      workdir: local or gs://.
+      devices: by default all of them, on all processes.
+
+    Yields:
+      The run; what it holds open is closed when the context is left.
+
+    Raises:
+      ValueError: a field of the configuration, the data or the checkpoint does not fit.
+      OSError: the workdir cannot be written.
+    """
+    mesh = make_mesh(experiment.mesh.data, experiment.mesh.space, devices=devices)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(jax.set_mesh(mesh))
+        preemption = stack.enter_context(Preemption())
+        with stage('reading data'):
+            ensure_scenes(experiment.data)
+            source = open_split(experiment.data.path, experiment.data.train_split)
+            # Opened before the first step: a wrong split is found now and not after hours.
+            eval_source = open_split(experiment.data.path, experiment.data.eval_split)
+        check_same_classes(source.spec.to_dict(), eval_source, source.directory)
+        _warn_of_many_instances(experiment, source)
+        system = experiment.make_system(source.spec.label_format)
+        program = make_step_program(experiment, system, mesh)
+        evaluator = Evaluator(experiment, system, eval_source, mesh)
+        description = {'config': experiment.to_json(), 'dataset': source.spec.to_dict()}
+        checkpointer = Checkpointer(workdir, keep=experiment.train.keep_checkpoints)
+        stack.callback(checkpointer.close)
+        iterator = _make_iterator(experiment, source, mesh)
+        stack.callback(iterator.close)
+        state, first_step = _start(experiment, program, checkpointer, iterator, source)
+        writer = make_writer(
+            workdir,
+            total_steps=experiment.train.num_steps,
+            initial_step=first_step,
+            batch_size=experiment.train.batch_size,
+            is_main_process=jax.process_index() == 0,
+        )
+        stack.callback(writer.close)
+        if first_step == 0:
+            writer.write_text(0, 'config', json.dumps(description['config'], indent=2))
+        yield Run(
+            experiment=experiment,
+            workdir=workdir,
+            mesh=mesh,
+            program=program,
+            step=CompiledOnFirstCall(program.step, name='the train step'),
+            evaluator=evaluator,
+            pictures=PictureMaker(evaluator.inference, eval_source, mesh),
+            iterator=iterator,
+            checkpointer=checkpointer,
+            writer=writer,
+            preemption=preemption,
+            description=description,
+            state=state,
+            first_step=first_step,
+        )
+
+
+def _make_iterator(
+    experiment: Experiment, source: RecordSource, mesh: jax.sharding.Mesh
+) -> TrainIterator:
+    shard_index, shard_count = find_batch_shard(mesh)
+    return make_train_iterator(
+        source,
+        batch_size=experiment.train.batch_size,
+        canvas_size=experiment.data.canvas_size(source.max_size),
+        seed=experiment.seed,
+        num_workers=experiment.data.num_workers,
+        is_unreadable_skipped=experiment.data.skip_unreadable,
+        shard_index=shard_index,
+        shard_count=shard_count,
+    )
+
+
+def _start(
+    experiment: Experiment,
+    program: StepProgram,
+    checkpointer: Checkpointer,
+    iterator: TrainIterator,
+    source: RecordSource,
+) -> tuple[TrainState, int]:
+    """Restores the newest checkpoint and its place in the data, or draws a state."""
+    if checkpointer.latest_step is not None:
+        restored = checkpointer.restore(program.abstract_state)
+        check_same_classes(restored.description['dataset'], source, checkpointer.directory)
+        iterator.set_state(restored.input_position)
+        logging.info('resuming from step %d of %s', restored.step, checkpointer.directory)
+        return restored.state, restored.step
+    with stage('drawing the initial variables'):
+        state = program.init()
+        if experiment.train.init_checkpoint:
+            state = initialize(experiment, state)
+    return state, 0
+
+
+def _warn_of_many_instances(experiment: Experiment, source: RecordSource) -> None:
+    limit = experiment.system.max_instances
+    if limit is not None and source.max_instances > limit:
+        logging.warning(
+            'an image has %d instances, more than config.targets.max_instances (=%d): crops with '
+            'more than that leave the others out of the instance losses',
+            source.max_instances,
+            limit,
+        )
