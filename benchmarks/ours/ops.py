@@ -11,7 +11,9 @@ from benchmarks.inputs import HARDEST_FRACTION, count_operation_flops, find_resu
 from benchmarks.ours.compiled import compile_program
 from benchmarks.program import Program, Setup
 from pdl_jax.losses.panoptic_deeplab import top_k_mean
-from pdl_jax.ops.convolution import conv, depthwise_conv, symmetric_padding
+from pdl_jax.ops.convolution import conv
+from pdl_jax.ops.depthwise_convolution import depthwise_conv
+from pdl_jax.ops.padding import symmetric_padding
 from pdl_jax.ops.pooling import max_pool
 from pdl_jax.ops.resize import resize_bilinear
 

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from pdl_jax.ops.enlarged_logits import cross_entropy_enlarged
+from pdl_jax.ops.upsampled_logits import cross_entropy_upsampled
 from pdl_jax.typing import Array
 
 SCOPES = ('image', 'batch')
@@ -61,7 +61,7 @@ def panoptic_loss(
       The total f32[], a mean over the batch, and its weighted terms, each f32[], by the keys of `outputs`.
     """
     labels = targets['semantic']
-    cross_entropy = cross_entropy_enlarged(outputs['semantic'], labels, resize)
+    cross_entropy = cross_entropy_upsampled(outputs['semantic'], labels, resize)
     # Where, not a product: an infinite loss of a void pixel must not turn the sum into NaN.
     maps = {
         'semantic': jnp.where(

@@ -8,12 +8,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from pdl_jax.ops import convolution
+from pdl_jax.ops.convolution import conv
+from pdl_jax.ops.depthwise_convolution import depthwise_conv
+from pdl_jax.ops.padding import Dilation, same_padding, symmetric_padding
 from pdl_jax.typing import Array
 
 Activation = Callable[[Array], Array] | None
-# In pixels; a pair where height and width differ.
-Dilation = int | tuple[int, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,12 +98,10 @@ class Conv(nn.Module):
         shape = (self.kernel_size, self.kernel_size, channels, self.features)
         kernel = self.param('kernel', self.kernel_init or init, shape, jnp.float32).astype(dtype)
         if self.options.padding == 'same':
-            padding = convolution.same_padding(
-                x.shape[1:3], self.kernel_size, self.stride, dilation
-            )
+            padding = same_padding(x.shape[1:3], self.kernel_size, self.stride, dilation)
         else:
-            padding = convolution.symmetric_padding(self.kernel_size, dilation)
-        convolve = convolution.depthwise_conv if self.is_depthwise else convolution.conv
+            padding = symmetric_padding(self.kernel_size, dilation)
+        convolve = depthwise_conv if self.is_depthwise else conv
         x = convolve(x.astype(dtype), kernel, self.stride, dilation, padding)
         if self.has_bias:
             x = x + self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32).astype(

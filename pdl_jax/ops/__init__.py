@@ -1,1 +1,1 @@
-"""jnp operations with a formulation per platform; no parameters, no state."""
+"""jnp operations with an implementation per platform; no parameters, no state."""

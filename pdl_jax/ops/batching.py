@@ -1,4 +1,4 @@
-"""What vmap shall decide for a batch as a whole."""
+"""Batch-wide reductions under vmap, for loop bounds and branches."""
 
 import jax
 import jax.numpy as jnp
@@ -8,15 +8,16 @@ from pdl_jax.typing import Array
 
 @jax.custom_batching.custom_vmap
 def max_of_batch(x: Array) -> Array:
-    """The largest value of a vmapped batch, or whether one is true, for all its images; outside of vmap the value itself.
+    """Returns the maximum of a vmapped batch (of booleans: any), and `x` itself outside of vmap.
 
-    With a loop bound or a condition per image vmap would run both branches of a condition, and ask after every step of a loop
-    whether any image goes on, which is a collective where the batch is sharded, and select between old and new state.
+    With a condition per image vmap would run both branches. With a loop bound per image it would
+    test after every step if any image continues, which is a collective if the batch is sharded, and
+    select between old and new state.
     """
     return x
 
 
 @max_of_batch.def_vmap
-def _max_of_batch_rule(axis_size, in_batched, x):
+def _max_of_batch_rule(axis_size: int, in_batched: list[bool], x: Array) -> tuple[Array, bool]:
     del axis_size
     return jnp.max(x, 0) if in_batched[0] else x, False

@@ -1,4 +1,4 @@
-"""Max-pooling whose gradient has a formulation for CPUs."""
+"""Max-pooling with a gradient of its own on CPUs."""
 
 import functools
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from pdl_jax.ops.convolution import Padding
+from pdl_jax.ops.padding import Padding
 from pdl_jax.ops.placement import are_rows_split, gather_small_map
 from pdl_jax.typing import Array
 
@@ -15,12 +15,13 @@ from pdl_jax.typing import Array
 def max_pool(x: Array, size: int, stride: int, padding: Padding) -> Array:
     """Takes the maximum of each window.
 
-    The gradient goes to the first pixel of a window that has the maximum. XLA:CPU visits windows one by one to find it; there the
-    gradient is a sum over the taps of a window instead, five times faster.
+    The gradient goes to the first pixel of a window that has the maximum. XLA:CPU visits windows
+    one by one to find it; on CPU the gradient is a sum over the taps of a window instead, which is
+    five times faster.
 
     Args:
       x: float[B, H, W, C].
-      size: of the windows in pixels.
+      size: side of the windows in pixels.
       stride: step in pixels, the same on both axes.
       padding: pixels added as ((top, bottom), (left, right)), which are never the maximum.
 
@@ -30,19 +31,19 @@ def max_pool(x: Array, size: int, stride: int, padding: Padding) -> Array:
     return _reduce_window(x, size, stride, padding)
 
 
-def _forward(x, size, stride, padding):
+def _forward(x: Array, size: int, stride: int, padding: Padding) -> tuple[Array, Array]:
     return max_pool(x, size, stride, padding), x
 
 
-def _backward(size, stride, padding, x, gradient):
-    def backward_lax(x, gradient):
+def _backward(size: int, stride: int, padding: Padding, x: Array, gradient: Array) -> tuple[Array]:
+    def backward_lax(x: Array, gradient: Array) -> Array:
         return jax.vjp(lambda x: _reduce_window(x, size, stride, padding), x)[1](gradient)[0]
 
-    def backward_shifted(x, gradient):
+    def backward_shifted(x: Array, gradient: Array) -> Array:
         return _shifted_gradient(x, gradient, size, stride, padding)
 
     if are_rows_split():
-        # The partitioner cannot spread the gradient of an even number of rows.
+        # XLA's partitioner cannot split this gradient for an even number of rows.
         return (backward_lax(gather_small_map(x), gather_small_map(gradient)),)
     return (lax.platform_dependent(x, gradient, cpu=backward_shifted, default=backward_lax),)
 
@@ -50,14 +51,14 @@ def _backward(size, stride, padding, x, gradient):
 max_pool.defvjp(_forward, _backward)
 
 
-def _reduce_window(x, size, stride, padding):
+def _reduce_window(x: Array, size: int, stride: int, padding: Padding) -> Array:
     window, strides = (1, size, size, 1), (1, stride, stride, 1)
     return lax.reduce_window(
         gather_small_map(x), -jnp.inf, lax.max, window, strides, ((0, 0), *padding, (0, 0))
     )
 
 
-def _shifted_gradient(x, gradient, size, stride, padding):
+def _shifted_gradient(x: Array, gradient: Array, size: int, stride: int, padding: Padding) -> Array:
     height, width = gradient.shape[1:3]
     padded = jnp.pad(x, ((0, 0), *padding, (0, 0)), constant_values=-jnp.inf)
     taps = [(i, j) for i in range(size) for j in range(size)]
@@ -70,7 +71,7 @@ def _shifted_gradient(x, gradient, size, stride, padding):
         pixels = padded[:, rows, columns]
         winner = jnp.where(pixels > highest, index, winner)
         highest = jnp.maximum(pixels, highest)
-    # Else XLA would look for the winner again for every tap.
+    # Without the barrier XLA would recompute the winner for every tap.
     winner = lax.optimization_barrier(winner)
     total = jnp.zeros((), x.dtype)
     for index, tap in enumerate(taps):
@@ -80,6 +81,6 @@ def _shifted_gradient(x, gradient, size, stride, padding):
             for low, n, m in zip(lows, x.shape[1:3], (height, width), strict=True)
         ]
         won = jnp.where(winner == index, gradient, 0)
-        # A negative width cuts off what lies in the padding.
+        # A negative width crops what lies in the padding.
         total = total + lax.pad(won, jnp.zeros((), x.dtype), ((0, 0, 0), *spread, (0, 0, 0)))
     return total

@@ -13,9 +13,9 @@ MODES = ('corner_aligned', 'half_pixel')
 
 
 def corner_aligned_positions(in_size: int, out_size: int) -> np.ndarray:
-    """f32[out_size], where each output pixel lies on the input axis: i * (in - 1) / (out - 1).
+    """Returns the input position of each output pixel, f32[out_size]: i * (in - 1) / (out - 1).
 
-    Source: TensorFlow's legacy resize with align_corners=True, which DeepLab2 uses for every resize.
+    Source: TensorFlow's legacy resize with align_corners=True, which DeepLab2 uses everywhere.
     """
     if out_size == 1:
         return np.zeros(1, np.float32)
@@ -24,7 +24,9 @@ def corner_aligned_positions(in_size: int, out_size: int) -> np.ndarray:
 
 
 def half_pixel_positions(in_size: int, out_size: int) -> np.ndarray:
-    """f32[out_size], where each output pixel lies on the input axis: (i + 1/2) * in / out - 1/2, not outside of it.
+    """Returns the input position of each output pixel, f32[out_size]: (i + 1/2) * in / out - 1/2.
+
+    Positions are clipped to the input axis.
 
     Source: PyTorch's interpolate with align_corners=False, which detectron2 and torchvision use.
     """
@@ -35,7 +37,21 @@ def half_pixel_positions(in_size: int, out_size: int) -> np.ndarray:
 def find_neighbours(
     in_size: int, out_size: int, mode: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Between which input pixels each output pixel of an axis lies: i32 low and high, and the f32 weight of the latter."""
+    """Finds the two input pixels that each output pixel of an axis lies between.
+
+    Args:
+      in_size: input pixels.
+      out_size: output pixels.
+      mode: see `resize_bilinear`.
+
+    Returns:
+      low: i32[out_size], the neighbour on the left.
+      high: i32[out_size], the neighbour on the right.
+      fraction: f32[out_size], weight of `high`.
+
+    Raises:
+      ValueError: `mode` is unknown.
+    """
     if mode not in MODES:
         raise ValueError(f'resize mode {mode!r} is unknown; choose one of {MODES}')
     find_positions = corner_aligned_positions if mode == 'corner_aligned' else half_pixel_positions
@@ -45,7 +61,7 @@ def find_neighbours(
 
 
 def interpolation_matrix(in_size: int, out_size: int, mode: str) -> np.ndarray:
-    """f32[out_size, in_size], the interpolation of an axis as a matrix."""
+    """Returns the interpolation of an axis as a matrix f32[out_size, in_size]."""
     low, high, fraction = find_neighbours(in_size, out_size, mode)
     matrix = np.zeros((out_size, in_size), np.float32)
     rows = np.arange(out_size)
@@ -58,14 +74,15 @@ def interpolation_matrix(in_size: int, out_size: int, mode: str) -> np.ndarray:
 def resize_bilinear(x: Array, size: tuple[int, int], mode: str = 'corner_aligned') -> Array:
     """Resizes feature maps.
 
-    On TPU and GPU two products with small constant matrices, with no gather; on CPU blends of neighbouring rows and columns,
-    which XLA:CPU runs several times faster.
+    TPU and GPU multiply by two small constant matrices, without a gather; CPU blends neighbouring
+    rows and columns, which XLA:CPU runs several times faster.
 
     Args:
       x: float[B, H, W, C].
       size: (height, width) of the result in pixels.
-      mode: 'corner_aligned' puts corner pixel on corner pixel (TensorFlow's DeepLabs, bowenc0221); 'half_pixel' corner on
-        corner of the images (detectron2, torchvision), without low-pass filter when shrinking.
+      mode: 'corner_aligned' aligns centres of corner pixels (TensorFlow's DeepLabs, bowenc0221);
+        'half_pixel' aligns the corners of the images (detectron2, torchvision), without a low-pass
+        filter when downsampling.
 
     Returns:
       float[B, height, width, C] of the dtype of `x`.
@@ -82,12 +99,14 @@ def resize_bilinear(x: Array, size: tuple[int, int], mode: str = 'corner_aligned
     )
 
 
-def _resize_forward(x, size, mode):
-    # The residual only carries the input's shape and dtype; XLA drops its values.
+def _resize_forward(x: Array, size: tuple[int, int], mode: str) -> tuple[Array, Array]:
+    # The residual carries only the input's shape and dtype; XLA drops its values.
     return resize_bilinear(x, size, mode), jnp.zeros((0, *x.shape[1:3]), x.dtype)
 
 
-def _resize_backward(size, mode, residual, gradient):
+def _resize_backward(
+    size: tuple[int, int], mode: str, residual: Array, gradient: Array
+) -> tuple[Array]:
     in_size = residual.shape[1:]
     if in_size == tuple(size):
         return (gradient,)
@@ -98,30 +117,29 @@ def _resize_backward(size, mode, residual, gradient):
 resize_bilinear.defvjp(_resize_forward, _resize_backward)
 
 
-def _apply(x, rows, columns):
-    """Multiplies height and width by matrices; HIGHEST because a TPU would else round f32 to bf16."""
-    rows, columns = jnp.asarray(rows, x.dtype), jnp.asarray(columns, x.dtype)
+def _apply(x: Array, row_matrix: np.ndarray, column_matrix: np.ndarray) -> Array:
+    """Multiplies height and width by matrices; HIGHEST, lest a TPU round f32 to bf16."""
+    rows, columns = jnp.asarray(row_matrix, x.dtype), jnp.asarray(column_matrix, x.dtype)
     x = jnp.einsum('hi,biwc->bhwc', rows, x, precision=lax.Precision.HIGHEST)
     return jnp.einsum('wj,bhjc->bhwc', columns, x, precision=lax.Precision.HIGHEST)
 
 
-def _multiply(x, size, mode):
+def _multiply(x: Array, size: tuple[int, int], mode: str) -> Array:
     rows, columns = (
         interpolation_matrix(n, m, mode) for n, m in zip(x.shape[1:3], size, strict=True)
     )
     return _apply(x, rows, columns)
 
 
-def _blend(x, size, mode):
+def _blend(x: Array, size: tuple[int, int], mode: str) -> Array:
     if x.shape[-1] == 2:
-        # Offsets. XLA:CPU is slow with so few channels in the innermost place; who takes them apart again takes these.
+        # Offsets: XLA:CPU is slow with so few innermost channels. A consumer that splits them again
+        # reads these maps directly.
         return jnp.concatenate([_blend(x[..., i : i + 1], size, mode) for i in range(2)], axis=-1)
     for axis in (1, 2):
         low, high, fraction = find_neighbours(x.shape[axis], size[axis - 1], mode)
-        fraction = jnp.asarray(fraction, x.dtype).reshape(
-            [-1 if i == axis else 1 for i in range(4)]
-        )
+        weight = jnp.asarray(fraction, x.dtype).reshape([-1 if i == axis else 1 for i in range(4)])
         below, above = jnp.take(x, low, axis=axis), jnp.take(x, high, axis=axis)
-        x = below + (above - below) * fraction
-    # Else everything that reads the result might blend it anew.
+        x = below + (above - below) * weight
+    # Without the barrier every consumer of the result might recompute the blend.
     return lax.optimization_barrier(x)

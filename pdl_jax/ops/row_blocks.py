@@ -1,6 +1,7 @@
-"""Work on enlarged feature maps that never holds all of them: a block of rows at a time."""
+"""Computation on bilinearly upsampled feature maps, one block of rows at a time to save memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +10,18 @@ from jax import lax
 from jax.sharding import PartitionSpec as P
 
 from pdl_jax.ops.resize import find_neighbours
+from pdl_jax.ops.rounding import ceil_div
 from pdl_jax.typing import Array, PyTree
 
-# A block has whole tiles of so many rows, but for maps with fewer.
+# A block consists of whole tiles of this many rows, unless the map has fewer.
 _TILE = 8
+
+# Tables of the rows of a block, or [blocks, ...] of all blocks:
+#   'start': i32[], first row of the window in the small map.
+#   'low', 'high': i32[R], window rows above and below each row of the block.
+#   'fraction': f32[R], weight of 'high'.
+#   'weights': f32[R, k], the same interpolation as a matrix.
+Rows = Mapping[str, Any]
 
 
 def map_row_blocks(
@@ -24,27 +33,26 @@ def map_row_blocks(
     mode: str,
     pixels_per_block: int,
 ) -> PyTree:
-    """Makes maps of an enlarged feature map.
+    """Computes maps from an upsampled feature map.
 
-    On a mesh of devices the batch is split over 'data' and the rows of the results over 'space', as `placement.split_rows` does;
-    `x` is small and every device sees all of its rows.
+    On a mesh the batch is split over 'data' and the rows of the results over 'space', as
+    `placement.split_rows` does; `x` is small, and every device gets all of its rows.
 
     Args:
-      work: (window f32[B, k, w, C], rows, *blocks [B, R, width]) -> blocks [B, R, width]. The window is what the block's rows lie
-        between; 'low' and 'high' i32[R] of `rows` are the rows of the window on both sides of each, 'fraction' f32[R] is the
-        weight of the latter; f32[R, k] 'weights' says the same as a matrix.
+      work: (window f32[B, k, w, C], rows, *blocks [B, R, width]) -> blocks [B, R, width]. The
+        window holds the rows of `x` that the block's rows lie between; for `rows` see `Rows`.
       x: f32[B, h, w, C].
       maps: a tuple of arrays [B, height, width].
-      size: (height, width) to enlarge to, in pixels.
+      size: (height, width) to upsample to, in pixels.
       mode: see `resize_bilinear`.
-      pixels_per_block: of all images that a device works on.
+      pixels_per_block: pixels of a block, over all images of a device.
 
     Returns:
-      [B, height, width] of every block that `work` returns.
+      An array [B, height, width] for every block that `work` returns.
     """
 
-    def run(x, rows, blocks):
-        def step(_, inputs):
+    def run(x: Array, rows: Rows, blocks: PyTree) -> PyTree:
+        def step(_: None, inputs: tuple[Rows, PyTree]) -> tuple[None, PyTree]:
             rows, blocks = inputs
             return None, work(_cut(x, rows), rows, *blocks)
 
@@ -67,10 +75,17 @@ def add_row_blocks(
     mode: str,
     pixels_per_block: int,
 ) -> Array:
-    """Adds up what the blocks of `map_row_blocks` give for their windows, f32[B, k, w, C], where these lie: f32[B, h, w, C]."""
+    """Transposes `map_row_blocks`: accumulates the gradient of each block's window.
 
-    def run(x, rows, blocks):
-        def step(total, inputs):
+    Takes the arguments of `map_row_blocks`, but `work` returns its window's gradient
+    f32[B, k, w, C].
+
+    Returns:
+      f32[B, h, w, C].
+    """
+
+    def run(x: Array, rows: Rows, blocks: PyTree) -> Array:
+        def step(total: Array, inputs: tuple[Rows, PyTree]) -> tuple[Array, None]:
             rows, blocks = inputs
             added = _cut(total, rows) + work(_cut(x, rows), rows, *blocks)
             return lax.dynamic_update_slice_in_dim(total, added, rows['start'], 1), None
@@ -81,25 +96,33 @@ def add_row_blocks(
     return _run_on_devices(run, P('data'), x, maps, size, mode, pixels_per_block)
 
 
-def _run_on_devices(run, result_spec, x, maps, size, mode, pixels_per_block):
-    """Runs `run` on every device's part of batch and rows; sums over 'space' where `result_spec` does not split by it."""
+def _run_on_devices(
+    run: Callable[[Array, Rows, PyTree], PyTree],
+    result_spec: P,
+    x: Array,
+    maps: PyTree,
+    size: tuple[int, int],
+    mode: str,
+    pixels_per_block: int,
+) -> PyTree:
+    """Runs `run` per device on its images and rows; sums over 'space' if results are not split."""
     mesh = jax.sharding.get_abstract_mesh()
-    # Not outside of a mesh, nor where fewer images than devices are looked at.
+    # A batch smaller than 'data', such as one picture during training, is not split.
     is_split = not mesh.empty and x.shape[0] % mesh.shape['data'] == 0
     num_images = x.shape[0] // mesh.shape['data'] if is_split else x.shape[0]
     num_parts = mesh.shape['space'] if is_split else 1
 
-    height = -(-size[0] // num_parts)
+    height = ceil_div(size[0], num_parts)
     rows = pixels_per_block // (num_images * size[1]) // _TILE * _TILE
     rows = min(max(rows, _TILE), height)
-    num_blocks = num_parts * -(-height // rows)
+    num_blocks = num_parts * ceil_div(height, rows)
     padding = ((0, 0), (0, num_blocks * rows - size[0]), (0, 0))
     maps = jax.tree.map(lambda m: jnp.pad(m, padding), maps)
     tables = _find_windows(x.shape[1], size[0], mode, rows, num_blocks)
     if not is_split:
         return run(x, tables, maps)
 
-    def run_part(x, tables, maps):
+    def run_part(x: Array, tables: Rows, maps: PyTree) -> PyTree:
         results = run(x, tables, maps)
         return (
             lax.psum(results, 'space') if 'space' not in result_spec and num_parts > 1 else results
@@ -111,10 +134,10 @@ def _run_on_devices(run, result_spec, x, maps, size, mode, pixels_per_block):
     )
 
 
-def _find_windows(in_size, out_size, mode, rows, num_blocks):
-    """Tables [blocks, ...] of where the window of each block starts and of its `rows`."""
+def _find_windows(in_size: int, out_size: int, mode: str, rows: int, num_blocks: int) -> Rows:
+    """Computes the tables of `num_blocks` blocks of `rows` rows."""
     low, high, fraction = find_neighbours(in_size, out_size, mode)
-    # Rows beyond the map are the last one again.
+    # Rows beyond the map repeat the last one.
     row = np.minimum(np.arange(num_blocks * rows), out_size - 1).reshape(num_blocks, rows)
     low, high, fraction = low[row], high[row], fraction[row]
     length = int((high[:, -1] - low[:, 0]).max()) + 1
@@ -126,12 +149,12 @@ def _find_windows(in_size, out_size, mode, rows, num_blocks):
     return {'start': start, 'low': low, 'high': high, 'fraction': fraction, 'weights': weights}
 
 
-def _cut(x, rows):
+def _cut(x: Array, rows: Rows) -> Array:
     return lax.dynamic_slice_in_dim(x, rows['start'], rows['weights'].shape[1], 1)
 
 
-def _split(maps, rows):
-    """[B, blocks * R, W] to [blocks, B, R, W]."""
+def _split(maps: PyTree, rows: Rows) -> PyTree:
+    """Splits [B, blocks * R, W] into blocks: [blocks, B, R, W]."""
     num_blocks = rows['start'].shape[0]
     return jax.tree.map(
         lambda m: jnp.moveaxis(m.reshape(m.shape[0], num_blocks, -1, m.shape[2]), 1, 0), maps

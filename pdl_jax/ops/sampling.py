@@ -1,11 +1,13 @@
 """Resampling of images and label maps at positions that factor into rows and columns.
 
-Scale, crop, padding and flip are each an affine map per axis, and so is their composition: one resampling with f32[H']
-row positions and f32[W'] column positions does them all, at a static output size.
+Scale, crop, padding and flip are each an affine map per axis, and so is their composition: one
+resampling with f32[H'] row positions and f32[W'] column positions does them all, at a static output
+size.
 """
 
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 
 from pdl_jax.typing import Array
 
@@ -28,14 +30,14 @@ def sample_bilinear(
     row_low, row_high, row_fraction, row_inside = _split(rows, size[0])
     column_low, column_high, column_fraction, column_inside = _split(columns, size[1])
 
-    def gather(image):
+    def gather(image: Array) -> Array:
         low, high = jnp.take(image, row_low, axis=0), jnp.take(image, row_high, axis=0)
         blended = low + (high - low) * row_fraction[:, None, None]
         low = jnp.take(blended, column_low, axis=1)
         high = jnp.take(blended, column_high, axis=1)
         return low + (high - low) * column_fraction[None, :, None]
 
-    def multiply(image):
+    def multiply(image: Array) -> Array:
         by_row = _interpolation(row_low, row_high, row_fraction, image.shape[0])
         by_column = _interpolation(column_low, column_high, column_fraction, image.shape[1])
         blended = jnp.einsum('hi,iwd->hwd', by_row, image, precision=lax.Precision.HIGHEST)
@@ -46,8 +48,12 @@ def sample_bilinear(
     return jnp.where(inside[..., None], sampled, fill)
 
 
-def sample_nearest(values: Array, rows: Array, columns: Array, size: Array, *, fill) -> Array:
-    """Samples a map at the nearest pixel, halves rounded away from zero as TensorFlow's legacy resize does.
+def sample_nearest(
+    values: Array, rows: Array, columns: Array, size: Array, *, fill: ArrayLike
+) -> Array:
+    """Samples a map at the nearest pixel.
+
+    Halves are rounded away from zero, as in TensorFlow's legacy resize.
 
     Args:
       values: [H, W] of any dtype; only its top-left `size` pixels are valid.
@@ -61,7 +67,7 @@ def sample_nearest(values: Array, rows: Array, columns: Array, size: Array, *, f
     """
     *_, row_inside = _split(rows, size[0])
     *_, column_inside = _split(columns, size[1])
-    # Whole rows, then whole columns: two coarse gathers, which a TPU runs as slices, not one gather per pixel.
+    # Gather whole rows, then whole columns: a TPU runs these as slices, not pixel by pixel.
     row_index = jnp.clip(jnp.floor(rows + 0.5).astype(jnp.int32), 0, size[0] - 1)
     column_index = jnp.clip(jnp.floor(columns + 0.5).astype(jnp.int32), 0, size[1] - 1)
     sampled = jnp.take(jnp.take(values, row_index, axis=0), column_index, axis=1)
@@ -69,8 +75,11 @@ def sample_nearest(values: Array, rows: Array, columns: Array, size: Array, *, f
     return jnp.where(inside, sampled, jnp.asarray(fill, values.dtype))
 
 
-def _split(positions, size):
-    """Lower and upper neighbour, fraction between them, and whether the position is inside [0, size - 1]."""
+def _split(positions: Array, size: Array) -> tuple[Array, Array, Array, Array]:
+    """Splits positions into lower and upper neighbour and the fraction between them.
+
+    Also returns a mask of the positions inside [0, size - 1].
+    """
     # Rounding may place a corner a few millionths of a pixel outside of the image.
     slack = 1e-3
     inside = (positions > -slack) & (positions < size - 1 + slack)
@@ -80,8 +89,8 @@ def _split(positions, size):
     return low.astype(jnp.int32), high.astype(jnp.int32), positions - low, inside
 
 
-def _interpolation(low, high, fraction, size):
-    """f32[len(low), size], the interpolation along one axis as a matrix."""
+def _interpolation(low: Array, high: Array, fraction: Array, size: int) -> Array:
+    """Returns the interpolation along one axis as a matrix f32[len(low), size]."""
     axis = jnp.arange(size)
     at_low = (axis[None] == low[:, None]) * (1 - fraction[:, None])
     return at_low + (axis[None] == high[:, None]) * fraction[:, None]

@@ -1,22 +1,29 @@
 """Sums, tables and statistics over the segments of a label map.
 
-Every function has two formulations that give the same result: gathers and scatters, which win on
-CPU and GPU, and sorts, comparisons and products with one-hot matrices, because a TPU runs gathers
-and scatters over pixels one element at a time.
+Every function has two implementations that give the same result: gathers and scatters, which win
+on CPU and GPU, and sorts, comparisons and products with one-hot matrices, because a TPU runs
+gathers and scatters over pixels one element at a time.
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from pdl_jax.ops.exact_division import divide_rounding_once
 from pdl_jax.typing import Array
 
-# Maps are worked off in blocks of whole rows of about so many pixels, so that indices and one-hot
+# Maps are processed in blocks of whole rows of about this many pixels, so that indices and one-hot
 # rows take the memory of a block: enough to hide the cost of a step, small beside an image.
 _PIXELS_PER_SCATTER = 65536
 _PIXELS_PER_PRODUCT = 16384
+
+_State = TypeVar('_State')
+# First row of a block.
+_Start = Array | int
 
 
 def unique_labels(labels: Array, *, size: int, num_labels: int) -> tuple[Array, Array]:
@@ -28,14 +35,14 @@ def unique_labels(labels: Array, *, size: int, num_labels: int) -> tuple[Array, 
       num_labels: exclusive upper bound of labels.
 
     Returns:
-      ids: i32[size], the smallest `size` labels, ascending, filled up with `num_labels`.
+      ids: i32[size], the smallest `size` labels, ascending, padded with `num_labels`.
       count: i32[], the number of distinct labels, which may exceed `size`.
     """
     return _choose(_unique_by_sort, _unique_by_table, labels, size=size, num_labels=num_labels)
 
 
-def _unique_by_table(labels, size, num_labels):
-    def mark(present, _, block):
+def _unique_by_table(labels: Array, size: int, num_labels: int) -> tuple[Array, Array]:
+    def mark(present: Array, _: _Start, block: Array) -> Array:
         return present.at[_bounded(block, num_labels)].set(True, mode='drop')
 
     present = _fold_rows(mark, jnp.zeros(num_labels, bool), _PIXELS_PER_SCATTER, labels)
@@ -43,7 +50,7 @@ def _unique_by_table(labels, size, num_labels):
     return ids.astype(jnp.int32), jnp.sum(present, dtype=jnp.int32)
 
 
-def _unique_by_sort(labels, size, num_labels):
+def _unique_by_sort(labels: Array, size: int, num_labels: int) -> tuple[Array, Array]:
     ordered = jnp.sort(_bounded(labels, num_labels).reshape(-1))
     before = jnp.concatenate([jnp.full(1, -1, jnp.int32), ordered[:-1]])
     is_first = (ordered != before) & (ordered < num_labels)
@@ -58,9 +65,9 @@ def index_labels(labels: Array, ids: Array, *, num_labels: int | None = None) ->
     Args:
       labels: i32[H, W].
       ids: i32[S], ascending, as `unique_labels` gives them.
-      num_labels: the value that fills `ids` up; give it where known: then pixels of that value
-        match no row, and on CPU a table replaces a search that takes forty times as long. Without
-        it such pixels get the first filled row.
+      num_labels: the padding value of `ids`, if known: then pixels of that value match no row, and
+        on CPU a table replaces a search that takes forty times as long. Without it such pixels get
+        the first padding row.
 
     Returns:
       i32[H, W] in [0, S], S where the label is not in `ids`.
@@ -68,7 +75,7 @@ def index_labels(labels: Array, ids: Array, *, num_labels: int | None = None) ->
     return _choose(_index_by_comparison, _index_by_table, labels, ids, num_labels=num_labels)
 
 
-def _index_by_table(labels, ids, num_labels):
+def _index_by_table(labels: Array, ids: Array, num_labels: int | None) -> Array:
     size = ids.shape[0]
     if num_labels is None:
         row = jnp.searchsorted(ids, labels).astype(jnp.int32)
@@ -78,12 +85,12 @@ def _index_by_table(labels, ids, num_labels):
     return table.at[num_labels].set(size)[_bounded(labels, num_labels)]
 
 
-def _index_by_comparison(labels, ids, num_labels):
+def _index_by_comparison(labels: Array, ids: Array, num_labels: int | None) -> Array:
     size = ids.shape[0]
     if num_labels is not None:
         labels = jnp.where(labels < num_labels, labels, -1)
 
-    def compare(row, index):
+    def compare(row: Array, index: Array) -> Array:
         return jnp.where(labels == ids[row], jnp.minimum(index, row), index)
 
     return lax.fori_loop(0, size, compare, jnp.full_like(labels, size), unroll=min(16, size))
@@ -109,8 +116,8 @@ def segment_sum(index: Array, values: Array, num: int) -> Array:
     return sums if has_channels else sums[:, 0]
 
 
-def _sum_by_scatter(index, values, num):
-    def add(total, _, index, values):
+def _sum_by_scatter(index: Array, values: Array, num: int) -> Array:
+    def add(total: Array, _: _Start, index: Array, values: Array) -> Array:
         rows = index.shape[0]
         sums = jnp.zeros((rows * num, values.shape[-1]), jnp.float32)
         sums = sums.at[_index_in_rows(index, num)].add(values, mode='drop')
@@ -120,8 +127,8 @@ def _sum_by_scatter(index, values, num):
     return _fold_rows(add, total, _PIXELS_PER_SCATTER, index, values)
 
 
-def _sum_by_product(index, values, num):
-    def add(total, _, index, values):
+def _sum_by_product(index: Array, values: Array, num: int) -> Array:
+    def add(total: Array, _: _Start, index: Array, values: Array) -> Array:
         one_hot = jax.nn.one_hot(index, num, dtype=jnp.float32)
         return total + jnp.einsum('hws,hwv->sv', one_hot, values, precision=lax.Precision.HIGHEST)
 
@@ -130,7 +137,7 @@ def _sum_by_product(index, values, num):
 
 
 def count_pairs(row_index: Array, column_index: Array, num_rows: int, num_columns: int) -> Array:
-    """Counts how often two labels meet in a pixel.
+    """Counts the pixels of every pair of labels.
 
     Args:
       row_index: i32[H, W].
@@ -145,8 +152,10 @@ def count_pairs(row_index: Array, column_index: Array, num_rows: int, num_column
     return _choose(_count_by_product, _count_by_scatter, row_index, column_index, **sizes)
 
 
-def _count_by_scatter(row_index, column_index, num_rows, num_columns):
-    def add(counts, _, row, column):
+def _count_by_scatter(
+    row_index: Array, column_index: Array, num_rows: int, num_columns: int
+) -> Array:
+    def add(counts: Array, _: _Start, row: Array, column: Array) -> Array:
         is_inside = (row >= 0) & (row < num_rows) & (column >= 0) & (column < num_columns)
         pair = jnp.where(is_inside, row * num_columns + column, num_rows * num_columns)
         return counts.at[pair].add(1, mode='drop')
@@ -156,8 +165,10 @@ def _count_by_scatter(row_index, column_index, num_rows, num_columns):
     return counts.reshape(num_rows, num_columns)
 
 
-def _count_by_product(row_index, column_index, num_rows, num_columns):
-    def add(counts, _, row, column):
+def _count_by_product(
+    row_index: Array, column_index: Array, num_rows: int, num_columns: int
+) -> Array:
+    def add(counts: Array, _: _Start, row: Array, column: Array) -> Array:
         rows = jax.nn.one_hot(row, num_rows, dtype=jnp.bfloat16)
         columns = jax.nn.one_hot(column, num_columns, dtype=jnp.bfloat16)
         part = jnp.einsum('hwr,hwc->rc', rows, columns, preferred_element_type=jnp.float32)
@@ -168,7 +179,7 @@ def _count_by_product(row_index, column_index, num_rows, num_columns):
 
 
 def lookup(table: Array, index: Array) -> Array:
-    """Reads a small table at every pixel, bit for bit, whatever the values.
+    """Reads a small table at every pixel, bit for bit for any values.
 
     Not differentiable on TPU.
 
@@ -182,19 +193,19 @@ def lookup(table: Array, index: Array) -> Array:
     return _choose(_look_up_by_product, _look_up_by_gather, table, index)
 
 
-def _look_up_by_gather(table, index):
+def _look_up_by_gather(table: Array, index: Array) -> Array:
     index = _bounded(index, table.shape[0])
     return table.at[index].get(mode='fill', fill_value=0)
 
 
-def _look_up_by_product(table, index):
+def _look_up_by_product(table: Array, index: Array) -> Array:
     # A byte is exact in bfloat16 and a one-hot product adds zeros to it, so one pass of the MXU
     # moves any 32-bit value.
     words = lax.bitcast_convert_type(table.reshape(table.shape[0], -1), jnp.uint32)
     shifts = jnp.arange(0, 32, 8, dtype=jnp.uint32)
     pieces = ((words[..., None] >> shifts) & 255).astype(jnp.bfloat16)
 
-    def read(values, start, block):
+    def read(values: Array, start: _Start, block: Array) -> Array:
         rows = jax.nn.one_hot(block, table.shape[0], dtype=jnp.bfloat16)
         parts = jnp.einsum('hwn,ndb->hwdb', rows, pieces, preferred_element_type=jnp.float32)
         found = jnp.sum(parts.astype(jnp.uint32) << shifts, -1, dtype=jnp.uint32)
@@ -241,15 +252,15 @@ def segment_boxes(index: Array, num: int) -> Array:
     return jnp.where(jnp.any(is_in_row, axis=0)[:, None], box, 0).astype(jnp.int32)
 
 
-def _first_columns(index, num):
-    """i32[H, num], the first column of a segment in every image row, W where it is absent."""
+def _first_columns(index: Array, num: int) -> Array:
+    """Finds the first column of a segment per image row, i32[H, num]; W where it is absent."""
     return _choose(_first_columns_by_comparison, _first_columns_by_scatter, index, num=num)
 
 
-def _first_columns_by_scatter(index, num):
+def _first_columns_by_scatter(index: Array, num: int) -> Array:
     height, width = index.shape
 
-    def find(first, start, block):
+    def find(first: Array, start: _Start, block: Array) -> Array:
         columns = lax.broadcasted_iota(jnp.int32, block.shape, 1)
         found = jnp.full(block.shape[0] * num, width, jnp.int32)
         found = found.at[_index_in_rows(block, num)].min(columns, mode='drop')
@@ -259,10 +270,10 @@ def _first_columns_by_scatter(index, num):
     return _fold_rows(find, first, _PIXELS_PER_SCATTER, index)
 
 
-def _first_columns_by_comparison(index, num):
+def _first_columns_by_comparison(index: Array, num: int) -> Array:
     height, width = index.shape
 
-    def find(first, start, block):
+    def find(first: Array, start: _Start, block: Array) -> Array:
         columns = lax.broadcasted_iota(jnp.int32, block.shape, 1)[..., None]
         is_segment = block[..., None] == jnp.arange(num)
         found = jnp.min(jnp.where(is_segment, columns, width), axis=1)
@@ -291,12 +302,12 @@ def segment_centroids(index: Array, num: int) -> tuple[Array, Array]:
     area = jnp.sum(area_of_row, axis=0)
     high_y, low_y = _weighted_sum(area_of_row)
     high, low = jnp.stack([high_y, high_x], -1), jnp.stack([low_y, low_x], -1)
-    mean = _divide(high, low, jnp.maximum(area, 1)[:, None])
+    mean = divide_rounding_once(high, low, jnp.maximum(area, 1)[:, None])
     return area, jnp.where(area[:, None] > 0, mean, 0.0)
 
 
-def _row_sums_by_scatter(index, num):
-    """Areas i32[H, num] per image row; the sum of x as i32[num] (high, low): high * 2**16 + low."""
+def _row_sums_by_scatter(index: Array, num: int) -> tuple[Array, Array, Array]:
+    """Returns areas i32[H, num] per image row, and i32[num] sums of x: high * 2**16 + low."""
     areas = (
         _count_by_scatter(lax.broadcasted_iota(jnp.int32, index.shape, axis), index, size, num)
         for axis, size in enumerate(index.shape)
@@ -305,13 +316,15 @@ def _row_sums_by_scatter(index, num):
     return area_of_row, *_weighted_sum(area_of_column)
 
 
-def _row_sums_by_product(index, num):
+def _row_sums_by_product(index: Array, num: int) -> tuple[Array, Array, Array]:
     height, width = index.shape
     columns = jnp.arange(width, dtype=jnp.int32)
     # Each value is exact in bfloat16, each sum over a row stays below 2**24.
     values = jnp.stack([jnp.ones_like(columns), columns & 127, columns >> 7]).astype(jnp.bfloat16)
 
-    def add(state, start, block):
+    def add(
+        state: tuple[Array, Array, Array], start: _Start, block: Array
+    ) -> tuple[Array, Array, Array]:
         area_of_row, high, low = state
         one_hot = jax.nn.one_hot(block, num, dtype=jnp.bfloat16)
         sums = jnp.einsum('hws,vw->vhs', one_hot, values, preferred_element_type=jnp.float32)
@@ -326,63 +339,40 @@ def _row_sums_by_product(index, num):
     return _fold_rows(add, state, _PIXELS_PER_PRODUCT, index)
 
 
-def _weighted_sum(counts):
+def _weighted_sum(counts: Array) -> tuple[Array, Array]:
     """Sums row number * count over the rows of i32[N, num]; (high, low) with low < 2**16."""
     products = counts * jnp.arange(counts.shape[0], dtype=jnp.int32)[:, None]
     low = jnp.sum(products & 0xFFFF, axis=0)
     return jnp.sum(products >> 16, axis=0) + (low >> 16), low & 0xFFFF
 
 
-def _divide(high, low, divisor):
-    """Divides high * 2**16 + low (high < divisor < 2**30); rounds once, half to even, to f32."""
-
-    def add_bit(step, state):
-        mantissa, rest, exponent, is_inexact = state
-        bit = jnp.where(step < 16, (low >> jnp.maximum(15 - step, 0)) & 1, 0)
-        rest = 2 * rest + bit
-        digit = (rest >= divisor).astype(jnp.int32)
-        rest = rest - digit * divisor
-        # 24 bits of mantissa and one to round by; later digits only tell if the quotient is exact.
-        is_open = mantissa < 2**24
-        mantissa = jnp.where(is_open, 2 * mantissa + digit, mantissa)
-        exponent = jnp.where(is_open, 15 - step, exponent)
-        is_inexact = is_inexact | (~is_open & (digit > 0))
-        return mantissa, rest, exponent, is_inexact
-
-    zeros = jnp.zeros_like(high)
-    mantissa, rest, exponent, is_inexact = lax.fori_loop(
-        0, 72, add_bit, (zeros, high, zeros, jnp.zeros_like(high, bool))
-    )
-    is_inexact = is_inexact | (rest > 0)
-    half, whole = mantissa & 1, mantissa >> 1
-    whole = whole + (half & (is_inexact | (whole & 1 > 0)))
-    scale = lax.bitcast_convert_type((exponent + 1 + 127) << 23, jnp.float32)
-    return whole.astype(jnp.float32) * scale
-
-
-def _choose(tpu, default, *maps, **sizes):
-    """Runs the formulation of the platform compiled for, which need not be the machine's own."""
+def _choose(
+    tpu: Callable[..., Any], default: Callable[..., Any], *maps: Array, **sizes: int | None
+) -> Any:
+    """Runs the implementation of the target platform, which need not be that of this machine."""
     tpu, default = functools.partial(tpu, **sizes), functools.partial(default, **sizes)
     return lax.platform_dependent(*(jnp.asarray(m) for m in maps), tpu=tpu, default=default)
 
 
-def _bounded(index, num):
-    """Moves what is out of range to `num`, for scatters wrap negative indices and drop higher."""
+def _bounded(index: Array, num: int) -> Array:
+    """Moves indices out of range to `num`: scatters wrap negative indices and drop high ones."""
     return jnp.where((index >= 0) & (index < num), index, num)
 
 
-def _index_in_rows(index, num):
+def _index_in_rows(index: Array, num: int) -> Array:
     """Numbers the pairs of image row and segment; out of range for pixels without a segment."""
     row = lax.broadcasted_iota(jnp.int32, index.shape, 0)
     return jnp.where((index >= 0) & (index < num), row * num + index, index.shape[0] * num)
 
 
-def _fold_rows(step, state, pixels_per_step, *maps):
+def _fold_rows(
+    step: Callable[..., _State], state: _State, pixels_per_step: int, *maps: Array
+) -> _State:
     """Runs state = step(state, first row, *blocks) over blocks of rows of maps [H, W, ...]."""
     height, width = maps[0].shape[:2]
     rows = max(1, min(height, pixels_per_step // width))
 
-    def step_block(number, state):
+    def step_block(number: Array, state: _State) -> _State:
         start = number * rows
         return step(state, start, *(lax.dynamic_slice_in_dim(m, start, rows) for m in maps))
 

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pdl_jax.ops.convolution import conv, depthwise_conv, symmetric_padding
+from pdl_jax.ops.convolution import conv
+from pdl_jax.ops.depthwise_convolution import depthwise_conv
+from pdl_jax.ops.padding import symmetric_padding
 from pdl_jax.ops.placement import split_rows
 from pdl_jax.ops.pooling import max_pool
 from pdl_jax.runtime.sharding import make_mesh, replicated
@@ -19,7 +21,7 @@ POOL = functools.partial(max_pool, size=3, stride=2, padding=symmetric_padding(3
 
 
 def _network(x, kernel, depthwise):
-    """A map of half the rows, convolved, and back at full size with what is replicated and what is not."""
+    """Convolves a map of half the rows, upsamples it, and convolves its sum with the input."""
     small = conv(POOL(x), kernel, 1, 1, symmetric_padding(3, 1))
     large = jnp.repeat(jnp.repeat(small, 2, 1), 2, 2)[:, : x.shape[1], : x.shape[2]]
     return depthwise_conv(large + x, depthwise, 1, 1, symmetric_padding(5, 1))

@@ -21,7 +21,8 @@ from pdl_jax.ops.pooling import max_pool
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
 def test_equals_xla(size, stride, padding, dtype):
     rng = np.random.default_rng(0)
-    # Whole numbers, so that windows have several maxima; also below zero, which is what the padding must not be.
+    # Integers, so that windows have several maxima; also negative ones, which padding with zeros
+    # would hide.
     x = jnp.asarray(rng.integers(-6, 0, (2, 10, 13, 4)), dtype)
 
     def reference(x):
@@ -31,7 +32,7 @@ def test_equals_xla(size, stride, padding, dtype):
     def ours(x):
         return max_pool(x, size, stride, padding)
 
-    # Whole numbers add up exactly in any order.
+    # Integers add up exactly in any order.
     gradient = jnp.asarray(rng.integers(-8, 8, jax.eval_shape(reference, x).shape), dtype)
 
     @jax.jit

@@ -9,14 +9,14 @@ from pdl_jax.ops import resize
 
 
 def _position(i, n, m, mode):
-    """Where output pixel i of m lies on an axis of n pixels."""
+    """Returns the position of output pixel i of m on an axis of n pixels."""
     if mode == 'half_pixel':
         return min(max((i + 0.5) * n / m - 0.5, 0.0), n - 1)
     return i * (n - 1) / (m - 1) if m > 1 else 0.0
 
 
 def _reference(x, size, mode):
-    """The definition, pixel by pixel in float64."""
+    """Resizes by the definition, pixel by pixel in float64."""
     height, width = x.shape[1:3]
     out = np.zeros((x.shape[0], *size, x.shape[3]))
     for i in range(size[0]):
@@ -49,7 +49,7 @@ def test_equals_definition(before, after, mode):
     np.testing.assert_allclose(
         resize.resize_bilinear(jnp.asarray(x), after, mode), expected, atol=1e-5
     )
-    # The spelling of TPU and GPU, which a CPU does not choose.
+    # The implementation for TPU and GPU, which is not chosen on CPU.
     np.testing.assert_allclose(resize._multiply(jnp.asarray(x), after, mode), expected, atol=1e-5)
 
 

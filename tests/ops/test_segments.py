@@ -1,4 +1,4 @@
-"""Segment operations: both formulations against NumPy, in jit and vmap."""
+"""Segment operations: both implementations against NumPy, in jit and vmap."""
 
 import fractions
 
@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from pdl_jax.ops import segments
+from pdl_jax.ops.exact_division import divide_rounding_once
 
 SIZE = (37, 53)
 
 
 def make_index(seed, num, size=SIZE):
-    """Random segment numbers, some out of range on both sides."""
+    """Draws random segment numbers, some out of range on both sides."""
     return np.random.default_rng(seed).integers(-2, num + 2, size).astype(np.int32)
 
 
@@ -113,7 +114,7 @@ def test_lookup_moves_every_bit(platform, shape, dtype):
 
 
 def centroid_forms(index, num, platform):
-    """Runs `segment_centroids` with the formulation of a platform, wherever the test runs."""
+    """Runs `segment_centroids` with the implementation of a platform, wherever the test runs."""
     scatter, product = segments._row_sums_by_scatter, segments._row_sums_by_product
     form = {'default': scatter, 'tpu': product}[platform]
     area_of_row, high, low = form(index, num)
@@ -121,7 +122,7 @@ def centroid_forms(index, num, platform):
 
 
 def exact_mean(positions):
-    """The float32 nearest to the mean of integers, halves to even, from a rational number."""
+    """Returns the float32 nearest to the mean of integers, halves to even, by rational arithmetic."""
     mean = fractions.Fraction(int(positions.sum(dtype=np.int64)), positions.size)
     nearest = np.float32(positions.mean(dtype=np.float64))
     candidates = [np.nextafter(nearest, np.float32(d)) for d in (-np.inf, np.inf)] + [nearest]
@@ -131,7 +132,7 @@ def exact_mean(positions):
     return next((c for c in tied if c.view(np.int32) % 2 == 0), tied[0])
 
 
-def test_centroid_sums_agree_between_formulations(platform):
+def test_centroid_sums_agree_between_implementations(platform):
     index = make_index(9, 12)
     area, (high_y, low_y), (high_x, low_x) = centroid_forms(index, 12, platform)
     for i in range(12):
@@ -158,7 +159,7 @@ def test_segment_centroids_do_not_overflow_on_a_full_image(platform):
     index[0, 0], index[1024, 2047:] = 1, 2
     y, x = np.nonzero(index == 0)
     area, sum_y, sum_x = jax.jit(centroid_forms, static_argnums=(1, 2))(index, 3, platform)
-    divide = jax.jit(segments._divide)
+    divide = jax.jit(divide_rounding_once)
     assert area[0] == len(y)
     assert divide(*sum_y, area)[0] == exact_mean(y)
     assert divide(*sum_x, area)[0] == exact_mean(x)
@@ -171,13 +172,13 @@ def test_division_rounds_once():
     divisor = rng.integers(1, 2**24, 4000)
     quotient = rng.integers(0, 2**12, 4000) >> rng.integers(0, 13, 4000)
     rest = rng.integers(0, divisor)
-    # Quotients that lie exactly between two floats, and just beside such a point.
+    # Quotients exactly between two floats, and just beside such a point.
     divisor[:1000], rest[:1000] = 2**20, rng.integers(0, 2**20, 1000)
     divisor[1000:2000], quotient[1000:2000] = 2**24 - 1, 2047
     rest[1000:2000] = 2**23 + rng.integers(-2, 3, 1000)
     total = quotient * divisor + rest
     arguments = (jnp.asarray(v, jnp.int32) for v in (total >> 16, total & 0xFFFF, divisor))
-    result = np.asarray(segments._divide(*arguments))
+    result = np.asarray(divide_rounding_once(*arguments))
     for value, numerator, denominator in zip(result, total, divisor, strict=True):
         exact = fractions.Fraction(int(numerator), int(denominator))
         error = abs(fractions.Fraction(float(value)) - exact)

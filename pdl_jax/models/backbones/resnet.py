@@ -5,7 +5,7 @@ import dataclasses
 import flax.linen as nn
 
 from pdl_jax.models.blocks import ConvNorm, LayerOptions, check_choices
-from pdl_jax.ops import convolution
+from pdl_jax.ops.padding import same_padding, symmetric_padding
 from pdl_jax.ops.pooling import max_pool
 from pdl_jax.typing import Array
 
@@ -224,7 +224,7 @@ def make_shortcut(
 
 def _max_pool(x, padding):
     if padding == 'same':
-        pads = convolution.same_padding(x.shape[1:3], 3, 2, 1)
+        pads = same_padding(x.shape[1:3], 3, 2, 1)
     else:
-        pads = convolution.symmetric_padding(3, 1)
+        pads = symmetric_padding(3, 1)
     return max_pool(x, 3, 2, pads)

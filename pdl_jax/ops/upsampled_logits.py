@@ -1,39 +1,48 @@
-"""Classes and cross entropy of logits that are enlarged on the way, without a full-size map of all classes.
+"""Argmax and cross entropy of bilinearly upsampled logits, without the full-size logits in memory.
 
-Both are worked off in blocks of rows, in two formulations: a CPU reads the two rows that a row lies between and keeps some
-classes of a pixel in registers; elsewhere all rows of a block's window are weighed, because a TPU does not gather fast, and XLA
-reduces over all classes at once.
+Both are computed block by block of output rows, in two implementations. On CPU each output row
+blends its two neighbouring rows, and classes are reduced in chunks that fit in registers. On other
+platforms each output row is a weighted sum of all rows of the block's window, because gathers are
+slow on a TPU, and XLA reduces over all classes at once.
 """
 
 import functools
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from pdl_jax.ops.resize import find_neighbours, interpolation_matrix
-from pdl_jax.ops.row_blocks import add_row_blocks, map_row_blocks
-from pdl_jax.typing import Array
+from pdl_jax.ops.rounding import ceil_div
+from pdl_jax.ops.row_blocks import Rows, add_row_blocks, map_row_blocks
+from pdl_jax.typing import Array, PyTree
 
-# What a block needs shall stay in a core's cache or on the TPU chip; a GPU starts several kernels for every block.
+# A block fits in a core's cache or in on-chip TPU memory; a GPU launches several kernels a block.
 _PIXELS_PER_BLOCK = 2**15
 _PIXELS_PER_GPU_BLOCK = 2**19
-# Of which all classes are read at once; whole rows.
+# Pixels, in whole rows, whose classes are all read at once if logits already have the output size.
 _PIXELS_PER_COPY = 2**13
-# A CPU's registers hold so many values of a pixel.
+# Number of values per pixel that the registers of a CPU hold.
 _CLASSES_PER_CHUNK = 20
-# Below all logits, and its blend with itself is no NaN.
+# Finite padding below any logit: interpolating -inf with -inf would give NaN.
 _LOWEST = -1e38
+
+# Per pixel: the highest logit so far, its class, the sum of exp(logit - highest) and the label's
+# logit (None without labels).
+_Reduction = tuple[Array, Array, Array, Array | None]
 
 
 def classify_pixels(logits: Array, size: tuple[int, int], mode: str) -> tuple[Array, Array]:
-    """Takes the most likely class of every pixel of enlarged logits, and its probability.
+    """Finds the most likely class per pixel of upsampled logits, and its probability.
 
-    The probability is exp(max - logsumexp): reductions only, so that no second map of all classes is written.
+    The probability is exp(max - logsumexp): reductions only, so that no second map of all classes
+    is written.
 
     Args:
       logits: f32[B, h, w, C].
-      size: (height, width) to enlarge to, in pixels.
+      size: (height, width) to upsample to, in pixels.
       mode: see `resize.resize_bilinear`.
 
     Returns:
@@ -43,7 +52,7 @@ def classify_pixels(logits: Array, size: tuple[int, int], mode: str) -> tuple[Ar
     if logits.shape[1:3] == tuple(size):
         return lax.platform_dependent(logits, cpu=_classify_by_chunks, default=_classify_at_once)
 
-    def work(reduce, window, rows):
+    def work(reduce: Callable[..., _Reduction], window: Array, rows: Rows) -> tuple[Array, Array]:
         _, semantic, total, _ = reduce(window, rows, size[1], mode)
         return semantic, 1 / total
 
@@ -53,12 +62,14 @@ def classify_pixels(logits: Array, size: tuple[int, int], mode: str) -> tuple[Ar
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def cross_entropy_enlarged(logits: Array, labels: Array, mode: str) -> Array:
-    """Softmax cross entropy of every pixel of enlarged logits; for the gradient they are enlarged a second time.
+def cross_entropy_upsampled(logits: Array, labels: Array, mode: str) -> Array:
+    """Computes the softmax cross entropy per pixel of upsampled logits.
+
+    The backward pass upsamples them a second time instead of storing them.
 
     Args:
       logits: f32[B, h, w, C].
-      labels: i32[B, height, width]; where it is no class the result means nothing but is finite.
+      labels: i32[B, height, width]; where it is no class the result is finite but meaningless.
       mode: see `resize.resize_bilinear`.
 
     Returns:
@@ -67,37 +78,53 @@ def cross_entropy_enlarged(logits: Array, labels: Array, mode: str) -> Array:
     return _forward(logits, labels, mode)[0]
 
 
-def _forward(logits, labels, mode):
-    def work(reduce, window, rows, labels):
+def _forward(logits: Array, labels: Array, mode: str) -> tuple[Array, tuple[Array, Array, Array]]:
+    def work(
+        reduce: Callable[..., tuple[Array, Array, Array, Array]],
+        window: Array,
+        rows: Rows,
+        labels: Array,
+    ) -> tuple[Array, Array]:
         highest, _, total, picked = reduce(window, rows, labels.shape[2], mode, labels)
         normalizer = highest + jnp.log(total)
         return normalizer - picked, normalizer
 
-    size = labels.shape[1:]
+    size = (labels.shape[1], labels.shape[2])
     loss, normalizer = _run_blocks(
         map_row_blocks, work, _reduce_by_chunks, _reduce_at_once, logits, (labels,), size, mode
     )
     return loss, (logits, labels, normalizer)
 
 
-def _backward(mode, residual, gradient):
+def _backward(
+    mode: str, residual: tuple[Array, Array, Array], gradient: Array
+) -> tuple[Array, None]:
     logits, labels, normalizer = residual
 
-    def work(differentiate, window, rows, *maps):
+    def work(differentiate: Callable[..., Array], window: Array, rows: Rows, *maps: Array) -> Array:
         return differentiate(window, rows, *maps, mode)
 
-    maps, size = (labels, normalizer, gradient), labels.shape[1:]
+    maps, size = (labels, normalizer, gradient), (labels.shape[1], labels.shape[2])
     functions = _differentiate_by_chunks, _differentiate_at_once
     return _run_blocks(add_row_blocks, work, *functions, logits, maps, size, mode), None
 
 
-cross_entropy_enlarged.defvjp(_forward, _backward)
+cross_entropy_upsampled.defvjp(_forward, _backward)
 
 
-def _run_blocks(fold, work, cpu_function, function, logits, maps, size, mode):
+def _run_blocks(
+    fold: Callable[..., PyTree],
+    work: Callable[..., PyTree],
+    cpu_function: Callable[..., Any],
+    function: Callable[..., Any],
+    logits: Array,
+    maps: tuple[Array, ...],
+    size: tuple[int, int],
+    mode: str,
+) -> PyTree:
     """Runs work(function of the platform, ...) on all blocks."""
 
-    def run(function, pixels_per_block):
+    def run(function: Callable[..., Any], pixels_per_block: int) -> Callable[..., PyTree]:
         work_block = functools.partial(work, function)
         return lambda x, maps: fold(
             work_block, x, maps, size=size, mode=mode, pixels_per_block=pixels_per_block
@@ -112,26 +139,26 @@ def _run_blocks(fold, work, cpu_function, function, logits, maps, size, mode):
     )
 
 
-def _classify_at_once(logits):
+def _classify_at_once(logits: Array) -> tuple[Array, Array]:
     highest = jnp.max(logits, axis=-1, keepdims=True)
     return jnp.argmax(logits, axis=-1).astype(jnp.int32), 1 / jnp.sum(
         jnp.exp(logits - highest), axis=-1
     )
 
 
-def _classify_by_chunks(logits):
-    """Like `_classify_at_once`; XLA:CPU reduces over the innermost axis up to ten times as slowly."""
+def _classify_by_chunks(logits: Array) -> tuple[Array, Array]:
+    """Equals `_classify_at_once`; on CPU reducing over the last axis is up to ten times slower."""
     batch, height, width, num_classes = logits.shape
     rows = min(height, max(1, _PIXELS_PER_COPY // (batch * width)))
     chunk = min(num_classes, _CLASSES_PER_CHUNK)
     rest = num_classes % chunk
 
-    def classify(number, maps):
+    def classify(number: Array, maps: tuple[Array, Array]) -> tuple[Array, Array]:
         # The last block may overlap the one before.
         start = jnp.minimum(number * rows, height - rows)
         block = lax.dynamic_slice_in_dim(logits, start, rows, 1)
 
-        def add(number, state, size=chunk):
+        def add(number: Array | int, state: _Reduction, size: int = chunk) -> _Reduction:
             first = jnp.int32(number * chunk)
             values = lax.dynamic_slice_in_dim(block, first, size, 3)
             return _add_classes(state, first, [values[..., i] for i in range(size)])
@@ -146,18 +173,20 @@ def _classify_by_chunks(logits):
     shape = logits.shape[:3]
     return lax.fori_loop(
         0,
-        -(-height // rows),
+        ceil_div(height, rows),
         classify,
         (jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.float32)),
     )
 
 
-def _reduce_at_once(window, rows, width, mode, labels=None):
-    """Of every pixel of a block the highest logit, its class, the sum of exp(logit - highest) and the label's logit."""
+def _reduce_at_once(
+    window: Array, rows: Rows, width: int, mode: str, labels: Array | None = None
+) -> _Reduction:
+    """Reduces over all classes per pixel of a block."""
     values = _weigh(window, rows['weights'], width, mode)
     highest = jnp.max(values, axis=1)
     total = jnp.sum(jnp.exp(values - highest[:, None]), axis=1)
-    # A comparison instead of a gather: it fuses.
+    # A comparison instead of a gather, because it fuses.
     picked = (
         None
         if labels is None
@@ -166,27 +195,32 @@ def _reduce_at_once(window, rows, width, mode, labels=None):
     return highest, jnp.argmax(values, axis=1).astype(jnp.int32), total, picked
 
 
-def _differentiate_at_once(window, rows, labels, normalizer, gradient, mode):
-    """The gradient of a window f32[B, k, w, C]."""
+def _differentiate_at_once(
+    window: Array, rows: Rows, labels: Array, normalizer: Array, gradient: Array, mode: str
+) -> Array:
+    """Returns the gradient f32[B, k, w, C] with respect to a block's window."""
     weigh = functools.partial(_weigh, weights=rows['weights'], width=labels.shape[2], mode=mode)
     values, transpose = jax.vjp(weigh, window)
     is_label = _is_label(labels, 0, values.shape[1])
     return transpose(_softmax_gradient(values, is_label, normalizer, gradient))[0]
 
 
-def _weigh(window, weights, width, mode):
-    """f32[B, k, w, C] to f32[B, C, R, width]."""
+def _weigh(window: Array, weights: Array, width: int, mode: str) -> Array:
+    """Upsamples a window f32[B, k, w, C] to f32[B, C, R, width]."""
     columns = interpolation_matrix(window.shape[2], width, mode)
     window = jnp.einsum('bkwc,vw->bckv', window, columns, precision=lax.Precision.HIGHEST)
-    # Spelled as a sum, for a product with so few terms would leave the matrix unit of a TPU empty.
-    return sum(weights[:, i, None] * window[:, :, i, None] for i in range(weights.shape[1]))
+    # A sum, because a matrix product with so few terms would leave the MXU of a TPU mostly idle.
+    terms = (weights[:, i, None] * window[:, :, i, None] for i in range(weights.shape[1]))
+    return cast(Array, sum(terms))
 
 
-def _reduce_by_chunks(window, rows, width, mode, labels=None):
-    """Like `_reduce_at_once`."""
-    chunks = _enlarge_columns(window, width, mode)
+def _reduce_by_chunks(
+    window: Array, rows: Rows, width: int, mode: str, labels: Array | None = None
+) -> _Reduction:
+    """Equals `_reduce_at_once`, one chunk of classes after the other."""
+    chunks = _upsample_columns(window, width, mode)
 
-    def add(number, state):
+    def add(number: Array, state: _Reduction) -> _Reduction:
         values = _blend_rows(chunks[number], rows)
         size = values.shape[1]
         return _add_classes(
@@ -197,8 +231,8 @@ def _reduce_by_chunks(window, rows, width, mode, labels=None):
     return lax.fori_loop(0, chunks.shape[0], add, state)
 
 
-def _no_classes(shape, has_labels=False):
-    """The state of `_add_classes` before the first."""
+def _no_classes(shape: tuple[int, ...], has_labels: bool = False) -> _Reduction:
+    """Returns the reduction over no class."""
     zeros = jnp.zeros(shape, jnp.float32)
     return (
         jnp.full(shape, _LOWEST, jnp.float32),
@@ -208,8 +242,10 @@ def _no_classes(shape, has_labels=False):
     )
 
 
-def _add_classes(state, first, values, labels=None):
-    """Takes the logits of the classes from `first` on, one map each, into what `_reduce_at_once` returns."""
+def _add_classes(
+    state: _Reduction, first: Array, values: Sequence[Array], labels: Array | None = None
+) -> _Reduction:
+    """Adds the logits of the classes from `first` on, one map per class, to a reduction."""
     highest, semantic, total, picked = state
     higher = highest
     for i, value in enumerate(values):
@@ -217,18 +253,20 @@ def _add_classes(state, first, values, labels=None):
         semantic = jnp.where(is_higher, first + i, semantic)
         higher = jnp.where(is_higher, value, higher)
     total = total * jnp.exp(highest - higher) + sum(jnp.exp(value - higher) for value in values)
-    if labels is not None:
+    if labels is not None and picked is not None:
         picked = sum(
             (jnp.where(labels == first + i, value, 0) for i, value in enumerate(values)), picked
         )
     return higher, semantic, total, picked
 
 
-def _differentiate_by_chunks(window, rows, labels, normalizer, gradient, mode):
-    """Like `_differentiate_at_once`."""
-    chunks = _enlarge_columns(window, labels.shape[2], mode)
+def _differentiate_by_chunks(
+    window: Array, rows: Rows, labels: Array, normalizer: Array, gradient: Array, mode: str
+) -> Array:
+    """Equals `_differentiate_at_once`, one chunk of classes after the other."""
+    chunks = _upsample_columns(window, labels.shape[2], mode)
 
-    def differentiate(inputs):
+    def differentiate(inputs: tuple[Array, Array]) -> Array:
         number, chunk = inputs
         values = _blend_rows(chunk, rows)
         is_label = _is_label(labels, number * values.shape[1], values.shape[1])
@@ -241,33 +279,37 @@ def _differentiate_by_chunks(window, rows, labels, normalizer, gradient, mode):
     return jnp.einsum('bckv,vw->bkwc', chunks[:, : window.shape[3]], columns)
 
 
-def _enlarge_columns(window, width, mode):
-    """f32[B, k, w, C] to f32[chunks, B, classes of a chunk, k, width], filled up with classes that no pixel has."""
+def _upsample_columns(window: Array, width: int, mode: str) -> Array:
+    """Upsamples the columns of f32[B, k, w, C] and splits its classes into chunks.
+
+    Returns:
+      f32[chunks, B, classes of a chunk, k, width]; the last chunk is padded with `_LOWEST`.
+    """
     low, high, fraction = find_neighbours(window.shape[2], width, mode)
     below, above = jnp.take(window, low, axis=2), jnp.take(window, high, axis=2)
     num_classes = window.shape[3]
-    num_chunks = -(-num_classes // _CLASSES_PER_CHUNK)
+    num_chunks = ceil_div(num_classes, _CLASSES_PER_CHUNK)
     missing = -num_classes % num_chunks
     window = jnp.pad(
         below + (above - below) * fraction[:, None],
         ((0, 0),) * 3 + ((0, missing),),
         constant_values=_LOWEST,
     )
-    # Blended where the classes of a pixel lie together, and only then torn apart.
+    # The barrier keeps the blend in the layout with classes innermost, before the transpose.
     window = jnp.moveaxis(lax.optimization_barrier(window), -1, 0)
     return jnp.moveaxis(window.reshape(num_chunks, -1, *window.shape[1:]), 1, 2)
 
 
-def _blend_rows(window, rows):
-    """f32[B, C, k, W] to f32[B, C, R, W]."""
+def _blend_rows(window: Array, rows: Rows) -> Array:
+    """Upsamples the rows of f32[B, C, k, W] to f32[B, C, R, W]."""
     below, above = (jnp.take(window, rows[key], axis=2) for key in ('low', 'high'))
     return below + (above - below) * rows['fraction'][:, None]
 
 
-def _is_label(labels, first, count):
-    """bool[B, count, R, W], which pixels have which of the labels from `first` on."""
+def _is_label(labels: Array, first: Array | int, count: int) -> Array:
+    """Compares i32[B, R, W] with `count` classes from `first` on: bool[B, count, R, W]."""
     return labels[:, None] == (first + jnp.arange(count))[:, None, None]
 
 
-def _softmax_gradient(values, is_label, normalizer, gradient):
+def _softmax_gradient(values: Array, is_label: Array, normalizer: Array, gradient: Array) -> Array:
     return gradient[:, None] * (jnp.exp(values - normalizer[:, None]) - is_label)

@@ -1,4 +1,4 @@
-"""Enlarging on the way against enlarging first: values, gradients, memory and sharding."""
+"""Upsampling block by block against upsampling first: values, gradients, memory and sharding."""
 
 import functools
 
@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pdl_jax.ops import enlarged_logits
-from pdl_jax.ops.enlarged_logits import classify_pixels, cross_entropy_enlarged
+from pdl_jax.ops import upsampled_logits
 from pdl_jax.ops.placement import split_rows
 from pdl_jax.ops.resize import resize_bilinear
+from pdl_jax.ops.upsampled_logits import classify_pixels, cross_entropy_upsampled
 from pdl_jax.runtime.sharding import make_mesh, shard_batch
 
 # Whole and broken factors, shrinking, one pixel, no change; more classes than a chunk holds.
@@ -23,12 +23,12 @@ CASES = [
     ((12, 9), (45, 37), 4, 'half_pixel'),
     ((5, 5), (5, 5), 3, 'half_pixel'),
 ]
-# XLA's optimisations stay; that LLVM optimises too takes longer than the tests run.
+# Keep XLA's optimisations but disable LLVM's, which take longer than the tests run.
 QUICK = {'xla_backend_optimization_level': 0}
 
 
 def _reference(logits, labels, mode):
-    """Cross entropy at full size; labels that are no class pick no logit."""
+    """Computes the cross entropy at full size; labels that are no class pick no logit."""
     logits = resize_bilinear(logits, labels.shape[1:], mode)
     is_label = labels[..., None] == jnp.arange(logits.shape[-1])
     return jax.nn.logsumexp(logits, axis=-1) - jnp.sum(logits, axis=-1, where=is_label)
@@ -43,18 +43,18 @@ def _draw(small, size, num_classes, batch=2):
 
 @pytest.fixture(params=['cpu', 'tpu'])
 def platform(request, monkeypatch):
-    """The formulation of the platform, computed on the CPU."""
+    """Selects the implementation of the platform, computed on the CPU."""
 
     def choose(*args, default, **forms):
         return forms.get(request.param, default)(*args)
 
-    monkeypatch.setattr(enlarged_logits.lax, 'platform_dependent', choose)
+    monkeypatch.setattr(upsampled_logits.lax, 'platform_dependent', choose)
     return request.param
 
 
 @pytest.mark.parametrize(('small', 'size', 'num_classes', 'mode'), CASES)
 def test_equals_the_full_size(platform, monkeypatch, small, size, num_classes, mode):
-    monkeypatch.setattr(enlarged_logits, '_PIXELS_PER_BLOCK', 300)
+    monkeypatch.setattr(upsampled_logits, '_PIXELS_PER_BLOCK', 300)
     logits, labels, gradient = _draw(small, size, num_classes)
 
     @functools.partial(jax.jit, compiler_options=QUICK)
@@ -63,7 +63,7 @@ def test_equals_the_full_size(platform, monkeypatch, small, size, num_classes, m
             loss, transpose = jax.vjp(lambda x: function(x, labels, mode), logits)
             return loss, transpose(gradient)[0]
 
-        results = differentiate(cross_entropy_enlarged), classify_pixels(logits, size, mode)
+        results = differentiate(cross_entropy_upsampled), classify_pixels(logits, size, mode)
         return results, differentiate(_reference), resize_bilinear(logits, size, mode)
 
     ((loss, slope), (semantic, probability)), (expected, expected_slope), large = run(
@@ -71,7 +71,7 @@ def test_equals_the_full_size(platform, monkeypatch, small, size, num_classes, m
     )
     np.testing.assert_allclose(loss, expected, atol=5e-6)
     np.testing.assert_allclose(slope, expected_slope, atol=2e-6 * np.abs(expected_slope).max())
-    # Another order of adding may change the last bit, and with it the winner of a tie.
+    # Another order of summation may change the last bit, and with it the winner of a tie.
     large = np.asarray(large)
     second, first = np.moveaxis(np.sort(large, axis=-1)[..., -2:], -1, 0)
     is_clear = first - second > 1e-5
@@ -86,7 +86,7 @@ def test_equals_the_full_size(platform, monkeypatch, small, size, num_classes, m
 def test_classes_of_full_size_logits(platform, monkeypatch, num_classes):
     # Blocks of one row and of three, the last of which overlaps.
     for pixels in (1, 50):
-        monkeypatch.setattr(enlarged_logits, '_PIXELS_PER_COPY', pixels)
+        monkeypatch.setattr(upsampled_logits, '_PIXELS_PER_COPY', pixels)
         logits = _draw((7, 8), (7, 8), num_classes)[0]
         semantic, probability = classify_pixels(logits, (7, 8), 'corner_aligned')
         np.testing.assert_array_equal(semantic, logits.argmax(-1))
@@ -94,7 +94,7 @@ def test_classes_of_full_size_logits(platform, monkeypatch, num_classes):
 
 
 def test_smallest_class_wins_a_tie(platform):
-    # Ties within a chunk and across chunks, and at the level that fills up the last chunk's missing classes.
+    # Ties within a chunk, across chunks, and at the value that pads the last chunk.
     logits = np.zeros((1, 3, 3, 41), np.float32)
     logits[..., [7, 9, 30]] = 2
     semantic, probability = classify_pixels(logits, (9, 9), 'corner_aligned')
@@ -105,7 +105,7 @@ def test_smallest_class_wins_a_tie(platform):
 def test_nan_is_not_hidden(platform):
     logits = np.zeros((1, 3, 3, 23), np.float32)
     logits[0, 1, 1, 4] = np.nan
-    loss = cross_entropy_enlarged(logits, jnp.zeros((1, 9, 9), jnp.int32), 'corner_aligned')
+    loss = cross_entropy_upsampled(logits, jnp.zeros((1, 9, 9), jnp.int32), 'corner_aligned')
     assert np.isnan(loss[0, 4, 4])
 
 
@@ -113,7 +113,7 @@ def test_large_logits_do_not_overflow(platform):
     logits = np.zeros((1, 2, 2, 22), np.float32)
     logits[..., 3], logits[..., 21] = 1e4, -1e4
     labels = np.broadcast_to(np.array([3, 21]), (1, 4, 2)).astype(np.int32)
-    loss = cross_entropy_enlarged(logits, labels, 'half_pixel')
+    loss = cross_entropy_upsampled(logits, labels, 'half_pixel')
     np.testing.assert_allclose(loss, np.broadcast_to([0, 2e4], (1, 4, 2)))
 
 
@@ -125,7 +125,7 @@ def test_split_over_devices_equals_one_device(data, space):
     def run(logits, labels, gradient):
         labels, gradient = split_rows((labels, gradient))
         loss, transpose = jax.vjp(
-            lambda x: cross_entropy_enlarged(x, labels, 'corner_aligned'), split_rows(logits)
+            lambda x: cross_entropy_upsampled(x, labels, 'corner_aligned'), split_rows(logits)
         )
         return loss, transpose(gradient)[0], classify_pixels(logits, size, 'corner_aligned')
 
@@ -159,4 +159,4 @@ def test_memory_is_that_of_a_block():
 
     full_size = 4 * size[0] * size[1] * num_classes
     assert measure(_reference) > full_size
-    assert measure(cross_entropy_enlarged) < full_size
+    assert measure(cross_entropy_upsampled) < full_size
