@@ -55,7 +55,7 @@ def open_source(setup: Setup) -> RecordSource:
     """The records of the case's photographs, which the first of our programs makes."""
     folder = setup.files['records']
     annotations = find_annotations(setup.files['photographs'])
-    prepare_panoptic_folder(**annotations, out_dir=folder, num_processes=0, is_area_checked=False)
+    prepare_panoptic_folder(**annotations, out_dir=folder, num_processes=0, check_area=False)
     return open_split(folder, 'train')
 
 

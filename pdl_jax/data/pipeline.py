@@ -109,7 +109,7 @@ def make_train_iterator(
     canvas_size: tuple[int, int],
     seed: int,
     num_workers: int = 0,
-    is_unreadable_skipped: bool = False,
+    skip_unreadable: bool = False,
     shard_index: int = 0,
     shard_count: int = 1,
 ) -> TrainIterator:
@@ -129,7 +129,7 @@ def make_train_iterator(
       canvas_size: (height, width) in pixels of the canvas.
       seed: of the shuffling.
       num_workers: processes that decode; 0 decodes in threads of this process.
-      is_unreadable_skipped: whether a damaged record is replaced by the next readable one in the
+      skip_unreadable: whether a damaged record is replaced by the next readable one in the
         split; otherwise the error that names it stops the iteration. Batches then have the key
         'num_unreadable', i32[B]: how many records were skipped for the sake of this row.
       shard_index: of this process.
@@ -147,7 +147,7 @@ def make_train_iterator(
         raise ValueError(f'num_workers (={num_workers}) must not be negative')
     if not 0 <= seed < 2**32:
         raise ValueError(f'seed (={seed}) must lie in 0 .. 2**32 - 1')
-    decode = _Decode(source, tuple(canvas_size), is_unreadable_skipped)
+    decode = _Decode(source, tuple(canvas_size), skip_unreadable)
     stack = _Stack(tuple(canvas_size), source.spec.label_format.void_label)
     elements = (
         grain.MapDataset.range(len(source))
@@ -267,11 +267,11 @@ class _Decode:
         self,
         source: records.RecordSource,
         canvas_size: tuple[int, int],
-        is_unreadable_skipped: bool,
+        skip_unreadable: bool,
     ):
         self._source = source
         self._canvas_size = canvas_size
-        self._is_unreadable_skipped = is_unreadable_skipped
+        self._skip_unreadable = skip_unreadable
 
     def __call__(self, index: int) -> dict[str, Any]:
         num_unreadable = 0
@@ -280,7 +280,7 @@ class _Decode:
                 image, panoptic = self._source.decode((index + num_unreadable) % len(self._source))
                 break
             except ValueError as error:
-                if not self._is_unreadable_skipped:
+                if not self._skip_unreadable:
                     raise
                 logging.warning('skipped: %s', error)
                 num_unreadable += 1
@@ -292,7 +292,7 @@ class _Decode:
                     ) from error
         image, panoptic = shrink_to_fit(image, panoptic, self._canvas_size)
         element = {'image': image, 'panoptic': panoptic}
-        if self._is_unreadable_skipped:
+        if self._skip_unreadable:
             element['num_unreadable'] = num_unreadable
         return element
 

@@ -1,93 +1,36 @@
-"""Prepares a split for training and evaluation: any of the formats below in, TFDS records out.
+"""Writes a split of any data set as TFDS records.
 
-    python -m pdl_jax.data.prepare --format=FORMAT --split=SPLIT --out=DIR ...
-
-writes DIR/SPLIT; other splits of the data set go into the same DIR. What follows depends on the
-format; data sets are read in the layout in which they are published.
-
-    coco_panoptic     --images=FOLDER --panoptic=FOLDER --json=FILE [--spec=NAME] [--ignore_area]
-                      COCO panoptic, and any other data set converted to its format:
-                      --images=COCO/val2017 --panoptic=COCO/annotations/panoptic_val2017
-                      --json=COCO/annotations/panoptic_val2017.json --split=val
-    label_maps        --images=FOLDER --labels=FOLDER --classes=FILE [--void_id=255]
-                      images and PNGs of class indices with the same names, for semantic
-                      segmentation of one's own data
-    cityscapes        --input=FOLDER --split=train|val|train_extra [--task=panoptic|semantic]
-                      FOLDER holds leftImg8bit and gtFine (gtCoarse for train_extra)
-    mapillary_vistas  --input=FOLDER --split=train|val [--task=panoptic|semantic]
-                      [--version=1.2|2.0]
-    ade20k            --input=FOLDER --split=train|val [--task=semantic|panoptic]
-    voc               --input=FOLDER --split=train|val|trainval|trainaug [--sbd=FOLDER]
-                      [--task=semantic|panoptic]; trainaug needs --sbd or SegmentationClassAug
-    coco_stuff        --input=FOLDER --split=train|val
-    camvid            --input=FOLDER --split=train|val|test
-
-The bytes written depend on the inputs only. They are built in DIR/.SPLIT.partial and renamed at the
-end, so that a split is there either completely or not at all: after a crash, run the same command
-again.
+A reader (see `annotated_split`) gives the annotated images; `prepare_split` writes OUT_DIR/SPLIT.
+The bytes written depend only on the inputs. They are built in OUT_DIR/.SPLIT.partial and renamed at
+the end, so a split is complete or missing: after a crash, call again. `pdl_jax prepare` is the
+command.
 """
 
-import argparse
 import functools
 import hashlib
 import importlib
-import inspect
 import itertools
 import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import numpy as np
 import tensorflow_datasets as tfds
 import tqdm
 from etils import epath
 
-from pdl_jax.data import catalog, images, records, split_directory
-from pdl_jax.data.annotated_split import AnnotatedSplit, LoadedRecord
+from pdl_jax.data import catalog, records, split_directory
+from pdl_jax.data.annotated_split import AnnotatedSplit
+from pdl_jax.data.dataset_formats import FORMATS
 from pdl_jax.data.readers import panoptic_folder
+from pdl_jax.data.record_encoding import EncodedRecord, encode_item
 from pdl_jax.runtime import process_map
 from pdl_jax.storage import paths
 
-# Format -> module of this package whose `read_split` reads it. The function's parameters are the
-# flags that the format takes, those without a default the ones it needs.
-FORMATS = {
-    'coco_panoptic': 'panoptic_folder',
-    'label_maps': 'label_maps',
-    'cityscapes': 'cityscapes',
-    'mapillary_vistas': 'mapillary',
-    'ade20k': 'ade20k',
-    'voc': 'voc',
-    'coco_stuff': 'coco_stuff',
-    'camvid': 'camvid',
-}
-# Flags that go to the reader, as argparse takes them; `dest` is the reader's parameter.
-_READER_FLAGS = {
-    '--input': {'dest': 'root', 'help': 'folder of the data set'},
-    '--task': {'help': 'panoptic or semantic, where the data set has both'},
-    '--version': {'help': 'of the annotations (mapillary_vistas: 1.2 or 2.0)'},
-    '--sbd': {'dest': 'sbd_root', 'help': 'folder of the SBD annotations that extend voc'},
-    '--images': {'dest': 'images_dir', 'help': 'folder of images (or of city folders)'},
-    '--panoptic': {'dest': 'panoptic_dir', 'help': 'folder of PNGs with segment ids'},
-    '--json': {'dest': 'json_path', 'help': 'annotation file'},
-    '--spec': {
-        'choices': catalog.SPEC_NAMES,
-        'help': "classes: of COCO, of Cityscapes, the file's own, or recognised (default: auto)",
-    },
-    '--ignore_area': {
-        'dest': 'is_area_checked',
-        'action': 'store_const',
-        'const': False,
-        'help': 'accept segments whose area the JSON misstates',
-    },
-    '--labels': {'dest': 'labels_dir', 'help': 'folder of PNGs with class indices'},
-    '--classes': {'dest': 'classes_path', 'help': 'names of the classes: .json, or one a line'},
-    '--void_id': {'type': int, 'help': 'index of pixels without a class (default: 255)'},
-}
-# TFDS holds the records of one shard in memory while it writes them: 128 photographs are 20 MB, 128
-# Cityscapes images 300 MB.
+# TFDS holds the records of one shard in memory while it writes them: 128 photographs take 20 MB,
+# 128 Cityscapes images 300 MB.
 RECORDS_PER_SHARD = 128
 MAX_SHARDS = 1024
 
@@ -99,53 +42,50 @@ def prepare_split(
     split: str = 'train',
     num_processes: int | None = None,
     num_shards: int | None = None,
-    is_overwritten: bool = False,
+    overwrite: bool = False,
 ) -> epath.Path:
-    """Writes one split as records; see the module's docstring.
-
-    A finished split with the same annotations and spec is left alone.
+    """Writes one split as records; a finished one with the same annotations and spec is kept.
 
     Args:
-      source: what a reader returned.
+      source: the split, as a reader returned it.
       out_dir: the dataset directory, local or gs://.
-      split: letters, digits and underscores.
-      num_processes: that read and check images; 0 works in this process; None: one a CPU core.
-      num_shards: number of files; None: one for every 128 images.
-      is_overwritten: whether a finished split is built again.
+      split: name of the split: letters, digits and underscores.
+      num_processes: number of processes that read and check images; 0: only this process; None: one
+        per CPU core.
+      num_shards: number of files; None: one per 128 images.
+      overwrite: build a finished split again.
 
     Returns:
-      The split's directory, out_dir/split.
+      The directory of the split, out_dir/split.
 
     Raises:
-      ValueError: the inputs contradict themselves, or out_dir/split was made from other inputs.
+      ValueError: the inputs contradict each other, or out_dir/split was made from other inputs.
       FileNotFoundError: an input is missing.
       FileExistsError: out_dir/split holds files of something else.
       OSError: the disk is full, or another process prepares the same split.
+      RuntimeError: a worker process died.
     """
-    if not re.fullmatch(r'[A-Za-z]\w*', split, re.ASCII) or split.lower() == 'all':
-        raise ValueError(
-            f'split {split!r} must start with a letter, hold letters, digits and underscores only '
-            f'and not be "all"'
-        )
+    _check_split_name(split)
     num_images = len(source.items)
     if num_shards is None:
         num_shards = min(MAX_SHARDS, math.ceil(num_images / RECORDS_PER_SHARD))
     if not 1 <= num_shards <= num_images:
-        raise ValueError(f'num_shards (={num_shards}) must lie in 1 .. {num_images}, the images')
+        raise ValueError(
+            f'num_shards (={num_shards}) must lie in 1 .. {num_images}, the number of images'
+        )
     if num_processes is None:
         num_processes = os.cpu_count() or 1
     if num_processes < 0:
         raise ValueError(f'num_processes (={num_processes}) must not be negative')
 
-    out = paths.make_path(out_dir)
-    final = out / split
+    final = paths.make_path(out_dir) / split
     fingerprint = _fingerprint(source)
-    if _is_finished(final, fingerprint, is_overwritten):
-        print(f'{os.fspath(final)} exists already, made from the same annotations: left alone')
+    if _is_finished(final, fingerprint, overwrite):
+        print(f'{os.fspath(final)} exists already, made from the same annotations: kept')
         return final
     if source.num_images_without_annotation:
-        print(f'{source.num_images_without_annotation} images have no annotation and are left out')
-    encode = functools.partial(_encode_item, load=source.load, spec=source.spec)
+        print(f'{source.num_images_without_annotation} images have no annotation: left out')
+    encode = functools.partial(encode_item, load=source.load, spec=source.spec)
     with (
         split_directory.explain_full_disk(final),
         split_directory.claim_workspace(final) as workspace,
@@ -175,41 +115,49 @@ def prepare_panoptic_folder(
     spec: str = 'auto',
     num_processes: int | None = None,
     num_shards: int | None = None,
-    is_overwritten: bool = False,
-    is_area_checked: bool = True,
+    overwrite: bool = False,
+    check_area: bool = True,
 ) -> epath.Path:
     """Writes one split in the COCO panoptic format as records.
 
     Args:
       images_dir, panoptic_dir, json_path, spec: see `panoptic_folder.read_folder`.
-      out_dir, split, num_processes, num_shards, is_overwritten: see `prepare_split`.
-      is_area_checked: see `panoptic_folder.load_record`.
+      out_dir, split, num_processes, num_shards, overwrite: see `prepare_split`.
+      check_area: see `panoptic_folder.load_record`.
 
     Returns:
-      The split's directory, out_dir/split.
+      The directory of the split, out_dir/split.
 
     Raises:
-      ValueError, FileNotFoundError, FileExistsError, OSError: as `prepare_split`.
+      ValueError, FileNotFoundError, FileExistsError, OSError, RuntimeError: see `prepare_split`.
     """
     return prepare_split(
         panoptic_folder.read_split(
-            images_dir, panoptic_dir, json_path, spec=spec, is_area_checked=is_area_checked
+            images_dir, panoptic_dir, json_path, spec=spec, check_area=check_area
         ),
         out_dir=out_dir,
         split=split,
         num_processes=num_processes,
         num_shards=num_shards,
-        is_overwritten=is_overwritten,
+        overwrite=overwrite,
     )
 
 
 def get_reader(name: str) -> Callable[..., AnnotatedSplit]:
-    """Returns the `read_split` of a format."""
+    """Returns the `read_split` of a format, a key of `FORMATS`."""
     return importlib.import_module(f'pdl_jax.data.readers.{FORMATS[name]}').read_split
 
 
+def _check_split_name(split: str) -> None:
+    if not re.fullmatch(r'[A-Za-z]\w*', split, re.ASCII) or split.lower() == 'all':
+        raise ValueError(
+            f'split {split!r} must start with a letter, hold letters, digits and underscores only '
+            f'and not be "all"'
+        )
+
+
 def _write_split(
-    encoded: Iterable[tuple[dict[str, Any], str, int, int]],
+    encoded: Iterable[EncodedRecord],
     spec: catalog.DatasetSpec,
     *,
     split: str,
@@ -219,7 +167,7 @@ def _write_split(
     workspace: epath.Path,
 ) -> epath.Path:
     """Writes the TFDS dataset below `workspace` and returns its directory."""
-    # The maxima and the type of the ids are filled in while the records pass by.
+    # The maxima and the type of the ids are known only when all records have been generated.
     metadata = tfds.core.MetadataDict(
         spec=spec.to_dict(),
         num_images=num_images,
@@ -231,18 +179,18 @@ def _write_split(
         fingerprint=fingerprint,
     )
 
-    def generate():
+    def generate() -> Iterator[tuple[int, dict[str, Any]]]:
         progress = tqdm.tqdm(encoded, total=num_images, desc=split, unit='image', disable=None)
-        for key, (example, image_id_type, num_segments, num_instances) in enumerate(progress):
+        for key, record in enumerate(progress):
             for name, value in (
-                ('max_height_px', example['height']),
-                ('max_width_px', example['width']),
-                ('max_segments', num_segments),
-                ('max_instances', num_instances),
+                ('max_height_px', record.example['height']),
+                ('max_width_px', record.example['width']),
+                ('max_segments', record.num_segments),
+                ('max_instances', record.num_instances),
             ):
                 metadata[name] = max(metadata[name], value)
-            metadata['image_id_type'] = image_id_type
-            yield key, example
+            metadata['image_id_type'] = record.image_id_type
+            yield key, record.example
 
     stream = generate()
     bounds = [round(num_images * i / num_shards) for i in range(num_shards + 1)]
@@ -259,36 +207,15 @@ def _write_split(
     return epath.Path(builder.data_dir)
 
 
-def _encode_item(
-    item: Any, *, load: Callable[[Any], LoadedRecord], spec: catalog.DatasetSpec
-) -> tuple[dict[str, Any], str, int, int]:
-    """Returns an image's example, the type of its id, its numbers of segments and of instances."""
-    loaded = load(item)
-    height, width = loaded.panoptic.shape
-    example = {
-        'image': loaded.image,
-        'panoptic': images.encode_ids(loaded.panoptic),
-        'image_id': str(loaded.image_id),
-        'file_name': loaded.file_name,
-        'annotation_file_name': loaded.annotation_file_name,
-        'height': height,
-        'width': width,
-    }
-    labels = np.flatnonzero(np.bincount(loaded.panoptic.ravel()))
-    labels = labels[labels != spec.label_format.void_label]
-    num_instances = int((labels % spec.label_divisor > 0).sum())
-    return example, type(loaded.image_id).__name__, len(labels), num_instances
-
-
 def _fingerprint(source: AnnotatedSplit) -> str:
-    """Identifies the annotations, the classes and the record format, not where the files lie."""
+    """Returns a SHA-256 of the annotations, classes and record format, not of the files' places."""
     content = [records.FORMAT_VERSION, source.fingerprint, source.spec.to_dict()]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _is_finished(final: epath.Path, fingerprint: str, is_overwritten: bool) -> bool:
+def _is_finished(final: epath.Path, fingerprint: str, overwrite: bool) -> bool:
     split_directory.refuse_foreign_files(final)
-    if is_overwritten or not split_directory.is_complete(final):
+    if overwrite or not split_directory.is_complete(final):
         return False
     if records.read_metadata(final)['fingerprint'] == fingerprint:
         return True
@@ -296,72 +223,3 @@ def _is_finished(final: epath.Path, fingerprint: str, is_overwritten: bool) -> b
         f'{os.fspath(final)} was prepared from other annotations or with another --spec or --task: '
         f'pass --overwrite to replace it, or choose another --out'
     )
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line; `python -m pdl_jax.data.prepare --help` lists the flags."""
-    parser = argparse.ArgumentParser(
-        prog='python -m pdl_jax.data.prepare',
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument('--format', required=True, choices=FORMATS, help='format of the input')
-    parser.add_argument('--out', required=True, help='dataset directory, local or gs://')
-    parser.add_argument('--split', default='train', help='name of the split (default: train)')
-    parser.add_argument('--num_processes', type=int, help='default: one a CPU core')
-    parser.add_argument('--num_shards', type=int, help='default: one for every 128 images')
-    parser.add_argument('--overwrite', action='store_true', help='build a finished split again')
-    # Left out of the result where not given, so that the reader's own defaults hold.
-    inputs = parser.add_argument_group(
-        'inputs, depending on the format', argument_default=argparse.SUPPRESS
-    )
-    for flag, options in _READER_FLAGS.items():
-        inputs.add_argument(flag, **options)
-    flags = parser.parse_args(arguments)
-    read_split = get_reader(flags.format)
-    options = _select_reader_options(parser, flags, read_split)
-    try:
-        prepare_split(
-            read_split(**options),
-            out_dir=flags.out,
-            split=flags.split,
-            num_processes=flags.num_processes,
-            num_shards=flags.num_shards,
-            is_overwritten=flags.overwrite,
-        )
-    except (ImportError, OSError, RuntimeError, ValueError) as error:
-        parser.exit(1, f'error: {error}\n')
-
-
-def _select_reader_options(
-    parser: argparse.ArgumentParser,
-    flags: argparse.Namespace,
-    read_split: Callable[..., AnnotatedSplit],
-) -> dict[str, Any]:
-    """Returns what the reader gets; ends with an error where a flag is missing or foreign."""
-    parameters = inspect.signature(read_split).parameters
-    parameter_of_flag = {
-        flag: options.get('dest', flag.removeprefix('--'))
-        for flag, options in _READER_FLAGS.items()
-    }
-    given = {flag: name for flag, name in parameter_of_flag.items() if hasattr(flags, name)}
-    taken = {flag: name for flag, name in parameter_of_flag.items() if name in parameters}
-    needed = [f for f, name in taken.items() if parameters[name].default is inspect.Parameter.empty]
-    missing = [flag for flag in needed if flag not in given]
-    if missing:
-        parser.error(f'--format={flags.format} needs {" ".join(missing)}')
-    foreign = [flag for flag in given if flag not in taken]
-    if foreign:
-        parser.error(
-            f'{" ".join(foreign)} does not belong to --format={flags.format}, '
-            f'which takes {" ".join(taken)}'
-        )
-    options = {name: getattr(flags, name) for name in given.values()}
-    if 'split' in parameters:
-        options['split'] = flags.split
-    return options
-
-
-if __name__ == '__main__':
-    main()

@@ -232,7 +232,7 @@ def open_split(path: str | os.PathLike, split: str) -> RecordSource:
     directory = path / split
     if not split_directory.is_complete(directory):
         command = (
-            f'python -m pdl_jax.data.prepare --format=coco_panoptic --images=IMAGES '
+            f'pdl_jax prepare --format=coco_panoptic --images=IMAGES '
             f'--panoptic=PNGS --json=FILE.json --out={os.fspath(path)} --split={split}'
         )
         others = []
@@ -259,7 +259,7 @@ def read_metadata(directory: epath.Path) -> dict[str, Any]:
     for key, kind in {**_METADATA_FIELDS, 'spec': dict}.items():
         if not isinstance(metadata.get(key), kind):
             raise ValueError(
-                f'{os.fspath(directory)} is a TFDS dataset but not one of pdl_jax.data.prepare: '
+                f'{os.fspath(directory)} is a TFDS dataset but not one of `pdl_jax prepare`: '
                 f'metadata.json lacks the field {key!r}'
             )
     if str(builder.version) != FORMAT_VERSION:

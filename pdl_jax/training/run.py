@@ -138,7 +138,7 @@ def _make_iterator(
         canvas_size=experiment.data.canvas_size(source.max_size),
         seed=experiment.seed,
         num_workers=experiment.data.num_workers,
-        is_unreadable_skipped=experiment.data.skip_unreadable,
+        skip_unreadable=experiment.data.skip_unreadable,
         shard_index=shard_index,
         shard_count=shard_count,
     )

@@ -222,7 +222,7 @@ def test_folded_weights_are_refused_where_statistics_are_needed(data, tmp_path, 
 
 
 def test_missing_data_names_the_command_that_prepares_it(tmp_path):
-    with pytest.raises(FileNotFoundError, match='pdl_jax.data.prepare'):
+    with pytest.raises(FileNotFoundError, match='pdl_jax prepare'):
         train(tiny.make_config(tmp_path / 'absent'), str(tmp_path / 'work'))
 
 

@@ -37,7 +37,7 @@ def read_split(
     *,
     task: str = 'panoptic',
     version: str = '1.2',
-    is_area_checked: bool = True,
+    check_area: bool = True,
 ) -> AnnotatedSplit:
     """Reads a split: 65 classes in version 1.2, about twice as many in version 2.0.
 
@@ -46,7 +46,7 @@ def read_split(
       split: 'train' or 'val'.
       task: 'panoptic' or 'semantic'.
       version: of the annotations, '1.2' or '2.0'.
-      is_area_checked: see `panoptic_folder.load_record`; the semantic task has no areas.
+      check_area: see `panoptic_folder.load_record`; the semantic task has no areas.
 
     Raises:
       ValueError: there is no such split, task or version, or a file is malformed.
@@ -69,7 +69,7 @@ def read_split(
             panoptic_dir,
             panoptic_dir / _PANOPTIC_FILES[version],
             spec='own',
-            is_area_checked=is_area_checked,
+            check_area=check_area,
         )
         spec = dataclasses.replace(annotated.spec, name=_NAME)
         return dataclasses.replace(annotated, spec=spec)

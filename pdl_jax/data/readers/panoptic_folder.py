@@ -82,7 +82,7 @@ def read_split(
     json_path: str | os.PathLike,
     *,
     spec: str = 'auto',
-    is_area_checked: bool = True,
+    check_area: bool = True,
 ) -> AnnotatedSplit:
     """Reads a split in the COCO panoptic format; see `read_folder` and `load_record`."""
     folder = read_folder(
@@ -90,7 +90,7 @@ def read_split(
     )
     # The entries go to the workers one by one; without them the folder is small to send along.
     load = functools.partial(
-        load_record, dataclasses.replace(folder, entries=()), is_area_checked=is_area_checked
+        load_record, dataclasses.replace(folder, entries=()), check_area=check_area
     )
     return AnnotatedSplit(
         folder.spec,
@@ -166,9 +166,7 @@ def read_folder(
     )
 
 
-def load_record(
-    folder: PanopticFolder, entry: Entry, *, is_area_checked: bool = True
-) -> LoadedRecord:
+def load_record(folder: PanopticFolder, entry: Entry, *, check_area: bool = True) -> LoadedRecord:
     """Reads one image and translates its annotation to the panoptic label.
 
     Thing segments are numbered from 1 in each class in the file's order; stuff and crowds have
@@ -177,7 +175,7 @@ def load_record(
     Args:
       folder: the split; its `entries` are not used.
       entry: the image.
-      is_area_checked: whether a segment's number of pixels must be the area in the file.
+      check_area: whether a segment's number of pixels must be the area in the file.
 
     Raises:
       ValueError: a file is damaged, or image, PNG and JSON contradict each other.
@@ -195,7 +193,7 @@ def load_record(
             )
     labels = _number_segments(entry, folder.spec)
     panoptic, counts = _translate_ids(ids, entry, labels, folder.spec.label_format.void_label)
-    if is_area_checked:
+    if check_area:
         _check_areas(entry, counts)
     return LoadedRecord(
         image=image_bytes,

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pdl_jax.data import images, prepare, records
+from pdl_jax.data import images, records
 from pdl_jax.data.readers import ade20k, panoptic_folder
+from tests.data.prepare_command import run_prepare
 
 # Instance category, its class among the 150, its name: ade20k_instance_catid_mapping.txt of
 # Mask2Former and instanceInfo100_train.txt of the Places challenge.
@@ -191,7 +192,7 @@ def test_command_line(tmp_path):
     written = write_layout(tmp_path)
     official = panoptic_folder.read_split(*convert_to_coco(tmp_path, written), spec='own')
     command = ['--format=ade20k', f'--input={tmp_path}', '--split=train', '--num_processes=0']
-    prepare.main([*command, f'--out={tmp_path / "out"}'])
+    run_prepare([*command, f'--out={tmp_path / "out"}'])
     source = records.open_split(tmp_path / 'out', 'train')
     assert (len(source), source.max_size) == (2, (24, 30))
     assert source.spec == ade20k.make_spec('panoptic') and source.max_instances > 100
@@ -202,7 +203,7 @@ def test_command_line(tmp_path):
         assert source[index]['image'] == expected.image
         assert source.info(index)['image_id'] == NAMES[index]
 
-    prepare.main([*command, '--task=semantic', f'--out={tmp_path / "semantic"}'])
+    run_prepare([*command, '--task=semantic', f'--out={tmp_path / "semantic"}'])
     source = records.open_split(tmp_path / 'semantic', 'train')
     assert source.max_instances == 0
     for index, (semantic, _) in enumerate(written.values()):

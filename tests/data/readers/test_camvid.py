@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pdl_jax.data import prepare, records
+from pdl_jax.data import records
 from pdl_jax.data.readers import camvid
+from tests.data.prepare_command import run_prepare
 
 # label_colors.txt of the original download.
 LABEL_COLORS = """
@@ -143,7 +144,7 @@ def test_lists_make_other_splits(tmp_path):
 @pytest.mark.parametrize('write', [write_original, write_tutorial])
 def test_command_line(tmp_path, write):
     write(tmp_path)
-    prepare.main([
+    run_prepare([
         '--format=camvid', f'--input={tmp_path}', '--split=val', '--num_processes=0',
         f'--out={tmp_path / "out"}',
     ])  # fmt: skip

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pdl_jax.data import catalog, images, prepare, records
+from pdl_jax.data import catalog, images, records
 from pdl_jax.data.readers import cityscapes, panoptic_folder
+from tests.data.prepare_command import run_prepare
 
 # cityscapesscripts/helpers/labels.py: ids that the benchmark ignores, and ids with instances.
 IGNORED = {*range(7), 9, 10, 14, 15, 16, 18, 29, 30}
@@ -170,19 +171,18 @@ def test_real_sample(shared_dir, tmp_path):
     np.testing.assert_array_equal(panoptic // 1000, target)
 
 
-def test_command_line(tmp_path, capsys):
+def test_command_line(tmp_path):
     write_layout(tmp_path)
     command = ['--format=cityscapes', f'--input={tmp_path}', '--num_processes=0']
-    prepare.main([*command, '--split=train', f'--out={tmp_path / "out"}'])
+    run_prepare([*command, '--split=train', f'--out={tmp_path / "out"}'])
     source = records.open_split(tmp_path / 'out', 'train')
     assert source.max_size == (24, 16) and len(source) == 3
     # 19 classes; of the eight things a crowd and four objects each.
     assert (source.max_segments, source.max_instances) == (11 + 8 * 5, 8 * 4)
     assert source.info(2)['image_id'] == STEMS[2]
     # The other task is another data set: it needs a place of its own.
-    with pytest.raises(SystemExit):
-        prepare.main([*command, '--task=semantic', f'--out={tmp_path / "out"}'])
-    assert 'prepared from other annotations' in capsys.readouterr().err
+    with pytest.raises(ValueError, match='prepared from other annotations'):
+        run_prepare([*command, '--task=semantic', f'--out={tmp_path / "out"}'])
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pdl_jax.data import catalog, images, prepare, records
+from pdl_jax.data import catalog, images, records
 from pdl_jax.data.readers import coco_stuff
+from tests.data.prepare_command import run_prepare
 
 # The 11 of COCO's 91 things that nothing is annotated with, as labels.txt of COCO-Stuff names them.
 ABSENT = {
@@ -116,7 +117,7 @@ def test_real_images(shared_dir, tmp_path):
 
 def test_command_line(tmp_path):
     images_dir, _ = write_layout(tmp_path, 'train2017')
-    prepare.main([
+    run_prepare([
         '--format=coco_stuff', f'--input={tmp_path}', '--split=train', '--num_processes=0',
         f'--out={tmp_path / "out"}',
     ])  # fmt: skip

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pdl_jax.data import prepare, records
+from pdl_jax.data import records
 from pdl_jax.data.readers import label_maps
+from tests.data.prepare_command import run_prepare
 
 CLASSES = [{'id': 1, 'name': 'soil'}, {'id': 7, 'name': 'crop', 'color': [1, 2, 3]}]
 
@@ -79,7 +80,7 @@ def test_text_list_and_another_void(folder):
 
 
 def test_command_line(folder):
-    prepare.main([
+    run_prepare([
         '--format=label_maps', f'--images={folder / "images"}', f'--labels={folder / "labels"}',
         f'--classes={folder / "classes.json"}', '--void_id=255', f'--out={folder / "out"}',
         '--split=val', '--num_processes=0',

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pdl_jax.data import images, prepare, records
+from pdl_jax.data import images, records
 from pdl_jax.data.readers import mapillary
+from tests.data.prepare_command import run_prepare
 
 LABELS = [
     {'name': 'animal--bird', 'readable': 'Bird', 'instances': True, 'evaluate': True},
@@ -96,16 +97,14 @@ def test_both_tasks_in_every_layout(tmp_path, version, has_version_folders):
     assert record.annotation_file_name == f'{KEYS[1]}.png'
 
 
-def test_command_line(tmp_path, capsys):
+def test_command_line(tmp_path):
     write_layout(tmp_path, version='2.0')
     command = ['--format=mapillary_vistas', f'--input={tmp_path}', '--num_processes=0']
-    prepare.main([*command, '--version=2.0', '--split=train', f'--out={tmp_path / "out"}'])
+    run_prepare([*command, '--version=2.0', '--split=train', f'--out={tmp_path / "out"}'])
     source = records.open_split(tmp_path / 'out', 'train')
     assert (len(source), source.max_segments, source.max_instances) == (2, 4, 2)
-    with pytest.raises(SystemExit):
-        prepare.main([*command, '--split=train', f'--out={tmp_path / "other"}'])
-    error = capsys.readouterr().err
-    assert 'panoptic_2018.json does not exist' in error
+    with pytest.raises(FileNotFoundError, match='panoptic_2018.json does not exist'):
+        run_prepare([*command, '--split=train', f'--out={tmp_path / "other"}'])
 
 
 def test_areas_may_be_ignored(tmp_path):
@@ -117,7 +116,7 @@ def test_areas_may_be_ignored(tmp_path):
     split = mapillary.read_split(tmp_path, 'train')
     with pytest.raises(ValueError, match='--ignore_area'):
         split.load(split.items[0])
-    split = mapillary.read_split(tmp_path, 'train', is_area_checked=False)
+    split = mapillary.read_split(tmp_path, 'train', check_area=False)
     split.load(split.items[0])
 
 
@@ -141,7 +140,10 @@ def test_options_that_do_not_exist(tmp_path, options, message):
         ('[]', "must be an object with a field 'labels'"),
         ('{"labels": [3]}', r"labels\[0\] of .* field 'readable'"),
         ('{"labels": [{"readable": "Sky", "color": [1, 2, 300], "evaluate": true}]}', 'color must'),
-        ('{"labels": [{"readable": "Sky", "color": [1, 2, 3], "evaluate": 1}]}', "'evaluate'"),
+        (
+            '{"labels": [{"readable": "Sky", "color": [1, 2, 3], "evaluate": 1}]}',
+            'evaluate must be bool',
+        ),
         ('{"labels": []}', 'at least one category'),
     ],
 )

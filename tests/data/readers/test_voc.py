@@ -10,8 +10,9 @@ import scipy.io
 import scipy.sparse
 from PIL import Image
 
-from pdl_jax.data import prepare, records
+from pdl_jax.data import records
 from pdl_jax.data.readers import voc
+from tests.data.prepare_command import run_prepare
 
 SIZE = (18, 24)
 
@@ -231,7 +232,7 @@ def test_trainaug_from_the_folder_of_pngs(tmp_path):
 def test_command_line(tmp_path):
     folder = write_voc(tmp_path, train=['v1', 'both'], val=['v2'])
     sbd = write_sbd(tmp_path, train=['s1'], val=['v2'])
-    prepare.main([
+    run_prepare([
         '--format=voc', f'--input={folder}', f'--sbd={sbd}', '--split=trainaug',
         '--task=panoptic', '--num_processes=0', f'--out={tmp_path / "out"}',
     ])  # fmt: skip

@@ -1,0 +1,137 @@
+"""Prepares a split for training and evaluation: reads any of the formats below, writes records.
+
+    pdl_jax prepare --format=FORMAT --split=SPLIT --out=DIR ...
+
+writes DIR/SPLIT; other splits of the data set go into the same DIR. The other flags depend on the
+format; data sets are read in the layout in which they are published.
+
+    coco_panoptic     --images=FOLDER --panoptic=FOLDER --json=FILE [--spec=NAME] [--ignore_area]
+                      COCO panoptic, and any other data set converted to its format:
+                      --images=COCO/val2017 --panoptic=COCO/annotations/panoptic_val2017
+                      --json=COCO/annotations/panoptic_val2017.json --split=val
+    label_maps        --images=FOLDER --labels=FOLDER --classes=FILE [--void_id=255]
+                      images and PNGs of class indices with the same names, for semantic
+                      segmentation of one's own data
+    cityscapes        --input=FOLDER --split=train|val|train_extra [--task=panoptic|semantic]
+                      FOLDER holds leftImg8bit and gtFine (gtCoarse for train_extra)
+    mapillary_vistas  --input=FOLDER --split=train|val [--task=panoptic|semantic]
+                      [--version=1.2|2.0] [--ignore_area]
+    ade20k            --input=FOLDER --split=train|val [--task=panoptic|semantic]
+    voc               --input=FOLDER --split=train|val|trainval|trainaug [--sbd=FOLDER]
+                      [--task=semantic|panoptic]; trainaug needs --sbd or SegmentationClassAug
+    coco_stuff        --input=FOLDER --split=train|val
+    camvid            --input=FOLDER --split=train|val|test
+
+The bytes written depend only on the inputs. They are built in DIR/.SPLIT.partial and renamed at the
+end, so the split is complete or missing: after a crash, run the same command again.
+"""
+
+import argparse
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from pdl_jax.data.dataset_formats import FORMATS, SPEC_NAMES
+
+SUMMARY = 'write a split of a data set as records for training and evaluation'
+
+EXAMPLES = """\
+pdl_jax prepare --format=cityscapes --input=CITYSCAPES --split=train --out=data/cityscapes
+pdl_jax prepare --format=coco_panoptic --images=val2017 --panoptic=panoptic_val2017 \\
+    --json=panoptic_val2017.json --split=val --out=data/coco
+pdl_jax prepare --format=label_maps --images=photos --labels=masks --classes=classes.txt \\
+    --split=train --out=data/own
+"""
+
+# Flags of the readers, as argparse takes them; `dest` is the parameter of `read_split`.
+_READER_FLAGS: dict[str, dict[str, Any]] = {
+    '--input': {'dest': 'root', 'help': 'folder of the data set'},
+    '--task': {'help': 'panoptic or semantic, where the data set has both'},
+    '--version': {'help': 'version of the annotations (mapillary_vistas: 1.2 or 2.0)'},
+    '--sbd': {'dest': 'sbd_root', 'help': 'folder of the SBD annotations that extend voc'},
+    '--images': {'dest': 'images_dir', 'help': 'folder of images (or of city folders)'},
+    '--panoptic': {'dest': 'panoptic_dir', 'help': 'folder of PNGs with segment ids'},
+    '--json': {'dest': 'json_path', 'help': 'annotation file'},
+    '--spec': {
+        'choices': SPEC_NAMES,
+        'help': "classes: of COCO, of Cityscapes, the file's own, or recognised (default: auto)",
+    },
+    '--ignore_area': {
+        'dest': 'check_area',
+        'action': 'store_const',
+        'const': False,
+        'help': 'accept segments whose area differs from the one in the JSON',
+    },
+    '--labels': {'dest': 'labels_dir', 'help': 'folder of PNGs with class indices'},
+    '--classes': {'dest': 'classes_path', 'help': 'names of the classes: .json, or one per line'},
+    '--void_id': {'type': int, 'help': 'index of pixels without a class (default: 255)'},
+}
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of the command."""
+    parser.add_argument('--format', required=True, choices=FORMATS, help='format of the input')
+    parser.add_argument('--out', required=True, help='dataset directory, local or gs://')
+    parser.add_argument('--split', default='train', help='name of the split (default: train)')
+    parser.add_argument('--num_processes', type=int, help='default: one per CPU core')
+    parser.add_argument('--num_shards', type=int, help='default: one per 128 images')
+    parser.add_argument('--overwrite', action='store_true', help='build a finished split again')
+    # A flag that is not given leaves no attribute, so that the reader's own default holds.
+    inputs = parser.add_argument_group(
+        'inputs, depending on the format', argument_default=argparse.SUPPRESS
+    )
+    for flag, options in _READER_FLAGS.items():
+        inputs.add_argument(flag, **options)
+
+
+def run(flags: argparse.Namespace) -> None:
+    """Prepares the split.
+
+    Args:
+      flags: the parsed flags of `add_flags`.
+
+    Raises:
+      ValueError: a flag of the format is missing, or belongs to another one, or the inputs are
+        malformed.
+      OSError, ImportError, RuntimeError: see `prepare.prepare_split`.
+    """
+    # Imported late, so that --help needs neither NumPy nor TFDS.
+    from pdl_jax.data import prepare
+
+    read_split = prepare.get_reader(flags.format)
+    options = _select_reader_options(flags, read_split)
+    prepare.prepare_split(
+        read_split(**options),
+        out_dir=flags.out,
+        split=flags.split,
+        num_processes=flags.num_processes,
+        num_shards=flags.num_shards,
+        overwrite=flags.overwrite,
+    )
+
+
+def _select_reader_options(
+    flags: argparse.Namespace, read_split: Callable[..., Any]
+) -> dict[str, Any]:
+    """Returns the arguments of `read_split`; refuses missing and foreign flags."""
+    parameters = inspect.signature(read_split).parameters
+    parameter_of_flag = {
+        flag: options.get('dest', flag.removeprefix('--'))
+        for flag, options in _READER_FLAGS.items()
+    }
+    given = {flag: name for flag, name in parameter_of_flag.items() if hasattr(flags, name)}
+    taken = {flag: name for flag, name in parameter_of_flag.items() if name in parameters}
+    needed = [f for f, name in taken.items() if parameters[name].default is inspect.Parameter.empty]
+    missing = [flag for flag in needed if flag not in given]
+    if missing:
+        raise ValueError(f'--format={flags.format} needs {" ".join(missing)}')
+    foreign = [flag for flag in given if flag not in taken]
+    if foreign:
+        raise ValueError(
+            f'{" ".join(foreign)} does not belong to --format={flags.format}, '
+            f'which takes {" ".join(taken)}'
+        )
+    options = {name: getattr(flags, name) for name in given.values()}
+    if 'split' in parameters:
+        options['split'] = flags.split
+    return options

@@ -1,0 +1,58 @@
+"""Encoding of labelled images as examples of a record file.
+
+A module without TFDS, which worker processes would spend seconds importing.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pdl_jax.data import catalog, images
+from pdl_jax.data.annotated_split import LoadedRecord
+
+
+class EncodedRecord(NamedTuple):
+    """An example and its share in the metadata of the split.
+
+    Attributes:
+      example: values of the features of `records`.
+      image_id_type: 'int' or 'str'.
+      num_segments: number of segments, crowds included, void excluded.
+      num_instances: number of thing instances.
+    """
+
+    example: dict[str, Any]
+    image_id_type: str
+    num_segments: int
+    num_instances: int
+
+
+def encode_item(
+    item: Any, *, load: Callable[[Any], LoadedRecord], spec: catalog.DatasetSpec
+) -> EncodedRecord:
+    """Loads and encodes one item of an `AnnotatedSplit`.
+
+    Args:
+      item: the item.
+      load: the split's function that loads it.
+      spec: classes and label format.
+
+    Raises:
+      ValueError: a file is damaged or contradicts the others.
+    """
+    loaded = load(item)
+    height, width = loaded.panoptic.shape
+    example = {
+        'image': loaded.image,
+        'panoptic': images.encode_ids(loaded.panoptic),
+        'image_id': str(loaded.image_id),
+        'file_name': loaded.file_name,
+        'annotation_file_name': loaded.annotation_file_name,
+        'height': height,
+        'width': width,
+    }
+    labels = np.flatnonzero(np.bincount(loaded.panoptic.ravel()))
+    labels = labels[labels != spec.label_format.void_label]
+    num_instances = int((labels % spec.label_divisor > 0).sum())
+    return EncodedRecord(example, type(loaded.image_id).__name__, len(labels), num_instances)
