@@ -1,9 +1,9 @@
-"""What a reader of a data set returns, and what readers of folders of label maps share.
+"""Splits as readers return them, and the parts that readers of label maps share.
 
-A reader is a module with `read_split(root, split, ...) -> AnnotatedSplit`; `prepare` writes any of
-them. Most data sets are a folder of images and a folder of PNGs that pair up by name: `list_files`
-and `pair_files` find the pairs, `make_split` turns them into a split, and what is left to the
-reader is the meaning of the PNG's values.
+A reader is a module with `read_split(root, split, ...) -> AnnotatedSplit`; `prepare` writes any
+such split. Most data sets are a folder of images and a folder of PNGs with matching names:
+`list_files` and `pair_files` find the pairs and `make_split` makes a split of them, so the reader
+only defines the meaning of the PNG's values.
 """
 
 import concurrent.futures
@@ -12,7 +12,7 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from etils import epath
 
 from pdl_jax.data import catalog, images
 
-# Files read at a time for a fingerprint: they are small, so that waiting for them dominates.
+# Threads that read files for a fingerprint. The files are small, so latency dominates.
 _NUM_READERS = 16
 
 
@@ -29,11 +29,11 @@ class LoadedRecord:
     """An image with its label.
 
     Attributes:
-      image: the image file's bytes, unchanged.
+      image: unchanged bytes of the image file.
       panoptic: i32[H, W], semantic * label_divisor + instance.
       image_id: an integer (COCO) or a string, the same type throughout a split.
-      file_name: the image's name without folders.
-      annotation_file_name: the name of the PNG that predictions for this image get.
+      file_name: name of the image without folders.
+      annotation_file_name: name of the PNG that a prediction for this image gets.
     """
 
     image: bytes
@@ -45,15 +45,15 @@ class LoadedRecord:
 
 @dataclasses.dataclass(frozen=True)
 class AnnotatedSplit:
-    """A validated split of any data set; `load(item)` reads one image of it.
+    """A validated split of any data set; `load(item)` reads one of its images.
 
     Attributes:
       spec: classes and label format.
-      items: one for each image, in a stable order; picklable.
-      load: turns an item into its record; picklable, and called in worker processes. It raises
-        ValueError, naming the file, where a file is damaged or contradicts the others.
-      fingerprint: identifies the annotations, not where they lie.
-      num_images_without_annotation: images that were left out since nothing annotates them.
+      items: one item per image, in a stable order; picklable.
+      load: function from an item to its record; picklable, called in worker processes. It raises
+        ValueError with the name of a file that is damaged or contradicts the others.
+      fingerprint: identity of the annotations, independent of the folders that hold them.
+      num_images_without_annotation: number of images left out for lack of an annotation.
     """
 
     spec: catalog.DatasetSpec
@@ -62,7 +62,7 @@ class AnnotatedSplit:
     fingerprint: str
     num_images_without_annotation: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.items:
             raise ValueError(f'the split of {self.spec.name!r} has no annotated image')
 
@@ -72,10 +72,10 @@ class ImagePair(NamedTuple):
 
     Attributes:
       image_id, annotation_file_name: see `LoadedRecord`.
-      image_path, label_path: relative to the folders of images and of label maps.
+      image_path, label_path: paths relative to the folders of images and of label maps.
     """
 
-    image_id: int | str
+    image_id: str
     image_path: str
     label_path: str
     annotation_file_name: str
@@ -90,15 +90,16 @@ def make_split(
     labels_dir: epath.Path,
     options: Any = None,
 ) -> AnnotatedSplit:
-    """Makes the split of a data set with one index PNG for each image.
+    """Makes the split of a data set with one index PNG per image.
 
     Args:
       spec: classes and label format.
       pairs: the images and their label maps.
-      translate: `translate(index_map, name=...)` turns i32[H, W] of the PNG's values into the
-        panoptic label and names the file in errors; picklable. See `make_semantic_translation`.
-      images_dir, labels_dir: what the paths of `pairs` are relative to.
-      options: JSON types that the labels depend on beside the files and `spec`.
+      translate: function `translate(index_map, name=...)` from the values of a PNG, i32[H, W], to
+        the panoptic label, with the name of the file for errors; picklable. See
+        `make_semantic_translation`.
+      images_dir, labels_dir: folders that the paths of `pairs` are relative to.
+      options: whatever else the labels depend on, besides the files and `spec`; JSON types.
     """
     load = functools.partial(
         _load_pair, translate=translate, images_dir=images_dir, labels_dir=labels_dir
@@ -116,10 +117,10 @@ def make_semantic_translation(
     """Returns the `translate` of a semantic data set: PNG value -> class * label_divisor.
 
     Args:
-      spec: of which the classes and the divisor are used.
-      class_of_index: the semantic class of every value that a PNG may hold; `spec.ignore_label`
-        for those that mean void.
-      remedy: ends the error about another value: what its reader should do.
+      spec: classes and label format.
+      class_of_index: PNG value -> semantic class, for every value that a PNG may hold;
+        `spec.ignore_label` for values that mean void.
+      remedy: end of the error about any other value.
     """
     table = np.full(max(class_of_index) + 1, -1, np.int32)
     for index, semantic in class_of_index.items():
@@ -134,15 +135,15 @@ def translate_by_table(
 
     Args:
       index_map: i32[H, W], values >= 0.
-      table: i32[N], the label of each value; negative where the value must not occur.
-      name: names the file in errors.
-      remedy: ends the error.
+      table: i32[N], value -> label; negative where the value must not occur.
+      name: name of the file, for error messages.
+      remedy: end of the error.
 
     Returns:
-      i32[H, W].
+      The labels, i32[H, W].
 
     Raises:
-      ValueError: a value is not in the table; the message gives the first such pixel.
+      ValueError: a value is not in the table; the message names the first such pixel.
     """
     labels = table[np.minimum(index_map, len(table) - 1)]
     is_wrong = (labels < 0) | (index_map >= len(table))
@@ -156,12 +157,15 @@ def translate_by_table(
 
 
 def load_image(path: epath.Path, *, size: tuple[int, int], name: str, label_name: str) -> bytes:
-    """Reads an image file and checks that it can be decoded and fits its label.
+    """Reads an image file and checks that it can be decoded and has the size of its label.
 
     Args:
       path: the file.
-      size: (height, width) of the label.
-      name, label_name: name image and label in errors.
+      size: (height, width) of the label in pixels.
+      name, label_name: names of image and label, for error messages.
+
+    Returns:
+      The bytes of the file.
 
     Raises:
       ValueError: the image is damaged or of another size.
@@ -179,27 +183,26 @@ def load_image(path: epath.Path, *, size: tuple[int, int], name: str, label_name
 def list_files(
     folder: epath.Path, suffixes: Sequence[str], *, remedy: str, is_nested: bool = False
 ) -> dict[str, str]:
-    """Lists a folder once.
+    """Lists the files of a folder with some suffixes, except hidden ones.
 
     Args:
-      folder: hidden files in it are skipped, as are names that end otherwise.
-      suffixes: ends of the names, e.g. ('.jpg', '.png') or ('_labelIds.png',), in lower or upper
-        case.
-      remedy: ends the error about a missing folder: where it comes from.
-      is_nested: whether the files lie in folders of `folder`, as Cityscapes sorts them by city.
+      folder: the folder.
+      suffixes: ends of the names, e.g. ('.jpg', '.png') or ('_labelIds.png',); case is ignored.
+      remedy: end of the error about a missing folder.
+      is_nested: whether the files lie one folder deeper; Cityscapes sorts them by city.
 
     Returns:
-      Name without the suffix and without folders -> path relative to `folder`, sorted.
+      Name without folders and suffix -> path relative to `folder`, sorted.
 
     Raises:
-      FileNotFoundError: there is no such folder, or no such file in it.
-      ValueError: two files have the same name without suffix.
+      FileNotFoundError: the folder is missing or has no such file.
+      ValueError: two names differ only in their suffix or folder.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f'folder {os.fspath(folder)} does not exist: {remedy}')
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith('.'))
     if is_nested:
-        # A name with a suffix is a file; asking each of them would cost a request in a bucket.
+        # Names with a suffix are taken for files: is_dir costs a request per name in a bucket.
         inner_folders = [name for name in names if '.' not in name and (folder / name).is_dir()]
         names = [
             f'{inner}/{path.name}'
@@ -207,7 +210,7 @@ def list_files(
             for path in sorted((folder / inner).iterdir())
             if not path.name.startswith('.')
         ]
-    found = {}
+    found: dict[str, str] = {}
     for name in names:
         suffix = next((s for s in suffixes if name.lower().endswith(s.lower())), None)
         if suffix is None:
@@ -235,15 +238,15 @@ def pair_files(
     names: Sequence[str] | None = None,
     annotation_suffix: str | None = None,
 ) -> tuple[ImagePair, ...]:
-    """Pairs images and label maps by the names that `list_files` gave; the names become image ids.
+    """Pairs images and label maps by name; the names become image ids.
 
     Args:
-      image_paths, label_paths: the two listings.
-      images_dir, labels_dir: name the folders in errors.
-      names: which ones, in this order; None: all, in the order of the images, and then neither
-        folder may hold one that the other lacks.
-      annotation_suffix: what follows the image id in the names of predictions; None: they get the
-        names of the label maps.
+      image_paths, label_paths: results of `list_files`.
+      images_dir, labels_dir: the two folders, for error messages.
+      names: the names to pair, in this order; None: all, in the order of the images, and then
+        neither folder may hold a name that the other lacks.
+      annotation_suffix: suffix of the image id in the names of predictions; None: predictions get
+        the names of the label maps.
 
     Raises:
       FileNotFoundError: an image or a label map is missing.
@@ -262,78 +265,17 @@ def pair_files(
     return tuple(make_pair(name) for name in wanted)
 
 
-def read_names(path: epath.Path, *, remedy: str) -> tuple[str, ...]:
-    """Reads a list of plain names, one on each line, as data sets define their splits.
-
-    Args:
-      path: the list.
-      remedy: ends the error about a missing or empty list.
-
-    Raises:
-      FileNotFoundError: the list is missing.
-      ValueError: it is empty or no text, repeats a name, or holds something else than plain names.
-    """
-    lines = read_text(path, remedy=remedy).splitlines()
-    names = {}
-    for number, line in enumerate(lines, start=1):
-        name = line.strip()
-        if not name:
-            continue
-        where = f'line {number} of {path.name}'
-        check_plain_name(name, where)
-        if name in names:
-            raise ValueError(f'{where}: {name!r} is listed twice, first on line {names[name]}')
-        names[name] = number
-    if not names:
-        raise ValueError(f'list {os.fspath(path)} is empty: {remedy}')
-    return tuple(names)
-
-
-def read_text(path: epath.Path, *, remedy: str) -> str:
-    """Reads a text file.
-
-    Args:
-      path: the file.
-      remedy: ends the error about a missing file.
-
-    Raises:
-      FileNotFoundError: the file is missing.
-      ValueError: it is not UTF-8.
-    """
-    if not path.exists():
-        raise FileNotFoundError(f'file {os.fspath(path)} does not exist: {remedy}')
-    try:
-        return path.read_bytes().decode('utf-8-sig')
-    except UnicodeDecodeError as error:
-        raise ValueError(f'{os.fspath(path)} is no UTF-8 text: {error}') from error
-
-
-def read_json(path: epath.Path, *, remedy: str) -> Any:
-    """Reads a JSON file; see `read_text`."""
-    try:
-        return json.loads(read_text(path, remedy=remedy))
-    except json.JSONDecodeError as error:
-        raise ValueError(f'{os.fspath(path)} is not valid JSON: {error}') from error
-
-
-def check_plain_name(name: str, where: str) -> None:
-    """Checks that a file name from a list or an annotation cannot leave its folder.
-
-    Raises:
-      ValueError: it is empty or names a folder.
-    """
-    if not name or name in ('.', '..') or any(c in name for c in '/\\\0'):
-        raise ValueError(
-            f'{where}: file_name {name!r} must be a plain name without folders, so that nothing '
-            f'outside the given folder is read'
-        )
-
-
 def check_choice(option: str, value: str, choices: Sequence[str], *, dataset: str) -> None:
     """Checks an option of a reader, such as its task or split.
 
+    Args:
+      option: name of the option.
+      value: its value.
+      choices: the values that exist.
+      dataset: name of the data set, for the error message.
+
     Raises:
-      ValueError: `value` is none of `choices`, which the message lists.
+      ValueError: `value` is not among `choices`; the message lists them.
     """
     if value not in choices:
         raise ValueError(
@@ -342,21 +284,18 @@ def check_choice(option: str, value: str, choices: Sequence[str], *, dataset: st
 
 
 def without_things(spec: catalog.DatasetSpec) -> catalog.DatasetSpec:
-    """Returns the spec for the semantic task: the same classes, none of them with instances."""
+    """Returns the spec for the semantic task: the same classes without instances."""
     categories = tuple(dataclasses.replace(c, is_thing=False) for c in spec.categories)
     return dataclasses.replace(spec, categories=categories)
 
 
 def fingerprint_files(folder: epath.Path, names: Sequence[str], *, options: Any = None) -> str:
-    """Identifies files by name and content, and options, but not where the files lie.
+    """Returns the SHA-256 in hex of files' names and contents, and of options.
 
     Args:
-      folder: what `names` are relative to.
-      names: the files, in a stable order.
+      folder: folder that `names` are relative to; not part of the fingerprint.
+      names: names of the files, in a stable order.
       options: JSON types.
-
-    Returns:
-      A SHA-256 in hex.
     """
 
     def hash_file(name: str) -> str:
@@ -393,7 +332,7 @@ def _load_pair(
 
 
 def _refuse_missing(
-    wanted: Sequence[str] | Mapping[str, str], found: Mapping[str, str], kind: str, folder: Any
+    wanted: Collection[str], found: Mapping[str, str], kind: str, folder: epath.Path
 ) -> None:
     missing = [name for name in wanted if name not in found]
     if missing:

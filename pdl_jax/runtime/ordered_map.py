@@ -2,7 +2,7 @@
 
 import collections
 import concurrent.futures
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import TypeVar
 
 _In = TypeVar('_In')
@@ -15,7 +15,7 @@ def map_ordered(
     items: Iterable[_In],
     *,
     max_in_flight: int,
-) -> Iterator[_Out]:
+) -> Generator[_Out, None, None]:
     """Maps `function` over `items` on an executor; yields the results in the order of the items.
 
     Unlike `Executor.map` it takes an item only when a result has been handed out, so that neither

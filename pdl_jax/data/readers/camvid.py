@@ -30,9 +30,9 @@ from pdl_jax.data.annotated_split import (
     make_semantic_translation,
     make_split,
     pair_files,
-    read_names,
 )
 from pdl_jax.data.categories import Category, parse_color
+from pdl_jax.data.text_files import read_names
 from pdl_jax.storage import paths
 
 SPLITS = ('train', 'val', 'test')

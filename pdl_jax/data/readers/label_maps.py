@@ -17,10 +17,9 @@ from pdl_jax.data.annotated_split import (
     make_semantic_translation,
     make_split,
     pair_files,
-    read_json,
-    read_text,
 )
 from pdl_jax.data.images import IMAGE_SUFFIXES
+from pdl_jax.data.text_files import read_json, read_text
 from pdl_jax.storage import paths
 
 MAX_INDEX = 2**16 - 1

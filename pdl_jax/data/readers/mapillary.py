@@ -19,10 +19,10 @@ from pdl_jax.data.annotated_split import (
     make_semantic_translation,
     make_split,
     pair_files,
-    read_json,
 )
 from pdl_jax.data.json_fields import get_field
 from pdl_jax.data.readers import panoptic_folder
+from pdl_jax.data.text_files import read_json
 from pdl_jax.storage import paths
 
 SPLITS = {'train': 'training', 'val': 'validation'}

@@ -17,8 +17,9 @@ import numpy as np
 from etils import epath
 
 from pdl_jax.data import catalog, images
-from pdl_jax.data.annotated_split import AnnotatedSplit, LoadedRecord, check_plain_name
+from pdl_jax.data.annotated_split import AnnotatedSplit, LoadedRecord
 from pdl_jax.data.json_fields import get_field, refuse_repeated
+from pdl_jax.data.text_files import check_plain_name
 from pdl_jax.storage import paths
 
 

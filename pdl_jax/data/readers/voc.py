@@ -37,12 +37,12 @@ from pdl_jax.data.annotated_split import (
     make_semantic_translation,
     make_split,
     pair_files,
-    read_names,
     translate_by_table,
     without_things,
 )
 from pdl_jax.data.categories import read_table
 from pdl_jax.data.readers import matlab
+from pdl_jax.data.text_files import read_names
 from pdl_jax.storage import paths
 
 SPLITS = ('train', 'val', 'trainval', 'trainaug')
