@@ -1,6 +1,6 @@
-"""From counts per class to the numbers that papers print; NumPy, for devices and files alike."""
+"""Averages over classes of per-class sums, counted on the device or from files; NumPy only."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,18 +15,20 @@ def average_quality(
     thing_classes: Sequence[int],
     stuff_classes: Sequence[int],
 ) -> dict[str, Any]:
-    """Panoptic quality.
+    """Averages panoptic quality over classes.
 
     Args:
       iou_sum: f64[C], sum of the IoU of matched segments per class.
       tp, fp, fn: i64[C], matched pairs, unmatched predictions and unmatched labels.
-      thing_classes, stuff_classes: the classes of the two groups.
+      thing_classes, stuff_classes: class indices of the two groups.
 
     Returns:
       'All', 'Things', 'Stuff': {'pq', 'sq', 'rq': mean over the classes with a count, None if there
         is none; 'n': the number of these classes}.
       'per_class': arrays [C] 'pq', 'sq', 'rq' (0 where undefined), 'tp', 'fp', 'fn' and 'valid',
         true for classes with a count.
+
+    Source: Kirillov et al., Panoptic Segmentation, CVPR 2019; panopticapi, evaluation.py.
     """
     size = tp + 0.5 * fp + 0.5 * fn
     valid = size > 0
@@ -46,17 +48,19 @@ def average_covering(
     thing_classes: Sequence[int],
     stuff_classes: Sequence[int],
 ) -> dict[str, Any]:
-    """Parsing covering.
+    """Averages parsing covering over classes.
 
     Args:
       weighted_iou: f64[C], sum over labelled segments of their area times their best IoU.
       area: f64[C], sum of these areas.
-      thing_classes, stuff_classes: the classes of the two groups.
+      thing_classes, stuff_classes: class indices of the two groups.
 
     Returns:
       'All', 'Things', 'Stuff': {'pc': mean over the classes with labelled pixels, None if there is
         none; 'n': the number of these classes}.
       'per_class': arrays [C] 'pc' (0 where undefined) and 'valid', true for those classes.
+
+    Source: Yang et al., DeeperLab, 2019.
     """
     valid = area > 0
     per_class = {'pc': weighted_iou / np.where(valid, area, 1)}
@@ -65,16 +69,15 @@ def average_covering(
 
 
 def average_iou(right: np.ndarray, labelled: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
-    """Mean intersection over union.
+    """Averages intersection over union over classes.
 
     Args:
-      right: i64[C], pixels per class where label and prediction are this class.
-      labelled: i64[C], pixels per class of the label; all 0 for a class that is not to be averaged.
-      predicted: i64[C], pixels per predicted class among the labelled ones; alike.
+      right: i64[C], pixels that are labelled and predicted as the class.
+      labelled: i64[C], pixels labelled as the class; 0 for a class to leave out of the average.
+      predicted: i64[C], labelled pixels predicted as the class; 0 for a class to leave out.
 
     Returns:
-      'miou': mean over the classes that labelled pixels have or are predicted to have; None if
-        there is none.
+      'miou': mean over the classes with labelled or predicted pixels; None if there is none.
       'n': the number of these classes.
       'pixel_accuracy': share of labelled pixels whose class is right; None if there are none.
       'per_class': arrays [C] 'iou' (0 where undefined) and 'valid', true for those classes.
@@ -91,8 +94,15 @@ def average_iou(right: np.ndarray, labelled: np.ndarray, predicted: np.ndarray) 
     }
 
 
-def _average_groups(per_class, valid, thing_classes, stuff_classes):
-    def average(classes):
+def _average_groups(
+    per_class: Mapping[str, np.ndarray],
+    valid: np.ndarray,
+    thing_classes: Sequence[int],
+    stuff_classes: Sequence[int],
+) -> dict[str, dict[str, Any]]:
+    """Averages arrays [C] over all valid classes, over the things and over the stuff among them."""
+
+    def average(classes: Iterable[int]) -> dict[str, Any]:
         chosen = [c for c in classes if valid[c]]
         means = {k: float(v[chosen].mean()) if chosen else None for k, v in per_class.items()}
         return {**means, 'n': len(chosen)}

@@ -1,4 +1,4 @@
-"""Average precision of instance masks by the rules of Cityscapes; NumPy, for devices and files.
+"""Average precision of instance masks by the rules of Cityscapes; NumPy only.
 
 Source: cityscapesscripts, evalInstanceLevelSemanticLabeling.py, for masks that do not overlap.
 """
@@ -10,21 +10,21 @@ import numpy as np
 
 from pdl_jax.metrics.instances import Instances
 
-# As the origin spells them: the sums of 0.05 are not the nearest floats to 0.55, 0.6, ...
+# As in cityscapesscripts: multiples of 0.05 added up are not the nearest floats to 0.55, 0.6, ...
 IOU_THRESHOLDS = np.arange(0.5, 1.0, 0.05)
 MIN_AREA_PX = 100
 
 
 class Matches(NamedTuple):
-    """Detections after matching.
+    """Detections D after matching.
 
     Attributes:
-      detected_class: i64[D].
-      score: f64[D].
-      iou: f64[D], with the label of the class that has the highest, 0 where none is above 0.5.
-      is_object: bool[D], whether that label is to be found, no group and not small.
-      excused: f64[D], pixels on void, on groups and on small labels by pixels of the detection.
-      num_labels: i64[C], objects to be found.
+      detected_class: i64[D], class of the detection.
+      score: f64[D], confidence of the detection.
+      iou: f64[D], highest IoU with a label of the class, 0 if none exceeds 0.5.
+      is_object: bool[D], true if that label counts: neither a group nor small.
+      excused: f64[D], share of the detection's pixels on void, on groups and on small labels.
+      num_labels: i64[C], labels that count.
     """
 
     detected_class: np.ndarray
@@ -36,7 +36,7 @@ class Matches(NamedTuple):
 
 
 def match(image: Instances, *, num_classes: int) -> Matches:
-    """Matches the detections of one image; above an IoU of 0.5 no two can claim one label."""
+    """Matches the detections of one image; at most one has an IoU above 0.5 with a given label."""
     is_object = ~image.is_crowd & (image.label_area_px >= MIN_AREA_PX)
     union = image.area_px[image.column] + image.label_area_px[image.row] - image.overlap_px
     ratio = image.overlap_px / union
@@ -47,7 +47,7 @@ def match(image: Instances, *, num_classes: int) -> Matches:
     meets_object[image.column[pair]] = is_object[image.row[pair]]
 
     on_crowd = image.overlap_px * image.is_crowd[image.row]
-    # A small group counts twice, as it does in the origin.
+    # A small group is counted twice, as in cityscapesscripts.
     excused_px = image.void_px + image.small_px
     excused_px = excused_px + np.bincount(image.column, on_crowd, minlength=len(image.score))
     return Matches(
@@ -61,7 +61,7 @@ def match(image: Instances, *, num_classes: int) -> Matches:
 
 
 def concatenate(images: Sequence[Matches], *, num_classes: int) -> Matches:
-    """Joins the matches of images."""
+    """Concatenates the matches of images."""
     nothing = Matches(
         np.zeros(0, np.int64),
         np.zeros(0),
@@ -71,14 +71,14 @@ def concatenate(images: Sequence[Matches], *, num_classes: int) -> Matches:
         np.zeros(num_classes, np.int64),
     )
     *per_detection, num_labels = zip(nothing, *images, strict=True)
-    return Matches(*map(np.concatenate, per_detection), np.sum(num_labels, axis=0))
+    return Matches(*map(np.concatenate, per_detection), num_labels=np.sum(num_labels, axis=0))
 
 
 def average_precision(matches: Matches) -> dict[str, Any]:
     """Averages over thresholds and classes.
 
     Returns:
-      'ap', 'ap50': mean over the classes with objects to be found; None where there is none.
+      'ap', 'ap50': mean over the classes with labels that count; None if there is none.
       'per_class': arrays [C] 'ap', 'ap50' (0 where undefined) and 'valid', true for those classes.
     """
     valid = matches.num_labels > 0
@@ -100,12 +100,13 @@ def average_precision(matches: Matches) -> dict[str, Any]:
     }
 
 
-def _area_under_curve(right, wrong, num_labels):
-    """Integrates precision over recall, every point standing for half the way to both neighbours.
+def _area_under_curve(right: np.ndarray, wrong: np.ndarray, num_labels: int) -> float:
+    """Integrates precision over recall; each point weighs half the distance between its neighbours.
 
     Args:
-      right, wrong: f64[...], scores of right and of wrong detections.
-      num_labels: objects to be found.
+      right: f64[M], scores of right detections.
+      wrong: f64[N], scores of wrong detections.
+      num_labels: number of labels that count.
     """
     limits = np.unique(np.concatenate([right, wrong]))
     num_right = len(right) - np.searchsorted(np.sort(right), limits)
@@ -113,4 +114,4 @@ def _area_under_curve(right, wrong, num_labels):
     precision = np.append(num_right / (num_right + num_wrong), 1.0)
     recall = np.append(num_right / num_labels, 0.0)
     padded = np.concatenate([recall[:1], recall, [0.0]])
-    return precision @ (padded[:-2] - padded[2:]) / 2
+    return float(precision @ (padded[:-2] - padded[2:]) / 2)

@@ -1,4 +1,4 @@
-"""Average precision of instance masks by the rules of COCO; NumPy, for devices and files alike.
+"""Average precision and recall of instance masks by the rules of COCO; NumPy only.
 
 Source: pycocotools, cocoeval.py, for masks that do not overlap.
 """
@@ -12,22 +12,23 @@ from pdl_jax.metrics.instances import Instances
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
-# All, small, medium, large; both ends inclusive.
+# In square pixels: all, small, medium, large; both ends inclusive.
 AREA_RANGES = np.array([[0, 1e5], [0, 32], [32, 96], [96, 1e5]]) ** 2
-# Detections that count, per class and image.
+# Recall is reported for this many best detections per class and image; the last limits precision.
 MAX_DETECTIONS = (1, 10, 100)
 
 
 class Matches(NamedTuple):
-    """Detections after matching: A area ranges, T thresholds of IoU.
+    """Detections D after matching, by area range A and IoU threshold T.
 
     Attributes:
-      detected_class: i64[D].
-      score: f64[D].
-      rank: i64[D], by score among the detections of the class in the image, from 0.
-      is_right: bool[D, A, T].
-      is_wrong: bool[D, A, T]; neither where crowds or sizes out of range excuse the detection.
-      num_labels: i64[C, A], objects to be found.
+      detected_class: i64[D], class of the detection.
+      score: f64[D], confidence of the detection.
+      rank: i64[D], rank by score among the detections of the class in the image, from 0.
+      is_right: bool[D, A, T], true positives.
+      is_wrong: bool[D, A, T], false positives; a detection on a crowd or out of the area range is
+        neither right nor wrong.
+      num_labels: i64[C, A], labels that count.
     """
 
     detected_class: np.ndarray
@@ -41,9 +42,9 @@ class Matches(NamedTuple):
 def match(image: Instances, *, num_classes: int) -> Matches:
     """Matches the detections of one image, best score first.
 
-    A detection takes the label with the highest IoU of those still free, an ignored one (a crowd,
-    or of a size out of range) only where no other fits. A crowd can be taken many times, and its
-    IoU is the share of the detection that it covers.
+    A detection takes the free label with the highest IoU, and an ignored label (a crowd, or one
+    whose area is out of range) only if no other fits. A crowd can be taken many times, and its IoU
+    is the share of the detection that it covers.
     """
     low, high = AREA_RANGES.T
     is_ignored = (image.stated_area[:, None] < low) | (image.stated_area[:, None] > high)
@@ -98,7 +99,7 @@ def match(image: Instances, *, num_classes: int) -> Matches:
 
 
 def concatenate(images: Sequence[Matches], *, num_classes: int) -> Matches:
-    """Joins the matches of images, in the order in which equal scores are to be ranked."""
+    """Concatenates the matches of images; equal scores are ranked in the order given."""
     shape = (0, len(AREA_RANGES), len(IOU_THRESHOLDS))
     nothing = Matches(
         np.zeros(0, np.int64),
@@ -109,7 +110,7 @@ def concatenate(images: Sequence[Matches], *, num_classes: int) -> Matches:
         np.zeros((num_classes, len(AREA_RANGES)), np.int64),
     )
     *per_detection, num_labels = zip(nothing, *images, strict=True)
-    return Matches(*map(np.concatenate, per_detection), np.sum(num_labels, axis=0))
+    return Matches(*map(np.concatenate, per_detection), num_labels=np.sum(num_labels, axis=0))
 
 
 def average_precision(matches: Matches) -> dict[str, Any]:
@@ -117,10 +118,10 @@ def average_precision(matches: Matches) -> dict[str, Any]:
 
     Returns:
       'ap', 'ap50', 'ap75', 'ap_small', 'ap_medium', 'ap_large': mean precision; 'ar1', 'ar10',
-        'ar100', 'ar_small', 'ar_medium', 'ar_large': mean recall; None where there is no object to
-        be found (-1 in pycocotools).
+        'ar100', 'ar_small', 'ar_medium', 'ar_large': mean recall; None where no label counts (-1 in
+        pycocotools).
       'per_class': arrays [C] 'ap', 'ap50' (0 where undefined) and 'valid', true for classes with
-        objects.
+        labels that count.
     """
     valid = matches.num_labels > 0
     num_classes, num_ranges = valid.shape
@@ -128,7 +129,7 @@ def average_precision(matches: Matches) -> dict[str, Any]:
     precision = np.zeros((num_classes, num_ranges, thresholds))
     recall = np.zeros((num_classes, num_ranges, thresholds))
     recall_of_first = np.zeros((len(MAX_DETECTIONS), num_classes, thresholds))
-    # Grouped by class, best score first, earlier images first among equals.
+    # The sort is stable, so that ties keep the order of the images.
     order = np.lexsort((-matches.score, matches.detected_class))
     starts = np.searchsorted(matches.detected_class[order], np.arange(num_classes + 1))
     for c in np.flatnonzero(valid[:, 0]):
@@ -145,7 +146,7 @@ def average_precision(matches: Matches) -> dict[str, Any]:
         for m, limit in enumerate(MAX_DETECTIONS):
             recall_of_first[m, c] = is_right[rank < limit, 0].sum(0) / total[0]
 
-    def average(values, area=0):
+    def average(values: np.ndarray, area: int = 0) -> float | None:
         chosen = values[valid[:, area]]
         return float(chosen.mean()) if chosen.size else None
 
@@ -163,8 +164,8 @@ def average_precision(matches: Matches) -> dict[str, Any]:
     return {**result, 'per_class': per_class}
 
 
-def _rank(detected_class, score):
-    """Position of every detection among those of its class, best score first, from 0."""
+def _rank(detected_class: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """Ranks the detections of each class by score, from 0: i64[D]."""
     order = np.lexsort((-score, detected_class))
     ordered = detected_class[order]
     rank = np.empty(len(order), np.int64)
@@ -172,12 +173,12 @@ def _rank(detected_class, score):
     return rank
 
 
-def _mean_precision(is_right, is_wrong, num_labels):
-    """f64[T], precision averaged over the recalls, made monotonous from the right."""
+def _mean_precision(is_right: np.ndarray, is_wrong: np.ndarray, num_labels: int) -> np.ndarray:
+    """Averages precision over `RECALLS`, made non-increasing in recall: f64[T]."""
     right, wrong = np.cumsum(is_right, axis=0), np.cumsum(is_wrong, axis=0)
     precision = right / (right + wrong + np.spacing(1))
     precision = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
-    # Recalls that are never reached have precision 0.
+    # Precision is 0 at recalls that are never reached.
     precision = np.concatenate([precision, np.zeros((1, precision.shape[1]))])
     recall = right / num_labels
     return np.array(

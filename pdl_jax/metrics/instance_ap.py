@@ -1,12 +1,12 @@
-"""Average precision of instance masks: tables of segments from the device, ranked on the host."""
+"""Average precision of instance masks: the device tabulates segments, the host ranks them."""
 
 import functools
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 from jax import lax
 
 from pdl_jax.metrics import cityscapes_ap, coco_ap
@@ -17,15 +17,15 @@ from pdl_jax.ops.segments import first_pixels
 from pdl_jax.typing import Array, LabelFormat
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class InstanceTables(FormatMetric):
-    """Tables of the labelled and predicted segments of every image; the base of the metrics below.
+    """Tables of the labelled and predicted segments of each image; base class of the metrics below.
 
-    Ranking needs all detections of a class, so the state grows with the images: about 50 bytes for
-    each of the `max_segments` rows.
+    Ranking needs all detections of a class, so the state grows by about 50 bytes * `max_segments`
+    per image.
 
     Attributes:
-      batches: for each batch so far the tables [B, S] of `describe_instances`.
+      batches: tables [B, S] of `describe_instances`, one dict per batch.
     """
 
     batches: tuple[dict[str, Array], ...]
@@ -33,20 +33,18 @@ class InstanceTables(FormatMetric):
     max_segments: ClassVar[int] = 0
 
     @classmethod
-    def for_format(
-        cls, label_format: LabelFormat, *, max_segments: int = 256
-    ) -> type['InstanceTables']:
-        """Makes the metric class of a data set; the same for the same arguments.
+    def for_format(cls, label_format: LabelFormat, *, max_segments: int = 256) -> type[Self]:
+        """Makes the metric class of a dataset; the same for the same arguments.
 
         Args:
-          label_format: how classes and instances are coded.
-          max_segments: most distinct segments of one label map or prediction.
+          label_format: encoding of classes and instances.
+          max_segments: largest number of segments in a label map or a prediction.
         """
         return make_class(cls, label_format=label_format, max_segments=max_segments)
 
     @classmethod
-    def empty(cls) -> 'InstanceTables':
-        """No images."""
+    def empty(cls) -> Self:
+        """Returns the state without images."""
         return cls(batches=())
 
     @classmethod
@@ -57,16 +55,16 @@ class InstanceTables(FormatMetric):
         panoptic_prediction: Array,
         segment_table: dict[str, Array],
         valid: Array,
-        **_,
-    ) -> 'InstanceTables':
-        """Describes a batch.
+        **_: Any,
+    ) -> Self:
+        """Tabulates a batch.
 
         Args:
-          panoptic_label: i32[B, H, W], the label map; instance 0 of a thing is a crowd region.
-          panoptic_prediction: i32[B, H, W].
-          segment_table: of the prediction, 'label' i32[B, R] panoptic labels and 'score' f32[B, R],
-            as `postprocess.scores.segment_table` gives them; segments without a row score 0.
-          valid: bool[B], false for images that only fill up the batch.
+          panoptic_label: i32[B, H, W], label maps; instance 0 of a thing is a crowd region.
+          panoptic_prediction: i32[B, H, W], predictions.
+          segment_table: scores of the predicted segments, 'label' i32[B, R] panoptic labels and
+            'score' f32[B, R]; segments without a row have score 0.
+          valid: bool[B], false for images that pad the batch.
         """
         describe = functools.partial(
             describe_instances, label_format=cls.format(), max_segments=cls.max_segments
@@ -76,19 +74,20 @@ class InstanceTables(FormatMetric):
             batches=(jax.vmap(describe)(panoptic_label, panoptic_prediction, scores, valid),)
         )
 
-    def merge(self, other: 'InstanceTables') -> 'InstanceTables':
-        """Lists the batches of both."""
-        return self.replace(batches=self.batches + other.batches)
+    # pyright cannot tell that the type variable of `Metric.merge` is the class itself.
+    def merge(self, other: Self) -> Self:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Concatenates the batches of both."""
+        return type(self)(batches=self.batches + other.batches)
 
-    def to_host(self) -> 'InstanceTables':
+    def to_host(self) -> Self:
         """Fetches the tables as NumPy arrays."""
         return jax.device_get(self)
 
     def list_instances(self) -> list[Instances]:
-        """Returns what the tables tell about the things of each image.
+        """Extracts the things of each image from the tables.
 
         Raises:
-          ValueError: an image had more segments than `max_segments`.
+          ValueError: an image has more than `max_segments` segments.
         """
         batches = self.to_host().batches
         refuse_overflow(sum(int(b['is_overflowing'].sum()) for b in batches), type(self))
@@ -100,7 +99,7 @@ class InstanceTables(FormatMetric):
         ]
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class InstanceAP(InstanceTables):
     """Average precision and recall of COCO; use the subclass that `for_format` returns."""
 
@@ -111,12 +110,12 @@ class InstanceAP(InstanceTables):
         return coco_ap.average_precision(coco_ap.concatenate(images, num_classes=num_classes))
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class CityscapesAP(InstanceTables):
     """Average precision of Cityscapes; use the subclass that `for_format` returns.
 
-    A panoptic map does not hold caravans and trailers, which the data set labels but does not
-    score. They are void here, where the origin excuses only groups of them.
+    Caravans and trailers, which the dataset labels but does not score, are void in a panoptic map,
+    so that detections on them are excused; cityscapesscripts excuses only those on groups of them.
     """
 
     def compute(self) -> dict[str, Any]:
@@ -136,25 +135,27 @@ def describe_instances(
     label_format: LabelFormat,
     max_segments: int,
 ) -> dict[str, Array]:
-    """Describes the segments of one image as far as average precision depends on them.
+    """Tabulates what average precision needs of the segments of one image.
 
-    A label that a prediction meets with an IoU of at least 0.5 covers at least half of it, so the
-    two labels that cover most of it are all that can match. Of equal scores that one ranks first
-    whose first pixel comes first, as in DeepLab2.
+    A label that matches a prediction with an IoU of at least 0.5 covers at least half of it, so
+    only the two labels that cover most of it can match. Ties of the score are broken by the first
+    pixel in raster order, as in DeepLab2.
 
     Args:
       label, prediction: i32[H, W], see `overlap_segments`.
-      scores: 'label' i32[R] and 'score' f32[R].
-      valid: bool[], returned as it is.
-      label_format: how classes and instances are coded.
-      max_segments: rows S for the distinct segments of either map.
+      scores: 'label' i32[R] and 'score' f32[R] of predicted segments.
+      valid: bool[], false for an image that pads the batch; returned unchanged.
+      label_format: encoding of classes and instances.
+      max_segments: number of rows S for the segments of a map.
 
     Returns:
       'label_id', 'label_area', 'id', 'area', 'on_void': i32[S], see `SegmentOverlap`;
-      'score': f32[S] of a prediction, 'first_pixel': i32[S] where it begins in raster order;
-      'on_small', 'on_crowd': i32[S], pixels of a prediction on labels of its class that are small
-        in Cityscapes, and on their crowd;
-      'row', 'overlap': i32[S, 2], the labels of its class that cover most of it, with which area;
+      'score': f32[S], score of the prediction; 'first_pixel': i32[S], its first pixel in raster
+        order;
+      'on_small', 'on_crowd': i32[S], pixels of the prediction on labels of its class that are small
+        by the rules of Cityscapes, and on the crowd of its class;
+      'row', 'overlap': i32[S, 2], the two labels of its class that cover most of it, and the pixels
+        shared with each;
       'is_overflowing', 'valid': bool[].
     """
     s = overlap_segments(label, prediction, label_format=label_format, max_segments=max_segments)
@@ -170,7 +171,7 @@ def describe_instances(
         'area': s.area,
         'on_void': s.on_void,
         'score': jnp.sum(jnp.where(has_row, scores['score'], 0.0), axis=1),
-        'first_pixel': first_pixels(s.index, max_segments),
+        'first_pixel': first_pixels(s.row_of_pixel, max_segments),
         'on_small': jnp.sum(jnp.where(is_small[:, None], own_class, 0), axis=0),
         'on_crowd': jnp.sum(jnp.where(s.is_crowd[:, None], own_class, 0), axis=0),
         'row': row,
@@ -180,10 +181,10 @@ def describe_instances(
     }
 
 
-def _select_things(table, label_format):
-    """The `Instances` of one image's tables of arrays [S]."""
+def _select_things(table: dict[str, np.ndarray], label_format: LabelFormat) -> Instances:
+    """Extracts the things from the table of one image, arrays [S]."""
     divisor = label_format.label_divisor
-    # Rows without a segment hold the first id beyond the last class.
+    # Rows without a segment hold `num_labels`, whose class is the one appended here.
     is_thing = np.append(label_format.thing_table(), False)
     labels = np.flatnonzero(is_thing[table['label_id'] // divisor])
     detections = np.flatnonzero(is_thing[table['id'] // divisor])
@@ -192,7 +193,7 @@ def _select_things(table, label_format):
     detected_class = table['id'][detections] // divisor
     is_crowd = instance == 0
 
-    # A class has one crowd, since all of its pixels have the same id.
+    # All crowds of a class have instance 0, so that they are one segment.
     crowd_of_class = np.zeros(len(is_thing), np.int64)
     crowd_of_class[label_class[is_crowd]] = np.flatnonzero(is_crowd)
     overlap = np.column_stack([table['overlap'][detections], table['on_crowd'][detections]])

@@ -3,10 +3,10 @@
 import functools
 from typing import Any, ClassVar
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 from jax import lax
 
 from pdl_jax.metrics.averages import average_quality
@@ -14,32 +14,34 @@ from pdl_jax.metrics.format_metric import FormatMetric, make_class, refuse_overf
 from pdl_jax.metrics.segment_overlap import add_by_class, add_images, overlap_segments
 from pdl_jax.typing import Array, LabelFormat
 
-# An IoU is cut after three digits of 16 bits: integers add up exactly in any order, and as many
-# matches as a batch can have do not overflow 32 bits.
+# An IoU is truncated to three digits of 16 bits: integers sum exactly in any order, and i32 holds
+# the sum of almost 2**15 matches per class and batch.
 _DIGIT_BITS = 16
 _NUM_DIGITS = 3
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class PanopticQuality(FormatMetric):
     """Panoptic quality; use the subclass that `for_format` returns.
 
-    The device counts one batch in 32 bits; `to_host` widens the counts, which are added up there.
+    The device counts one batch in 32 bits; `to_host` widens the counts, and the host sums batches.
 
     Attributes:
       iou_digits: i32[C, 3], sum of the IoU of matched segments per class, in units of 2**-16,
         2**-32 and 2**-48.
-      tp: i32[C], matched pairs per class.
-      fp: i32[C], predicted segments that match nothing and are not excused.
-      fn: i32[C], labelled segments that nothing matches, crowds left out.
+      tp: i32[C], matched pairs.
+      fp: i32[C], predicted segments that are neither matched nor excused.
+      fn: i32[C], labelled segments without a match, crowds left out.
       num_overflowing: i32[], images with more segments than the metric has rows for.
+
+    Source: Kirillov et al., Panoptic Segmentation, CVPR 2019; panopticapi, evaluation.py.
     """
 
-    iou_digits: Array
-    tp: Array
-    fp: Array
-    fn: Array
-    num_overflowing: Array
+    iou_digits: Array | np.ndarray
+    tp: Array | np.ndarray
+    fp: Array | np.ndarray
+    fn: Array | np.ndarray
+    num_overflowing: Array | np.ndarray
 
     max_segments: ClassVar[int] = 0
 
@@ -47,37 +49,40 @@ class PanopticQuality(FormatMetric):
     def for_format(
         label_format: LabelFormat, *, max_segments: int = 256
     ) -> type['PanopticQuality']:
-        """Makes the metric class of a data set.
+        """Makes the metric class of a dataset.
 
         Args:
-          label_format: how classes and instances are coded.
-          max_segments: most distinct segments of one label map or prediction.
+          label_format: encoding of classes and instances.
+          max_segments: largest number of segments in a label map or a prediction.
 
         Returns:
-          a subclass of `PanopticQuality`, the same for the same arguments.
+          A subclass of `PanopticQuality`, the same for the same arguments.
         """
         return make_class(PanopticQuality, label_format=label_format, max_segments=max_segments)
 
     @classmethod
     def empty(cls) -> 'PanopticQuality':
-        """Zeros in 64 bits, which only the host keeps."""
+        """Returns 64-bit zeros, to sum batches on the host."""
         zeros = np.zeros(cls.format().num_classes, np.int64)
         digits = np.zeros((len(zeros), _NUM_DIGITS), np.int64)
-        return cls(iou_digits=digits, tp=zeros, fp=zeros, fn=zeros, num_overflowing=np.int64(0))
+        return cls(
+            iou_digits=digits, tp=zeros, fp=zeros, fn=zeros, num_overflowing=np.zeros((), np.int64)
+        )
 
     @classmethod
     def from_model_output(
-        cls, *, panoptic_label: Array, panoptic_prediction: Array, valid: Array, **_
+        cls, *, panoptic_label: Array, panoptic_prediction: Array, valid: Array, **_: Any
     ) -> 'PanopticQuality':
         """Counts a batch.
 
         Args:
-          panoptic_label: i32[B, H, W], the label map; instance 0 of a thing is a crowd region.
-          panoptic_prediction: i32[B, H, W]; instance 0 of a thing is a segment like any other.
-          valid: bool[B], false for images that only fill up the batch.
+          panoptic_label: i32[B, H, W], label maps; instance 0 of a thing is a crowd region.
+          panoptic_prediction: i32[B, H, W], predictions; instance 0 of a thing is an ordinary
+            segment.
+          valid: bool[B], false for images that pad the batch.
 
         Returns:
-          the metric of the batch, in 32 bits.
+          The metric of the batch, in 32 bits.
         """
         count = functools.partial(
             count_matches, label_format=cls.format(), max_segments=cls.max_segments
@@ -89,16 +94,16 @@ class PanopticQuality(FormatMetric):
         """Averages over classes; see `averages.average_quality`.
 
         Raises:
-          ValueError: an image had more segments than `max_segments`.
+          ValueError: an image has more than `max_segments` segments.
         """
-        counts = self.to_host()
-        refuse_overflow(counts.num_overflowing, type(self))
+        sums = self.host_sums()
+        refuse_overflow(int(sums['num_overflowing']), type(self))
         label_format = self.format()
         return average_quality(
-            counts.iou_digits @ 2.0 ** (-_DIGIT_BITS * np.arange(1, _NUM_DIGITS + 1)),
-            counts.tp,
-            counts.fp,
-            counts.fn,
+            sums['iou_digits'] @ 2.0 ** (-_DIGIT_BITS * np.arange(1, _NUM_DIGITS + 1)),
+            sums['tp'],
+            sums['fp'],
+            sums['fn'],
             thing_classes=label_format.thing_classes,
             stuff_classes=label_format.stuff_classes,
         )
@@ -107,7 +112,7 @@ class PanopticQuality(FormatMetric):
 def count_matches(
     label: Array, prediction: Array, *, label_format: LabelFormat, max_segments: int
 ) -> dict[str, Array]:
-    """Matches the segments of one image.
+    """Matches the segments of one image and counts matches and mistakes per class.
 
     A pair matches if its classes agree and IoU > 0.5, decided in integers. The union leaves out
     predicted pixels on void, not those on crowd. A prediction that matches nothing is no false
@@ -115,8 +120,8 @@ def count_matches(
 
     Args:
       label, prediction: i32[H, W], see `overlap_segments`.
-      label_format: how classes and instances are coded.
-      max_segments: rows S for the distinct segments of either map.
+      label_format: encoding of classes and instances.
+      max_segments: number of rows S for the segments of a map.
 
     Returns:
       The fields of `PanopticQuality` for the image.
@@ -127,7 +132,7 @@ def count_matches(
     union = s.label_area[:, None] + s.area[None, :] - s.overlap - s.on_void[None, :]
     is_match = s.agrees & ~s.is_crowd[:, None] & (2 * s.overlap > union)
     is_matched = jnp.any(is_match, axis=0)
-    # More than half of a prediction's labelled pixels is one label: no column has two matches.
+    # A match covers more than half of the prediction's labelled pixels: no column has two.
     digits = _divide(
         jnp.sum(jnp.where(is_match, s.overlap, 0), axis=0),
         jnp.maximum(jnp.sum(jnp.where(is_match, union, 0), axis=0), 1),
@@ -148,11 +153,19 @@ def count_matches(
     }
 
 
-def _divide(numerator, denominator):
-    """Digits i32[3, S] of i32[S] ratios from 0 to 1, denominators below 2**30; the rest is cut."""
+def _divide(numerator: Array, denominator: Array) -> Array:
+    """Divides in integers, truncated to three digits of 16 bits.
 
-    def find_digit(rest, _):
-        def add_bit(_, state):
+    Args:
+      numerator: i32[S], from 0 to `denominator`.
+      denominator: i32[S], below 2**30.
+
+    Returns:
+      i32[3, S], the most significant digit first; a ratio of 1 has the first digit 2**16.
+    """
+
+    def find_digit(rest: Array, _: None) -> tuple[Array, Array]:
+        def add_bit(_: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
             digit, rest = state
             bit = (2 * rest >= denominator).astype(jnp.int32)
             return 2 * digit + bit, 2 * rest - bit * denominator

@@ -1,12 +1,12 @@
-"""Parsing covering, counted on the device: how well predicted segments cover the labelled ones."""
+"""Parsing covering, counted on the device: labelled segments with their best IoU, by area."""
 
 import functools
 from typing import Any, ClassVar
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from pdl_jax.metrics.averages import average_covering
 from pdl_jax.metrics.format_metric import FormatMetric, make_class, refuse_overflow
@@ -14,13 +14,13 @@ from pdl_jax.metrics.segment_overlap import add_by_class, add_images, overlap_se
 from pdl_jax.typing import Array, LabelFormat
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class ParsingCovering(FormatMetric):
     """Parsing covering; use the subclass that `for_format` returns.
 
-    Every labelled segment counts with its best IoU among the predictions of its class, weighted by
-    its area; nothing has to exceed a threshold, and a prediction too many costs nothing. Labelled
-    void and crowds are cut out of predictions.
+    Averages the best IoU of each labelled segment among the predictions of its class, weighted by
+    the area of the segment. There is no threshold, and superfluous predictions are not penalised.
+    Pixels labelled void or crowd are removed from predictions.
 
     Attributes:
       weighted_iou: f32[C], sum over labelled segments of area times best IoU.
@@ -30,9 +30,9 @@ class ParsingCovering(FormatMetric):
     Source: Yang et al., DeeperLab, 2019; tensorflow/models, deeplab/evaluation/parsing_covering.py.
     """
 
-    weighted_iou: Array
-    area: Array
-    num_overflowing: Array
+    weighted_iou: Array | np.ndarray
+    area: Array | np.ndarray
+    num_overflowing: Array | np.ndarray
 
     max_segments: ClassVar[int] = 0
     is_area_normalized: ClassVar[bool] = True
@@ -41,16 +41,16 @@ class ParsingCovering(FormatMetric):
     def for_format(
         label_format: LabelFormat, *, max_segments: int = 256, is_area_normalized: bool = True
     ) -> type['ParsingCovering']:
-        """Makes the metric class of a data set.
+        """Makes the metric class of a dataset.
 
         Args:
-          label_format: how classes and instances are coded.
-          max_segments: most distinct segments of one label map or prediction.
-          is_area_normalized: whether areas are shares of their image, so that large images do not
-            count more.
+          label_format: encoding of classes and instances.
+          max_segments: largest number of segments in a label map or a prediction.
+          is_area_normalized: true to divide areas by the area of their image, so that large images
+            do not weigh more.
 
         Returns:
-          a subclass of `ParsingCovering`, the same for the same arguments.
+          A subclass of `ParsingCovering`, the same for the same arguments.
         """
         return make_class(
             ParsingCovering,
@@ -61,9 +61,9 @@ class ParsingCovering(FormatMetric):
 
     @classmethod
     def empty(cls) -> 'ParsingCovering':
-        """Zeros in 64 bits, which only the host keeps."""
+        """Returns 64-bit zeros, to sum batches on the host."""
         zeros = np.zeros(cls.format().num_classes)
-        return cls(weighted_iou=zeros, area=zeros, num_overflowing=np.int64(0))
+        return cls(weighted_iou=zeros, area=zeros, num_overflowing=np.zeros((), np.int64))
 
     @classmethod
     def from_model_output(
@@ -73,18 +73,18 @@ class ParsingCovering(FormatMetric):
         panoptic_prediction: Array,
         size: Array,
         valid: Array,
-        **_,
+        **_: Any,
     ) -> 'ParsingCovering':
         """Counts a batch.
 
         Args:
-          panoptic_label: i32[B, H, W], the label map.
-          panoptic_prediction: i32[B, H, W].
-          size: i32[B, 2], (height, width) of the images in pixels, which the maps may pad with void.
-          valid: bool[B], false for images that only fill up the batch.
+          panoptic_label: i32[B, H, W], label maps.
+          panoptic_prediction: i32[B, H, W], predictions.
+          size: i32[B, 2], (height, width) of the images in pixels; beyond them maps are void.
+          valid: bool[B], false for images that pad the batch.
 
         Returns:
-          the metric of the batch, in 32 bits.
+          The metric of the batch, in 32 bits.
         """
         cover = functools.partial(
             cover_labels, label_format=cls.format(), max_segments=cls.max_segments
@@ -100,14 +100,14 @@ class ParsingCovering(FormatMetric):
         """Averages over classes; see `averages.average_covering`.
 
         Raises:
-          ValueError: an image had more segments than `max_segments`.
+          ValueError: an image has more than `max_segments` segments.
         """
-        sums = self.to_host()
-        refuse_overflow(sums.num_overflowing, type(self))
+        sums = self.host_sums()
+        refuse_overflow(int(sums['num_overflowing']), type(self))
         label_format = self.format()
         return average_covering(
-            sums.weighted_iou,
-            sums.area,
+            sums['weighted_iou'],
+            sums['area'],
             thing_classes=label_format.thing_classes,
             stuff_classes=label_format.stuff_classes,
         )
@@ -116,12 +116,12 @@ class ParsingCovering(FormatMetric):
 def cover_labels(
     label: Array, prediction: Array, *, label_format: LabelFormat, max_segments: int
 ) -> dict[str, Array]:
-    """Finds the best IoU of every labelled segment of one image.
+    """Sums the best IoU of the labelled segments of one image, weighted by area.
 
     Args:
       label, prediction: i32[H, W], see `overlap_segments`.
-      label_format: how classes and instances are coded.
-      max_segments: rows S for the distinct segments of either map.
+      label_format: encoding of classes and instances.
+      max_segments: number of rows S for the segments of a map.
 
     Returns:
       The fields of `ParsingCovering` for the image, areas in pixels.

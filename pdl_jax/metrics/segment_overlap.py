@@ -1,4 +1,4 @@
-"""The segments of a label map and of a prediction, and the pixels that they share; on the device."""
+"""Segments of a label map and of a prediction, and the pixels that they share; on the device."""
 
 from typing import NamedTuple
 
@@ -9,20 +9,19 @@ from pdl_jax.typing import Array, LabelFormat
 
 
 class SegmentOverlap(NamedTuple):
-    """Rows S for the segments of the label map, and as many for those of the prediction.
+    """Segments of a label map and of a prediction, S rows each; surplus rows hold no segment.
 
     Attributes:
-      label_ids, ids: i32[S], panoptic labels, ascending; `num_labels` of the format in rows without
-        a segment.
-      label_class, predicted_class: i32[S], beyond the classes in rows without a segment.
-      is_label, is_prediction: bool[S], whether the row holds a segment.
-      is_crowd: bool[S], whether it is a labelled crowd region.
-      label_area, area: i32[S], in pixels.
-      on_void: i32[S], pixels of a prediction where nothing is labelled.
+      label_ids, ids: i32[S], panoptic labels, ascending; the format's `num_labels` in surplus rows.
+      label_class, predicted_class: i32[S], classes; beyond the last class in surplus rows.
+      is_label, is_prediction: bool[S], true for rows that hold a segment.
+      is_crowd: bool[S], true for labelled crowd regions.
+      label_area, area: i32[S], areas in pixels.
+      on_void: i32[S], pixels of the prediction where nothing is labelled.
       overlap: i32[S, S], pixels shared by label (row) and prediction (column).
-      agrees: bool[S, S], whether both are segments of the same class.
-      index: i32[H, W], the row of every pixel's prediction, S on void.
-      is_overflowing: bool[], whether either map has more segments than there are rows.
+      agrees: bool[S, S], true if both are segments of the same class.
+      row_of_pixel: i32[H, W], row of the predicted segment of each pixel, S on void.
+      is_overflowing: bool[], true if either map has more segments than there are rows.
     """
 
     label_ids: Array
@@ -37,7 +36,7 @@ class SegmentOverlap(NamedTuple):
     on_void: Array
     overlap: Array
     agrees: Array
-    index: Array
+    row_of_pixel: Array
     is_overflowing: Array
 
 
@@ -47,16 +46,17 @@ def overlap_segments(
     """Lists the segments of both maps and counts the pixels that they share.
 
     Args:
-      label: i32[H, W]; void is every label whose class is ignored or not among the classes;
+      label: i32[H, W], label map; labels of the ignored class or beyond the classes are void, and
         instance 0 of a thing is a crowd region.
-      prediction: i32[H, W]; void alike; instance 0 of a thing is a segment like any other.
-      label_format: how classes and instances are coded.
-      max_segments: rows S for the distinct segments of either map.
+      prediction: i32[H, W], prediction; void as in `label`, instance 0 of a thing is an ordinary
+        segment.
+      label_format: encoding of classes and instances.
+      max_segments: number of rows S for the segments of a map.
     """
     divisor, num_labels = label_format.label_divisor, label_format.num_labels
     label_ids, label_index, label_count = _list_segments(label, label_format, max_segments)
     ids, index, count = _list_segments(prediction, label_format, max_segments)
-    # The last row and column collect void.
+    # The last row and the last column are void.
     shared = count_pairs(label_index, index, max_segments + 1, max_segments + 1)
     label_class, predicted_class = label_ids // divisor, ids // divisor
     is_label, is_prediction = label_ids < num_labels, ids < num_labels
@@ -75,25 +75,32 @@ def overlap_segments(
         on_void=shared[-1, :-1],
         overlap=shared[:-1, :-1],
         agrees=agrees & is_label[:, None] & is_prediction[None, :],
-        index=index,
+        row_of_pixel=index,
         is_overflowing=jnp.maximum(label_count, count) > max_segments,
     )
 
 
 def add_by_class(values: Array, segment_class: Array, num_classes: int) -> Array:
-    """Sums [S] over the segments of each class; rows beyond the classes are dropped."""
+    """Sums values [S] over the segments of each class: [C]; rows beyond the classes are dropped."""
     classes = jnp.arange(num_classes, dtype=jnp.int32)
     return jnp.sum(jnp.where(segment_class == classes[:, None], values, 0), axis=1)
 
 
 def add_images(values: Array, valid: Array) -> Array:
-    """Sums [B, ...] over the images that are valid, in the precision given."""
+    """Sums values [B, ...] over the valid images, in the precision of the values."""
     keep = valid.reshape(-1, *[1] * (values.ndim - 1))
     return jnp.sum(jnp.where(keep, values, 0), axis=0, dtype=values.dtype)
 
 
-def _list_segments(labels, label_format, max_segments):
-    """Labels i32[S], filled with num_labels; the row of every pixel, S on void; their number."""
+def _list_segments(
+    labels: Array, label_format: LabelFormat, max_segments: int
+) -> tuple[Array, Array, Array]:
+    """Lists the segments of a map i32[H, W].
+
+    Returns:
+      i32[S], labels in ascending order, padded with `num_labels`; i32[H, W], row of each pixel, S
+      on void; i32[], number of segments, which may exceed S.
+    """
     num_labels = label_format.num_labels
     semantic = labels // label_format.label_divisor
     is_segment = (semantic >= 0) & (semantic < label_format.num_classes)
