@@ -1,116 +1,193 @@
-"""The report of an evaluation: JSON values, a table, one number to compare checkpoints by."""
+"""The report of an evaluation: JSON values, a table, and the score that ranks checkpoints.
+
+Runs and score files share it. Nothing here imports JAX, so that scoring files starts at once.
+"""
 
 import json
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pdl_jax.data.catalog import DatasetSpec
-from pdl_jax.storage.paths import make_path, write_whole
+if TYPE_CHECKING:
+    from pdl_jax.data.catalog import DatasetSpec
 
 _GROUPS = ('All', 'Things', 'Stuff')
+_QUALITY = ('pq', 'sq', 'rq')
+_COUNTS = ('tp', 'fp', 'fn')
+# Columns of the table of classes: (metric, key of its rows), in groups divided by a bar.
+_CLASS_COLUMNS = (
+    tuple(('pq', key) for key in _QUALITY),
+    tuple(('pq', key) for key in _COUNTS),
+    (('ap', 'ap'), ('pc', 'pc'), ('iou', 'iou')),
+)
 
 
-def make_report(values: dict[str, Any], spec: DatasetSpec, *, num_images: int) -> dict[str, Any]:
-    """Brings computed metrics into JSON values.
+def make_report(
+    values: Mapping[str, Any], spec: 'DatasetSpec', *, num_images: int
+) -> dict[str, Any]:
+    """Makes the report of a run's evaluation.
 
     Args:
-      values: 'miou' and, of a network with instances, 'pq' and perhaps 'pc' and 'ap': what the metrics' `compute` returned.
-      spec: names of the classes.
-      num_images: that were scored.
+      values: results of the metrics' `compute`: 'miou', 'pq' if the network has instances, and
+        optionally 'pc' and 'ap'.
+      spec: description of the dataset, for the names of the classes.
+      num_images: number of images scored.
 
     Returns:
-      'pq': {'All', 'Things', 'Stuff': {'pq', 'sq', 'rq' in [0, 1], 'n' classes averaged}, 'per_class': {class name: ...}},
-      None of a semantic network; 'miou' and 'pixel_accuracy' in [0, 1], 'iou_per_class', 'num_images'; where they are among the
-      values 'pc' as 'pq', and 'ap' with the averages of `coco_ap` or `cityscapes_ap`. None where nothing is averaged.
+      The values of `convert_metrics` by class name, with 'pq' None for a semantic network, and
+      'num_images'.
     """
-    names = spec.class_names
-    quality = None
-    if 'pq' in values:
-        quality = {group: _to_json(values['pq'][group]) for group in _GROUPS}
-        quality['per_class'] = _list_classes(values['pq']['per_class'], names)
-    extra = {}
-    for key in ('pc', 'ap'):
-        if key in values:
-            averages = {
-                name: _to_json(value) for name, value in values[key].items() if name != 'per_class'
-            }
-            extra[key] = {**averages, 'per_class': _list_classes(values[key]['per_class'], names)}
-    iou = values['miou']['per_class']
-    return {
-        'pq': quality,
-        'miou': _to_json(values['miou']['miou']),
-        'pixel_accuracy': _to_json(values['miou']['pixel_accuracy']),
-        'iou_per_class': {names[i]: _to_json(iou['iou'][i]) for i in np.flatnonzero(iou['valid'])},
-        **extra,
-        'num_images': num_images,
-    }
+    metrics = convert_metrics(values, spec.class_names)
+    return {'pq': None, **metrics, 'num_images': num_images}
 
 
-def find_score(report: dict[str, Any]) -> float:
-    """What checkpoints are compared by: PQ, or mIoU of a semantic network; 0 where nothing is averaged."""
+def convert_metrics(values: Mapping[str, Any], class_keys: Sequence[str]) -> dict[str, Any]:
+    """Converts computed metrics to JSON values; None where nothing is averaged.
+
+    Args:
+      values: any of 'pq', 'miou', 'pc' and 'ap', as `averages`, `coco_ap` or `cityscapes_ap`
+        returns it: arrays [C] in 'per_class', averages beside it.
+      class_keys: key of each class.
+
+    Returns:
+      'pq': {'All', 'Things', 'Stuff': {'pq', 'sq', 'rq' in [0, 1], 'n' classes averaged},
+        'per_class': {key: {'pq', 'sq', 'rq', 'tp', 'fp', 'fn'}}}; 'pc' likewise;
+      'miou', 'pixel_accuracy' in [0, 1] and 'iou_per_class';
+      'ap': averages of `coco_ap` or `cityscapes_ap`, and 'per_class'.
+      Only the classes that are averaged are listed.
+    """
+    report = {}
+    for metric, value in values.items():
+        per_class = _list_classes(value['per_class'], class_keys)
+        if metric == 'miou':
+            report['miou'] = _to_json(value['miou'])
+            report['pixel_accuracy'] = _to_json(value['pixel_accuracy'])
+            report['iou_per_class'] = {key: row['iou'] for key, row in per_class.items()}
+        else:
+            averages = {key: _to_json(item) for key, item in value.items() if key != 'per_class'}
+            report[metric] = {**averages, 'per_class': per_class}
+    return report
+
+
+def find_score(report: Mapping[str, Any]) -> float:
+    """Returns the score that ranks checkpoints: PQ, or mIoU without instances; 0 if undefined."""
     quality = report['pq']
     return (report['miou'] if quality is None else quality['All']['pq']) or 0.0
 
 
-def format_report(report: dict[str, Any]) -> str:
-    """The report as a table, in percent as papers print it."""
+def format_report(report: Mapping[str, Any], class_names: Mapping[str, str] | None = None) -> str:
+    """Formats a report as a table, in percent as papers print it.
 
-    def percent(value):
-        return '     -' if value is None else f'{100 * value:6.1f}'
+    Classes without any value are left out.
 
-    quality = report['pq']
-    overall = [
-        f'{"mIoU":24} | {percent(report["miou"])}',
-        f'{"pixel accuracy":24} | {percent(report["pixel_accuracy"])}',
-    ]
+    Args:
+      report: any part of what `convert_metrics` returns; classes that are not averaged may have
+        values of None, or 'tp', 'fp' and 'fn' of 0.
+      class_names: name of each class by its key in the report; None if the keys are names.
+    """
+    return '\n'.join([*_format_averages(report), *_format_classes(report, class_names)])
+
+
+def write_report(report: Mapping[str, Any], path: str) -> None:
+    """Writes the report as JSON; an existing file is replaced in one step.
+
+    Args:
+      report: the JSON values.
+      path: path of the file, local or gs://; missing directories are made.
+
+    Raises:
+      ImportError: a gs:// path without the package that reads buckets.
+      OSError: the file cannot be written.
+    """
+    # etils is a good part of the start of `pdl_jax score`, which often writes no file.
+    from pdl_jax.storage.paths import make_path, write_whole
+
+    file = make_path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, f'{json.dumps(report, indent=2)}\n'.encode())
+
+
+def _format_averages(report: Mapping[str, Any]) -> list[str]:
+    lines = []
+    if report.get('pq') is not None:
+        lines.append(f'{"":24} | {_join(key.upper() for key in _QUALITY)} | {"n":>6}')
+        for group in _GROUPS:
+            row = report['pq'][group]
+            lines.append(
+                f'{group:24} | {_join(_percent(row[k]) for k in _QUALITY)} | {row["n"]:6d}'
+            )
+    if 'miou' in report:
+        lines.append(f'{"mIoU":24} | {_percent(report["miou"])}')
+        lines.append(f'{"pixel accuracy":24} | {_percent(report["pixel_accuracy"])}')
     if 'pc' in report:
-        overall += [
-            f'{"PC " + group:24} | {percent(report["pc"][group]["pc"])}' for group in _GROUPS
-        ]
+        lines += [f'{"PC " + g:24} | {_percent(report["pc"][g]["pc"])}' for g in _GROUPS]
     if 'ap' in report:
-        overall += [
-            f'{key.upper():24} | {percent(value)}'
-            for key, value in report['ap'].items()
-            if key != 'per_class'
+        names = [key for key in report['ap'] if key != 'per_class']
+        lines += [f'{name.upper():24} | {_percent(report["ap"][name])}' for name in names]
+    return lines
+
+
+def _format_classes(report: Mapping[str, Any], class_names: Mapping[str, str] | None) -> list[str]:
+    tables = _list_tables(report)
+    groups = [[c for c in group if c[0] in tables] for group in _CLASS_COLUMNS]
+    groups = [group for group in groups if group]
+    if not groups:
+        return []
+    titles = [_join('IoU' if key == 'iou' else key.upper() for _, key in g) for g in groups]
+    lines = [' | '.join([f'{"class":24}', *titles])]
+    for class_key in dict.fromkeys(key for rows in tables.values() for key in rows):
+        cells = [
+            _join(_format_cell(tables[metric].get(class_key, {}), key) for metric, key in group)
+            for group in groups
         ]
-    if quality is None:
-        lines = [f'{"class":24} |    IoU']
-        lines += [
-            f'{name[:24]:24} | {percent(iou)}' for name, iou in report['iou_per_class'].items()
-        ]
-        return '\n'.join([*overall, *lines])
-    lines = [f'{"":24} |     PQ     SQ     RQ |      n']
-    for group in _GROUPS:
-        row = ' '.join(percent(quality[group][key]) for key in ('pq', 'sq', 'rq'))
-        lines.append(f'{group:24} | {row} | {quality[group]["n"]:6d}')
-    lines += overall
-    lines.append(f'{"":24} |     PQ     SQ     RQ |     TP     FP     FN |    IoU')
-    for name, row in quality['per_class'].items():
-        rates = ' '.join(percent(row[key]) for key in ('pq', 'sq', 'rq'))
-        counts = ' '.join(f'{row[key]:6d}' for key in ('tp', 'fp', 'fn'))
-        iou = percent(report['iou_per_class'].get(name))
-        lines.append(f'{name[:24]:24} | {rates} | {counts} | {iou}')
-    return '\n'.join(lines)
+        name = class_key if class_names is None else class_names[class_key]
+        lines.append(' | '.join([f'{name[:24]:24}', *cells]))
+    return lines
 
 
-def write_report(report: dict[str, Any], path: str) -> None:
-    """Writes the report as JSON, replacing an older one at once."""
-    path = make_path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, f'{json.dumps(report, indent=2)}\n'.encode())
+def _list_tables(report: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Lists the rows of each metric by class, without the classes that are not averaged."""
+    tables = {}
+    # Mean IoU has most classes, so that it comes first and decides their order.
+    if 'iou_per_class' in report:
+        iou = report['iou_per_class']
+        tables['iou'] = {key: {'iou': value} for key, value in iou.items() if value is not None}
+    if report.get('pq') is not None:
+        rows = report['pq']['per_class']
+        tables['pq'] = {key: row for key, row in rows.items() if any(row[c] for c in _COUNTS)}
+    for metric in ('pc', 'ap'):
+        if metric in report:
+            rows = report[metric]['per_class']
+            tables[metric] = {key: row for key, row in rows.items() if row[metric] is not None}
+    return tables
 
 
-def _list_classes(arrays, names):
-    """Arrays [C] as a dict of numbers for each class that is averaged."""
+def _format_cell(row: Mapping[str, Any], key: str) -> str:
+    value = row.get(key)
+    return f'{value:6d}' if key in _COUNTS and value is not None else _percent(value)
+
+
+def _percent(value: float | None) -> str:
+    return '     -' if value is None else f'{100 * value:6.1f}'
+
+
+def _join(cells: Iterable[str]) -> str:
+    return ' '.join(f'{cell:>6}' for cell in cells)
+
+
+def _list_classes(
+    arrays: Mapping[str, np.ndarray], class_keys: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Converts arrays [C] to a dict of numbers for each class that is averaged."""
     return {
-        names[i]: {key: _to_json(array[i]) for key, array in arrays.items() if key != 'valid'}
-        for i in np.flatnonzero(arrays['valid'])
+        class_keys[i]: {key: _to_json(array[i]) for key, array in arrays.items() if key != 'valid'}
+        for i in np.flatnonzero(arrays['valid']).tolist()
     }
 
 
-def _to_json(value):
-    """NumPy numbers to Python's, NaN to None, through dicts."""
+def _to_json(value: Any) -> Any:
+    """Converts NumPy numbers to Python's and NaN to None, also inside dicts."""
     if isinstance(value, dict):
         return {key: _to_json(item) for key, item in value.items()}
     value = value.item() if hasattr(value, 'item') else value

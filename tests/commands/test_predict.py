@@ -15,7 +15,7 @@ from pdl_jax.commands.predict import Predictor, predict_file
 from pdl_jax.data.images import decode_ids
 from pdl_jax.data.records import open_split
 from pdl_jax.evaluation.evaluator import evaluate_checkpoint
-from pdl_jax.evaluation.files.score_files import main as evaluate_files
+from pdl_jax.evaluation.files.score_files import evaluate_files
 from pdl_jax.metrics.panoptic_quality import PanopticQuality
 from pdl_jax.prediction.image_list import find_images, refuse_equal_stems
 from pdl_jax.training.loop import train
@@ -202,16 +202,13 @@ def test_ap_and_covering_equal_those_of_the_written_files(data, workdir, tmp_pat
         config, str(tmp_path), checkpoint=str(workdir), is_prediction_written=True
     )
     labels = data.parent / 'raw' / 'val'
-    flags = {
+    paths = {
         'gt_json': labels / 'panoptic_val.json',
         'gt_folder': labels / 'panoptic_val',
         'pred_json': tmp_path / 'predictions.json',
         'pred_folder': tmp_path / 'predictions',
-        'metrics': 'pq,pc,ap',
-        'output': tmp_path / 'files.json',
     }
-    evaluate_files([f'--{name}={value}' for name, value in flags.items()])
-    files = json.loads((tmp_path / 'files.json').read_text())
+    files, _ = evaluate_files(**paths, metrics=('pq', 'pc', 'ap'))
     assert 0 < report['ap']['ap'] < 1 and 0 < report['pc']['Things']['pc'] < 1
     assert {k: v for k, v in report['ap'].items() if k != 'per_class'} == pytest.approx(
         {k: v for k, v in files['ap'].items() if k != 'per_class'}, abs=1e-9
@@ -221,7 +218,7 @@ def test_ap_and_covering_equal_those_of_the_written_files(data, workdir, tmp_pat
         assert report['pq'][group] == pytest.approx(files['pq'][group], abs=1e-9)
     scores = [
         s['score']
-        for a in json.loads(flags['pred_json'].read_text())['annotations']
+        for a in json.loads(paths['pred_json'].read_text())['annotations']
         for s in a['segments_info']
     ]
     assert len(set(scores)) > 10 and all(0 <= score <= 1 for score in scores)

@@ -1,15 +1,18 @@
 """Scores from files against panopticapi, cityscapesscripts, pycocotools and the reference numbers."""
 
+import argparse
 import collections
 import json
+import shlex
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
+from pdl_jax.commands import score
 from pdl_jax.data.images import decode_ids, encode_ids
-from pdl_jax.evaluation.files.score_files import evaluate_files, main
+from pdl_jax.evaluation.files.score_files import DATASETS, METRICS, evaluate_files
 from pdl_jax.typing import LabelFormat
 from tests.metrics.panoptic_cases import (
     coco_stats,
@@ -393,10 +396,16 @@ def as_flags(files):
     return [f'--{name}={path}' for name, path in files.items()]
 
 
+def parse(arguments):
+    parser = argparse.ArgumentParser()
+    score.add_flags(parser)
+    return parser.parse_args(arguments)
+
+
 def test_command_prints_a_table_and_writes_json(street, tmp_path, capsys):
     _, files = street
     output = tmp_path / 'reports' / 'report.json'
-    main([*as_flags(files), '--metrics=pq,miou', f'--output={output}'])
+    score.run(parse([*as_flags(files), '--metrics=pq,miou', f'--output={output}']))
     report = json.loads(output.read_text())
     assert report.keys() == {
         'pq', 'miou', 'pixel_accuracy', 'iou_per_class', 'num_images', 'notes'
@@ -409,16 +418,29 @@ def test_command_prints_a_table_and_writes_json(street, tmp_path, capsys):
     assert 'category 33' in table
 
 
-def test_command_starts_without_frameworks_and_ends_without_a_traceback(tiny):
+def test_flags_offer_what_the_library_has(tiny):
+    flags = parse(as_flags(tiny))
+    assert flags.metrics == ','.join(METRICS) and flags.dataset == DATASETS[0]
+    for dataset in DATASETS:
+        parse([*as_flags(tiny), f'--dataset={dataset}'])
+    for example in score.EXAMPLES.replace('\\\n', ' ').splitlines():
+        assert shlex.split(example)[:2] == ['pdl_jax', 'score']
+        parse(shlex.split(example)[2:])
+
+
+def test_command_loads_no_framework(tiny):
+    """Help needs no NumPy; scoring needs no JAX, so that the workers can be forked."""
     code = (
-        'import sys; from pdl_jax.metrics import evaluate_files;'
-        'assert "jax" not in sys.modules and "tensorflow" not in sys.modules;'
-        'evaluate_files.main(sys.argv[1:])'
+        'import argparse, sys; from pdl_jax.commands import score;'
+        'parser = argparse.ArgumentParser(); score.add_flags(parser);'
+        'flags = parser.parse_args(sys.argv[1:]); assert "numpy" not in sys.modules; score.run(flags);'
+        'assert "jax" not in sys.modules and "tensorflow" not in sys.modules'
     )
+    command = [sys.executable, '-c', code, *as_flags(tiny)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert f'{"All":24} |  100.0  100.0  100.0 | {2:6d}' in result.stdout
+    assert result.stderr.startswith('note: 1 of 1 predicted things have no field score')
     tiny['pred_json'].write_text('{}')
-    result = subprocess.run(
-        [sys.executable, '-c', code, *as_flags(tiny)], capture_output=True, text=True, timeout=120
-    )
-    assert result.returncode == 1
-    assert result.stderr.startswith('error: ') and 'lacks the field' in result.stderr
-    assert 'Traceback' not in result.stderr
+    with pytest.raises(ValueError, match='lacks the field'):
+        score.run(parse(as_flags(tiny)))

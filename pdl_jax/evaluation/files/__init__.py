@@ -1,1 +1,1 @@
-"""Scores predictions of any program from files in the COCO panoptic format."""
+"""Scores of any program's predictions, from files in the COCO panoptic format."""

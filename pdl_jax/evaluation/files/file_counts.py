@@ -1,4 +1,4 @@
-"""What one image read from files adds to each metric; NumPy, by the rules of the device's metrics."""
+"""Counts of one image read from files for each metric, by the rules of `metrics/`; NumPy only."""
 
 import numpy as np
 
@@ -10,8 +10,8 @@ from pdl_jax.metrics.instances import Instances
 def count_quality(image: FileOverlap, *, num_classes: int) -> dict[str, np.ndarray]:
     """Matches the segments; see `panoptic_quality.count_matches`.
 
-    As in panopticapi, the area of a label is the one that its file states, that of a prediction its
-    pixels, and of several crowds of one class only the last excuses predictions.
+    As in panopticapi, the area of a label is the one stated in its file, the area of a prediction
+    is its number of pixels, and only the last of several crowds of a class excuses predictions.
 
     Returns:
       'iou_sum': f64[C], 'tp', 'fp', 'fn': i64[C].
@@ -44,18 +44,18 @@ def count_quality(image: FileOverlap, *, num_classes: int) -> dict[str, np.ndarr
 
 
 def count_pixels(image: FileOverlap, *, num_classes: int) -> dict[str, np.ndarray]:
-    """Counts pixels by class; see `semantic_iou.SemanticIoU`.
+    """Counts pixels per class; see `semantic_iou.SemanticIoU`.
 
     Returns:
       'right', 'labelled', 'predicted': i64[C], see `averages.average_iou`.
     """
-    # Void is the class beyond the last.
+    # Void is one class beyond the last.
     row_class = np.append(image.label_class, num_classes)
     column_class = np.append(image.predicted_class, num_classes)
     labelled, predicted = row_class[image.row], column_class[image.column]
     shared = image.shared * (labelled < num_classes)
 
-    def add(classes, pixels):
+    def add(classes: np.ndarray, pixels: np.ndarray) -> np.ndarray:
         return np.bincount(classes, pixels, num_classes + 1)[:num_classes].astype(np.int64)
 
     return {
@@ -66,7 +66,7 @@ def count_pixels(image: FileOverlap, *, num_classes: int) -> dict[str, np.ndarra
 
 
 def count_covering(image: FileOverlap, *, num_classes: int) -> dict[str, np.ndarray]:
-    """Finds the best IoU of every label; see `parsing_covering.ParsingCovering`.
+    """Sums the best IoU of labels, weighted by area; see `parsing_covering.ParsingCovering`.
 
     Returns:
       'weighted_iou', 'area': f64[C], areas as shares of the image.
@@ -87,11 +87,11 @@ def count_covering(image: FileOverlap, *, num_classes: int) -> dict[str, np.ndar
 
 
 def select_instances(image: FileOverlap, is_thing: np.ndarray) -> Instances:
-    """Keeps what average precision depends on.
+    """Selects the things of an image, for average precision.
 
     Args:
-      image: the image.
-      is_thing: bool[C].
+      image: the segments of the image.
+      is_thing: bool[C], true for classes with instances.
     """
     row, column, shared = _list_agreeing(image)
     is_small = image.label_area[row] < cityscapes_ap.MIN_AREA_PX
@@ -116,19 +116,19 @@ def select_instances(image: FileOverlap, is_thing: np.ndarray) -> Instances:
     )
 
 
-def _list_agreeing(image):
-    """Rows, columns and shared pixels of the pairs whose classes agree; void agrees with nothing."""
+def _list_agreeing(image: FileOverlap) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Selects row, column and shared pixels of the pairs of equal class; void equals nothing."""
     row_class, column_class = np.append(image.label_class, -1), np.append(image.predicted_class, -2)
     agrees = row_class[image.row] == column_class[image.column]
     return image.row[agrees], image.column[agrees], image.shared[agrees]
 
 
-def _on_void(image):
-    """i64[N], the pixels of the pairs whose label is void."""
+def _on_void(image: FileOverlap) -> np.ndarray:
+    """Returns the pixels of the pairs whose label is void, 0 for other pairs: i64[N]."""
     return image.shared * (image.row == len(image.label_class))
 
 
-def _sum_by_prediction(image, column, pixels):
-    """Sums pixels over pairs into i64[D]; column D, void, is left out."""
+def _sum_by_prediction(image: FileOverlap, column: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """Sums pixels of pairs by prediction: i64[D]; void, column D, is left out."""
     num = len(image.area)
     return np.bincount(column, pixels, num + 1)[:num].astype(np.int64)

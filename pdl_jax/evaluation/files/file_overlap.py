@@ -1,10 +1,11 @@
-"""Pixels that the segments of a label file and of a prediction share, counted by NumPy.
+"""Segments of a label file and of a prediction, and the pixels that they share; NumPy only.
 
-Each pixel of a PNG holds a segment id, R + 256 G + 65536 B; the JSON names the category of each
-segment. What contradicts itself is refused.
+Each pixel of a PNG holds a segment id, R + 256 G + 65536 B; the JSON file gives the category of
+each segment. Files that contradict each other are refused.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,30 +13,32 @@ from pdl_jax.data import images
 from pdl_jax.data.json_fields import get_field
 from pdl_jax.evaluation.files.panoptic_files import (
     FilePair,
+    FilePath,
     PanopticFiles,
     get_file_name,
 )
 
-# What a PNG holds where nothing is annotated or predicted.
+# Segment id of pixels without annotation or prediction.
 _VOID_ID = 0
-# JSON as Python reads it has NaN, Infinity and integers that no float holds.
+# Python's JSON parser accepts NaN, Infinity and integers that no float holds.
 _MAX_SCORE = 1e300
 
 
 class FileOverlap(NamedTuple):
-    """The labelled segments G and predicted segments D of one image, and the pixels they share.
+    """Labelled segments G and predicted segments D of one image, and the N pairs that overlap.
 
     Attributes:
-      label_class: i64[G], row of the category.
-      label_area: i64[G], in pixels.
-      stated_area: f64[G], as the label file states it.
-      is_crowd: bool[G].
-      predicted_class, area: i64[D].
-      score: f64[D], 1 where the file states none.
-      row, column, shared: i64[N], pixels that label `row` and prediction `column` share, N pairs
-        with at least one; row G and column D are void.
-      num_pixels: of the image.
-      num_scored: thing predictions for which the file states a score.
+      label_class: i64[G], class of the label, the row of its category.
+      label_area: i64[G], area of the label in pixels.
+      stated_area: f64[G], area stated in the label file.
+      is_crowd: bool[G], true for crowd regions.
+      predicted_class: i64[D], class of the prediction.
+      area: i64[D], area of the prediction in pixels.
+      score: f64[D], confidence of the prediction; 1 if the file states none.
+      row, column, shared: i64[N], label, prediction and the pixels that they share; row G and
+        column D are void.
+      num_pixels: number of pixels of the image.
+      num_scored: number of predicted things with a score in the file.
     """
 
     label_class: np.ndarray
@@ -75,7 +78,7 @@ def load_overlap(files: PanopticFiles, pair: FilePair) -> FileOverlap:
 
     num_labels, num_predictions = len(label.ids), len(prediction.ids)
     pairs, index = np.unique(row * (num_predictions + 1) + column, return_inverse=True)
-    # Whole numbers below 2**53, so the sums in f64 are exact.
+    # The sums in f64 are exact: they are integers below 2**53.
     shared = np.bincount(index, lengths, minlength=len(pairs)).astype(np.int64)
     row, column = np.divmod(pairs, num_predictions + 1)
     label_area = _add(row, shared, num_labels)
@@ -105,9 +108,31 @@ def load_overlap(files: PanopticFiles, pair: FilePair) -> FileOverlap:
 
 
 class _Segmentation:
-    """A PNG and the segments that the JSON lists for it."""
+    """PNG of an image and the segments that the JSON file lists for it.
 
-    def __init__(self, kind, folder, annotation, class_of_category):
+    Args:
+      kind: 'label' or 'prediction'.
+      folder: folder of the PNGs.
+      annotation: entry of the image in the JSON file.
+      class_of_category: class of each category id.
+
+    Attributes:
+      where: name of the PNG in error messages.
+      segments: entries of segments_info, not checked beyond id and category.
+      ids: i64[S], ids of the segments.
+      classes: i64[S], classes of the segments.
+
+    Raises:
+      ValueError: an id or a category is malformed, unknown or repeated.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        folder: FilePath,
+        annotation: Mapping[str, Any],
+        class_of_category: Mapping[int, int],
+    ) -> None:
         name = get_file_name(annotation, f'{kind} of image {annotation["image_id"]!r}')
         self.where = f'{kind} PNG {folder / name}'
         self._path = folder / name
@@ -115,7 +140,7 @@ class _Segmentation:
         segments = get_field(annotation, 'segments_info', list, f'{kind} of {name}')
         self.segments = segments
         ids, classes = [], []
-        # 0 is void in every label; some predictions use it as the id of a segment.
+        # Id 0 is void in labels, but the id of a segment in the predictions of some programs.
         lowest = 1 if kind == 'label' else 0
         for i, segment in enumerate(segments):
             where = f'{self._described}, segment {i}'
@@ -128,8 +153,8 @@ class _Segmentation:
             category = get_field(segment, 'category_id', int, where)
             if category not in class_of_category:
                 raise ValueError(
-                    f'{where} (id {segment_id}): category_id {category} is not among the categories '
-                    f'of the label file: use the ids that it lists'
+                    f'{where} (id {segment_id}): category_id {category} is not among the '
+                    f'categories of the label file: use the ids that it lists'
                 )
             ids.append(segment_id)
             classes.append(class_of_category[category])
@@ -142,8 +167,8 @@ class _Segmentation:
                 f'must be unique in an image'
             )
 
-    def decode(self):
-        """i32[H, W], the segment ids."""
+    def decode(self) -> np.ndarray:
+        """Decodes the PNG to segment ids i32[H, W]."""
         try:
             data = self._path.read_bytes()
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
@@ -152,10 +177,10 @@ class _Segmentation:
             ) from error
         return images.decode_ids(data, name=self.where)
 
-    def find_rows(self, ids):
-        """i64[N], the row of every id among the segments; one beyond the last for void."""
+    def find_rows(self, ids: np.ndarray) -> np.ndarray:
+        """Finds the row of each id [N] among the segments: i64[N], S for void."""
         known = np.append(self.ids, _VOID_ID)
-        # Stable, so that a predicted segment of id 0 comes before void.
+        # The sort is stable, so that a predicted segment of id 0 comes before void.
         order = np.argsort(known, kind='stable')
         position = np.searchsorted(known, ids, sorter=order)
         row = order[np.minimum(position, len(order) - 1)]
@@ -167,8 +192,8 @@ class _Segmentation:
             )
         return row
 
-    def check_areas(self, areas):
-        """Refuses segments without pixels."""
+    def check_areas(self, areas: np.ndarray) -> None:
+        """Refuses segments without pixels, given areas i64[S]."""
         if not areas.all():
             segment_id = self.ids[np.argmin(areas)]
             raise ValueError(
@@ -176,27 +201,28 @@ class _Segmentation:
                 f'it from segments_info or repair the PNG'
             )
 
-    def get_area(self, segment):
-        """The stated area of a labelled segment."""
+    def get_area(self, segment: Mapping[str, Any]) -> float:
+        """Reads the stated area of a labelled segment, in pixels."""
         area = get_field(segment, 'area', (int, float), self._described)
         if not 0 < area <= images.MAX_PIXELS:
             raise ValueError(
-                f'{self._described}: area {area} of segment id {segment["id"]} must be its number of '
-                f'pixels, 1 .. {images.MAX_PIXELS}'
+                f'{self._described}: area {area} of segment id {segment["id"]} must be its number '
+                f'of pixels, 1 .. {images.MAX_PIXELS}'
             )
         return area
 
-    def get_crowd(self, segment):
-        """Whether a labelled segment is a crowd."""
+    def get_crowd(self, segment: Mapping[str, Any]) -> int:
+        """Reads the crowd flag of a labelled segment, 0 or 1."""
         is_crowd = get_field(segment, 'iscrowd', int, self._described)
         if is_crowd not in (0, 1):
             raise ValueError(
-                f'{self._described}: iscrowd {is_crowd} of segment id {segment["id"]} must be 0 or 1'
+                f'{self._described}: iscrowd {is_crowd} of segment id {segment["id"]} must be 0 '
+                f'or 1'
             )
         return is_crowd
 
-    def get_score(self, segment):
-        """The score of a predicted segment, 1 if none is stated."""
+    def get_score(self, segment: Mapping[str, Any]) -> float:
+        """Reads the score of a predicted segment, 1 if none is stated."""
         if 'score' not in segment:
             return 1.0
         score = get_field(segment, 'score', (int, float), self._described)
@@ -207,10 +233,13 @@ class _Segmentation:
         return score
 
 
-def _find_runs(labels, ids):
-    """Cuts two maps at the pixels where either changes: the values of every run and its length.
+def _find_runs(labels: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Divides two flat maps into runs in which neither changes.
 
-    A run is dozens of pixels long on average, so that nothing has to be sorted pixel by pixel.
+    A run averages dozens of pixels, so that sorting runs is much cheaper than sorting pixels.
+
+    Returns:
+      Label, id and number of pixels of each run.
     """
     is_start = np.ones(len(ids), bool)
     np.not_equal(labels[1:], labels[:-1], out=is_start[1:])
@@ -219,6 +248,6 @@ def _find_runs(labels, ids):
     return labels[starts], ids[starts], np.diff(starts, append=len(ids))
 
 
-def _add(index, values, num):
-    """Sums values over each of `num` indices; index `num`, void, is left out."""
+def _add(index: np.ndarray, values: np.ndarray, num: int) -> np.ndarray:
+    """Sums values by index: i64[num]; index `num`, void, is left out."""
     return np.bincount(index, values, minlength=num + 1)[:num].astype(np.int64)

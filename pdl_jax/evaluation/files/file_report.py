@@ -1,4 +1,4 @@
-"""The report of a file evaluation: a dict of fractions for JSON, and the table that is printed."""
+"""The report of score files, by category id as the official programs have it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,112 +6,61 @@ from typing import Any
 import numpy as np
 
 from pdl_jax.evaluation.files.panoptic_files import Categories
+from pdl_jax.evaluation.report import convert_metrics
 from pdl_jax.metrics import averages
 
-GROUPS = ('All', 'Things', 'Stuff')
-_QUALITY = ('pq', 'sq', 'rq')
+# Values of categories that are not averaged: zeros in panopticapi, null elsewhere.
+_UNDEFINED = {
+    'pq': {'pq': 0.0, 'sq': 0.0, 'rq': 0.0, 'tp': 0, 'fp': 0, 'fn': 0},
+    'pc': {'pc': None},
+    'ap': {'ap': None, 'ap50': None},
+}
 
 
-def report_quality(sums: Mapping[str, np.ndarray], categories: Categories) -> dict[str, Any]:
-    """Panoptic quality of the sums that `file_counts.count_quality` names."""
-    result = averages.average_quality(**sums, **_group(categories))
-    per_class = by_category(result['per_class'], (*_QUALITY, 'tp', 'fp', 'fn'), categories)
-    return {'pq': {**result, 'per_class': per_class}}
-
-
-def report_iou(sums: Mapping[str, np.ndarray], categories: Categories) -> dict[str, Any]:
-    """Mean IoU of the sums that `file_counts.count_pixels` names."""
-    result = averages.average_iou(**sums)
-    rows = by_category(result['per_class'], ('iou',), categories, is_undefined_none=True)
-    return {
-        'miou': result['miou'],
-        'pixel_accuracy': result['pixel_accuracy'],
-        'iou_per_class': {category: row['iou'] for category, row in rows.items()},
-    }
-
-
-def report_covering(sums: Mapping[str, np.ndarray], categories: Categories) -> dict[str, Any]:
-    """Parsing covering of the sums that `file_counts.count_covering` names."""
-    result = averages.average_covering(**sums, **_group(categories))
-    per_class = by_category(result['per_class'], ('pc',), categories, is_undefined_none=True)
-    return {'pc': {**result, 'per_class': per_class}}
-
-
-def report_precision(precision: Mapping[str, Any], categories: Categories) -> dict[str, Any]:
-    """Average precision as `coco_ap` or `cityscapes_ap` computed it; things only."""
-    keys = ('ap', 'ap50')
-    rows = by_category(precision['per_class'], keys, categories, is_undefined_none=True)
-    things = [str(categories.ids[c]) for c in categories.thing_classes]
-    return {'ap': {**precision, 'per_class': {category: rows[category] for category in things}}}
-
-
-def by_category(
-    arrays: Mapping[str, np.ndarray],
-    keys: Sequence[str],
-    categories: Categories,
-    *,
-    is_undefined_none: bool = False,
-) -> dict[str, dict[str, Any]]:
-    """Turns arrays [C] into a dict of Python numbers for each category id, which JSON spells as text.
+def average_sums(
+    metric: str, sums: Mapping[str, np.ndarray], categories: Categories
+) -> dict[str, Any]:
+    """Averages over categories what `file_counts` counted.
 
     Args:
-      arrays: `keys` and 'valid', false where a class is not averaged.
-      keys: what to keep.
-      categories: the classes.
-      is_undefined_none: whether classes that are not averaged get None; panopticapi gives them 0.
+      metric: 'pq', 'miou' or 'pc'.
+      sums: sums over images of what `count_quality`, `count_pixels` or `count_covering` returns.
+      categories: categories of the label file.
+
+    Returns:
+      The result of `averages.average_quality`, `average_iou` or `average_covering`.
     """
-    return {
-        str(category): {
-            key: None if is_undefined_none and not arrays['valid'][c] else arrays[key][c].item()
-            for key in keys
-        }
-        for c, category in enumerate(categories.ids)
-    }
+    if metric == 'miou':
+        return averages.average_iou(**sums)
+    average = averages.average_quality if metric == 'pq' else averages.average_covering
+    return average(
+        **sums, thing_classes=categories.thing_classes, stuff_classes=categories.stuff_classes
+    )
 
 
-def format_table(report: Mapping[str, Any], categories: Categories) -> str:
-    """The report in percent, as papers print it."""
-    lines = []
-    if 'pq' in report:
-        lines.append(f'{"":24} |     PQ     SQ     RQ |      n')
-        for group in GROUPS:
-            row = report['pq'][group]
-            lines.append(f'{group:24} | {_percents(row, _QUALITY)} | {row["n"]:6d}')
-    if 'miou' in report:
-        lines.append(f'{"mIoU":24} | {_percents(report, ("miou",))}')
-    if 'pc' in report:
-        lines += [f'PC {g:21} | {_percents(report["pc"][g], ("pc",))}' for g in GROUPS]
-    if 'ap' in report:
-        names = [key for key in report['ap'] if key != 'per_class']
-        lines += [f'{name.upper():24} | {_percents(report["ap"], (name,))}' for name in names]
-    columns = [
-        (title, rows, key)
-        for title, rows, key in (
-            ('PQ', report.get('pq', {}).get('per_class'), 'pq'),
-            ('SQ', report.get('pq', {}).get('per_class'), 'sq'),
-            ('RQ', report.get('pq', {}).get('per_class'), 'rq'),
-            ('AP', report.get('ap', {}).get('per_class'), 'ap'),
-            ('PC', report.get('pc', {}).get('per_class'), 'pc'),
-        )
-        if rows is not None
-    ]
+def make_file_report(
+    values: Mapping[str, Any], categories: Categories, *, num_images: int, notes: Sequence[str]
+) -> dict[str, Any]:
+    """Makes the report of score files.
+
+    Args:
+      values: any of 'pq', 'miou', 'pc' and 'ap', see `report.convert_metrics`.
+      categories: categories of the label file.
+      num_images: number of images scored.
+      notes: remarks for readers of the numbers.
+
+    Returns:
+      The values of `report.convert_metrics` by category id; all categories are listed, in 'ap' all
+      things. 'num_images' and 'notes' as given.
+    """
+    report = convert_metrics(values, categories.keys)
+    things = [categories.keys[c] for c in categories.thing_classes]
+    for metric, undefined in _UNDEFINED.items():
+        if metric in report:
+            rows = report[metric]['per_class']
+            listed = things if metric == 'ap' else categories.keys
+            report[metric]['per_class'] = {key: rows.get(key, dict(undefined)) for key in listed}
     if 'iou_per_class' in report:
-        iou = {category: {'iou': value} for category, value in report['iou_per_class'].items()}
-        columns.append(('IoU', iou, 'iou'))
-    lines.append(f'{"":24} | ' + ' '.join(f'{title:>6}' for title, _, _ in columns))
-    for category, name in zip(categories.ids, categories.names, strict=True):
-        cells = ' '.join(_percents(rows.get(str(category), {}), (key,)) for _, rows, key in columns)
-        lines.append(f'{name[:24]:24} | {cells}')
-    return '\n'.join(lines)
-
-
-def _group(categories):
-    return {
-        'thing_classes': categories.thing_classes,
-        'stuff_classes': categories.stuff_classes,
-    }
-
-
-def _percents(row, keys):
-    values = (row.get(key) for key in keys)
-    return ' '.join('     -' if value is None else f'{100 * value:6.1f}' for value in values)
+        iou = report['iou_per_class']
+        report['iou_per_class'] = {key: iou.get(key) for key in categories.keys}
+    return {**report, 'num_images': num_images, 'notes': list(notes)}

@@ -1,7 +1,7 @@
-"""The JSON files of labels and of predictions in the COCO panoptic format, and their images' pairs.
+"""JSON files of labels and of predictions in the COCO panoptic format, paired by image.
 
-Files are not trusted: whatever is malformed or contradicts itself is refused with its name, field,
-value and remedy. Nothing but NumPy is imported, so that a command starts at once.
+Files are not trusted: errors name the file, the field, its value and the remedy. Only NumPy is
+imported, so that scoring files starts at once.
 """
 
 import dataclasses
@@ -9,22 +9,27 @@ import json
 import os
 import pathlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from pdl_jax.data.categories import parse_categories
 from pdl_jax.data.json_fields import get_field
 
+if TYPE_CHECKING:
+    from etils import epath
+
+FilePath: TypeAlias = 'pathlib.Path | epath.Path'
+
 
 @dataclasses.dataclass(frozen=True)
 class Categories:
-    """The categories of the label file; class c of the metrics is row c of them.
+    """Categories of the label file; class c of the metrics is row c.
 
     Attributes:
-      ids: of the file, in its order.
-      names: of the categories.
-      is_thing: bool[C].
+      ids: category ids in the order of the file.
+      names: names of the categories.
+      is_thing: bool[C], true for categories with instances.
     """
 
     ids: tuple[int, ...]
@@ -32,18 +37,23 @@ class Categories:
     is_thing: np.ndarray
 
     @property
+    def keys(self) -> list[str]:
+        """Category ids as text, as JSON has them for keys."""
+        return [str(i) for i in self.ids]
+
+    @property
     def thing_classes(self) -> list[int]:
-        """Rows of the categories whose objects are told apart."""
+        """Rows of the categories with instances."""
         return np.flatnonzero(self.is_thing).tolist()
 
     @property
     def stuff_classes(self) -> list[int]:
-        """The other rows."""
+        """Rows of the other categories."""
         return np.flatnonzero(~self.is_thing).tolist()
 
 
 class FilePair(NamedTuple):
-    """What two JSON files say about one image: the annotation and the prediction, unchecked."""
+    """Entries of one image in the two JSON files: annotation and prediction, not yet checked."""
 
     label: Mapping[str, Any]
     prediction: Mapping[str, Any]
@@ -51,23 +61,23 @@ class FilePair(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class PanopticFiles:
-    """Where labels and predictions lie and what they mean; see `file_overlap.load_overlap`.
+    """Folders and categories of labels and predictions; see `file_overlap.load_overlap`.
 
     Attributes:
       label_dir, prediction_dir: folders of PNGs.
-      categories: of the label file.
+      categories: categories of the label file.
     """
 
-    label_dir: pathlib.Path
-    prediction_dir: pathlib.Path
+    label_dir: FilePath
+    prediction_dir: FilePath
     categories: Categories
 
 
-def make_path(path: str | os.PathLike) -> pathlib.Path:
+def make_path(path: str | os.PathLike) -> FilePath:
     """Returns a path for a local file or one in a bucket."""
     if '://' not in os.fspath(path):
         return pathlib.Path(path).expanduser()
-    # A quarter of the command's start, which only buckets need.
+    # etils is a good part of the start of `pdl_jax score`, and only buckets need it.
     from pdl_jax.storage import paths
 
     return paths.make_path(path)
@@ -83,7 +93,7 @@ def read_annotations(
     """Reads both JSON files and pairs their images.
 
     Returns:
-      The folders and categories, and a pair for each annotated image, ascending by its id.
+      The folders and categories, and one pair per annotated image, ascending by image id.
 
     Raises:
       FileNotFoundError: a folder or a JSON file is missing.
@@ -107,7 +117,8 @@ def read_annotations(
             f'{label_json} annotates, first image_id {missing[0]!r}: predict every image; one '
             f'without segments has an empty segments_info'
         )
-    # As pycocotools orders them, which ranks equal scores. Ids of two types have no order.
+    # The order of pycocotools, which breaks ties of the score. Integers come before text: Python
+    # cannot compare the two.
     ids = sorted(label_of_image, key=lambda i: (isinstance(i, str), i))
     pairs = [FilePair(label_of_image[i], prediction_of_image[i]) for i in ids]
     return PanopticFiles(files['label'], files['prediction'], categories), pairs
@@ -117,7 +128,7 @@ def get_file_name(values: Any, where: str) -> str:
     """Reads the field file_name.
 
     Raises:
-      ValueError: it is missing or leads out of its folder.
+      ValueError: it is missing or leads out of the folder of PNGs.
     """
     name = get_field(values, 'file_name', str, where)
     parts = name.split('/')

@@ -1,64 +1,54 @@
-"""Scores predictions in the COCO panoptic format against labels in the same format, from files.
+"""Scores of predictions in the COCO panoptic format against labels in the same format.
 
-    python -m pdl_jax.evaluation.files.score_files --gt_json=FILE --gt_folder=FOLDER \\
-        --pred_json=FILE --pred_folder=FOLDER [--metrics=pq,miou,ap,pc] [--output=FILE.json]
-
-Panoptic quality is that of panopticapi and of cityscapesscripts. --metrics chooses among
-
-    pq    panoptic, segmentation and recognition quality
-    miou  mean IoU of the classes; predicted void is a miss
-    ap    average precision of things: of COCO, as pycocotools computes it, or of Cityscapes
-          (--dataset=cityscapes); the score of a detection is the field 'score' of its entry in
-          segments_info, 1 where there is none
-    pc    parsing covering, areas taken as shares of the image
-
-Prints a table in percent; --output writes fractions as JSON, null where nothing is averaged.
+Panoptic quality is that of panopticapi and of cityscapesscripts, average precision that of
+pycocotools or of cityscapesscripts. Nothing here imports JAX.
 """
 
-import argparse
 import dataclasses
 import functools
-import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from pdl_jax.evaluation.files import file_counts, file_report
+from pdl_jax.evaluation.files import file_counts
 from pdl_jax.evaluation.files.file_overlap import FileOverlap, load_overlap
+from pdl_jax.evaluation.files.file_report import average_sums, make_file_report
 from pdl_jax.evaluation.files.panoptic_files import (
     Categories,
     FilePair,
     PanopticFiles,
-    make_path,
     read_annotations,
 )
 from pdl_jax.metrics import cityscapes_ap, coco_ap
 from pdl_jax.runtime import process_map
 
 METRICS = ('pq', 'miou', 'ap', 'pc')
-# Metrics that are sums over images: what counts an image and what reports the sums.
-_SUMS = {
-    'pq': (file_counts.count_quality, file_report.report_quality),
-    'miou': (file_counts.count_pixels, file_report.report_iou),
-    'pc': (file_counts.count_covering, file_report.report_covering),
+# Metrics that are sums over images, with the function that counts an image.
+_COUNT: dict[str, Callable[..., dict[str, np.ndarray]]] = {
+    'pq': file_counts.count_quality,
+    'miou': file_counts.count_pixels,
+    'pc': file_counts.count_covering,
 }
 _AP_RULES = {'coco': coco_ap, 'cityscapes': cityscapes_ap}
 DATASETS = tuple(_AP_RULES)
 
-# Fewer images are not worth the start of a process.
+# Fewer images do not repay the start of a process.
 _IMAGES_PER_PROCESS = 16
 _IMAGES_PER_TASK = 16
+
+# (metric or 'notes', name) -> sum over images.
+_Sums = dict[tuple[str, str], Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class Scoring:
-    """What to do with every image.
+    """Options that every image is scored with.
 
     Attributes:
-      files: where the images are.
+      files: locations and categories of the images.
       metrics: some of `METRICS`.
       dataset: one of `DATASETS`, whose rules average precision follows.
     """
@@ -81,21 +71,21 @@ def evaluate_files(
     """Scores predictions.
 
     Args:
-      gt_json, gt_folder: labels.
-      pred_json, pred_folder: predictions, at least for every labelled image.
+      gt_json, gt_folder: JSON file and folder of PNGs of the labels.
+      pred_json, pred_folder: the same for predictions, which must cover every labelled image.
       metrics: some of `METRICS`.
-      dataset: whose rules average precision follows, one of `DATASETS`.
-      num_processes: at most so many; None for one a CPU core.
+      dataset: one of `DATASETS`, whose rules average precision follows.
+      num_processes: upper bound of the number of processes; None for one per CPU core.
 
     Returns:
-      The report, and the categories of the labels. The report holds 'num_images', 'notes' (texts
-      on what readers of the numbers should know), and for each metric, in fractions, None where
-      nothing is averaged:
+      The report, and the categories of the labels. The report has fractions, None where nothing is
+      averaged:
       'pq': {'All', 'Things', 'Stuff': {'pq', 'sq', 'rq', 'n' classes averaged}, 'per_class':
         {category id: {'pq', 'sq', 'rq', 'tp', 'fp', 'fn'}}};
       'miou', 'pixel_accuracy' and 'iou_per_class';
       'ap': see `coco_ap.average_precision` or `cityscapes_ap.average_precision`;
-      'pc': {'All', 'Things', 'Stuff': {'pc', 'n'}, 'per_class'}.
+      'pc': {'All', 'Things', 'Stuff': {'pc', 'n'}, 'per_class'};
+      'num_images'; 'notes', a list of remarks for readers of the numbers.
 
     Raises:
       FileNotFoundError: a file is missing.
@@ -113,39 +103,21 @@ def evaluate_files(
         prediction_json=pred_json,
         prediction_dir=pred_folder,
     )
-    scoring = Scoring(files, tuple(metrics), dataset)
-    tasks = [pairs[i : i + _IMAGES_PER_TASK] for i in range(0, len(pairs), _IMAGES_PER_TASK)]
-    num_processes = min(num_processes or os.cpu_count() or 1, len(pairs) // _IMAGES_PER_PROCESS)
-    # One worker alone would only add its start.
-    num_workers = num_processes if num_processes > 1 else 0
-    count = functools.partial(count_images, scoring)
-    sums, matches = {}, []
-    # The command itself runs no JAX, so its workers can be forked, which takes no time.
-    is_forked = sys.platform == 'linux' and 'jax' not in sys.modules
-    start_method = 'fork' if is_forked else 'spawn'
-    with process_map.map_ordered(count, tasks, num_workers, start_method=start_method) as results:
-        for task_sums, task_matches in results:
-            sums = _add(sums, task_sums)
-            matches.append(task_matches)
-
-    categories = files.categories
-    report = {}
+    sums, matches = _count_all(Scoring(files, tuple(metrics), dataset), pairs, num_processes)
+    categories, rules = files.categories, _AP_RULES[dataset]
+    values = {}
     for metric in metrics:
-        if metric in _SUMS:
-            _, make_report = _SUMS[metric]
-            report.update(make_report(_of(sums, metric), categories))
+        if metric in _COUNT:
+            values[metric] = average_sums(metric, _select(sums, metric), categories)
         else:
-            rules = _AP_RULES[dataset]
             joined = rules.concatenate(matches, num_classes=len(categories.ids))
-            precision = rules.average_precision(joined)
-            report.update(file_report.report_precision(precision, categories))
-    notes = _make_notes(_of(sums, 'notes'), has_scores='ap' in metrics)
-    return {**report, 'num_images': len(pairs), 'notes': notes}, categories
+            values[metric] = rules.average_precision(joined)
+    notes = _make_notes(_select(sums, 'notes'), has_scores='ap' in metrics)
+    report = make_file_report(values, categories, num_images=len(pairs), notes=notes)
+    return report, categories
 
 
-def count_images(
-    scoring: Scoring, pairs: Sequence[FilePair]
-) -> tuple[dict[tuple[str, str], Any], Any]:
+def count_images(scoring: Scoring, pairs: Sequence[FilePair]) -> tuple[_Sums, Any]:
     """Counts some images.
 
     Returns:
@@ -157,11 +129,10 @@ def count_images(
     sums, matches = {}, []
     for pair in pairs:
         image = load_overlap(scoring.files, pair)
-        counts = _count_oddities(image, is_thing)
+        counts: _Sums = _count_oddities(image, is_thing)
         for metric in scoring.metrics:
-            if metric in _SUMS:
-                count, _ = _SUMS[metric]
-                values = count(image, num_classes=num_classes)
+            if metric in _COUNT:
+                values = _COUNT[metric](image, num_classes=num_classes)
                 counts.update({(metric, key): value for key, value in values.items()})
             else:
                 instances = file_counts.select_instances(image, is_thing)
@@ -170,15 +141,37 @@ def count_images(
     return sums, rules.concatenate(matches, num_classes=num_classes) if matches else None
 
 
-def _add(sums, counts):
+def _count_all(
+    scoring: Scoring, pairs: Sequence[FilePair], num_processes: int | None
+) -> tuple[_Sums, list[Any]]:
+    """Counts all images, over processes if there are many; see `count_images`."""
+    tasks = [pairs[i : i + _IMAGES_PER_TASK] for i in range(0, len(pairs), _IMAGES_PER_TASK)]
+    num_processes = min(num_processes or os.cpu_count() or 1, len(pairs) // _IMAGES_PER_PROCESS)
+    # A single worker would only add its start.
+    num_workers = num_processes if num_processes > 1 else 0
+    # Forking takes no time, and is safe only as long as JAX has no threads: `pdl_jax score` itself
+    # runs no JAX.
+    is_forked = sys.platform == 'linux' and 'jax' not in sys.modules
+    start_method = 'fork' if is_forked else 'spawn'
+    count = functools.partial(count_images, scoring)
+    sums, matches = {}, []
+    with process_map.map_ordered(count, tasks, num_workers, start_method=start_method) as results:
+        for task_sums, task_matches in results:
+            sums = _add(sums, task_sums)
+            matches.append(task_matches)
+    return sums, matches
+
+
+def _add(sums: _Sums, counts: _Sums) -> _Sums:
     return {key: sums.get(key, 0) + value for key, value in counts.items()}
 
 
-def _of(sums, metric):
+def _select(sums: _Sums, metric: str) -> dict[str, Any]:
     return {key: value for (owner, key), value in sums.items() if owner == metric}
 
 
-def _count_oddities(image: FileOverlap, is_thing: np.ndarray) -> dict[tuple[str, str], int]:
+def _count_oddities(image: FileOverlap, is_thing: np.ndarray) -> _Sums:
+    """Counts what the notes of the report mention."""
     is_detection = is_thing[image.predicted_class]
     return {
         ('notes', 'num_misstated'): int(np.sum(image.stated_area != image.label_area)),
@@ -187,67 +180,16 @@ def _count_oddities(image: FileOverlap, is_thing: np.ndarray) -> dict[tuple[str,
     }
 
 
-def _make_notes(counts: dict[str, int], *, has_scores: bool) -> list[str]:
+def _make_notes(counts: Mapping[str, int], *, has_scores: bool) -> list[str]:
     notes = []
     if counts['num_misstated']:
         notes.append(
-            f'{counts["num_misstated"]} labelled segments state an area that is not their number of '
-            f'pixels: as in panopticapi the stated one counts'
+            f'{counts["num_misstated"]} labelled segments state an area that is not their number '
+            f'of pixels: as in panopticapi the stated one counts'
         )
     if has_scores and counts['num_unscored']:
         notes.append(
-            f'{counts["num_unscored"]} of {counts["num_detections"]} predicted things have no field '
-            f'score in segments_info: they count as detections of score 1'
+            f'{counts["num_unscored"]} of {counts["num_detections"]} predicted things have no '
+            f'field score in segments_info: they count as detections of score 1'
         )
     return notes
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line; `python -m pdl_jax.evaluation.files.score_files --help` lists the flags."""
-    parser = argparse.ArgumentParser(
-        prog='python -m pdl_jax.evaluation.files.score_files',
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument('--gt_json', required=True, help='labels: the JSON file')
-    parser.add_argument('--gt_folder', required=True, help='labels: the folder of PNGs')
-    parser.add_argument('--pred_json', required=True, help='predictions: the JSON file')
-    parser.add_argument('--pred_folder', required=True, help='predictions: the folder of PNGs')
-    parser.add_argument(
-        '--metrics',
-        default=','.join(METRICS),
-        help='separated by commas (default: %(default)s)',
-    )
-    parser.add_argument('--output', help='JSON file to write, local or gs://')
-    parser.add_argument('--num_processes', type=int, help='default: one a CPU core')
-    parser.add_argument(
-        '--dataset',
-        choices=DATASETS,
-        default=DATASETS[0],
-        help='whose average precision (default: %(default)s)',
-    )
-    flags = parser.parse_args(arguments)
-    try:
-        report, categories = evaluate_files(
-            gt_json=flags.gt_json,
-            gt_folder=flags.gt_folder,
-            pred_json=flags.pred_json,
-            pred_folder=flags.pred_folder,
-            metrics=flags.metrics.split(','),
-            dataset=flags.dataset,
-            num_processes=flags.num_processes,
-        )
-        if flags.output:
-            output = make_path(flags.output)
-            output.parent.mkdir(parents=True, exist_ok=True)
-            output.write_text(json.dumps(report, indent=1) + '\n')
-    except (ImportError, OSError, RuntimeError, ValueError) as error:
-        parser.exit(1, f'error: {error}\n')
-    print(file_report.format_table(report, categories))
-    for note in report['notes']:
-        print(f'note: {note}', file=sys.stderr)
-
-
-if __name__ == '__main__':
-    main()
