@@ -1,4 +1,4 @@
-"""Scores from files against panopticapi, cityscapesscripts, pycocotools and the reference numbers."""
+"""Scores of files against panopticapi, cityscapesscripts, pycocotools and reference numbers."""
 
 import argparse
 import collections
@@ -17,13 +17,12 @@ from pdl_jax.typing import LabelFormat
 from tests.metrics.panoptic_cases import (
     coco_stats,
     count_by_masks,
-    locate,
-    read_golden,
+    read_reference_cases,
     read_street_scenes,
     write_files,
+    write_reference_cases,
 )
 
-CONFIGS = ['coco_d1000_ign255', 'voc_d1000_ign255']
 STREET = {'things': (24, 25, 26, 33), 'stuff': (7, 11, 23)}
 
 
@@ -36,29 +35,15 @@ def check_quality(report, expected):
         assert {key: ours[key] for key in row} == pytest.approx(row, abs=1e-9)
 
 
-@pytest.fixture(scope='module', params=CONFIGS)
-def golden(request, shared_dir, tmp_path_factory):
-    """The reference files with the scores of the cases, and the folder of expected numbers."""
-    folder = shared_dir / 'golden' / 'pq' / request.param
-    files = locate(folder / 'coco')
-    _, cases = read_golden(folder)
-    predictions = json.loads(files['pred_json'].read_text())
-    for annotation in predictions['annotations']:
-        case = cases[annotation['file_name'].removesuffix('.png')]
-        scores = dict(zip(case['score_ids'].tolist(), case['scores'].tolist(), strict=True))
-        for segment in annotation['segments_info']:
-            segment['score'] = scores.get(segment['id'] - 1, 0.0)
-    files['pred_json'] = tmp_path_factory.mktemp('scored') / 'pred.json'
-    files['pred_json'].write_text(json.dumps(predictions))
-
-    labels = json.loads(files['gt_json'].read_text())
-    names = json.loads((folder / 'meta.json').read_text())['official']
-    return files, labels, predictions, folder, names
+@pytest.fixture(scope='module', params=['coco', 'voc'])
+def golden(request, tmp_path_factory):
+    """The reference cases and their files."""
+    reference = read_reference_cases(request.param)
+    return reference, write_reference_cases(tmp_path_factory.mktemp(request.param), reference)
 
 
-def read_expected(folder, name, names):
-    """Expected numbers, their classes replaced by the category ids of the files."""
-    expected = json.loads((folder / f'expected_{name}.json').read_text())
+def read_expected(reference, metric):
+    """Expected numbers, with the category ids of the files in the place of classes."""
 
     def rename(value):
         if not isinstance(value, dict):
@@ -66,29 +51,30 @@ def read_expected(folder, name, names):
         value = {key: rename(item) for key, item in value.items()}
         for key in value:
             if key.startswith('per_class'):
-                value[key] = {str(names[c]): item for c, item in value[key].items()}
+                rows = value[key].items()
+                value[key] = {str(reference.categories[int(c)]): row for c, row in rows}
         return value
 
-    return rename(expected)
+    return rename(reference.expected[metric])
 
 
 def test_equals_the_original_programs_over_all_cases(golden):
-    files, _, _, folder, names = golden
+    reference, files = golden
     report, _ = evaluate_files(**files)
-    check_quality(report, read_expected(folder, 'pq', names)['panopticapi'])
+    check_quality(report, read_expected(reference, 'pq'))
 
-    expected = read_expected(folder, 'miou', names)['void_as_fn']
+    expected = read_expected(reference, 'miou')
     assert report['miou'] == pytest.approx(expected['miou'], abs=1e-12)
     assert report['pixel_accuracy'] == pytest.approx(expected['pixel_acc'], abs=1e-12)
     assert report['iou_per_class'] == pytest.approx(expected['per_class_iou'], abs=1e-12)
 
-    expected = read_expected(folder, 'pc', names)['normalized']
+    expected = read_expected(reference, 'pc')['normalized']
     for group in ('All', 'Things', 'Stuff'):
         assert report['pc'][group] == pytest.approx(expected[group], abs=1e-12)
     covering = {category: row['pc'] for category, row in report['pc']['per_class'].items()}
     assert covering == pytest.approx(expected['per_class'], abs=1e-12)
 
-    expected = read_expected(folder, 'ap', names)['coco']
+    expected = read_expected(reference, 'ap')
     np.testing.assert_allclose(coco_stats(report['ap']), expected['stats'], atol=1e-12)
     assert report['ap']['per_class'].keys() == expected['per_class'].keys()
     for category, row in expected['per_class'].items():
@@ -98,14 +84,14 @@ def test_equals_the_original_programs_over_all_cases(golden):
 
 
 def test_equals_panopticapi_on_every_case(golden, tmp_path):
-    files, labels, predictions, folder, names = golden
-    expected = read_expected(folder, 'pq', names)['panopticapi']['per_image']
-    covering = read_expected(folder, 'pc', names)['per_image']
+    reference, files = golden
+    labels, predictions = (json.loads(files[f'{side}_json'].read_text()) for side in ('gt', 'pred'))
+    expected = read_expected(reference, 'pq')['per_image']
+    covering = read_expected(reference, 'pc')['per_image']
     predicted = {annotation['image_id']: annotation for annotation in predictions['annotations']}
     assert len(labels['annotations']) == len(expected) == 35
     one = {**files, 'gt_json': tmp_path / 'gt.json', 'pred_json': tmp_path / 'pred.json'}
-    for annotation in labels['annotations']:
-        name = annotation['file_name'].removesuffix('.png')
+    for name, annotation in zip(reference.cases, labels['annotations'], strict=True):
         content = {'categories': labels['categories'], 'annotations': [annotation]}
         one['gt_json'].write_text(json.dumps(content))
         content = {'annotations': [predicted[annotation['image_id']]]}
@@ -280,7 +266,8 @@ FAULTS = {
     'id not in the JSON': (
         'pred',
         lambda c: segment(c, id=77),
-        r'pred.*000\.png holds segment id 1002, which segments_info of the prediction 000\.png does not',
+        r'pred.*000\.png holds segment id 1002, which segments_info of the prediction 000\.png does '
+        r'not',
     ),
     'id not in the PNG': (
         'pred',

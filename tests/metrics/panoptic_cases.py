@@ -1,8 +1,10 @@
-"""Cases that several tests of the metrics score: stored maps, DeepLab2's pictures, files made of maps."""
+"""Cases that several tests of the metrics score: stored maps, DeepLab2's pictures, written files."""
 
 import collections
+import functools
 import json
 import pathlib
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -31,12 +33,12 @@ _CLASS_OF_GREY = {
 
 
 def coco_stats(result):
-    """The twelve numbers in the order of pycocotools, -1 where nothing is averaged."""
+    """Returns the twelve numbers in the order of pycocotools, -1 where nothing is averaged."""
     return [-1.0 if result[name] is None else result[name] for name in AP_NAMES + AR_NAMES]
 
 
 def read_deeplab2_maps(shared_dir, name):
-    """Label and prediction i32[H, W] = class * 256 + instance of one of DeepLab2's test pictures."""
+    """Reads label and prediction i32[H, W] = class * 256 + instance of a test picture of DeepLab2."""
     folder = shared_dir / 'data' / 'deeplab2_testdata' / 'evaluation' / 'testdata'
 
     def read(suffix, mode):
@@ -54,28 +56,95 @@ def read_deeplab2_maps(shared_dir, name):
     return semantic * 256 + grey, predicted * 256 + read('pred_instance', 'L')
 
 
-def read_golden(folder):
-    """Label format, and for each case its maps and the scores of predicted labels."""
-    meta = json.loads((folder / 'meta.json').read_text())
+class ReferenceCases(NamedTuple):
+    """Pairs of label map and prediction, and the numbers that the original programs give for them.
+
+    Attributes:
+      label_format: encoding of the maps.
+      categories: category id of each class in files.
+      cases: by name 'gt', 'pred' i32[H, W], 'score_ids' and 'scores' of predicted labels.
+      expected: 'pq', 'ap', 'pc' and 'miou', see goldens/pack_reference_cases.py; class indices are
+        text.
+      confusion: i32[C, C + 1], pixels by labelled and predicted class, void last.
+    """
+
+    label_format: LabelFormat
+    categories: tuple[int, ...]
+    cases: dict[str, dict[str, np.ndarray]]
+    expected: dict[str, Any]
+    confusion: np.ndarray
+
+
+@functools.cache
+def read_reference_cases(name):
+    """Reads the stored cases 'coco' or 'voc'."""
+    with np.load(GOLDENS / f'reference_cases_{name}.npz') as file:
+        arrays = {key: file[key] for key in file}
+    meta, names, expected = (
+        json.loads(arrays[key].tobytes()) for key in ('meta', 'names', 'expected')
+    )
     label_format = LabelFormat(
         meta['num_classes'], tuple(meta['thing_ids']), meta['ignore_label'], meta['label_divisor']
     )
-    cases = {}
-    for path in sorted((folder / 'cases').glob('*.npz')):
-        with np.load(path) as case:
-            cases[path.stem] = {key: case[key] for key in case}
-    return label_format, cases
+    pixels = np.cumsum(arrays['sizes'].prod(-1))[:-1]
+    rows = np.cumsum(arrays['num_scores'])[:-1]
+    columns = zip(
+        arrays['sizes'],
+        np.split(arrays['labels'], pixels),
+        np.split(arrays['predictions'], pixels),
+        np.split(arrays['score_ids'], rows),
+        np.split(arrays['scores'], rows),
+        strict=True,
+    )
+    cases = {
+        case: {
+            'gt': label.reshape(size),
+            'pred': prediction.reshape(size),
+            'score_ids': score_ids,
+            'scores': scores,
+        }
+        for case, (size, label, prediction, score_ids, scores) in zip(names, columns, strict=True)
+    }
+    categories = tuple(meta['official'][str(c)] for c in range(label_format.num_classes))
+    return ReferenceCases(label_format, categories, cases, expected, arrays['confusion'])
+
+
+def write_reference_cases(folder, reference):
+    """Writes reference cases as files, see `write_files`; predictions without a score get 0."""
+    label_format = reference.label_format
+    divisor = label_format.label_divisor
+    category = np.full(label_format.num_semantic_values, 255)
+    category[: label_format.num_classes] = reference.categories
+
+    def number(panoptic):
+        return category[panoptic // divisor] * 1000 + panoptic % divisor
+
+    cases = reference.cases.values()
+    scores = [
+        collections.defaultdict(
+            float, zip(number(case['score_ids']).tolist(), case['scores'].tolist(), strict=True)
+        )
+        for case in cases
+    ]
+    return write_files(
+        folder,
+        [number(case['gt']) for case in cases],
+        [number(case['pred']) for case in cases],
+        things=[reference.categories[c] for c in label_format.thing_classes],
+        stuff=[reference.categories[c] for c in label_format.stuff_classes],
+        scores=scores,
+    )
 
 
 def pad(array, size, fill):
-    """A map [1, H, W] in the top-left corner of a canvas."""
+    """Pads a map [H, W] at the bottom and on the right: [1, *size]."""
     canvas = np.full((1, *size), fill, np.int32)
     canvas[0, : array.shape[0], : array.shape[1]] = array
     return canvas
 
 
 def make_segment_table(labels, scores, rows):
-    """'label' and 'score' [1, rows] as the post-processing gives them."""
+    """Makes the table of scores of the post-processing, 'label' and 'score' [1, rows]."""
     table = {'label': np.full((1, rows), -1, np.int32), 'score': np.zeros((1, rows), np.float32)}
     table['label'][0, : len(labels)] = labels
     table['score'][0, : len(labels)] = scores
@@ -88,12 +157,12 @@ def write_files(folder, labels, predictions, *, things, stuff, scores=None):
     Segments are listed by their first pixels, so that equal scores rank as on the device.
 
     Args:
-      folder: where to.
+      folder: directory of the files.
       labels: i32[N, H, W] = category id * 1000 + instance; instance 0 of a thing is a crowd, other
         categories than those listed are void.
-      predictions: alike, without crowds.
+      predictions: i32[N, H, W] as `labels`, without crowds.
       things, stuff: category ids.
-      scores: by image a dict from predicted label to score.
+      scores: a dict from predicted label to score per image; None to state none.
 
     Returns:
       The arguments of `evaluate_files` that name the files.
@@ -130,7 +199,7 @@ def write_files(folder, labels, predictions, *, things, stuff, scores=None):
 
 
 def locate(folder):
-    """The arguments of `evaluate_files` for files that lie as `write_files` puts them."""
+    """Returns the arguments of `evaluate_files` for the files that `write_files` wrote."""
     return {
         'gt_json': folder / 'gt.json',
         'gt_folder': folder / 'gt',
@@ -140,17 +209,17 @@ def locate(folder):
 
 
 def read_street_scenes():
-    """The stored cases of goldens/make_street_scenes.py; see `prepare_street_scenes`."""
+    """Reads the stored cases of goldens/make_street_scenes.py; see `prepare_street_scenes`."""
     with np.load(GOLDENS / 'street_scenes.npz') as file:
         return prepare_street_scenes({key: file[key] for key in file})
 
 
 def prepare_street_scenes(cases):
-    """Brings official instance ids to category id * 1000 + instance.
+    """Converts official instance ids to category id * 1000 + instance.
 
     Returns:
-      The arrays; 'labels' with instances from 1 and crowds as instance 0; 'scores' as a dict from
-      predicted label to score for each image.
+      The arrays; 'labels' with instances from 1 and crowds as instance 0; 'scores' as a list of
+      dicts from predicted label to score, one per image.
     """
     # The official ids count instances from 0.
     labels = np.where(cases['labels'] < 1000, cases['labels'] * 1000, cases['labels'] + 1)
@@ -164,7 +233,7 @@ def prepare_street_scenes(cases):
 
 
 def count_by_masks(label, prediction, label_format):
-    """Counter of ('iou' | 'tp' | 'fp' | 'fn', class) from one mask per segment."""
+    """Counts panoptic quality by one mask per segment: a Counter of (name, class)."""
     divisor, ignore = label_format.label_divisor, label_format.ignore_label
     counts = collections.Counter()
     void = label // divisor == ignore

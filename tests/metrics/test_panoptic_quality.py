@@ -15,20 +15,20 @@ from pdl_jax.metrics.panoptic_quality import PanopticQuality
 from pdl_jax.typing import LabelFormat
 from tests.metrics.panoptic_cases import (
     count_by_masks,
-    locate,
     pad,
     read_deeplab2_maps,
-    read_golden,
+    read_reference_cases,
+    write_reference_cases,
 )
 
 CANVAS = (224, 224)
 
 
-@pytest.fixture(scope='module', params=['coco_d1000_ign255', 'voc_d1000_ign255'])
-def golden(request, shared_dir):
-    """The metric of every case on a canvas of one size, and the expected numbers."""
-    folder = shared_dir / 'golden' / 'pq' / request.param
-    label_format, cases = read_golden(folder)
+@pytest.fixture(scope='module', params=['coco', 'voc'])
+def golden(request):
+    """The metric of each reference case, on a canvas of one size, and the cases."""
+    reference = read_reference_cases(request.param)
+    label_format, cases = reference.label_format, reference.cases
     metric = PanopticQuality.for_format(label_format, max_segments=512)
     count = jax.jit(metric.from_model_output)
     results = {
@@ -39,8 +39,7 @@ def golden(request, shared_dir):
         ).to_host()
         for name, case in cases.items()
     }
-    expected = json.loads((folder / 'expected_pq.json').read_text())['panopticapi']
-    return results, expected, folder
+    return results, reference
 
 
 def check(result, expected):
@@ -54,14 +53,16 @@ def check(result, expected):
 
 
 def test_equals_panopticapi_on_every_case(golden):
-    results, expected, _ = golden
+    results, reference = golden
+    expected = reference.expected['pq']
     assert results.keys() == expected['per_image'].keys()
     for name, metric in results.items():
         check(metric.compute(), expected['per_image'][name])
 
 
 def test_equals_panopticapi_over_all_cases(golden):
-    results, expected, _ = golden
+    results, reference = golden
+    expected = reference.expected['pq']
     total = next(iter(results.values())).empty()
     for metric in results.values():
         total = total.merge(metric)
@@ -71,19 +72,18 @@ def test_equals_panopticapi_over_all_cases(golden):
             assert total.compute()['per_class'][name][int(c)] == counts[name]
 
 
-def test_equals_the_evaluation_of_files(golden):
-    results, _, folder = golden
+def test_equals_the_evaluation_of_files(golden, tmp_path):
+    results, reference = golden
     total = next(iter(results.values())).empty()
     for metric in results.values():
         total = total.merge(metric)
     from_device = total.compute()
-    from_files, _ = evaluate_files(**locate(folder / 'coco'), metrics=('pq',))
+    from_files, _ = evaluate_files(**write_reference_cases(tmp_path, reference), metrics=('pq',))
     for group in ('All', 'Things', 'Stuff'):
         assert from_device[group] == pytest.approx(from_files['pq'][group], abs=1e-13)
-    category_of_class = json.loads((folder / 'meta.json').read_text())['official']
-    for c, category in category_of_class.items():
+    for c, category in enumerate(reference.categories):
         row = from_files['pq']['per_class'][str(category)]
-        ours = {key: from_device['per_class'][key][int(c)] for key in row}
+        ours = {key: from_device['per_class'][key][c] for key in row}
         assert ours == pytest.approx(row, abs=1e-13)
 
 

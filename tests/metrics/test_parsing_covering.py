@@ -9,7 +9,7 @@ import pytest
 
 from pdl_jax.metrics.parsing_covering import ParsingCovering
 from pdl_jax.typing import LabelFormat
-from tests.metrics.panoptic_cases import pad, read_deeplab2_maps, read_golden
+from tests.metrics.panoptic_cases import pad, read_deeplab2_maps, read_reference_cases
 
 
 @functools.cache
@@ -26,12 +26,11 @@ def score(metric, label, prediction, size=None, valid=True):
     )
 
 
-@pytest.mark.parametrize('name', ['coco_d1000_ign255', 'voc_d1000_ign255'])
+@pytest.mark.parametrize('name', ['coco', 'voc'])
 @pytest.mark.parametrize('kind', ['normalized', 'raw'])
-def test_equals_the_origin_on_every_case(shared_dir, name, kind):
-    folder = shared_dir / 'golden' / 'pq' / name
-    label_format, cases = read_golden(folder)
-    expected = json.loads((folder / 'expected_pc.json').read_text())
+def test_equals_the_origin_on_every_case(name, kind):
+    label_format, _, cases, expected, _ = read_reference_cases(name)
+    expected = expected['pc']
     metric = ParsingCovering.for_format(
         label_format, max_segments=512, is_area_normalized=kind == 'normalized'
     )

@@ -1,6 +1,6 @@
 """JSON files of labels and of predictions in the COCO panoptic format, paired by image.
 
-Files are not trusted: errors name the file, the field, its value and the remedy. Only NumPy is
+Files are not trusted: errors name the file, the field, its value and the remedy. No framework is
 imported, so that scoring files starts at once.
 """
 
