@@ -266,8 +266,8 @@ FAULTS = {
     'id not in the JSON': (
         'pred',
         lambda c: segment(c, id=77),
-        r'pred.*000\.png holds segment id 1002, which segments_info of the prediction 000\.png does '
-        r'not',
+        r'pred.*000\.png holds segment id 1002, which segments_info of the prediction 000\.png does'
+        r' not',
     ),
     'id not in the PNG': (
         'pred',
@@ -420,7 +420,8 @@ def test_command_loads_no_framework(tiny):
     code = (
         'import argparse, sys; from pdl_jax.commands import score;'
         'parser = argparse.ArgumentParser(); score.add_flags(parser);'
-        'flags = parser.parse_args(sys.argv[1:]); assert "numpy" not in sys.modules; score.run(flags);'
+        'flags = parser.parse_args(sys.argv[1:]); assert "numpy" not in sys.modules;'
+        'score.run(flags);'
         'assert "jax" not in sys.modules and "tensorflow" not in sys.modules'
     )
     command = [sys.executable, '-c', code, *as_flags(tiny)]

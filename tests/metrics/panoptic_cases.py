@@ -1,4 +1,4 @@
-"""Cases that several tests of the metrics score: stored maps, DeepLab2's pictures, written files."""
+"""Cases for several tests of the metrics: stored maps, DeepLab2's pictures, written files."""
 
 import collections
 import functools
@@ -13,6 +13,9 @@ from pdl_jax.data.images import encode_ids
 from pdl_jax.typing import LabelFormat
 
 GOLDENS = pathlib.Path(__file__).parent / 'goldens'
+# Size that holds all reference cases, and rows for their segments.
+REFERENCE_SIZE = (133, 200)
+REFERENCE_SEGMENTS = 304
 AP_NAMES = ('ap', 'ap50', 'ap75', 'ap_small', 'ap_medium', 'ap_large')
 AR_NAMES = ('ar1', 'ar10', 'ar100', 'ar_small', 'ar_medium', 'ar_large')
 
@@ -38,7 +41,7 @@ def coco_stats(result):
 
 
 def read_deeplab2_maps(shared_dir, name):
-    """Reads label and prediction i32[H, W] = class * 256 + instance of a test picture of DeepLab2."""
+    """Reads label and prediction of a picture of DeepLab2: i32[H, W] = class * 256 + instance."""
     folder = shared_dir / 'data' / 'deeplab2_testdata' / 'evaluation' / 'testdata'
 
     def read(suffix, mode):

@@ -11,6 +11,8 @@ from pdl_jax.evaluation.files.score_files import evaluate_files
 from pdl_jax.metrics.instance_ap import CityscapesAP, InstanceAP
 from pdl_jax.typing import LabelFormat
 from tests.metrics.panoptic_cases import (
+    REFERENCE_SEGMENTS,
+    REFERENCE_SIZE,
     coco_stats,
     make_segment_table,
     pad,
@@ -105,14 +107,14 @@ def test_mistakes_in_stuff_do_not_count():
 def test_equals_pycocotools_over_all_cases(name):
     label_format, _, cases, expected, _ = read_reference_cases(name)
     expected = expected['ap']
-    metric = InstanceAP.for_format(label_format, max_segments=512)
+    metric = InstanceAP.for_format(label_format, max_segments=REFERENCE_SEGMENTS)
     count = jax.jit(metric.from_model_output)
     total = metric.empty()
     for case in cases.values():
         batch = count(
-            panoptic_label=pad(case['gt'], (224, 224), label_format.void_label),
-            panoptic_prediction=pad(case['pred'], (224, 224), label_format.void_label),
-            segment_table=make_segment_table(case['score_ids'], case['scores'], 512),
+            panoptic_label=pad(case['gt'], REFERENCE_SIZE, label_format.void_label),
+            panoptic_prediction=pad(case['pred'], REFERENCE_SIZE, label_format.void_label),
+            segment_table=make_segment_table(case['score_ids'], case['scores'], REFERENCE_SEGMENTS),
             valid=np.ones(1, bool),
         )
         total = total.merge(batch.to_host())

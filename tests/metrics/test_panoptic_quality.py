@@ -14,6 +14,8 @@ from pdl_jax.evaluation.files.score_files import evaluate_files
 from pdl_jax.metrics.panoptic_quality import PanopticQuality
 from pdl_jax.typing import LabelFormat
 from tests.metrics.panoptic_cases import (
+    REFERENCE_SEGMENTS,
+    REFERENCE_SIZE,
     count_by_masks,
     pad,
     read_deeplab2_maps,
@@ -21,20 +23,18 @@ from tests.metrics.panoptic_cases import (
     write_reference_cases,
 )
 
-CANVAS = (224, 224)
-
 
 @pytest.fixture(scope='module', params=['coco', 'voc'])
 def golden(request):
     """The metric of each reference case, on a canvas of one size, and the cases."""
     reference = read_reference_cases(request.param)
     label_format, cases = reference.label_format, reference.cases
-    metric = PanopticQuality.for_format(label_format, max_segments=512)
+    metric = PanopticQuality.for_format(label_format, max_segments=REFERENCE_SEGMENTS)
     count = jax.jit(metric.from_model_output)
     results = {
         name: count(
-            panoptic_label=pad(case['gt'], CANVAS, label_format.void_label),
-            panoptic_prediction=pad(case['pred'], CANVAS, label_format.void_label),
+            panoptic_label=pad(case['gt'], REFERENCE_SIZE, label_format.void_label),
+            panoptic_prediction=pad(case['pred'], REFERENCE_SIZE, label_format.void_label),
             valid=np.ones(1, bool),
         ).to_host()
         for name, case in cases.items()

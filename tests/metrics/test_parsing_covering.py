@@ -9,7 +9,13 @@ import pytest
 
 from pdl_jax.metrics.parsing_covering import ParsingCovering
 from pdl_jax.typing import LabelFormat
-from tests.metrics.panoptic_cases import pad, read_deeplab2_maps, read_reference_cases
+from tests.metrics.panoptic_cases import (
+    REFERENCE_SEGMENTS,
+    REFERENCE_SIZE,
+    pad,
+    read_deeplab2_maps,
+    read_reference_cases,
+)
 
 
 @functools.cache
@@ -32,14 +38,14 @@ def test_equals_the_origin_on_every_case(name, kind):
     label_format, _, cases, expected, _ = read_reference_cases(name)
     expected = expected['pc']
     metric = ParsingCovering.for_format(
-        label_format, max_segments=512, is_area_normalized=kind == 'normalized'
+        label_format, max_segments=REFERENCE_SEGMENTS, is_area_normalized=kind == 'normalized'
     )
     count = jax.jit(metric.from_model_output)
     total = metric.empty()
     for case_name, case in cases.items():
         result = count(
-            panoptic_label=pad(case['gt'], (224, 224), label_format.void_label),
-            panoptic_prediction=pad(case['pred'], (224, 224), label_format.void_label),
+            panoptic_label=pad(case['gt'], REFERENCE_SIZE, label_format.void_label),
+            panoptic_prediction=pad(case['pred'], REFERENCE_SIZE, label_format.void_label),
             size=np.array([case['gt'].shape]),
             valid=np.ones(1, bool),
         ).to_host()

@@ -7,7 +7,7 @@ import pytest
 
 from pdl_jax.metrics.semantic_iou import SemanticIoU
 from pdl_jax.typing import LabelFormat
-from tests.metrics.panoptic_cases import pad, read_reference_cases
+from tests.metrics.panoptic_cases import REFERENCE_SIZE, pad, read_reference_cases
 
 
 @pytest.mark.parametrize('name', ['coco', 'voc'])
@@ -20,8 +20,8 @@ def test_equals_the_reference_over_all_cases(name):
     for case in cases.values():
         semantic = case['pred'] // label_format.label_divisor
         batch = {
-            'panoptic_label': pad(case['gt'], (224, 224), label_format.void_label),
-            'semantic_prediction': pad(semantic, (224, 224), label_format.ignore_label),
+            'panoptic_label': pad(case['gt'], REFERENCE_SIZE, label_format.void_label),
+            'semantic_prediction': pad(semantic, REFERENCE_SIZE, label_format.ignore_label),
         }
         total = total.merge(count(**batch, valid=np.ones(1, bool)).to_host())
     np.testing.assert_array_equal(total.confusion, confusion)
@@ -39,7 +39,8 @@ def test_ignored_class_inside_the_classes_is_a_miss_and_not_averaged():
     label = np.array([[[10, 12, 20, 20, 0, 0]]], np.int32)
     prediction = np.array([[[1, 0, 2, 1, 2, 0]]], np.int32)
     metric = SemanticIoU.for_format(label_format)
-    result = metric.from_model_output(
+    count = jax.jit(metric.from_model_output)
+    result = count(
         panoptic_label=label, semantic_prediction=prediction, valid=np.ones(1, bool)
     ).compute()
     np.testing.assert_allclose(result['per_class']['iou'], [0, 1 / 3, 1 / 2, 0])
@@ -53,10 +54,11 @@ def test_padding_images_do_not_count():
     label, prediction = np.full((2, 4, 5), 20, np.int32), np.full((2, 4, 5), 2, np.int32)
     prediction[1] = 0
     batch = {'panoptic_label': label, 'semantic_prediction': prediction}
-    result = metric.from_model_output(**batch, valid=np.array([True, False]))
+    count = jax.jit(metric.from_model_output)
+    result = count(**batch, valid=np.array([True, False]))
     assert int(result.confusion.sum()) == 20
     assert result.compute()['miou'] == 1.0
-    nothing = metric.from_model_output(**batch, valid=np.zeros(2, bool)).compute()
+    nothing = count(**batch, valid=np.zeros(2, bool)).compute()
     assert nothing['miou'] is None and nothing['n'] == 0 and nothing['pixel_accuracy'] is None
 
 

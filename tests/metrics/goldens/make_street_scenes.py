@@ -4,8 +4,8 @@
     python tests/metrics/goldens/make_street_scenes.py
 
 Labels are rectangles of things, groups and stuff with holes of void; predictions are the labels
-moved, split, lost, renamed, or invented, with scores of few values so that some are equal. Sizes are
-multiples of five, so that many an IoU is exactly 0.5 and many an area exactly a limit.
+moved, split, lost, renamed, or invented, with few different scores so that some tie. Sizes are
+multiples of five, so that many IoU are exactly 0.5 and many areas exactly a limit.
 """
 
 import contextlib
@@ -22,8 +22,8 @@ from panopticapi import evaluation as panopticapi
 from PIL import Image
 from pycocotools import coco, cocoeval, mask
 
-# cityscapesscripts 2.3 calls it by the name that NumPy 2.4 dropped, and cannot write the counts of
-# NumPy 2.4 to its caches.
+# cityscapesscripts 2.3 calls np.isin by the name that NumPy 2.4 removed, and cannot write the
+# counts of NumPy 2.4 to its caches.
 np.in1d = np.isin
 instance_level.writeDict2JSON = lambda *_: None
 
@@ -40,7 +40,7 @@ def paint(canvas, rng, value, lengths):
 
 
 def make_label(rng):
-    """i32[H, W], official instance ids: id for stuff, void and groups, id * 1000 + n for objects."""
+    """Makes official ids i32[H, W]: id for stuff, void and groups, id * 1000 + n for objects."""
     label = np.full(SIZE, rng.choice(STUFF), np.int32)
     for _ in range(4):
         paint(label, rng, rng.choice(STUFF + VOID), (30, 60, 90))
@@ -52,7 +52,7 @@ def make_label(rng):
 
 
 def make_prediction(label, rng):
-    """i32[H, W] = id * 1000 + n, 0 is void; f64 scores of the segments in ascending order."""
+    """Makes i32[H, W], id * 1000 + n or 0 (void), and f64 scores of the segments, ascending."""
     prediction = np.where(np.isin(label, STUFF), label * 1000, 0)
     number = 100
     for value in np.unique(label[label >= 24]):
@@ -99,7 +99,7 @@ def write_cityscapes(folder, labels, predictions, scores):
 
 
 def score_instances(folder, label_files, prediction_files):
-    """f64[4, 10], average precision of cityscapesscripts by class of THINGS and threshold."""
+    """Returns the AP of cityscapesscripts, f64[4, 10] by THINGS and threshold, and its averages."""
     args = instance_level.args
     args.cityscapesPath = args.predictionPath = str(folder)
     args.gtInstancesFile = str(folder / 'gtInstances.json')
@@ -134,7 +134,7 @@ def write_panoptic(folder, predictions):
 
 
 def score_coco(labels, predictions, scores):
-    """f64[12], average precision and recall of pycocotools; groups are crowds."""
+    """Returns average precision and recall of pycocotools, f64[12]; groups are crowds."""
 
     def encode(pixels):
         return mask.encode(np.asfortranarray(pixels.astype(np.uint8)))

@@ -2,10 +2,10 @@
 
     python tests/metrics/goldens/pack_reference_cases.py FOLDER
 
-FOLDER has for each set a folder with `cases/*.npz`, 35 pairs of synthetic label maps and predictions,
-and expected_{pq,ap,pc,miou}.json: the numbers of panopticapi (PQ), pycocotools (AP), the formula of
-DeeperLab in tensorflow/models (PC) and the definition of cityscapesscripts (mIoU). test_originals.py
-scores the packed cases with panopticapi again, where it is installed.
+FOLDER has a folder per set with `cases/*.npz`, 35 pairs of synthetic label maps and predictions,
+and expected_{pq,ap,pc,miou}.json: the numbers of panopticapi (PQ), pycocotools (AP), the formula
+of DeeperLab in tensorflow/models (PC) and the definition of cityscapesscripts (mIoU).
+test_originals.py scores the packed cases with panopticapi again if it is installed.
 """
 
 import json
@@ -19,7 +19,7 @@ SETS = {'coco': 'coco_d1000_ign255', 'voc': 'voc_d1000_ign255'}
 
 
 def encode_json(value):
-    """u8[N], the bytes of JSON text."""
+    """Encodes a value as the bytes of its JSON text, u8[N]."""
     return np.frombuffer(json.dumps(value, separators=(',', ':')).encode(), np.uint8)
 
 
