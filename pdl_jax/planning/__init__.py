@@ -1,1 +1,1 @@
-"""What a configuration costs on given chips, from its compiled programs."""
+"""Memory, time and communication of compiled programs on given chips."""

@@ -1,4 +1,4 @@
-"""What the devices of a program say to each other, and how long that takes."""
+"""Collectives of a compiled program and lower bounds of their time."""
 
 import dataclasses
 import math
@@ -19,14 +19,14 @@ KINDS = (
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """One exchange between devices.
+    """One communication between devices.
 
     Attributes:
       kind: one of `KINDS`.
-      op_name: where in the program it comes from.
-      count: how often it runs in a step.
-      num_bytes: of the larger of what one device gives and gets.
-      group_size: how many devices exchange with each other.
+      op_name: JAX operation that it was compiled from.
+      count: executions per step.
+      num_bytes: size per device of its operands or its results, whichever is larger.
+      group_size: number of participating devices.
     """
 
     kind: str
@@ -36,21 +36,25 @@ class Collective:
     group_size: int
 
     def estimate_seconds(self, chip: Chip, grid: tuple[int, ...]) -> float:
-        """The time of one run: bytes over the links of a chip in rings, and the way to the farthest chip."""
+        """Estimates the seconds of one execution.
+
+        Ring algorithms over all links of a corner chip, plus the latency to the farthest chip:
+        rounds * (num_bytes * (n - 1) / n / egress bandwidth + hops * latency per hop).
+        """
         n = self.group_size
         if n < 2:
             return 0.0
         if self.kind == 'collective-permute':
-            # To one neighbour, over one link.
+            # A permute sends to one neighbour, over one link.
             return self.num_bytes / chip.link_bytes_per_second + HOP_SECONDS
-        # A sum over all goes around twice: scattered, then gathered.
+        # An all-reduce is a reduce-scatter followed by an all-gather.
         rounds = 2 if self.kind == 'all-reduce' else 1
         seconds = self.num_bytes * (n - 1) / n / chip.egress_bytes_per_second(grid)
         return rounds * (seconds + chip.count_hops(grid) * HOP_SECONDS)
 
 
 def find_collectives(module: Module) -> list[Collective]:
-    """All exchanges of a step; asynchronous ones once, where they start."""
+    """Finds all collectives of a step; an asynchronous one is counted at its start."""
     found = []
     for step in module.walk():
         instruction = step.instruction
@@ -64,7 +68,7 @@ def find_collectives(module: Module) -> list[Collective]:
         )
         given = sum(s.num_bytes for s in instruction.shapes)
         if instruction.opcode.endswith('-start') and kind != 'all-reduce':
-            # Its tuple holds the operands too.
+            # The tuple of an asynchronous start includes the operands.
             given -= taken
         found.append(
             Collective(
@@ -79,7 +83,7 @@ def find_collectives(module: Module) -> list[Collective]:
 
 
 def summarize_collectives(collectives: list[Collective]) -> dict[str, dict[str, int]]:
-    """'count' of runs and 'bytes' of a step by kind."""
+    """Sums the 'count' of executions and the 'bytes' per step, by kind."""
     return {
         kind: {
             'count': sum(c.count for c in collectives if c.kind == kind),

@@ -1,35 +1,49 @@
-"""Holds plans against the rates of every chip, as Markdown: what else would the same compiled step run on, and how fast at best?
+"""Throughput of saved plans at the rates of every chip, as Markdown tables.
 
-    python -m pdl_jax.commands.plan --config=configs/coco.py --topology=v5e:4x4 --programs=train --json=plans/coco.json
-    python -m pdl_jax.planning.compare plans/*.json
-
-Flops, bytes and memory are those of the topology that a plan was compiled for; the compiler makes a different program for each
-chip, so that for the others the times are derived and the memory is a hint. Of time only arithmetic and main memory count.
+Flops, bytes and memory are those of the topology that a plan was compiled for. The compiler makes a
+different program for each chip, so for other chips the times are derived and the memory is a hint.
+The times cover arithmetic and main memory, not the interconnect.
 """
 
-import argparse
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from etils import epath
 
 from pdl_jax.planning.chips import CHIPS
-from pdl_jax.planning.programs import PROGRAMS
 
-# Behind the rate of what is bound by compute.
+# Suffix of rates that compute bounds.
 _MARKS = {'compute': ' c', 'hbm': ''}
 
 
-def format_comparison(reports: list[dict[str, Any]], *, program: str = 'train') -> str:
-    """One row for each plan, as two tables of Markdown.
+def compare_plans(paths: Iterable[str], *, program: str = 'train') -> str:
+    """Reads saved plans and formats their comparison.
 
     Args:
-      reports: of `planning.report.make_report`, each with the program.
-      program: 'train', 'eval' or 'postprocess'; only training has a schedule, the second table.
+      paths: JSON files that `pdl_jax plan --json` has written; local or gs://.
+      program: 'train', 'eval' or 'postprocess'.
+
+    Returns:
+      The tables of `format_comparison`.
 
     Raises:
-      ValueError: a plan lacks the program or does not say what it takes.
+      OSError: a file cannot be read.
+      ValueError: a file is not a plan, lacks the program, or its program does not fit.
+    """
+    return format_comparison([_read_plan(path) for path in paths], program=program)
+
+
+def format_comparison(reports: list[dict[str, Any]], *, program: str = 'train') -> str:
+    """Formats Markdown tables with one row per plan.
+
+    Args:
+      reports: reports of `planning.report.make_report`.
+      program: 'train', 'eval' or 'postprocess'. Only training has a schedule, the second table.
+
+    Raises:
+      ValueError: a plan lacks the program, or its program does not fit.
     """
     for report in reports:
         if program not in report['programs']:
@@ -44,20 +58,17 @@ def format_comparison(reports: list[dict[str, Any]], *, program: str = 'train') 
         'configuration',
         'compiled for',
         'input',
-        'images a chip',
-        'GFLOP an image',
-        'GB an image',
-        'GiB a chip',
+        'images per chip',
+        'GFLOP per image',
+        'GB per image',
+        'GiB per chip',
         *CHIPS,
     ]
-    lines = [
-        'Images a second and chip, at best:',
-        '',
-        *_format_rows(columns, [_compare(r, program) for r in reports]),
-    ]
+    rows = [_format_plan(report, program) for report in reports]
+    lines = ['Images per second per chip, at best:', '', *_format_rows(columns, rows)]
     if program == 'train':
         columns = ['configuration', 'steps', 'batch', *CHIPS]
-        rows = [_schedule(report) for report in reports]
+        rows = [_format_schedule(report) for report in reports]
         lines += ['', 'Chip-hours of the schedule, at best:', '', *_format_rows(columns, rows)]
     return '\n'.join(lines)
 
@@ -65,17 +76,27 @@ def format_comparison(reports: list[dict[str, Any]], *, program: str = 'train') 
 def estimate_images_per_second(
     report: dict[str, Any], program: str, chip_name: str
 ) -> tuple[float, str]:
-    """Of one chip at best, and whether 'compute' or 'hbm' bounds it."""
+    """Returns the upper bound of one chip, and whether 'compute' or 'hbm' sets it."""
     chip, plan = CHIPS[chip_name], report['programs'][program]
     seconds = {
         'compute': plan['flops_per_image'] / chip.flops_per_second,
         'hbm': plan['bytes_per_image'] / chip.hbm_bytes_per_second,
     }
-    bound = max(seconds, key=seconds.get)
+    bound = max(seconds, key=lambda key: seconds[key])
     return 1 / seconds[bound], bound
 
 
-def _compare(report, program):
+def _read_plan(path: str) -> dict[str, Any]:
+    try:
+        report = json.loads(epath.Path(path).read_text())
+    except ValueError as error:
+        raise ValueError(f'{path} is not JSON: {error}') from error
+    if not isinstance(report, dict) or 'programs' not in report:
+        raise ValueError(f'{path} is not a plan; make one with pdl_jax plan --json={path}')
+    return report
+
+
+def _format_plan(report: dict[str, Any], program: str) -> list[str]:
     plan = report['programs'][program]
     cells = [
         _name(report),
@@ -89,12 +110,12 @@ def _compare(report, program):
     for name, chip in CHIPS.items():
         rate, bound = estimate_images_per_second(report, program, name)
         text = _format_number(rate) + _MARKS[bound]
-        # What needs more memory than the chip has does not run there with so many images.
+        # Parentheses: this many images per chip do not fit in the memory of that chip.
         cells.append(text if plan['bytes_per_chip'] <= chip.hbm_bytes else f'({text})')
     return cells
 
 
-def _schedule(report):
+def _format_schedule(report: dict[str, Any]) -> list[str]:
     plan = report['programs']['train']
     images = plan['num_steps'] * plan['num_images']
     rates = [estimate_images_per_second(report, 'train', name)[0] for name in CHIPS]
@@ -102,37 +123,16 @@ def _schedule(report):
     return [_name(report), f'{plan["num_steps"]:,}', str(plan['num_images']), *hours]
 
 
-def _name(report):
+def _name(report: dict[str, Any]) -> str:
     # The file without its folder, and the fields set on the command line.
     name = re.sub(r'^\S*/', '', report['config'])
     return f'`{name}`'
 
 
-def _format_number(value):
+def _format_number(value: float) -> str:
     return f'{value:,.0f}' if value >= 10 else f'{value:.2g}'
 
 
-def _format_rows(columns, rows):
+def _format_rows(columns: list[str], rows: list[list[str]]) -> list[str]:
     rules = ['---' if i < 1 else '---:' for i in range(len(columns))]
     return ['| ' + ' | '.join(cells) + ' |' for cells in (columns, rules, *rows)]
-
-
-def main() -> None:
-    """Prints the tables of the plans named on the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        'plans', nargs='+', help='JSON files of pdl_jax.commands.plan; local or gs://'
-    )
-    parser.add_argument('--program', default='train', choices=PROGRAMS)
-    options = parser.parse_args()
-    try:
-        reports = [json.loads(epath.Path(path).read_text()) for path in options.plans]
-        print(format_comparison(reports, program=options.program))
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
-
-
-if __name__ == '__main__':
-    main()

@@ -1,4 +1,4 @@
-"""Reads the text of optimised HLO: shapes with their layouts, instructions, computations, and how often each runs."""
+"""Parser of optimised HLO: shapes with layouts, instructions, computations and their run counts."""
 
 import dataclasses
 import functools
@@ -6,30 +6,32 @@ import math
 import re
 from collections.abc import Iterator
 
-# Bits; what is not here (token, opaque) takes none.
+# Bits per element; other types (token, opaque) have no size.
 _BITS = {
-    'pred': 8, 's4': 4, 'u4': 4, 's8': 8, 'u8': 8, 's16': 16, 'u16': 16, 's32': 32, 'u32': 32, 's64': 64, 'u64': 64,
-    'f8e4m3fn': 8, 'f8e5m2': 8, 'f16': 16, 'bf16': 16, 'f32': 32, 'f64': 64, 'c64': 64, 'c128': 128,
+    'pred': 8, 's4': 4, 'u4': 4, 's8': 8, 'u8': 8, 's16': 16, 'u16': 16, 's32': 32, 'u32': 32,
+    's64': 64, 'u64': 64, 'f8e4m3fn': 8, 'f8e5m2': 8, 'f16': 16, 'bf16': 16, 'f32': 32, 'f64': 64,
+    'c64': 64, 'c128': 128,
 }  # fmt: skip
 _SHAPE = re.compile(r'([a-z]\w*)\[([\d,<=]*)\](?:\{([^}]*)\})?')
 _HEADER = re.compile(r'(ENTRY )?%?([\w.-]+) \(.*\) -> .* \{$')
 _NAME = re.compile(r'%([\w.-]+)')
-# Opcodes that run the computations named by these attributes as often as they run themselves.
+# _CALLERS run the computations that these attributes name, once per execution.
 _CALLS = re.compile(r'\b(?:calls|to_apply)=%?([\w.-]+)')
 _CALLERS = ('fusion', 'call', 'async-start')
+# Opcodes to look through for a constant.
 _TRANSPARENT = ('copy', 'bitcast', 'convert', 'copy-start', 'copy-done')
 
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """One array of a program.
+    """Type and layout of an array.
 
     Attributes:
-      dtype: HLO's name, such as 'bf16'.
+      dtype: HLO name of the type, such as 'bf16'.
       dims: sizes of the logical dimensions.
-      minor_to_major: the order of the dimensions in memory.
-      tile: of the most minor dimensions, the most minor one last; () where memory is linear.
-      memory_space: 0 is the main memory (HBM); on a TPU others are on the chip.
+      minor_to_major: order of the dimensions in memory.
+      tile: tile sizes of the most minor dimensions, the most minor last; () in linear memory.
+      memory_space: 0 for the main memory (HBM); other spaces of a TPU are on the chip.
     """
 
     dtype: str
@@ -45,17 +47,20 @@ class Shape:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes in memory, the padding to whole tiles included."""
+        """Bytes in memory, including the padding to whole tiles."""
         size = self.size
         for dim, padded in self.padded_dims().items():
             size = size // max(self.dims[dim], 1) * padded
         return size * _BITS.get(self.dtype, 0) // 8
 
     def padded_dims(self, tile: tuple[int, ...] | None = None) -> dict[int, int]:
-        """The sizes of the tiled dimensions in whole tiles, by dimension.
+        """Rounds the sizes of the tiled dimensions up to whole tiles.
 
         Args:
-          tile: to take where the layout has none.
+          tile: default for layouts without tiles.
+
+        Returns:
+          Padded size by dimension, for the tiled dimensions only.
         """
         tile = self.tile or tile or ()
         pairs = zip(self.minor_to_major, reversed(tile), strict=False)
@@ -67,12 +72,12 @@ class Instruction:
     """One line of a computation.
 
     Attributes:
-      name: unique in its module.
-      opcode: such as 'fusion'.
-      shapes: of the result; several of a tuple.
-      operands: names of the instructions that it takes.
-      arguments: the text between the parentheses: of a parameter its number, of a constant its value.
-      attributes: the text behind them.
+      name: name, unique in its module.
+      opcode: operation, such as 'fusion'.
+      shapes: shapes of the result; several for a tuple.
+      operands: names of the instructions whose values it reads.
+      arguments: text between the parentheses; the number of a parameter, the value of a constant.
+      attributes: text after the parentheses.
     """
 
     name: str
@@ -84,29 +89,40 @@ class Instruction:
 
     @property
     def op_name(self) -> str:
-        """Where in the program it comes from."""
+        """JAX operation that it was compiled from; '' if unknown."""
         match = re.search(r'op_name="((?:[^"\\]|\\.)*)"', self.attributes)
         return match[1] if match else ''
 
     def attribute(self, name: str) -> str | None:
-        """The text of a simple attribute, such as 'window' with its braces."""
+        """Returns the text of a simple attribute, such as 'window' with its braces, or None."""
         match = re.search(rf'\b{name}=(\{{[^}}]*\}}|[^,\s]+)', self.attributes)
         return match[1] if match else None
 
+    def computation(self, name: str) -> str:
+        """Returns the computation that an attribute names, such as 'body' of a loop.
+
+        Raises:
+          ValueError: there is no such attribute.
+        """
+        value = self.attribute(name)
+        if value is None:
+            raise ValueError(f'the instruction {self.name} ({self.opcode}) has no {name}')
+        return value.lstrip('%')
+
     @property
     def called(self) -> tuple[str, ...]:
-        """The computations that run as often as the instruction does."""
+        """Computations that run once per execution of the instruction."""
         return tuple(_CALLS.findall(self.attributes)) if self.opcode in _CALLERS else ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Computation:
-    """Instructions in order; the last is the root.
+    """Instructions in order.
 
     Attributes:
-      name: unique in its module.
-      instructions: by name.
-      root: the name of the one whose value is the result.
+      name: name, unique in its module.
+      instructions: instructions by name.
+      root: name of the instruction whose value is the result.
     """
 
     name: str
@@ -115,8 +131,8 @@ class Computation:
 
     @functools.cached_property
     def users(self) -> dict[str, list[Instruction]]:
-        """The instructions that take a value, by its name."""
-        users = {name: [] for name in self.instructions}
+        """Instructions that read a value, by its name."""
+        users: dict[str, list[Instruction]] = {name: [] for name in self.instructions}
         for instruction in self.instructions.values():
             for name in dict.fromkeys(instruction.operands):
                 users[name].append(instruction)
@@ -124,19 +140,19 @@ class Computation:
 
     @functools.cached_property
     def parameters(self) -> dict[int, Instruction]:
-        """The parameters by number."""
+        """Parameters by number."""
         return {int(i.arguments): i for i in self.instructions.values() if i.opcode == 'parameter'}
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """An instruction where it runs.
+    """An instruction in the place where it runs.
 
     Attributes:
       instruction: the instruction.
-      computation: that holds it.
-      count: how often it runs in one run of the program.
-      is_fused: whether it is part of a fusion, whose intermediate values never reach memory.
+      computation: the computation that holds it.
+      count: executions per execution of the program.
+      is_fused: true inside a fusion, whose intermediate values never reach memory.
     """
 
     instruction: Instruction
@@ -147,12 +163,12 @@ class Step:
 
 @dataclasses.dataclass(frozen=True)
 class Module:
-    """A compiled program of one device.
+    """The compiled program of one device.
 
     Attributes:
-      computations: by name.
-      entry: the name of the one that runs.
-      num_partitions: devices that run it together.
+      computations: computations by name.
+      entry: name of the computation that runs first.
+      num_partitions: number of devices that run it together.
     """
 
     computations: dict[str, Computation]
@@ -160,13 +176,13 @@ class Module:
     num_partitions: int = 1
 
     def walk(self) -> Iterator[Step]:
-        """Yields every instruction that runs, those inside of loops, branches and fusions too.
+        """Yields every instruction that runs, including those in loops, branches and fusions.
 
-        All branches of a conditional count; so does one pass of a loop whose number of passes cannot be read.
+        All branches of a conditional count, and one iteration of a loop with an unknown trip count.
         """
         yield from self._walk(self.entry, 1, False)
 
-    def _walk(self, name, count, is_fused):
+    def _walk(self, name: str, count: int, is_fused: bool) -> Iterator[Step]:
         computation = self.computations[name]
         for instruction in computation.instructions.values():
             yield Step(instruction, computation, count, is_fused)
@@ -175,17 +191,17 @@ class Module:
             if instruction.opcode == 'while':
                 trips = self.count_trips(instruction, computation)
                 times = count * (1 if trips is None else trips)
-                yield from self._walk(instruction.attribute('body').lstrip('%'), times, is_fused)
+                yield from self._walk(instruction.computation('body'), times, is_fused)
             if instruction.opcode == 'conditional':
                 for branch in _find_branches(instruction):
                     yield from self._walk(branch, count, is_fused)
 
     def count_trips(self, loop: Instruction, computation: Computation) -> int | None:
-        """The number of passes of a while loop; None where it depends on data."""
+        """Finds the trip count of a while loop in a computation; None if data-dependent."""
         known = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.attributes)
         if known:
             return int(known[1])
-        condition = self.computations[loop.attribute('condition').lstrip('%')]
+        condition = self.computations[loop.computation('condition')]
         root = condition.instructions[condition.root]
         initial = computation.instructions[loop.operands[0]]
         if (
@@ -195,12 +211,13 @@ class Module:
         ):
             return None
 
-        def read(name):
-            # A number of the condition, or one that the loop carries from its start.
+        def read(name: str) -> int | None:
+            # The bound is a constant of the condition or an initial value that the loop carries.
             value = condition.instructions[name]
             if value.opcode != 'get-tuple-element':
                 return _read_constant(condition, name)
-            return _read_constant(computation, initial.operands[int(value.attribute('index'))])
+            index = int(value.attribute('index') or 0)
+            return _read_constant(computation, initial.operands[index])
 
         start, end = map(read, root.operands)
         return None if start is None or end is None else max(end - start, 0)
@@ -212,13 +229,16 @@ def parse_module(text: str) -> Module:
     Raises:
       ValueError: the text holds no program.
     """
-    computations, entry, name = {}, None, None
-    instructions, root = {}, None
+    computations: dict[str, Computation] = {}
+    entry: str | None = None
+    name: str | None = None
+    instructions: dict[str, Instruction] = {}
+    root = ''
     for line in text.splitlines():
         if name is None:
             header = _HEADER.match(line)
             if header:
-                name, instructions, root = header[2], {}, None
+                name, instructions, root = header[2], {}, ''
                 entry = name if header[1] else entry
         elif line.startswith('}'):
             computations[name] = Computation(name, instructions, root)
@@ -229,34 +249,33 @@ def parse_module(text: str) -> Module:
             if line.lstrip().startswith('ROOT '):
                 root = instruction.name
     if entry is None:
-        raise ValueError(f'this is no text of a compiled program: {text[:80]!r}')
+        raise ValueError(f'this is not the text of a compiled program: {text[:80]!r}')
     partitions = re.search(r'num_partitions=(\d+)', text.partition('\n')[0])
     return Module(computations, entry, int(partitions[1]) if partitions else 1)
 
 
 def parse_shapes(text: str) -> tuple[Shape, ...]:
-    """All arrays of a type, in order: one, or those of a tuple."""
+    """Parses all array shapes of a type in order, several for a tuple."""
     return tuple(_make_shape(*match.groups()) for match in _SHAPE.finditer(text))
 
 
-def _make_shape(dtype, dims, layout):
+def _make_shape(dtype: str, dims: str, layout: str | None) -> Shape:
     # '<=' marks the bound of a dynamic dimension.
-    dims = tuple(int(n.lstrip('<=')) for n in dims.split(',') if n)
+    sizes = tuple(int(n.lstrip('<=')) for n in dims.split(',') if n)
     order, _, rest = (layout or '').partition(':')
-    order = tuple(int(n) for n in order.split(',') if n) or tuple(reversed(range(len(dims))))
     # The first group tiles the dimensions, further ones pack small elements within a tile.
     tile = re.match(r'T\(([\d,]+)\)', rest)
     space = re.search(r'S\((\d+)\)', rest)
     return Shape(
         dtype,
-        dims,
-        order,
+        sizes,
+        tuple(int(n) for n in order.split(',') if n) or tuple(reversed(range(len(sizes)))),
         tuple(map(int, tile[1].split(','))) if tile else (),
         int(space[1]) if space else 0,
     )
 
 
-def _parse_instruction(line):
+def _parse_instruction(line: str) -> Instruction:
     name, _, rest = line.strip().removeprefix('ROOT ').partition(' = ')
     end = _find_close(rest) if rest.startswith('(') else rest.index(' ')
     kind, rest = rest[:end], rest[end:].lstrip()
@@ -274,8 +293,8 @@ def _parse_instruction(line):
     )
 
 
-def _find_close(text):
-    """The position behind the parenthesis that closes the first one."""
+def _find_close(text: str) -> int:
+    """Returns the position after the parenthesis that closes the first one."""
     depth = 0
     for match in re.finditer(r'[()]', text):
         depth += 1 if match[0] == '(' else -1
@@ -284,16 +303,14 @@ def _find_close(text):
     return len(text)
 
 
-def _find_branches(instruction):
+def _find_branches(instruction: Instruction) -> list[str]:
     branches = instruction.attribute('branch_computations')
     if branches:
         return _NAME.findall(branches)
-    return [
-        instruction.attribute(f'{which}_computation').lstrip('%') for which in ('true', 'false')
-    ]
+    return [instruction.computation(f'{which}_computation') for which in ('true', 'false')]
 
 
-def _read_constant(computation, name):
+def _read_constant(computation: Computation, name: str) -> int | None:
     instruction = computation.instructions[name]
     while instruction.opcode in _TRANSPARENT:
         instruction = computation.instructions[instruction.operands[0]]

@@ -1,6 +1,7 @@
-"""Gathers, scatters and loops: what runs element by element, or pass after pass, where arrays should be processed whole."""
+"""Gathers, scatters and loops, which process element by element what should be whole-array ops."""
 
 import dataclasses
+import math
 import re
 
 from pdl_jax.planning.hlo import Module, Step
@@ -12,9 +13,9 @@ class Lookup:
 
     Attributes:
       kind: 'gather' or 'scatter'.
-      op_name: where in the program it comes from.
-      count: how often it runs in a step.
-      num_indices: how many places one run looks up or changes.
+      op_name: JAX operation that it was compiled from.
+      count: executions per step.
+      num_indices: indices per execution.
     """
 
     kind: str
@@ -28,9 +29,9 @@ class Loop:
     """A while loop.
 
     Attributes:
-      op_name: where in the program it comes from.
-      count: how often it runs in a step.
-      num_trips: passes of one run; None where it depends on data.
+      op_name: JAX operation that it was compiled from.
+      count: executions per step.
+      num_trips: iterations per execution; None if data-dependent.
     """
 
     op_name: str
@@ -39,7 +40,7 @@ class Loop:
 
 
 def find_lookups(module: Module) -> list[Lookup]:
-    """All gathers and scatters of a step."""
+    """Finds all gathers and scatters of a step."""
     counters = {'gather': _count_gathered, 'scatter': _count_scattered}
     return [
         Lookup(
@@ -51,7 +52,7 @@ def find_lookups(module: Module) -> list[Lookup]:
 
 
 def find_loops(module: Module) -> list[Loop]:
-    """All loops of a step."""
+    """Finds all loops of a step."""
     return [
         Loop(s.instruction.op_name, s.count, module.count_trips(s.instruction, s.computation))
         for s in module.walk()
@@ -66,15 +67,12 @@ def _count_gathered(step: Step) -> int:
 
 
 def _count_scattered(step: Step) -> int:
-    # Operands, indices, updates: as many operands as updates.
+    # The operands of a scatter are its inputs, the indices and the updates.
     updates = step.computation.instructions[step.instruction.operands[-1]]
     return _count_without(updates.shapes[0].dims, step.instruction.attribute('update_window_dims'))
 
 
-def _count_without(dims, left_out):
-    """The product of the sizes of all but some dimensions."""
-    left_out = {int(n) for n in re.findall(r'\d+', left_out or '')}
-    count = 1
-    for i, n in enumerate(dims):
-        count *= 1 if i in left_out else n
-    return count
+def _count_without(dims: tuple[int, ...], left_out: str | None) -> int:
+    """Returns the product of the sizes of all dimensions but those in `left_out`."""
+    excluded = {int(n) for n in re.findall(r'\d+', left_out or '')}
+    return math.prod(n for i, n in enumerate(dims) if i not in excluded)

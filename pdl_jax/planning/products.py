@@ -1,4 +1,4 @@
-"""Flops of the convolutions and matrix products of a program, and how many of them padding wastes."""
+"""Flops of the convolutions and matrix products of a program, and the share lost to padding."""
 
 import dataclasses
 import math
@@ -8,7 +8,7 @@ import numpy as np
 
 from pdl_jax.planning.hlo import Module, Shape, Step
 
-# Lanes and sublanes of a TPU register: what arrays are padded to where the compiler has not said otherwise.
+# (sublanes, lanes) of a TPU register; arrays without a layout of their own are padded to it.
 TPU_TILE = (8, 128)
 
 
@@ -17,11 +17,12 @@ class Product:
     """A convolution or matrix product of one device.
 
     Attributes:
-      op_name: where in the program it comes from.
-      result: the shape of the result.
-      count: how often it runs in a step.
-      flops: of one run, two per multiply-add; taps outside of the image or between dilated pixels do not count.
-      padded_flops: as if every tile of the operands and of the result were full of data.
+      op_name: JAX operation that it was compiled from.
+      result: shape of the result.
+      count: executions per step.
+      flops: flops per execution, two per multiply-add; taps outside the image or between the
+        pixels of a dilated image do not count.
+      padded_flops: flops if the padding in the tiles of operands and result is computed too.
     """
 
     op_name: str
@@ -32,7 +33,7 @@ class Product:
 
 
 def find_products(module: Module) -> list[Product]:
-    """All convolutions and matrix products that a step runs."""
+    """Finds all convolutions and matrix products of a step."""
     makers = {'convolution': _make_convolution, 'dot': _make_dot}
     return [
         makers[s.instruction.opcode](s) for s in module.walk() if s.instruction.opcode in makers
@@ -40,7 +41,7 @@ def find_products(module: Module) -> list[Product]:
 
 
 def padding_waste(products: list[Product]) -> float:
-    """The share in [0, 1] of the padded flops that compute nothing."""
+    """Returns the share of the padded flops, in [0, 1], spent on padding."""
     padded = sum(p.count * p.padded_flops for p in products)
     return 1 - sum(p.count * p.flops for p in products) / padded if padded else 0.0
 
@@ -48,7 +49,10 @@ def padding_waste(products: list[Product]) -> float:
 def _make_convolution(step: Step) -> Product:
     instruction = step.instruction
     shapes = [step.computation.instructions[name].shapes[0] for name in instruction.operands]
-    labels = re.search(r'dim_labels=(\w+)_(\w+)->(\w+)', instruction.attributes).groups()
+    match = re.search(r'dim_labels=(\w+)_(\w+)->(\w+)', instruction.attributes)
+    if match is None:
+        raise ValueError(f'the convolution {instruction.name} has no dim_labels')
+    labels = match.groups()
     out = instruction.shapes[0]
     left, right, result = (dict(zip(text, range(len(text)), strict=True)) for text in labels)
     groups = int(instruction.attribute('feature_group_count') or 1)
@@ -66,7 +70,7 @@ def _make_convolution(step: Step) -> Product:
     arrays = ((shapes[0], left, 'b', 'f'), (shapes[1], right, 'i', 'o'), (out, result, 'b', 'f'))
     padding = [_padding(shape) for shape, *_ in arrays]
 
-    def pad(*places):
+    def pad(*places: tuple[int, int]) -> float:
         return max(padding[array].get(dim, 1.0) for array, dim in places)
 
     factor *= pad((0, left['b']), (2, result['b'])) * pad((1, right['o']), (2, result['f']))
@@ -96,18 +100,18 @@ def _make_dot(step: Step) -> Product:
     return Product(instruction.op_name, out, step.count, flops, round(flops * factor))
 
 
-def _padding(shape):
-    """How much larger the tiled dimensions are in memory, by dimension."""
+def _padding(shape: Shape) -> dict[int, float]:
+    """Returns padded size / size of the tiled dimensions, by dimension."""
     return {
         dim: padded / max(shape.dims[dim], 1) for dim, padded in shape.padded_dims(TPU_TILE).items()
     }
 
 
-def _parse_window(text, num_dims):
-    """The options of `_count_taps` for each spatial dimension."""
+def _parse_window(text: str, num_dims: int) -> list[dict[str, int]]:
+    """Parses the options of `_count_taps` for each spatial dimension."""
     fields = dict(re.findall(r'(\w+)=([\w\-x]+)', text))
 
-    def read(key, default):
+    def read(key: str, default: str) -> list[int]:
         values = fields[key].split('x') if key in fields else [default] * num_dims
         return [int(value.partition('_')[0]) for value in values]
 
@@ -120,8 +124,17 @@ def _parse_window(text, num_dims):
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
-def _count_taps(num_in, num_out, *, size, stride, pad, image_dilation, window_dilation):
-    """The pairs of an output position and a tap along one dimension that meet an input pixel."""
+def _count_taps(
+    num_in: int,
+    num_out: int,
+    *,
+    size: int,
+    stride: int,
+    pad: int,
+    image_dilation: int,
+    window_dilation: int,
+) -> int:
+    """Counts the pairs (output position, tap) along one dimension that read an input pixel."""
     positions = np.arange(num_out)[:, None] * stride + np.arange(size) * window_dilation - pad
     is_inside = (
         (positions >= 0) & (positions < num_in * image_dilation) & (positions % image_dilation == 0)

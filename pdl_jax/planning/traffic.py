@@ -1,20 +1,22 @@
-"""Bytes that a program moves between the chip and its main memory."""
+"""Bytes that a program transfers between a chip and its main memory."""
 
 from pdl_jax.planning.hlo import Computation, Instruction, Module, Shape, Step
 
-# These name or reorder values, or their parts are counted where they run.
+# Opcodes that transfer nothing: they only name values, or the computations they call are counted.
 _FREE = (
-    'parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'while', 'conditional', 'call', 'after-all',
-    'partition-id', 'replica-id', 'iota', 'domain', 'opt-barrier', 'add-dependency', 'async-start', 'async-update', 'async-done',
+    'parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'while', 'conditional',
+    'call', 'after-all', 'partition-id', 'replica-id', 'iota', 'domain', 'opt-barrier',
+    'add-dependency', 'async-start', 'async-update', 'async-done',
 )  # fmt: skip
 _SLICES = ('slice', 'dynamic-slice', 'gather')
 
 
 def count_bytes(module: Module) -> int:
-    """Bytes read and written in the main memory by one run of the program on one device.
+    """Counts the bytes that one execution on one device reads and writes in the main memory.
 
-    What each instruction outside of fusions takes and gives is counted, with the padding of its layout; of a slice or an
-    update only the part that is touched. Values that stay in a memory on the chip cost nothing.
+    The sum covers operands and results of all instructions outside fusions, including the padding
+    of their layouts. A slice or an update counts only the part it touches. Values in on-chip
+    memory count nothing.
     """
     return sum(
         step.count * count_step_bytes(step, module) for step in module.walk() if not step.is_fused
@@ -22,14 +24,14 @@ def count_bytes(module: Module) -> int:
 
 
 def count_step_bytes(step: Step, module: Module) -> int:
-    """Bytes that one run of one instruction moves."""
+    """Counts the bytes that one execution of one instruction transfers."""
     instruction, computation = step.instruction, step.computation
     opcode = instruction.opcode
     if opcode in _FREE or 'custom_call_target="AllocateBuffer"' in instruction.attributes:
         return 0
     shapes = [computation.instructions[name].shapes for name in instruction.operands]
     if opcode.endswith('-done'):
-        # The transfer is counted where it arrives: its start gives a tuple of both ends.
+        # Count the transfer at its end: the result of the start is a tuple of source and target.
         written = _main_memory(instruction.shapes)
         return written + (_size(instruction.shapes) if opcode.startswith('slice') else 0)
     if opcode.endswith('-start'):
@@ -42,8 +44,10 @@ def count_step_bytes(step: Step, module: Module) -> int:
     return read + _count_written(computation, instruction, module)
 
 
-def _count_read(computation, instruction, position, module):
-    """Bytes of an operand that an instruction reads."""
+def _count_read(
+    computation: Computation, instruction: Instruction, position: int, module: Module
+) -> int:
+    """Counts the bytes that an instruction reads of one of its operands."""
     operand = computation.instructions[instruction.operands[position]]
     return min(
         _size(operand.shapes),
@@ -58,7 +62,7 @@ def _count_use(
     if opcode in _SLICES and position == 0:
         return _size(user.shapes)
     if opcode in ('dynamic-update-slice', 'scatter') and position == 0:
-        # Updated in place.
+        # The update happens in place.
         return 0
     if opcode == 'fusion':
         inner = module.computations[user.called[0]]
@@ -66,8 +70,8 @@ def _count_use(
     return whole
 
 
-def _count_uses(computation, name, module, whole):
-    """Bytes that all users of a value inside of a fusion read of it."""
+def _count_uses(computation: Computation, name: str, module: Module, whole: int) -> int:
+    """Counts the bytes that all users of a value inside a fusion read of it."""
     total = 0
     for user in computation.users[name]:
         if user.opcode == 'bitcast':
@@ -78,8 +82,8 @@ def _count_uses(computation, name, module, whole):
     return min(total, whole)
 
 
-def _count_written(computation, instruction, module):
-    """Bytes of the result that an instruction writes."""
+def _count_written(computation: Computation, instruction: Instruction, module: Module) -> int:
+    """Counts the bytes that an instruction writes."""
     if instruction.opcode == 'fusion':
         inner = module.computations[instruction.called[0]]
         root = inner.instructions[inner.root]
@@ -98,7 +102,7 @@ def _count_written(computation, instruction, module):
     )
 
 
-def _written_part(computation, result, module):
+def _written_part(computation: Computation, result: Instruction, module: Module) -> int:
     whole = _size(result.shapes)
     while result.opcode == 'bitcast':
         result = computation.instructions[result.operands[0]]

@@ -1,4 +1,4 @@
-"""Plans: what is read from the text of compiled programs against hand counts, and the command from flags to JSON."""
+"""Plans: numbers read from compiled programs against hand counts, and the command end to end."""
 
 import json
 import os
@@ -23,8 +23,8 @@ from pdl_jax.planning.traffic import count_bytes
 from pdl_jax.runtime.sharding import make_mesh
 from tests import tiny
 
-# As the TPU compiler writes: tiled layouts, values on the chip (S(1)), a loop whose end is a number that it carries along, a
-# fusion that reads one slice of a large array.
+# Output in the style of the TPU compiler: tiled layouts, on-chip values (S(1)), a loop that carries
+# its bound, and a fusion that reads one slice of a large array.
 TPU_TEXT = """HloModule jit_f, is_scheduled=true, entry_computation_layout={(bf16[2,9,9,48]{3,2,1,0:T(8,128)(2,1)})->f32[]}, num_partitions=4
 
 %conv_of_slice (param_0: bf16[2,16,9,48], param_1: bf16[5,3,3,48,48], param_2: s32[]) -> bf16[2,16,9,48] {
@@ -92,7 +92,7 @@ def test_shapes_are_counted_in_whole_tiles():
         (8, 128),
         1,
     )
-    # 65 pixels lie along 128 lanes, 48 channels along sublanes.
+    # The 65 columns are padded to 128 lanes; the 48 channels fill sublanes without padding.
     assert shape.num_bytes == 2 * 65 * 128 * 48 * 2
     assert small.num_bytes == 128 * 4
     assert scalar.num_bytes == 4
@@ -100,7 +100,7 @@ def test_shapes_are_counted_in_whole_tiles():
 
 
 def test_text_without_a_program_is_refused():
-    with pytest.raises(ValueError, match='no text of a compiled program'):
+    with pytest.raises(ValueError, match='not the text of a compiled program'):
         parse_module('nothing')
 
 
@@ -111,17 +111,18 @@ def test_loops_of_a_tpu_program_are_counted(tpu_module):
 
 def test_products_of_a_tpu_program_are_counted(tpu_module):
     (product,) = find_products(tpu_module)
-    # Of three taps along 16 and 9 positions, two leave the image on either side.
+    # Per axis, two of the 3 * 16 and 3 * 9 (tap, position) pairs fall outside the image.
     assert product.flops == 2 * 2 * 48 * 48 * (3 * 16 - 2) * (3 * 9 - 2)
     assert (product.count, product.op_name) == (4, 'jit(f)/while/conv')
-    # Of the result 48 of 128 lanes and 9 of 16 sublanes are used; of the sum over 48 channels, that lie along lanes, as many.
+    # 48 of 128 lanes and 9 of 16 sublanes of the result hold data, and 48 of 128 lanes of the sum.
     assert padding_waste([product]) == pytest.approx(1 - (48 / 128) ** 2 * 9 / 16)
 
 
 def test_bytes_of_a_tpu_program_are_counted(tpu_module):
     image = 2 * 16 * 16 * 128 * 2
     kernel = 3 * 3 * 48 * 128 * 2
-    # The image is read once and then stays on the chip; each pass reads its kernel; the loop index is 4 bytes.
+    # The image is read once and stays on the chip; each iteration reads its own kernel; the loop
+    # index takes 4 bytes.
     assert count_bytes(tpu_module) == image + 4 * kernel + 4 + 128 * 4
 
 
@@ -171,7 +172,7 @@ def test_convolution_flops_equal_those_of_the_compiler(
 
     compiled = jax.jit(convolve).lower(jnp.zeros((2, 11, 14, 6)), jnp.zeros((3, 5, 6, 4))).compile()
     (product,) = find_products(parse_module(compiled.as_text()))
-    # XLA counts some flops of layout changes too.
+    # XLA's count includes some flops of layout changes.
     assert product.flops == pytest.approx(compiled.cost_analysis()['flops'], rel=0.02)
 
 
@@ -204,7 +205,7 @@ def test_collectives_of_two_devices_are_summed():
 
 def test_seconds_on_the_interconnect():
     chip = chips.CHIPS['v5e']
-    # A corner of a 2x2 or 4x4 slice has two neighbours; only a row of 16 closes to a ring.
+    # A corner of a 2x2 or 4x4 slice has two neighbours; only a row of 16 has a wrap-around link.
     assert chip.egress_bytes_per_second((2, 2)) == chip.egress_bytes_per_second((4, 4)) == 100e9
     assert chip.egress_bytes_per_second((16, 16)) == 200e9
     assert chips.CHIPS['v4'].egress_bytes_per_second((4, 4, 4)) == 300e9
@@ -225,7 +226,7 @@ def test_topologies_are_checked(monkeypatch):
         topology.make_topology('v5e:2x2')
 
 
-def test_splits_that_are_not_there_are_outlined(data, tmp_path):
+def test_missing_splits_are_outlined(data, tmp_path):
     config = tiny.make_config(data)
     assert find_split(config, 'train').max_size == (48, 64)
     config = tiny.make_config(tmp_path / 'none', data__canvas_height_px=50)
@@ -252,15 +253,21 @@ def test_a_program_that_exceeds_the_memory_is_reported():
     assert (plan.fits, plan.bytes_per_chip) == (False, 20.5 * 2**30)
     report = make_report([plan], devices, config='a.py', num_steps=10, versions={'jax': '1'})
     assert report['fits'] is False and report['programs']['train']['schedule_hours'] is None
-    assert '20.50 of 16.00 GiB a chip: DOES NOT FIT' in format_report(report)
+    assert '20.50 of 16.00 GiB per chip: DOES NOT FIT' in format_report(report)
 
 
 def make_example(**changes):
-    """The report of a train step with round numbers."""
+    """Makes the report of a train step with round numbers."""
     plan = {
-        'size': [641, 641], 'num_images': 16, 'num_steps': 9000, 'bytes_per_chip': 20 * 2**30,
-        'flops': 16e11, 'flops_per_image': 1e11, 'bytes_per_image': 8.19e9, **changes,
-    }  # fmt: skip
+        'size': [641, 641],
+        'num_images': 16,
+        'num_steps': 9000,
+        'bytes_per_chip': 20 * 2**30,
+        'flops': 16e11,
+        'flops_per_image': 1e11,
+        'bytes_per_image': 8.19e9,
+        **changes,
+    }
     return {
         'config': 'configs/a.py',
         'topology': 'v5e:2x2',
@@ -269,7 +276,7 @@ def make_example(**changes):
     }
 
 
-def test_plans_are_held_against_other_chips():
+def test_plans_are_compared_at_the_rates_of_other_chips():
     assert compare.estimate_images_per_second(make_example(), 'train', 'v5e') == (
         pytest.approx(100),
         'hbm',
@@ -280,7 +287,7 @@ def test_plans_are_held_against_other_chips():
         'compute',
     )
     text = compare.format_comparison([make_example(), dense])
-    # 20 GiB are too much for a v5e. 144,000 images take 1440 seconds at 100 a second.
+    # 20 GiB exceed the memory of a v5e. 144,000 images take 1440 seconds at 100 per second.
     assert (
         '| `a.py` | v5e:2x2 | 641x641 | 4 | 100 | 8.19 | 20.0 | 147 | (100) | 338 | 200 | 901 |'
         in text
@@ -293,35 +300,63 @@ def test_plans_are_held_against_other_chips():
         compare.format_comparison([make_example(flops=None)])
 
 
-def run_plan(*options):
-    environment = {
-        key: value
-        for key, value in os.environ.items()
-        if key not in ('XLA_FLAGS', 'JAX_NUM_CPU_DEVICES')
-    }
-    command = [
-        sys.executable,
-        '-m',
-        'pdl_jax.commands.plan',
-        '--config=configs/scenes.py',
-        *options,
-    ]
+def test_saved_plans_are_compared(tmp_path):
+    path = tmp_path / 'a.json'
+    path.write_text(json.dumps(make_example()))
+    assert compare.compare_plans([path, path]) == compare.format_comparison([make_example()] * 2)
+    path.write_text('{"flops": 1}')
+    with pytest.raises(ValueError, match='a.json is not a plan'):
+        compare.compare_plans([path])
+    path.write_text('nothing')
+    with pytest.raises(ValueError, match='a.json is not JSON'):
+        compare.compare_plans([path])
+
+
+# Runs the command once per list of options in a fork of one process, because most of the time of
+# a short run is spent on imports. Errors go to the files 0, 1, ...; statuses to standard output.
+RUN_FORKED = """
+import json, os, runpy, sys
+import pdl_jax.planning.programs
+for i, options in enumerate(json.loads(sys.argv[1])):
+    if os.fork() == 0:
+        os.dup2(os.open(os.path.join(sys.argv[2], str(i)), os.O_WRONLY | os.O_CREAT), 2)
+        sys.argv = ['plan', '--config=configs/scenes.py', *options]
+        runpy.run_module('pdl_jax.commands.plan', run_name='__main__', alter_sys=True)
+        sys.exit()
+    print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
+"""
+
+
+def run_python(*arguments):
+    excluded = ('XLA_FLAGS', 'JAX_NUM_CPU_DEVICES')
+    environment = {key: value for key, value in os.environ.items() if key not in excluded}
+    # A second run of the test finds the compiled programs in the cache.
+    environment['JAX_COMPILATION_CACHE_DIR'] = jax.config.jax_compilation_cache_dir
     return subprocess.run(
-        command, cwd=tiny.ROOT, env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, *arguments],
+        cwd=tiny.ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
 
 
 def test_command_plans_a_run(tmp_path):
     fields = {
         **tiny.overrides(tmp_path / 'none'),
-        # Few layers, so that little is compiled.
+        # Few layers compile fast.
         'model.backbone': 'resnet18',
+        'model.decoder': 'lr_aspp',
         'model.aspp_rates': (),
         'model.has_instances': False,
         'optimizer.ema_decay': 0.0,
     }
     path = tmp_path / 'plan.json'
-    result = run_plan(
+    result = run_python(
+        '-m',
+        'pdl_jax.commands.plan',
+        '--config=configs/scenes.py',
         '--topology=cpu:2',
         f'--json={path}',
         *(f'--config.{key}={value}' for key, value in fields.items()),
@@ -339,15 +374,15 @@ def test_command_plans_a_run(tmp_path):
     assert train['num_images'] == 8 and train['schedule_hours'] == pytest.approx(
         6 * train['step_seconds'] / 3600
     )
-    # The gradient costs more than the network; each chip sends its gradients to the other.
+    # The backward pass costs more than the forward pass; the chips sum their gradients.
     assert 1.5 < train['flops_per_image'] / evaluation['flops_per_image'] < 6
     assert train['collectives']['all-reduce']['bytes'] > 100_000
     assert evaluation['collectives'].get('all-reduce', {'bytes': 0})['bytes'] < 100_000
-    # Adam's two averages stay in memory through an evaluation.
+    # The two moments of Adam stay in memory during an evaluation.
     assert evaluation['memory']['resident'] > evaluation['memory']['arguments'] / 4
     assert 0 < train['padding']['waste'] < 1
     for text in (
-        'train step: 8 images of 33x33, 4 a chip',
+        'train step: 8 images of 33x33, 4 per chip',
         'eval step',
         'post-processing alone',
         'at best',
@@ -355,22 +390,19 @@ def test_command_plans_a_run(tmp_path):
         assert text in result.stdout
 
 
-def test_command_explains_itself():
-    result = run_plan('--topology=v5e:2x2x2x2x2', '--programs=train,sleep')
-    assert result.returncode != 0 and 'must name some of train,eval,postprocess' in result.stderr
-    result = run_plan('--topology=tpu:2x2')
-    assert result.returncode == 1 and "topology 'tpu:2x2' must be one of" in result.stderr
-    result = run_plan('--topology=cpu:1', '--config.train.batch_siz=1')
-    assert (
-        result.returncode == 1
-        and 'Did you mean "batch_size"' in result.stderr
-        and 'Traceback' not in result.stderr
-    )
-    result = run_plan('--topology=cpu:3')
-    assert result.returncode == 1 and result.stderr.startswith(
-        'error: config.train.batch_size (=16) must be a multiple of the 3'
-    )
-    result = run_plan('--topology=cpu:1', '--config=configs/none.py')
-    assert result.returncode == 1 and result.stderr.startswith(
-        'the configuration cannot be read: [Errno 2]'
-    )
+def test_command_explains_mistakes(tmp_path):
+    mistakes = {
+        'must name some of train,eval,postprocess': ['--topology=cpu:1', '--programs=train,sleep'],
+        "error: topology 'tpu:2x2' must be one of": ['--topology=tpu:2x2'],
+        'Did you mean "batch_size"': ['--topology=cpu:1', '--config.train.batch_siz=1'],
+        'error: config.train.batch_size (=16) must be a multiple of the 3': ['--topology=cpu:3'],
+        'the configuration cannot be read: [Errno 2]': [
+            '--topology=cpu:1',
+            '--config=configs/none.py',
+        ],
+    }
+    result = run_python('-c', RUN_FORKED, json.dumps(list(mistakes.values())), str(tmp_path))
+    assert result.stdout.split() == ['1'] * len(mistakes), result.stderr
+    for i, message in enumerate(mistakes):
+        errors = (tmp_path / str(i)).read_text()
+        assert message in errors and 'Traceback' not in errors, errors
