@@ -63,9 +63,7 @@ def format_report(report: dict[str, Any]) -> str:
     versions = ', '.join(f'{key} {value}' for key, value in report['versions'].items())
     lines = [f'{report["config"]} on {report["topology"]}: {report["num_chips"]} chips, {versions}']
     if report['is_simulated']:
-        lines.append(
-            f'Compiled for CPU devices; estimates at the rates of {report["chip"]}.'
-        )
+        lines.append(f'Compiled for CPU devices; estimates at the rates of {report["chip"]}.')
     for program in report['programs'].values():
         lines += ['', *_format_program(program, report['num_chips'])]
     return '\n'.join(lines)

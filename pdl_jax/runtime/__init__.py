@@ -1,1 +1,1 @@
-"""Devices, processes and the machine: the mesh, agreement between processes, worker pools, compiler options."""
+"""Devices, processes and the machine: mesh, synchronisation, worker pools, compiler options."""

@@ -1,6 +1,5 @@
-"""A jitted function that is compiled once, by all processes together."""
+"""Functions that all processes compile together at their first call."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,32 +10,30 @@ from pdl_jax.typing import PyTree
 
 
 class CompiledOnFirstCall:
-    """Compiles a jitted function at its first call and keeps the program.
+    """A jitted function that is compiled at the first call, by all processes at the same time.
 
-    The program takes arguments of the shapes, types and shardings of the first call only. Processes
-    wait for each other, so that none waits inside a collective while another still compiles.
+    The first call compiles for the shapes and shardings of its arguments and waits for the other
+    processes, see `compile_together`; that call and all later ones run the compiled program, which
+    refuses other shapes. A transfer guard around the first call does not apply to compilation.
 
     Args:
-      function: jitted.
-      name: name of the function for messages, such as 'the train step'.
+      function: a jitted function.
+      name: name of the function, for messages, such as 'the train step'.
     """
 
-    def __init__(self, function: Callable[..., Any], *, name: str):
+    def __init__(self, function: jax.stages.Wrapped, *, name: str):
         self._function = function
         self._name = name
         self._compiled: jax.stages.Compiled | None = None
 
-    def compile(self, *arguments: PyTree) -> jax.stages.Compiled:
-        """Compiles for arguments like these, unless it is done; returns the program.
+    def __call__(self, *arguments: PyTree) -> Any:
+        """Runs the function.
 
-        Args:
-          arguments: arrays, or shapes with shardings.
+        Raises:
+          RuntimeError: another process failed while this one compiled.
+          TypeError: the arguments do not have the shapes of the first call.
         """
         if self._compiled is None:
-            with stage(f'compiling {self._name}'):
+            with stage(f'compiling {self._name}'), jax.transfer_guard('allow'):
                 self._compiled = compile_together(self._function, *arguments, name=self._name)
-        return self._compiled
-
-    def __call__(self, *arguments: PyTree) -> Any:
-        """Calls the program, compiling it if this is the first call."""
-        return self.compile(*arguments)(*arguments)
+        return self._compiled(*arguments)

@@ -1,4 +1,4 @@
-"""How a program on a CPU goes about the memory of its machine."""
+"""Settings of the C library's memory allocator for programs that compute on a CPU."""
 
 import ctypes
 import sys
@@ -11,17 +11,19 @@ _MAX_INT = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Makes a process that computes on a CPU keep freed memory for its next request instead of giving it back to the system.
+    """Makes a process that computes on a CPU keep freed memory instead of returning it.
 
-    XLA:CPU asks for the temporaries of a program in one block at every call. glibc maps blocks of more than 32 MiB anew each
-    time, and the system then clears every page at its first touch: a fifth of a train step, a third of post-processing. Other
-    threads than the first get no larger blocks otherwise, so programs run in the thread that calls them, which on a CPU has
-    nothing better to do. (One arena for all threads would serve as well, if it did not slow compilation down by half.)
+    XLA:CPU allocates the temporaries of a program in one block per call. glibc maps blocks of more
+    than 32 MiB afresh each time, and the kernel then zeroes every page at its first touch, which
+    takes a fifth of a train step and a third of post-processing. Only the main thread can get such
+    blocks from kept memory, so asynchronous dispatch is turned off as well: programs run in the
+    thread that calls them. (A single arena for all threads would also work, but slows compilation
+    down by half.)
 
     Call this before anything asks for devices, but after `jax.distributed.initialize`.
 
     Returns:
-      Whether it did. With other devices, or another C library than glibc, everything stays as it is.
+      True if the allocator was set; false with other devices or another C library than glibc.
     """
     jax.config.update('jax_cpu_enable_async_dispatch', False)
     if jax.default_backend() != 'cpu' or not sys.platform.startswith('linux'):

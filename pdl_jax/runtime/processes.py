@@ -1,11 +1,10 @@
-"""Several processes that make one run: how they wait for each other, agree, and end when one of them fails."""
+"""The processes of one run: barriers, agreement, and a common end when one of them fails."""
 
 import contextlib
 import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 import numpy as np
@@ -15,36 +14,43 @@ from orbax.checkpoint import multihost
 
 from pdl_jax.typing import PyTree
 
-# Compiling for a pod may take so long.
-_PATIENCE_SECONDS = 3600
+# Compiling for a pod may take this long.
+_BARRIER_TIMEOUT_SECONDS = 3600
 _MAX_PATH_BYTES = 4096
 
 
 def wait_for_all(name: str) -> None:
-    """Waits until all processes are here, by messages between the hosts.
+    """Waits until all processes call this, by messages between the hosts.
 
     Args:
-      name: of this place.
+      name: name of the barrier, for error messages.
 
     Raises:
       RuntimeError: another process has failed.
     """
     multihost.sync_global_processes(
-        name, timeout=_PATIENCE_SECONDS, processes=set(range(jax.process_count()))
+        name, timeout=_BARRIER_TIMEOUT_SECONDS, processes=set(range(jax.process_count()))
     )
 
 
 def compile_together(
-    function: Callable[..., Any], *arguments: PyTree, name: str
+    function: jax.stages.Wrapped, *arguments: PyTree, name: str
 ) -> jax.stages.Compiled:
-    """Compiles a jitted function for arguments like these; returns when all processes have done so.
+    """Compiles a jitted function for the shapes of arguments, and waits for all processes.
 
-    Otherwise the first that is ready waits for the others inside of a collective, and on CPUs only for 30 seconds.
+    Without the barrier, the process that compiles fastest would wait for the others in the
+    program's first collective, where Gloo, on CPU, times out after 30 seconds.
 
     Args:
-      function: jitted.
-      arguments: arrays, or shapes with shardings.
-      name: of the function.
+      function: a jitted function.
+      arguments: arrays, or ShapeDtypeStructs with shardings.
+      name: name of the function, for error messages.
+
+    Returns:
+      The compiled program.
+
+    Raises:
+      RuntimeError: another process has failed.
     """
     compiled = function.lower(*arguments).compile()
     wait_for_all(f'{name} is compiled')
@@ -52,7 +58,17 @@ def compile_together(
 
 
 def choose_together(find: Callable[[], os.PathLike]) -> str:
-    """Returns what `find` returns in process 0, a path, to all processes; a folder may change between two looks at it."""
+    """Returns process 0's path to all processes.
+
+    Each process finding a path itself could disagree with another: the folder may have changed in
+    between.
+
+    Args:
+      find: finds the path; called in process 0 only.
+
+    Raises:
+      RuntimeError: another process has failed.
+    """
     encoded = np.zeros(_MAX_PATH_BYTES, np.uint8)
     if jax.process_index() == 0:
         path = os.fspath(find()).encode()
@@ -65,13 +81,13 @@ def choose_together(find: Callable[[], os.PathLike]) -> str:
 
 @contextlib.contextmanager
 def ending_together(advice: str) -> Iterator[None]:
-    """Ends this process at once where an error leaves the block and others take part in the run.
+    """Ends this process at once if an error leaves the block and the run has other processes.
 
-    A regular exit would wait minutes for the others to exit too, while they wait for this one. They learn of its end from the
-    coordinator, or by its silence, and end as well.
+    A regular exit would wait minutes for the others to exit too, while they wait for this one. They
+    are told by the coordinator or find this process's heartbeat missing, and end as well.
 
     Args:
-      advice: what the user may do next.
+      advice: the user's next step, for the error message.
     """
     try:
         yield
@@ -81,8 +97,9 @@ def ending_together(advice: str) -> Iterator[None]:
         try:
             traceback.print_exc()
             logging.error(
-                'process %d of %d ends by the error above, and the others after it. Where that is a lost connection or a '
-                'timeout, another process was lost: its own output may tell why. %s',
+                'process %d of %d ends with the error above, and the others after it. If that is '
+                'a lost connection or a timeout, another process was lost: its own output may '
+                'show the reason. %s',
                 jax.process_index(),
                 jax.process_count(),
                 advice,
@@ -91,5 +108,5 @@ def ending_together(advice: str) -> Iterator[None]:
             sys.stdout.flush()
             sys.stderr.flush()
         finally:
-            # Also where the disk is full and that is what cannot be written.
+            # Exit even if the error cannot be printed because the disk is full.
             os._exit(1)

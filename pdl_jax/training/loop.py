@@ -81,7 +81,9 @@ class _Loop:
         while step < train.num_steps:
             batch = self._next_batch()
             step += 1
-            state, scalars = self._step(state, batch)
+            # Fail if a host scalar reaches the step by accident: it would be copied on every call.
+            with jax.transfer_guard('disallow'):
+                state, scalars = run.step(state, batch)
             run.writer.show_progress(step, self._watch.push(step, scalars).get('loss'))
             is_last = step == train.num_steps
             self._is_stopped = run.preemption.is_requested()
@@ -109,14 +111,6 @@ class _Loop:
             # The batch is global, so this sum covers all processes.
             self._num_unreadable += jnp.sum(batch.pop('num_unreadable'))
         return batch
-
-    def _step(
-        self, state: TrainState, batch: dict[str, jax.Array]
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
-        self._run.step.compile(state, batch)
-        # Fail if a host scalar reaches the step by accident: it would be copied on every call.
-        with jax.transfer_guard('disallow'):
-            return self._run.step(state, batch)
 
     def _log(self, step: int, state: TrainState) -> None:
         scalars = self._watch.read()

@@ -1,4 +1,4 @@
-"""Whether the options for a CPU do what they are there for."""
+"""Compiler options: effect on a CPU, absence elsewhere."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ def test_options_save_memory_on_a_cpu():
     matrices = jax.ShapeDtypeStruct((50, 64, 64), jnp.float32)
 
     def add_products(x, matrices):
-        # Each reads a copy of its matrix, and all copies could be made at once.
+        # Each product reads a copy of its matrix; all copies could be made at once.
         return sum(x[i % 4 : i % 4 + 8] @ matrices[i] for i in range(50))
 
     def count_bytes(options):

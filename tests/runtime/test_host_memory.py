@@ -1,4 +1,4 @@
-"""Freed memory stays with a process, so that a program's temporaries are not mapped anew at every call."""
+"""A process keeps freed memory, so a program's temporaries are not mapped afresh at every call."""
 
 import os
 import subprocess
@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-# A program with large temporaries; it takes long, so that JAX would by itself run it in another thread.
+# A program with large temporaries, long enough that JAX would by default run it in another thread.
 _PROGRAM = """
 import resource, sys
 import jax, jax.numpy as jnp
@@ -30,7 +30,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // 3)
 
 
 def _run(mode, **environment):
-    """What `keep_freed_memory` returned, and the page faults of one run."""
+    """Returns the result of `keep_freed_memory`, and the page faults of one run."""
     environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', **environment}
     result = subprocess.run(
         [sys.executable, '-c', _PROGRAM, mode],
@@ -45,9 +45,9 @@ def _run(mode, **environment):
 
 
 @pytest.mark.skipif(not sys.platform.startswith('linux'), reason='glibc only')
-def test_temporaries_are_not_mapped_anew():
+def test_temporaries_are_not_mapped_afresh():
     is_kept, faults = _run('kept')
     _, faults_before = _run('as it is')
     assert is_kept
-    # 128 MiB and more in pages of 4 KiB.
+    # The temporaries take more than 128 MiB, in pages of 4 KiB.
     assert faults_before > 30_000 and faults < 0.05 * faults_before

@@ -1,4 +1,4 @@
-"""Several processes make one run: the losses of one process, one report, one end, and no step lost beyond the last save."""
+"""Runs of several processes equal those of one, end together, and resume from the last save."""
 
 import json
 import re
@@ -30,7 +30,7 @@ def alone(data, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def undisturbed(data, tmp_path_factory):
-    """The workdir of a run of two processes, and what the second printed."""
+    """The workdir of a run of two processes, and the output of the second."""
     workdir = tmp_path_factory.mktemp('undisturbed') / 'run'
     with ProcessGroup(data, workdir, num_processes=2) as group:
         group.finish()
@@ -66,7 +66,7 @@ def test_two_processes_do_what_one_does(alone, undisturbed):
     np.testing.assert_allclose(
         reports[0]['pixel_accuracy'], reports[1]['pixel_accuracy'], atol=1e-3
     )
-    # What is for the user comes from process 0 alone.
+    # Only process 0 prints for the user.
     assert 'step 1/6' not in printed and 'PQ' not in printed
     assert len(list((workdir / 'tensorboard').iterdir())) == 1
 
@@ -83,7 +83,7 @@ def test_three_processes_count_each_image_once(data, alone, tmp_path):
     def count(report):
         return {name: row['tp'] + row['fn'] for name, row in report['pq']['per_class'].items()}
 
-    # Segments of the ground truth, by class.
+    # These are the ground truth's segments per class, whatever the predictions are.
     assert count(report) == count(expected) and sum(count(report).values()) > 5
 
 
@@ -118,7 +118,7 @@ def test_killed_process_ends_all_and_the_run_goes_on_bit_for_bit(
             0,
             -signal.SIGKILL,
         )
-        # By this program or, where the coordinator was lost, by JAX.
+        # The message is JAX's if the coordinator was lost.
         assert re.search('another process was lost|another task died', group.read(1 - killed))
     with ProcessGroup(data, workdir, num_processes=2) as group:
         group.finish()
@@ -152,7 +152,7 @@ def _make_mesh(owners):
 @pytest.mark.parametrize(
     ('owners', 'shards'),
     [
-        # Whole images of each process, and images that two share.
+        # In the first two cases a process has whole images, in the third two share them.
         ([[0], [0], [1], [1]], [(0, 2), (1, 2)]),
         ([[0, 0], [1, 1], [2, 2]], [(0, 3), (1, 3), (2, 3)]),
         ([[0, 1], [2, 3]], [(0, 2), (0, 2), (1, 2), (1, 2)]),

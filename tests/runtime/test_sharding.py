@@ -1,4 +1,4 @@
-"""Eight simulated devices compute what one computes."""
+"""Eight simulated devices compute the same as one."""
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +46,7 @@ def _make_model() -> PanopticDeepLab:
 
 
 def _run(mesh):
-    """Samples, loss, gradients and new BatchNorm statistics of one batch on a mesh."""
+    """Returns samples, loss, gradients and new BatchNorm statistics of one batch on a mesh."""
     model = _make_model()
     rng = np.random.default_rng(0)
     blocks = rng.choice([0, 100, 201, 202, 301, 25500], size=(8, 8, 10))
@@ -74,8 +74,8 @@ def _run(mesh):
         sharded = shard_batch(batch, mesh)
         samples = jax.jit(lambda b: make_training_samples(b, 3, OPTIONS))(sharded)
         samples = jax.device_get(samples)
-    # In float64, because a network of ReLUs and a choice of hard pixels have kinks: a difference in the last bit of a
-    # float32 sends a few units to the other side of theirs, and their whole gradient with them.
+    # In float64, because ReLUs and the choice of hard pixels have kinks: a difference in the last
+    # bit of a float32 moves a few units across theirs, which changes their whole gradient.
     with jax.enable_x64(True), jax.set_mesh(mesh):
         image = np.zeros((1, 65, 65, 3), np.float32)
         initialize = jax.jit(model.init, out_shardings=replicated(mesh))
@@ -104,7 +104,7 @@ def test_loss_and_gradients_equal_those_of_one_device(one_device, data, space):
     norm = optax.global_norm(expected_gradients)
     for (path, expected), actual in zip(leaves, jax.tree.leaves(gradients), strict=True):
         error = np.linalg.norm(actual - expected)
-        # Some gradients are zero but for rounding: those of biases in front of a BatchNorm.
+        # Gradients of biases before a BatchNorm are zero except for rounding.
         assert error < 1e-5 * np.linalg.norm(expected) + 1e-8 * norm, jax.tree_util.keystr(path)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7),
@@ -133,7 +133,7 @@ def test_first_rule_that_matches_places_an_array():
     }
 
     def find_split(rules):
-        """By path, the dimension that is split."""
+        """Returns the dimension that is split, by path."""
         placed = place_state(state, mesh, rules)
         assert jax.tree.map(lambda x: (x.shape, x.dtype), placed) == jax.tree.map(
             lambda x: (x.shape, x.dtype), state
@@ -146,7 +146,7 @@ def test_first_rule_that_matches_places_an_array():
 
     kernel, moment = "['params']['conv']['kernel']", "['opt_state']['mu']['kernel']"
     assert find_split(()) == {}
-    # Small arrays and those that four devices do not divide stay whole.
+    # Small arrays, and those without a dimension divisible by four, stay whole.
     assert find_split((('.*', 'largest'),)) == {kernel: 3, moment: 1}
     assert find_split((('params/', 'replicated'), ('.*', 'largest'))) == {moment: 1}
     assert find_split((('^params/conv/kernel$', 'largest'),)) == {kernel: 3}
