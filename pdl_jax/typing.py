@@ -1,4 +1,4 @@
-"""The types that every layer shares: array aliases and the panoptic label format."""
+"""Types shared by every layer: array aliases and the panoptic label format."""
 
 import dataclasses
 import difflib
@@ -14,15 +14,17 @@ PyTree = Any
 
 @dataclasses.dataclass(frozen=True)
 class LabelFormat:
-    """How one int32 per pixel holds a class and an instance.
+    """Encoding of a class and an instance as one int32 per pixel.
 
-    panoptic = semantic * label_divisor + instance. Instance 0 is stuff, or a crowd region when the class is a thing;
-    instances from 1 on are single objects. Hashable, so it can be a static argument of a jitted function.
+    panoptic = semantic * label_divisor + instance. Instance 0 is stuff, or a crowd region if the
+    class is a thing; instances from 1 on are single objects. Hashable, so it can be a static
+    argument of a jitted function.
 
     Attributes:
       num_classes: number of logits; semantic classes are 0 .. num_classes - 1.
       thing_classes: the semantic classes that have instances, ascending.
-      ignore_label: semantic value of void pixels; may lie inside the classes (COCO: 0) or beyond them (Cityscapes: 255).
+      ignore_label: semantic value of void pixels; may lie inside the classes (COCO: 0) or beyond
+        them (Cityscapes: 255).
       label_divisor: exclusive upper bound of instance ids.
     """
 
@@ -31,7 +33,7 @@ class LabelFormat:
     ignore_label: int
     label_divisor: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.num_classes < 1 or self.label_divisor < 2 or self.ignore_label < 0:
             raise ValueError(
                 f'LabelFormat needs num_classes >= 1 (={self.num_classes}), label_divisor >= 2 '
@@ -45,8 +47,8 @@ class LabelFormat:
             )
         if self.num_labels > 2**31 - 1:
             raise ValueError(
-                f'{self.num_semantic_values} semantic values times label_divisor (={self.label_divisor}) exceed int32: '
-                f'choose a smaller label_divisor'
+                f'{self.num_semantic_values} semantic values times label_divisor '
+                f'(={self.label_divisor}) exceed int32: choose a smaller label_divisor'
             )
 
     @property
@@ -71,7 +73,7 @@ class LabelFormat:
         return tuple(c for c in range(self.num_classes) if c not in things)
 
     def thing_table(self) -> np.ndarray:
-        """bool[num_semantic_values], true where the semantic value is a thing."""
+        """Returns bool[num_semantic_values], true where the semantic value is a thing."""
         table = np.zeros(self.num_semantic_values, bool)
         table[list(self.thing_classes)] = True
         return table

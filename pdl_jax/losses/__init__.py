@@ -1,1 +1,1 @@
-"""Losses of the systems, pure functions on arrays."""
+"""Losses of the systems as pure functions on arrays."""

@@ -1,6 +1,7 @@
-"""The losses of Panoptic-DeepLab and, the first of them, of the semantic DeepLabs, averaged per sample as in DeepLab2."""
+"""Losses of Panoptic-DeepLab; the semantic DeepLabs use the first."""
 
 import dataclasses
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -13,15 +14,16 @@ SCOPES = ('image', 'batch')
 
 @dataclasses.dataclass(frozen=True)
 class LossOptions:
-    """How the terms are averaged and weighted.
+    """Averaging and weights of the terms.
 
     Attributes:
-      semantic_weight, center_weight, offset_weight: of the terms. detectron2's 0.01 for offsets is 0.02 here, because it
-        divides the sum of both channels by the number of pixels.
+      semantic_weight, center_weight, offset_weight: weights of the terms. detectron2's 0.01 for
+        offsets is 0.02 here, because it divides the sum of both channels by the number of pixels.
       top_k_fraction: share of the pixels, the hardest, that count in the semantic term.
-      scope: 'image' averages each image over its own pixels that have any loss, then the images (DeepLab2). 'batch' averages over
-        all images at once: the hardest pixels over their number, void ones among them, centres and offsets over the sum of
-        their weights (bowenc0221, detectron2). Theirs is the batch of one GPU, ours that of all devices.
+      scope: 'image' averages each image over its own pixels with a nonzero loss, then over images
+        (DeepLab2). 'batch' averages over all images at once: the hardest pixels over their number,
+        void ones included, centres and offsets over the sum of their weights (bowenc0221,
+        detectron2). Theirs is the batch of one GPU, ours that of all devices.
     """
 
     semantic_weight: float = 1.0
@@ -50,19 +52,20 @@ def panoptic_loss(
     """Adds up the weighted losses.
 
     Args:
-      outputs: 'semantic' f32[B, h, w, C] at any resolution and, of a network with an instance branch, 'center' f32[B, H, W, 1]
-        and 'offset' f32[B, H, W, 2] at that of the targets.
-      targets: a batch of `preprocess.targets.make_targets`.
+      outputs: 'semantic' f32[B, h, w, C] at any resolution and, from a network with an instance
+        branch, 'center' f32[B, H, W, 1] and 'offset' f32[B, H, W, 2] at that of the targets.
+      targets: maps of `preprocess.targets.make_targets`, batched.
       ignore_label: semantic value of void pixels; need not be a class.
       options: weights and the hard-pixel share.
-      resize: how the logits are enlarged, see `ops.resize.resize_bilinear`.
+      resize: mode of upsampling the logits, see `ops.resize.resize_bilinear`.
 
     Returns:
-      The total f32[], a mean over the batch, and its weighted terms, each f32[], by the keys of `outputs`.
+      total: f32[], a mean over the batch.
+      terms: its weighted terms, each f32[], by the keys of `outputs`.
     """
     labels = targets['semantic']
-    cross_entropy = cross_entropy_upsampled(outputs['semantic'], labels, resize)
-    # Where, not a product: an infinite loss of a void pixel must not turn the sum into NaN.
+    cross_entropy: Array = cross_entropy_upsampled(outputs['semantic'], labels, resize)
+    # Use `where`, not a mask product: inf * 0 is NaN.
     maps = {
         'semantic': jnp.where(
             labels == ignore_label, 0.0, cross_entropy * targets['semantic_weight']
@@ -83,11 +86,11 @@ def panoptic_loss(
         else:
             mean = jnp.sum(losses) / jnp.maximum(jnp.sum(targets[f'{key}_weight']), 1e-6)
         terms[key] = getattr(options, f'{key}_weight') * mean
-    return sum(terms.values()), terms
+    return cast(Array, sum(terms.values())), terms
 
 
 def top_k_mean(losses: Array, fraction: float) -> Array:
-    """Averages the hardest pixels of each sample over those of them that are not exactly zero.
+    """Averages the hardest pixels of each sample over those whose loss is not exactly zero.
 
     Args:
       losses: f32[B, H, W], not negative.
@@ -96,8 +99,8 @@ def top_k_mean(losses: Array, fraction: float) -> Array:
     Returns:
       f32[B], 0 where every kept loss is zero.
 
-    Source: DeepLab2's model/loss/base_loss.py. With pixels tied at the threshold the sum is the same whichever are kept; their
-    gradient is shared evenly here.
+    Source: DeepLab2's model/loss/base_loss.py. If pixels tie at the threshold the sum does not
+    depend on which are kept; here they share the gradient evenly.
     """
     losses = losses.reshape(losses.shape[0], -1)
     count = losses.shape[1]
@@ -108,8 +111,8 @@ def top_k_mean(losses: Array, fraction: float) -> Array:
     return jnp.sum(losses, axis=1) / jnp.maximum(number, 1)
 
 
-def _hardest_mean(losses, fraction):
-    """f32[], the mean of the hardest pixels of a whole batch f32[B, H, W], those without loss among them."""
+def _hardest_mean(losses: Array, fraction: float) -> Array:
+    """Averages the hardest pixels of a whole batch f32[B, H, W] to f32[], zero losses included."""
     losses = losses.reshape(1, -1)
     kept = max(1, int(fraction * losses.shape[1]))
     if kept < losses.shape[1]:
@@ -117,8 +120,8 @@ def _hardest_mean(losses, fraction):
     return jnp.sum(losses) / kept
 
 
-def _hard_pixel_mask(losses, kept):
-    """f32[B, N] that is 1 on the `kept` largest losses; ties at the threshold share what is left of `kept`."""
+def _hard_pixel_mask(losses: Array, kept: int) -> Array:
+    """Returns f32[B, N], 1 on the `kept` largest losses; ties at the threshold share the rest."""
     threshold = _kth_largest(losses, kept)[:, None]
     above = losses > threshold
     tied = losses == threshold
@@ -127,24 +130,25 @@ def _hard_pixel_mask(losses, kept):
     return above + tied * share
 
 
-def _kth_largest(values, k):
-    """f32[B], the exact k-th largest of non-negative f32[B, N], two of its bits at a time.
+def _kth_largest(values: Array, k: int) -> Array:
+    """Finds the exact k-th largest of non-negative f32[B, N], two of its bits at a time.
 
-    The bits of non-negative floats sort like integers, so 16 counts find the value: no sort of millions of pixels.
+    The bits of non-negative floats sort like integers, so 16 counts find the value without sorting
+    millions of pixels.
     """
     # Rounding may leave a loss just below zero.
     bits = jax.lax.bitcast_convert_type(jnp.maximum(values, 0), jnp.uint32)
     zero = jnp.int32(0)
 
-    def refine(i, found):
+    def refine(i: Array, found: Array) -> Array:
         shift = (30 - 2 * i).astype(jnp.uint32)
         candidates = [found | (jnp.uint32(digit) << shift) for digit in (1, 2, 3)]
         is_reached = [(bits >= candidate[:, None]).astype(jnp.int32) for candidate in candidates]
-        # One reduction of three counts, which XLA:CPU vectorises as it does not the sum of one.
+        # Reduce the three counts in one op: XLA:CPU vectorises this but not three separate sums.
         counts = jax.lax.reduce(
             is_reached, [zero] * 3, lambda a, b: [x + y for x, y in zip(a, b, strict=True)], [1]
         )
-        digit = sum((count >= k).astype(jnp.uint32) for count in counts)
+        digit = cast(Array, sum((count >= k).astype(jnp.uint32) for count in counts))
         return found | (digit << shift)
 
     found = jax.lax.fori_loop(0, 16, refine, jnp.zeros(values.shape[0], jnp.uint32))

@@ -10,20 +10,23 @@ from pdl_jax.typing import Array
 
 
 class ASPP(nn.Module):
-    """Looks at a feature map at several scales: 1x1, dilated 3x3 convolutions and an image average.
+    """Features at several scales: a 1x1 convolution, dilated 3x3 ones and an image average.
 
     Attributes:
       features: channels of every branch and of the result.
-      rates: dilations of the 3x3 branches; (3, 6, 9) at output stride 32, doubled with every halving of it.
+      rates: dilations of the 3x3 branches; (3, 6, 9) at output stride 32, doubled with every
+        halving of it.
       is_separable: whether the 3x3 branches are depthwise-separable.
-      pool_window: (height, width) of the average in feature pixels, None for the whole map. DeepLab2 fixes it to the
-        training crop, so that a larger image is averaged over the window that the network was trained with. A window
-        beyond the map is clipped to it.
-      pool_layer: what follows the pooling's 1x1 convolution before the ReLU: 'norm', 'bias' or 'plain' (nothing).
-      dropout_rate: applied to the result in training.
+      pool_window: (height, width) of the average in feature pixels, clipped to the map; None for
+        the whole map. DeepLab2 fixes it to the training crop, so that a larger image is averaged
+        over the window that the network was trained with.
+      pool_layer: layer between the pooling's 1x1 convolution and its ReLU: 'norm', 'bias' or
+        'plain' (none).
+      dropout_rate: dropout of the result in training.
       resize: mode of `resize_bilinear`, for the pooled map.
 
-    Source: Chen et al., Rethinking Atrous Convolution, 2017; DeepLab2's model/layers (fixed window, stride 1, VALID).
+    Source: Chen et al., Rethinking Atrous Convolution, 2017; DeepLab2's model/layers (fixed window,
+    stride 1, VALID).
     """
 
     features: int
@@ -49,7 +52,7 @@ class ASPP(nn.Module):
         x = ConvNorm(self.features, options=self.options, name='project')(x, train=train)
         return nn.Dropout(self.dropout_rate, deterministic=not train)(x)
 
-    def _pool(self, x, train):
+    def _pool(self, x: Array, train: bool) -> Array:
         x = average_pool(x, self.pool_window)
         if self.pool_layer == 'norm':
             return ConvNorm(self.features, options=self.options, name='pool')(x, train=train)
@@ -68,10 +71,11 @@ def average_pool(
       stride: (rows, columns) between windows.
 
     Returns:
-      float[B, (H - height) // stride + 1, (W - width) // stride + 1, C] of the dtype of `x`, accumulated in float32.
+      float[B, (H - height) // stride + 1, (W - width) // stride + 1, C] of the dtype of `x`,
+      accumulated in float32.
     """
-    size = x.shape[1:3]
-    window = size if window is None else tuple(min(n, m) for n, m in zip(window, size, strict=True))
+    size = (x.shape[1], x.shape[2])
+    window = size if window is None else (min(window[0], size[0]), min(window[1], size[1]))
     if window == size:
         return jnp.mean(x, axis=(1, 2), keepdims=True, dtype=jnp.float32).astype(x.dtype)
     total = jax.lax.reduce_window(

@@ -1,4 +1,4 @@
-"""The parts every network is made of: convolution, normalisation, and the two of them with an activation."""
+"""Layers that every network is made of: convolution, normalisation, and both with an activation."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -18,14 +18,14 @@ Activation = Callable[[Array], Array] | None
 
 @dataclasses.dataclass(frozen=True)
 class LayerOptions:
-    """What all layers of one network share.
+    """Options shared by all layers of one network.
 
     Attributes:
-      dtype: of activations; parameters, BatchNorm statistics and head outputs stay float32.
+      dtype: type of activations; parameters, BatchNorm statistics and head outputs stay float32.
       norm_momentum: share of the old running statistics that one train step keeps.
       norm_epsilon: added to the variance.
-      padding: 'symmetric' (DeepLab2, PyTorch) or 'same' (TensorFlow's SAME, which TF-slim weights expect). They differ
-        in strided convolutions of even-sized maps only.
+      padding: 'symmetric' (DeepLab2, PyTorch) or 'same' (TensorFlow's SAME, which TF-slim weights
+        expect). They differ in strided convolutions of even-sized maps only.
       is_norm_frozen: BatchNorm uses its stored statistics in training too.
     """
 
@@ -35,33 +35,37 @@ class LayerOptions:
     padding: str = 'symmetric'
     is_norm_frozen: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.padding not in ('symmetric', 'same'):
             raise ValueError(f"padding must be 'symmetric' or 'same', not {self.padding!r}")
 
 
 def check_choices(module: nn.Module, choices: Mapping[str, Sequence[Any]]) -> None:
-    """Checks attributes that can only have a few values.
+    """Checks attributes that have only a few valid values.
 
     Raises:
-      ValueError: names the module, the attribute, its value and what it may be.
+      ValueError: an attribute has another value.
     """
     for attribute, allowed in choices.items():
         value = getattr(module, attribute)
         if value not in allowed:
             raise ValueError(
-                f'{type(module).__name__} {attribute} must be one of {tuple(allowed)}, not {value!r}'
+                f'{type(module).__name__} {attribute} must be one of {tuple(allowed)}, '
+                f'not {value!r}'
             )
 
 
 def drop_path(module: nn.Module, branch: Array, keep_prob: float, *, train: bool) -> Array:
-    """Leaves a residual branch out for some of the images in training: stochastic depth, drawn from the rng 'dropout'.
+    """Drops a residual branch for some of the images in training (stochastic depth).
 
     Args:
-      module: that is being called, for its rng.
+      module: the module being called, for its rng 'dropout'.
       branch: float[B, H, W, C].
-      keep_prob: share of images that keep it; what is kept is divided by it.
-      train: whether anything is left out.
+      keep_prob: share of images that keep the branch; kept branches are divided by it.
+      train: whether to drop any.
+
+    Returns:
+      float[B, H, W, C].
     """
     if not train or keep_prob == 1:
         return branch
@@ -70,10 +74,10 @@ def drop_path(module: nn.Module, branch: Array, keep_prob: float, *, train: bool
 
 
 class Conv(nn.Module):
-    """A convolution; depthwise where `is_depthwise`.
+    """A convolution; depthwise if `is_depthwise`.
 
-    Every convolution of every network is one of these, which is what lets `models.summary` count them. Kernels start he-normal,
-    depthwise ones glorot-uniform as in Keras.
+    Every convolution of every network is one of these, so that `models.summary` can count them.
+    Kernels are initialised he-normal, depthwise ones glorot-uniform as in Keras.
     """
 
     features: int
@@ -87,11 +91,12 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, dilation: Dilation | None = None) -> Array:
-        """Convolves float[B, H, W, C]; `dilation` takes the place of the module's, for kernels that are applied twice."""
+        """Convolves float[B, H, W, C]; `dilation` overrides the module's, for a second pass."""
         dilation = self.dilation if dilation is None else dilation
         dtype = self.options.dtype
         channels = 1 if self.is_depthwise else x.shape[-1]
-        # Keras' glorot fans of a [k, k, C, 1] kernel add up to those of our [k, k, 1, C], so the bound is the same.
+        # The fans of Keras' [k, k, C, 1] kernel and of our [k, k, 1, C] have the same sum, so the
+        # glorot bound is the same.
         init = (
             nn.initializers.glorot_uniform() if self.is_depthwise else nn.initializers.he_normal()
         )
@@ -117,10 +122,10 @@ def batch_norm(
     scale_init: Callable = nn.initializers.ones,
     name: str = 'norm',
 ) -> nn.BatchNorm:
-    """BatchNorm as `options` describe it, a child of the module that is being called.
+    """Makes a BatchNorm as a child of the module being called.
 
-    Under jit on an array sharded over its batch the statistics are those of the global batch: synchronised BatchNorm
-    without naming an axis.
+    Under jit on an array sharded over its batch the statistics are those of the global batch:
+    synchronised BatchNorm without an axis name.
     """
     return nn.BatchNorm(
         use_running_average=not train or options.is_norm_frozen,
@@ -203,15 +208,15 @@ FUSIONS = ('conv3x3', 'two_conv3x3', 'separable5x5', 'two_separable3x3')
 def make_fusion(
     kind: str, features: int, hidden_features: int, options: LayerOptions, *, name: str
 ) -> nn.Module:
-    """The convolutions of one decoder stage or head, in the kinds that the originals have.
+    """Makes the convolutions of one decoder stage or head.
 
     Args:
-      kind: 'separable5x5' (DeepLab2, bowenc0221), 'two_conv3x3' (detectron2), 'two_separable3x3' (DeepLabv3+) or 'conv3x3'
-        (DeepLabv3 of DeepLab2 and torchvision).
+      kind: 'separable5x5' (DeepLab2, bowenc0221), 'two_conv3x3' (detectron2), 'two_separable3x3'
+        (DeepLabv3+) or 'conv3x3' (DeepLabv3 of DeepLab2 and torchvision).
       features: channels of the result.
-      hidden_features: channels between the convolutions of 'two_conv3x3' and 'two_separable3x3'.
-      options: shared by all layers.
-      name: of the module.
+      hidden_features: channels between the two convolutions, for the kinds that have two.
+      options: options of all layers.
+      name: name of the module.
 
     Raises:
       ValueError: `kind` is unknown.

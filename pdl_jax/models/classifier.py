@@ -1,4 +1,4 @@
-"""Image classification on a backbone: what ImageNet weights were trained as."""
+"""Image classification on a backbone, the network that ImageNet weights were trained with."""
 
 from typing import Any
 
@@ -12,19 +12,19 @@ from pdl_jax.models.heads import predict
 from pdl_jax.models.options import ModelOptions
 from pdl_jax.typing import Array
 
-# Channels of the layer between pooling and logits.
+# Channels of the layer between pooling and logits, by the start of the backbone's name.
 _MOBILE_V3_FEATURES = {'mobilenet_v3_large': 1280, 'mobilenet_v3_small': 1024}
 
 
 class Classifier(nn.Module):
-    """Backbone, the family's own last layers, global average, logits.
+    """A backbone, the last layers of its family, a global average and the logits.
 
     Attributes:
-      num_classes: logits.
+      num_classes: number of logits.
       options: the parts; its decoder is 'classifier'.
-      dtype: of activations.
+      dtype: dtype of activations.
 
-    Source: the arrangements of torchvision, of TF-slim (Xception) and of the HRNet authors.
+    Source: torchvision, TF-slim (Xception) and the code of the HRNet authors.
     """
 
     num_classes: int

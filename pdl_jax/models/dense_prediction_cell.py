@@ -13,7 +13,7 @@ class Branch(NamedTuple):
     """One 3x3 separable convolution of a cell.
 
     Attributes:
-      source: index of the branch that it reads; -1 for the backbone's features.
+      source: index of the input branch; -1 for the backbone's features.
       rate: dilation (height, width) at output stride 16.
     """
 
@@ -21,7 +21,7 @@ class Branch(NamedTuple):
     rate: tuple[int, int]
 
 
-# The best cell found on Cityscapes: only its first branch meets the wide features of the backbone.
+# The best cell found on Cityscapes; only its first branch reads the wide backbone features.
 CITYSCAPES_CELL = (
     Branch(-1, (1, 6)),
     Branch(0, (18, 15)),
@@ -32,16 +32,16 @@ CITYSCAPES_CELL = (
 
 
 class DensePredictionCell(nn.Module):
-    """Concatenates the results of all branches, drops out, and projects.
+    """Branches of a cell, concatenated, with dropout and a projection.
 
     Attributes:
       features: channels of every branch and of the result.
-      output_stride: of the input; rates are doubled with every halving below 16.
+      output_stride: output stride of the backbone; rates are doubled with every halving below 16.
       cell: branches in order; each reads an earlier one.
-      dropout_rate: applied to the concatenation in training.
+      dropout_rate: dropout of the concatenation in training.
 
-    Source: Chen et al., Searching for Efficient Multi-Scale Architectures for Dense Image Prediction, NeurIPS 2018;
-    TF DeepLab's core/dense_prediction_cell.py.
+    Source: Chen et al., Searching for Efficient Multi-Scale Architectures for Dense Image
+    Prediction, NeurIPS 2018; TF DeepLab's core/dense_prediction_cell.py.
     """
 
     features: int

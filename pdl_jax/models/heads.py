@@ -12,11 +12,12 @@ from pdl_jax.typing import Array
 class Head(nn.Module):
     """A few convolutions, then a 1x1 convolution with bias to the outputs, in float32.
 
-    float32 because bf16 steps by 8 pixels at offsets of 2000, and because softmax and losses need it.
+    The output is float32 because bf16 steps by 8 pixels at offsets of 2000, and because softmax and
+    losses need it.
 
     Attributes:
-      kind: the convolutions before the last, see `blocks.make_fusion`; 'none' for none.
-      features: their channels.
+      kind: convolutions before the last, see `blocks.make_fusion`; 'none' for none.
+      features: channels of those convolutions.
       outputs: channels of the result.
     """
 
@@ -35,7 +36,7 @@ class Head(nn.Module):
 
 
 def predict(x: Array, outputs: int, options: LayerOptions, *, name: str) -> Array:
-    """A 1x1 convolution with bias in float32, a child of the module that is being called."""
+    """Applies a 1x1 convolution with bias in float32, as a child of the module being called."""
     options = dataclasses.replace(options, dtype=jnp.float32)
     init = nn.initializers.truncated_normal(0.01)
     return Conv(outputs, has_bias=True, kernel_init=init, options=options, name=name)(x)

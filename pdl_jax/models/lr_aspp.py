@@ -1,4 +1,4 @@
-"""Lite R-ASPP: the light semantic decoder of MobileNetV3."""
+"""Lite R-ASPP, the light semantic decoder of MobileNetV3."""
 
 import flax.linen as nn
 
@@ -8,21 +8,23 @@ from pdl_jax.models.heads import predict
 from pdl_jax.ops.resize import resize_bilinear
 from pdl_jax.typing import Array
 
-# Between pooling windows, in feature pixels (rows, columns): a coarse grid is enough for a gate.
+# Step between pooling windows in feature pixels (rows, columns): a gate can be coarse.
 _POOL_STRIDE = (4, 5)
 
 
 class LRASPP(nn.Module):
-    """Gates the last features by an image average and adds logits of two strides.
+    """Last features gated by an image average; the logits of two strides are added.
 
     Attributes:
       features: channels of the gated features.
-      num_classes: logits.
-      gate: 'hard_sigmoid' of a convolution with bias (TensorFlow) or 'sigmoid' of one without (torchvision).
-      pool_window: (height, width) of the average in feature pixels, None for the whole map.
+      num_classes: number of logits.
+      gate: 'hard_sigmoid' of a convolution with bias (TensorFlow) or 'sigmoid' of one without
+        (torchvision).
+      pool_window: (height, width) of the average in feature pixels; None for the whole map.
       resize: mode of `resize_bilinear`.
 
-    Source: Howard et al., Searching for MobileNetV3, ICCV 2019, section 6.4; TF DeepLab's model.py; torchvision.
+    Source: Howard et al., Searching for MobileNetV3, ICCV 2019, section 6.4; TF DeepLab's model.py;
+    torchvision.
     """
 
     features: int
@@ -41,8 +43,9 @@ class LRASPP(nn.Module):
         gate = Conv(self.features, has_bias=is_hard, options=self.options, name='gate')(pooled)
         gate = nn.hard_sigmoid(gate) if is_hard else nn.sigmoid(gate)
         x = ConvNorm(self.features, options=self.options, name='project')(x, train=train)
-        x = x * resize_bilinear(gate, x.shape[1:3], self.resize)
+        resized_gate: Array = resize_bilinear(gate, x.shape[1:3], self.resize)
+        x = x * resized_gate
         low = features['stride8']
-        x = resize_bilinear(x, low.shape[1:3], self.resize)
-        x = predict(x, self.num_classes, self.options, name='predict_last')
+        resized: Array = resize_bilinear(x, low.shape[1:3], self.resize)
+        x = predict(resized, self.num_classes, self.options, name='predict_last')
         return x + predict(low, self.num_classes, self.options, name='predict_stride8')

@@ -1,6 +1,7 @@
 """Instance centres from a heat map."""
 
 import functools
+from collections.abc import Callable
 
 import jax.numpy as jnp
 from jax import lax
@@ -9,10 +10,10 @@ from pdl_jax.ops.batching import max_of_batch
 from pdl_jax.typing import Array
 
 TOP_K_RULES = ('highest', 'above_kth')
-# Positions of pixels are exact in f32 up to here.
+# Pixel numbers are exact in f32 up to this.
 MAX_PIXELS = 2**24
 _MAX_TILE_PX = 64
-# More than the pixels of a tile.
+# A count of one peak, above every pixel number of a tile.
 _PEAK = 2**16
 
 
@@ -27,17 +28,17 @@ def find_centers(
     """Finds the peaks of a heat map.
 
     A pixel is a centre if it lies above `threshold` and is the maximum of its window; all pixels of
-    a plateau are. Of more than `max_centers` the highest are kept, equal ones in raster order, a
-    well-defined choice where DeepLab2 takes an arbitrary one. Rows of the result are in raster
-    order too, so that ties between centres fall as in DeepLab2.
+    a plateau are. Beyond `max_centers` the highest are kept, equal ones in raster order, where
+    DeepLab2's choice is arbitrary. Rows of the result are in raster order too, so that ties between
+    centres are broken as in DeepLab2.
 
     Args:
       heatmap: f32[H, W].
       threshold: a centre must be strictly higher.
       kernel_px: side of the window in pixels; an even one reaches one pixel farther down and right.
       max_centers: number of rows K.
-      top_k_rule: of K or more peaks 'highest' keeps K; 'above_kth' those strictly higher than the
-        K-th, which are K - 1, or fewer where scores are equal (bowenc0221, detectron2).
+      top_k_rule: choice among K or more peaks: 'highest' keeps K; 'above_kth' keeps those strictly
+        higher than the K-th, which are K - 1, or fewer if scores tie (bowenc0221, detectron2).
 
     Returns:
       centers: f32[K, 2], (y, x) in pixels; 0 in invalid rows.
@@ -61,12 +62,12 @@ def find_centers(
         raise ValueError(f'heatmap of {height}x{width} pixels: at most 2**24 pixels are supported')
     highest = _max_window(_max_window(heatmap, kernel_px, 0), kernel_px, 1)
     is_peak = (heatmap > threshold) & (heatmap == highest)
-    # Fused into what reads the peaks, the windows would be searched for each reader anew.
+    # Without the barrier XLA would fuse the window maximum into every consumer and recompute it.
     peaks = lax.optimization_barrier(jnp.where(is_peak, heatmap, -jnp.inf))
     scores, pixel = _take_highest_peaks(peaks, kernel_px, max_centers)
 
     if top_k_rule == 'above_kth':
-        # The lowest of K is -inf where there are fewer peaks, and then all stay.
+        # With fewer than K peaks the lowest score is -inf, and all peaks stay.
         scores = jnp.where(scores > jnp.min(scores), scores, -jnp.inf)
     pixel = jnp.where(scores > -jnp.inf, pixel, height * width)
     pixel, scores = lax.sort((pixel, scores), num_keys=1)
@@ -75,8 +76,8 @@ def find_centers(
     return jnp.where(valid[:, None], centers, 0.0), jnp.where(valid, scores, 0.0), valid
 
 
-def _max_window(x, length, axis):
-    """The maximum over windows of `length` pixels by doubling: log2(length) vectorised passes."""
+def _max_window(x: Array, length: int, axis: int) -> Array:
+    """Takes maxima over windows of `length` pixels in log2(length) vectorised passes."""
     before = (length - 1) // 2
     padding = [(0, 0), (0, 0)]
     padding[axis] = (before, length - 1 - before)
@@ -92,25 +93,31 @@ def _max_window(x, length, axis):
     return lax.slice_in_dim(x, 0, size, axis=axis)
 
 
-def _take_highest_peaks(peaks, kernel_px, count):
-    """Values and flat positions i32[count] of the highest peaks, lower positions on ties.
+def _take_highest_peaks(peaks: Array, kernel_px: int, count: int) -> tuple[Array, Array]:
+    """Selects the highest peaks, lower pixels on ties.
 
-    Two peaks of a tile of half a window lie in each other's windows, so they are equally high: a plateau. Without one, which is
-    the rule, every tile has one candidate.
+    A tile is half a window wide, so two peaks in one tile must be equal (a plateau). Normally a
+    tile holds at most one peak, and only one candidate per tile is compared.
 
     Args:
       peaks: f32[H, W], -inf elsewhere.
+      kernel_px: side of the window in pixels.
+      count: number of peaks to select.
+
+    Returns:
+      scores: f32[count], -inf beyond the number of peaks.
+      pixel: i32[count], y * W + x.
     """
     height, width = peaks.shape
     side = min((kernel_px + 1) // 2, _MAX_TILE_PX)
     tiles = jnp.pad(peaks, ((0, -height % side), (0, -width % side)), constant_values=-jnp.inf)
     tiles = tiles.reshape(tiles.shape[0] // side, side, tiles.shape[1])
-    # How many peaks a tile has, and of an only one where it lies, in one sum.
+    # One sum gives the number of peaks of a tile and the place of a single one.
     place = side * jnp.arange(side)[:, None] + jnp.arange(tiles.shape[2]) % side
     found = jnp.where(tiles > -jnp.inf, _PEAK + place, 0)
 
-    def reduce_tiles(reduce, x):
-        # Rows first: whole vectors of columns.
+    def reduce_tiles(reduce: Callable[..., Array], x: Array) -> Array:
+        # Reduce rows first, over whole vectors of columns.
         return reduce(reduce(x, 1).reshape(tiles.shape[0], -1, side), 2)
 
     scores, found = reduce_tiles(jnp.max, tiles), reduce_tiles(jnp.sum, found)
@@ -119,7 +126,7 @@ def _take_highest_peaks(peaks, kernel_px, count):
     columns = side * jnp.arange(scores.shape[1]) + place % side
     has_plateau = max_of_batch(jnp.max(found) >= 2 * _PEAK)
 
-    def take_of_all():
+    def take_of_all() -> tuple[Array, Array]:
         return _take_highest(
             peaks, jnp.arange(height * width, dtype=jnp.int32).reshape(height, width), count
         )
@@ -129,8 +136,8 @@ def _take_highest_peaks(peaks, kernel_px, count):
     )
 
 
-def _take_highest(scores, pixels, count):
-    """Values and pixels i32[count] of the highest scores [h, w], lower pixels on ties."""
+def _take_highest(scores: Array, pixels: Array, count: int) -> tuple[Array, Array]:
+    """Selects the highest scores of [h, w] and their pixels i32[count], lower pixels on ties."""
     values, pixels = lax.platform_dependent(
         scores,
         pixels,
@@ -141,9 +148,9 @@ def _take_highest(scores, pixels, count):
     return jnp.pad(values, (0, missing), constant_values=-jnp.inf), jnp.pad(pixels, (0, missing))
 
 
-def _take_by_selection(scores, pixels, count):
+def _take_by_selection(scores: Array, pixels: Array, count: int) -> tuple[Array, Array]:
     # lax.top_k would gather a batch that is sharded over devices. approx_max_k does not; on CPU and
-    # GPU it is exact, but ties fall arbitrarily, so keys without ties choose the pixels. The lowest
+    # GPU it is exact but breaks ties arbitrarily, so keys without ties choose the pixels. `lowest`
     # is a minimum, not the last entry, for which XLA:CPU sorts the whole map, sixty times slower.
     scores, pixels = scores.reshape(-1), pixels.reshape(-1)
     lowest = jnp.min(lax.approx_max_k(scores, count, recall_target=1.0)[0])
@@ -154,8 +161,8 @@ def _take_by_selection(scores, pixels, count):
     return scores[chosen], pixels[chosen]
 
 
-def _take_by_sort(scores, pixels, count):
-    """The highest of every row, then the highest of those."""
+def _take_by_sort(scores: Array, pixels: Array, count: int) -> tuple[Array, Array]:
+    """Sorts every row, then the highest of all rows."""
     negative, pixels = lax.sort((-scores, pixels), num_keys=2)
     candidates = (v[:, : min(count, scores.shape[1])].reshape(-1) for v in (negative, pixels))
     negative, pixels = lax.sort(tuple(candidates), num_keys=2)

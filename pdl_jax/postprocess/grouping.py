@@ -1,4 +1,4 @@
-"""Pixels to instance centres."""
+"""Assignment of pixels to instance centres."""
 
 import functools
 
@@ -6,9 +6,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from pdl_jax.ops.batching import max_of_batch
+from pdl_jax.ops.rounding import ceil_div
 from pdl_jax.typing import Array
 
-# Of a CPU, in whole rows.
+# Pixels per step on CPU, in whole rows.
 _PIXELS_PER_STEP = 2**17
 
 
@@ -17,7 +18,7 @@ def group_pixels(centers: Array, valid: Array, offsets: Array, *, block: int = 8
 
     A pixel votes for (y, x) + offset(y, x); the id is the 1-based row of the nearest valid centre,
     the lower row on ties. A running minimum over blocks of centres, which ends after the last valid
-    one, keeps memory at a few maps and passes over them once per block.
+    one, keeps memory at a few maps and reads them once per block.
 
     Args:
       centers: f32[K, 2], (y, x) in pixels of the offset map; ignored where `valid` is false.
@@ -40,7 +41,7 @@ def group_pixels(centers: Array, valid: Array, offsets: Array, *, block: int = 8
         )
     height, width, _ = offsets.shape
     count = valid.shape[0]
-    # An infinite distance is never below the running minimum: the loop need not test for validity.
+    # An infinite distance is never below the running minimum, so the loop need not test validity.
     centers = jnp.where(valid[:, None], centers, jnp.inf)
     centers = jnp.pad(centers, ((0, -count % block), (0, 0)), constant_values=jnp.inf)
     last = jnp.max(jnp.where(valid, jnp.arange(1, count + 1), 0), initial=0)
@@ -56,27 +57,38 @@ def group_pixels(centers: Array, valid: Array, offsets: Array, *, block: int = 8
     )
 
 
-def _group_by_rows(centers, num_blocks, offset_y, offset_x, block):
-    """Some rows after the other, so that their votes stay in the cache of a core."""
+def _group_by_rows(
+    centers: Array, num_blocks: Array, offset_y: Array, offset_x: Array, block: int
+) -> Array:
+    """Groups a few rows at a time, so that their votes stay in the cache of a core."""
     height, width = offset_y.shape
     rows = min(height, max(1, _PIXELS_PER_STEP // width))
 
-    def group(number, instance):
-        # The last rows may be among those before.
+    def group(number: Array, instance: Array) -> Array:
+        # The last step may overlap the one before.
         start = jnp.minimum(number * rows, height - rows)
-        parts = (lax.dynamic_slice_in_dim(offset, start, rows) for offset in (offset_y, offset_x))
-        part = _group_at_once(centers, num_blocks, *parts, block, start)
+        part_y, part_x = (
+            lax.dynamic_slice_in_dim(offset, start, rows) for offset in (offset_y, offset_x)
+        )
+        part = _group_at_once(centers, num_blocks, part_y, part_x, block, start)
         return lax.dynamic_update_slice_in_dim(instance, part, start, 0)
 
-    return lax.fori_loop(0, -(-height // rows), group, jnp.zeros((height, width), jnp.int32))
+    return lax.fori_loop(0, ceil_div(height, rows), group, jnp.zeros((height, width), jnp.int32))
 
 
-def _group_at_once(centers, num_blocks, offset_y, offset_x, block, first_row=0):
+def _group_at_once(
+    centers: Array,
+    num_blocks: Array,
+    offset_y: Array,
+    offset_x: Array,
+    block: int,
+    first_row: Array | int = 0,
+) -> Array:
     height, width = offset_y.shape
     vote_y = offset_y + (first_row + jnp.arange(height)).astype(jnp.float32)[:, None]
     vote_x = offset_x + jnp.arange(width, dtype=jnp.float32)[None, :]
 
-    def compare(block_number, state):
+    def compare(block_number: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
         nearest, instance = state
         start = block_number * block
         rows = lax.dynamic_slice_in_dim(centers, start, block)
@@ -87,7 +99,7 @@ def _group_at_once(centers, num_blocks, offset_y, offset_x, block, first_row=0):
             instance = jnp.where(is_nearer, start + i + 1, instance)
         return nearest, instance
 
-    # Derived from the votes, not from constants, so that the loop state is sharded like the maps.
+    # Derived from the votes instead of constants, so that the loop state is sharded like the maps.
     nearest = jnp.full_like(vote_y, jnp.inf)
     instance = jnp.zeros_like(vote_y, dtype=jnp.int32)
     return lax.fori_loop(0, num_blocks, compare, (nearest, instance))[1]

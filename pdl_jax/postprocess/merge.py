@@ -1,4 +1,4 @@
-"""Semantic and instance maps to one panoptic label map."""
+"""Merging of semantic and instance maps into one panoptic label map."""
 
 import jax.numpy as jnp
 
@@ -7,10 +7,10 @@ from pdl_jax.typing import Array, LabelFormat
 
 
 def is_in_classes(semantic: Array, classes: tuple[int, ...]) -> Array:
-    """Tells which pixels belong to a set of classes.
+    """Tests which pixels belong to a set of classes.
 
-    Compares with the ranges of consecutive classes, of which data sets have few, so that no table
-    is read.
+    Compares with ranges of consecutive classes, of which data sets have few, so that no table is
+    read.
 
     Args:
       semantic: i32[...].
@@ -40,26 +40,25 @@ def merge_panoptic(
 ) -> Array:
     """Merges class-agnostic instances with semantic classes by majority vote.
 
-    The rules of DeepLab2's TensorFlow merge:
+    The rules are those of DeepLab2's TensorFlow merge:
     - an instance consists of its pixels of thing classes; its class is the most frequent one, the
       smallest on ties;
     - instances of a class are numbered from 1 in raster order of their first pixel;
     - a stuff class is kept if it covers at least `stuff_area_limit` pixels, else it is void;
       instance ids of stuff pixels do not matter;
     - thing pixels without an instance, and pixels of the ignored class, are void.
-    Beyond them: instances whose number would reach label_divisor are void instead of spilling into
+    In addition, instances whose number would reach label_divisor are void instead of spilling into
     the next class.
 
     Args:
       semantic: i32[H, W].
       instance: i32[H, W], 1..max_instances, 0 for pixels without an instance.
-      label_format: how classes and instances are coded.
+      label_format: encoding of classes and instances.
       max_instances: highest instance id K.
       stuff_area_limit: smallest area of a stuff class in pixels.
-      is_limit_void: whether an area of just the limit, where it is not 0, is void too (DeepLab2's
-        custom op).
-      is_rest_instance: whether the thing pixels without an instance are one more instance together
-        (DeepLab2's custom op) instead of void.
+      is_limit_void: an area equal to a nonzero limit is void too (DeepLab2's custom op).
+      is_rest_instance: the thing pixels without an instance form one more instance (DeepLab2's
+        custom op) instead of being void.
 
     Returns:
       i32[H, W], panoptic labels.
@@ -71,7 +70,7 @@ def merge_panoptic(
         max_instances += 1
         instance = jnp.where(instance > 0, instance, max_instances)
     is_voter = is_thing & (instance > 0) & (instance <= max_instances)
-    # The last row collects the pixels that no instance owns: the areas of stuff.
+    # The last row counts the pixels without an instance: the areas of stuff.
     row = jnp.where(is_voter, instance - 1, max_instances)
     counts = count_pairs(row, semantic, max_instances + 1, num_classes)
     votes, rest = counts[:-1], counts[-1]

@@ -16,7 +16,7 @@ from pdl_jax.typing import Array, LabelFormat
 
 
 def map_center_scores(instance: Array, scores: Array) -> Array:
-    """Writes the score of its centre to every pixel of an instance.
+    """Maps every pixel of an instance to the score of its centre.
 
     Args:
       instance: i32[H, W], 1-based row of the centre; 0 on stuff.
@@ -29,10 +29,10 @@ def map_center_scores(instance: Array, scores: Array) -> Array:
 
 
 def score_at_centroids(instance: Array, heatmap: Array, *, max_instances: int) -> Array:
-    """Writes to every pixel of an instance the heat at the mean position of its pixels, rounded down.
+    """Maps every pixel of an instance to the heat at its pixels' mean position, rounded down.
 
-    bowenc0221 and detectron2 score so. The place need not be the peak that was found: in a bent
-    instance it may lie outside and score 0.
+    This is the score of bowenc0221 and detectron2. The position need not be the peak that was
+    found: it may lie outside of a bent instance and score 0.
 
     Args:
       instance: i32[H, W], 1..max_instances; 0 on stuff.
@@ -58,17 +58,17 @@ def segment_table(
 ) -> dict[str, Array]:
     """Describes the segments of a panoptic map.
 
-    The score of a thing is the mean class probability over its mask times the mean centre score; of
-    stuff, the former alone. The probability of a pixel is that of its own predicted class, which
-    differs from DeepLab2, where it is that of the segment's class, at the few pixels that the
+    The score of a thing is the mean class probability over its mask times the mean centre score;
+    that of stuff is the former alone. The probability of a pixel is that of its own predicted
+    class. In DeepLab2 it is that of the segment's class, which differs at the few pixels that the
     majority vote overruled.
 
     Args:
       panoptic: i32[H, W].
       class_probability: f32[H, W], probability of the predicted semantic class.
-      center_score: f32[H, W], as `map_center_scores` gives it.
-      label_format: how classes and instances are coded.
-      max_segments: number of rows S; segments with the highest labels are left out beyond it.
+      center_score: f32[H, W], from `map_center_scores`.
+      label_format: encoding of classes and instances.
+      max_segments: number of rows S; beyond it the segments with the highest labels are dropped.
 
     Returns:
       'label': i32[S], ascending panoptic labels, void excluded; void in invalid rows.

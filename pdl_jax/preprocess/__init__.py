@@ -1,1 +1,1 @@
-"""What happens to a sample inside the jitted step: augmentation, normalisation and target generation."""
+"""Augmentation, normalisation and target generation, inside the jitted step."""

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from pdl_jax.ops.sampling import sample_bilinear, sample_nearest
 from pdl_jax.preprocess.normalize import normalize_image
@@ -13,17 +14,18 @@ from pdl_jax.typing import Array
 
 @dataclasses.dataclass(frozen=True)
 class AugmentOptions:
-    """How a sample becomes a training crop.
+    """Options of the random crop of a training sample.
 
     Attributes:
       crop_size: (height, width) of the network input in pixels.
-      resize_min_px: resize first so that the shorter side reaches this, 0 for never.
-      resize_max_px: but the longer side does not exceed this, 0 for no limit.
+      resize_min_px: length of the shorter side after a first resize; 0 for none.
+      resize_max_px: limit of the longer side in that resize; 0 for none.
       min_scale: smallest random scale.
       max_scale: largest random scale.
-      num_scales: the scale is drawn from so many equidistant values; 0 draws from the whole interval. DeepLab2 draws from 15
-        values in [0.5, 2] (Cityscapes) or 10 in [0.5, 1.5] (COCO), none of which is 1.
-      flip_probability: of mirroring left and right.
+      num_scales: number of equidistant values that the scale is drawn from; 0 draws from the whole
+        interval. DeepLab2 draws from 15 values in [0.5, 2] (Cityscapes) or 10 in [0.5, 1.5] (COCO),
+        none of which is 1.
+      flip_probability: probability of mirroring left and right.
       normalization: see `normalize.normalize_image`.
     """
 
@@ -63,7 +65,7 @@ class AugmentOptions:
 
 
 class Window(NamedTuple):
-    """Where the pixels of a resampled image lie in its source.
+    """Source positions of the pixels of a resampled image.
 
     Attributes:
       rows: f32[H], source row of each row.
@@ -75,15 +77,16 @@ class Window(NamedTuple):
 
 
 def resize_to_range(size: Array, min_px: int, max_px: int) -> Array:
-    """The size of an image whose shorter side is brought to `min_px` and whose longer side then at most to `max_px`.
+    """Computes the size of an image after a resize to a range of side lengths.
 
     Args:
       size: i32[2], (height, width) in pixels.
-      min_px: target of the shorter side; 0 leaves the size as it is unless `max_px` is exceeded.
-      max_px: limit of the longer side; 0 is no limit.
+      min_px: target of the shorter side; 0 keeps the size unless it exceeds `max_px`.
+      max_px: limit of the longer side; 0 for none. It wins over `min_px`.
 
     Returns:
-      i32[2]. Two floors in float32 one after the other, as in DeepLab2: (480, 640) with 641 and 641 becomes (481, 641).
+      i32[2]. Two floors in float32 one after the other, as in DeepLab2: (480, 640) with 641 and 641
+      becomes (481, 641).
     """
     dims = size.astype(jnp.float32)
     if min_px:
@@ -99,12 +102,13 @@ def random_window(key: Array, size: Array, options: AugmentOptions) -> Window:
     Args:
       key: a random key.
       size: i32[2], (height, width) of the source in pixels.
-      options: what to draw from.
+      options: ranges to draw from.
 
     Returns:
-      The window of `options.crop_size`. An image smaller than the crop lies at a random place in it.
+      The window of `options.crop_size`. An image smaller than the crop lies at a random position
+      in it.
 
-    Source: DeepLab2's data/preprocessing; its resize and its scaling are composed into one resampling here.
+    Source: DeepLab2's data/preprocessing, with its resize and scaling composed into one resampling.
     """
     scale_key, pad_key, crop_key, flip_key = jax.random.split(key, 4)
     resized = resize_to_range(size, options.resize_min_px, options.resize_max_px)
@@ -129,9 +133,14 @@ def random_window(key: Array, size: Array, options: AugmentOptions) -> Window:
 
 
 def centered_window(size: Array, resized: Array, out_size: tuple[int, int]) -> Window:
-    """The window of an image resized to `resized`, in the top-left corner of an output of `out_size`.
+    """Returns the window of an image resized to `resized`, at the top left of an output.
 
-    Exchange `size` and `resized` for the way back.
+    Swapping `size` and `resized` gives the inverse.
+
+    Args:
+      size: i32[2], (height, width) of the source in pixels.
+      resized: i32[2], (height, width) of the resized image in pixels.
+      out_size: (height, width) of the output in pixels.
     """
     rows, columns = jnp.arange(out_size[0]), jnp.arange(out_size[1])
     return Window(
@@ -140,20 +149,23 @@ def centered_window(size: Array, resized: Array, out_size: tuple[int, int]) -> W
     )
 
 
-def _source_positions(index, source, target):
-    """f32, where pixels of an axis resized from `source` to `target` pixels lie; -1, so outside, beyond its ends."""
-    # Corners coincide; a target of one pixel takes the first of the source.
+def _source_positions(index: Array, source: Array, target: Array) -> Array:
+    """Maps pixels of an axis resized from `source` to `target` pixels to f32 source positions.
+
+    Pixels beyond the ends get -1, which lies outside of the source.
+    """
+    # Corners are aligned; a target of one pixel takes the first of the source.
     step = (source - 1).astype(jnp.float32) / jnp.maximum(target - 1, 1).astype(jnp.float32)
     is_inside = (index >= 0) & (index < target)
     return jnp.where(is_inside, index * jnp.where(target > 1, step, 0.0), -1.0)
 
 
 def sample_image(image: Array, size: Array, window: Window, *, normalization: str) -> Array:
-    """Normalises a canvas and resamples it. u8[H, W, 3] to f32[H', W', 3], 0 outside of the image."""
+    """Normalises and resamples a canvas: u8[H, W, 3] to f32[H', W', 3], 0 outside of the image."""
     image = normalize_image(image, size, kind=normalization)
     return sample_bilinear(image, window.rows, window.columns, size, fill=0.0)
 
 
-def sample_labels(labels: Array, size: Array, window: Window, *, fill) -> Array:
-    """Resamples a label map with nearest neighbours; `fill` outside of the image."""
+def sample_labels(labels: Array, size: Array, window: Window, *, fill: ArrayLike) -> Array:
+    """Resamples a label map i32[H, W] with nearest neighbours; `fill` outside of the image."""
     return sample_nearest(labels, window.rows, window.columns, size, fill=fill)

@@ -1,4 +1,4 @@
-"""Pixel values to network input."""
+"""Normalisation of pixel values."""
 
 import jax.numpy as jnp
 
@@ -6,20 +6,22 @@ from pdl_jax.typing import Array
 
 NORMALIZATIONS = ('unit', 'imagenet', 'per_image')
 
-# Of ImageNet's pixels in [0, 255], R, G, B; torchvision's, which detectron2 and bowenc0221 use too.
+# Statistics of ImageNet's pixels in [0, 255], RGB, from torchvision; detectron2 and bowenc0221 use
+# them too.
 _IMAGENET_MEAN = (123.675, 116.28, 103.53)
 _IMAGENET_DEVIATION = (58.395, 57.12, 57.375)
 
 
 def normalize_image(image: Array, size: Array, *, kind: str = 'unit') -> Array:
-    """Brings pixel values around zero, so that 0 is the neutral value to pad with.
+    """Centres pixel values on zero, so that 0 is a neutral padding value.
 
     Args:
       image: u8[H, W, 3] on a canvas.
       size: i32[2], valid (height, width) in pixels.
-      kind: 'unit' maps [0, 255] to [-1, 1] (DeepLab2, TF-slim); 'imagenet' subtracts the mean colour of ImageNet and
-        divides by its deviation (PyTorch's networks); 'per_image' subtracts the mean of the valid pixels and
-        divides by their standard deviation, for images of varying exposure such as microscopy.
+      kind: 'unit' maps [0, 255] to [-1, 1] (DeepLab2, TF-slim); 'imagenet' subtracts the mean
+        colour of ImageNet and divides by its deviation (PyTorch's networks); 'per_image' subtracts
+        the mean of the valid pixels and divides by their standard deviation, for images of varying
+        exposure such as microscopy.
 
     Returns:
       f32[H, W, 3].
@@ -40,5 +42,5 @@ def normalize_image(image: Array, size: Array, *, kind: str = 'unit') -> Array:
     count = (size[0] * size[1] * image.shape[2]).astype(jnp.float32)
     mean = jnp.sum(image, where=valid) / count
     variance = jnp.sum((image - mean) ** 2, where=valid) / count
-    # A grey level of deviation at least: a flat image stays flat instead of turning into amplified noise.
+    # The deviation is at least one grey level, so that a flat image is not amplified into noise.
     return (image - mean) / jnp.sqrt(jnp.maximum(variance, 1.0))

@@ -14,20 +14,23 @@ ROUNDINGS = ('nearest', 'down')
 
 @dataclasses.dataclass(frozen=True)
 class TargetOptions:
-    """How targets are made.
+    """Options of the training targets.
 
     Attributes:
       sigma_px: standard deviation of the Gaussian at every instance centre, in pixels of the crop.
-      small_instance_area_px: instances with a smaller area inside the crop count as small.
-      small_instance_weight: semantic weight of their pixels.
-      max_instances: most instances of one crop that get targets; pixels of the others get no instance loss.
-      is_crowd_ignored: crowd pixels are void for the semantic loss, as in DeepLab2's records by default; else they
-        keep their class. The instance losses always leave them out.
-      center_rounding: of the mean position to the pixel that gets the Gaussian's peak: 'nearest', half to even (DeepLab2,
-        detectron2), or 'down' (bowenc0221).
-      is_offset_to_pixel: offsets lead to that pixel (DeepLab2), or else to the mean position itself (bowenc0221, detectron2).
-      is_crowd_drawn: the crowd of a class gets a Gaussian and the weight of a small instance as if it were one
-        (bowenc0221, detectron2, whose heat around a crowd is a leak); its pixels stay out of the instance losses.
+      small_instance_area_px: area inside the crop below which an instance is small.
+      small_instance_weight: semantic weight of the pixels of small instances.
+      max_instances: number of instances of a crop that get targets; pixels of further ones get no
+        instance loss.
+      is_crowd_ignored: crowd pixels are void for the semantic loss, as in DeepLab2's records by
+        default; otherwise they keep their class. The instance losses always leave them out.
+      center_rounding: rounding of the mean position to the pixel of the Gaussian's peak: 'nearest',
+        half to even (DeepLab2, detectron2), or 'down' (bowenc0221).
+      is_offset_to_pixel: offsets point to that pixel (DeepLab2) instead of the mean position itself
+        (bowenc0221, detectron2).
+      is_crowd_drawn: the crowd of a class gets a Gaussian and the weight of a small instance, as if
+        it were one (bowenc0221, detectron2, whose heat around a crowd is a leak); its pixels stay
+        out of the instance losses.
 
     Raises:
       ValueError: `center_rounding` is unknown.
@@ -59,23 +62,25 @@ def make_targets(
 ) -> dict[str, Array]:
     """Makes the targets of one crop.
 
-    The centre of an instance is the mean position of its pixels in the crop, rounded to a pixel; it may lie outside of the
-    instance's mask.
+    The centre of an instance is the mean position of its pixels in the crop, rounded to a pixel; it
+    may lie outside of the instance's mask.
 
     Args:
       panoptic: i32[H, W], the label map after augmentation.
-      label_format: how classes and instances are coded.
+      label_format: encoding of classes and instances.
       options: see `TargetOptions`.
 
     Returns:
       'semantic': i32[H, W], ignore_label on void.
       'center': f32[H, W] in [0, 1], Gaussians joined by their maximum.
-      'offset': f32[H, W, 2], (dy, dx) in pixels from a pixel to its instance's centre; 0 where there is none.
-      'semantic_weight': f32[H, W], 1 or `small_instance_weight`; void is left to the loss.
+      'offset': f32[H, W, 2], (dy, dx) in pixels from a pixel to its instance's centre; 0 where
+        there is none.
+      'semantic_weight': f32[H, W], 1 or `small_instance_weight`; the loss masks void.
       'center_weight': f32[H, W], 0 on void and crowd.
-      'offset_weight': f32[H, W], 1 on things that are no crowd.
+      'offset_weight': f32[H, W], 1 on things except crowd.
 
-    Source: Cheng et al., Panoptic-DeepLab, CVPR 2020, section 3; rounding, patch and weights of DeepLab2.
+    Source: Cheng et al., Panoptic-DeepLab, CVPR 2020, section 3; rounding, patch and weights from
+    DeepLab2.
     """
     semantic = panoptic // label_format.label_divisor
     instance = panoptic % label_format.label_divisor
@@ -84,10 +89,10 @@ def make_targets(
     is_crowd = is_thing & (instance == 0)
     is_instance = ((instance > 0) | (is_crowd & options.is_crowd_drawn)) & ~is_void
 
-    # Labels of instances end with the classes: a table of them is small even where void is 255.
+    # Instance labels end with the classes, so a table of them is small even if void is 255.
     no_label = label_format.num_classes * label_format.label_divisor
     labels = jnp.where(is_instance, panoptic, no_label)
-    # One row more for no_label, which sorts last, so that it never displaces an instance.
+    # `no_label` sorts last, so it never displaces an instance.
     ids, _ = unique_labels(labels, size=options.max_instances, num_labels=no_label)
     index = index_labels(labels, ids, num_labels=no_label)
     index = jnp.where(is_instance, index, options.max_instances)
@@ -95,10 +100,11 @@ def make_targets(
     is_known = index < options.max_instances
     center = jnp.round(mean) if options.center_rounding == 'nearest' else jnp.floor(mean)
 
-    rows = jnp.arange(panoptic.shape[0], dtype=jnp.float32)[:, None, None]
-    columns = jnp.arange(panoptic.shape[1], dtype=jnp.float32)[None, :, None]
+    height, width = panoptic.shape
+    rows = jnp.arange(height, dtype=jnp.float32)[:, None, None]
+    columns = jnp.arange(width, dtype=jnp.float32)[None, :, None]
     position = jnp.concatenate(jnp.broadcast_arrays(rows, columns), axis=-1)
-    # The row past the last belongs to pixels without an instance.
+    # The extra row belongs to pixels without an instance.
     goal = center if options.is_offset_to_pixel else mean
     table = jnp.concatenate([goal, jnp.zeros((1, 2), jnp.float32)])
     offset = jnp.where(is_known[..., None], lookup(table, index) - position, 0.0)
@@ -113,7 +119,7 @@ def make_targets(
     return {
         'semantic': semantic,
         'center': draw_centers(
-            center.astype(jnp.int32), area > 0, panoptic.shape, sigma_px=options.sigma_px
+            center.astype(jnp.int32), area > 0, (height, width), sigma_px=options.sigma_px
         ),
         'offset': offset,
         'semantic_weight': semantic_weight,
@@ -142,7 +148,7 @@ def draw_centers(centers: Array, valid: Array, size: tuple[int, int], *, sigma_p
     )
     canvas = jnp.zeros((size[0] + side, size[1] + side), jnp.float32)
 
-    def draw(row, canvas):
+    def draw(row: Array, canvas: Array) -> Array:
         start = (centers[row, 0], centers[row, 1])
         below = jax.lax.dynamic_slice(canvas, start, patch.shape)
         joined = jnp.maximum(below, jnp.where(valid[row], patch, 0.0))

@@ -122,7 +122,7 @@ def centroid_forms(index, num, platform):
 
 
 def exact_mean(positions):
-    """Returns the float32 nearest to the mean of integers, halves to even, by rational arithmetic."""
+    """Computes the float32 nearest to the mean of integers, halves to even, as a rational."""
     mean = fractions.Fraction(int(positions.sum(dtype=np.int64)), positions.size)
     nearest = np.float32(positions.mean(dtype=np.float64))
     candidates = [np.nextafter(nearest, np.float32(d)) for d in (-np.inf, np.inf)] + [nearest]

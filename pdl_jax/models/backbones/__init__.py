@@ -1,10 +1,12 @@
 """Backbones by name: each maps an image to features at strides 4, 8, ... and its output stride.
 
-A new one is a file here with a module of that kind, and a line in `BACKBONES`.
+To add one, write a file here with such a module, and add a line to `BACKBONES`.
 """
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Any, cast
 
 import flax.linen as nn
 
@@ -16,7 +18,7 @@ from pdl_jax.models.backbones.resnet import ResNet
 from pdl_jax.models.backbones.wide_resnet import WideResNet
 from pdl_jax.models.backbones.xception import Xception
 
-BACKBONES = {
+BACKBONES: dict[str, Callable[..., nn.Module]] = {
     'resnet18': functools.partial(ResNet, block_counts=(2, 2, 2, 2), block='basic'),
     'resnet34': functools.partial(ResNet, block_counts=(3, 4, 6, 3), block='basic'),
     'resnet50': functools.partial(ResNet, block_counts=(3, 4, 6, 3)),
@@ -64,15 +66,15 @@ BACKBONES = {
 }
 
 
-def make_backbone(backbone: str, **attributes) -> nn.Module:
+def make_backbone(backbone: str, **attributes: Any) -> nn.Module:
     """Makes a backbone.
 
     Args:
-      backbone: a name of `BACKBONES`.
-      **attributes: override those of the name; None leaves one as it is.
+      backbone: a key of `BACKBONES`.
+      **attributes: attributes that override those of `BACKBONES`; None keeps one.
 
     Raises:
-      ValueError: no backbone has that name, or it has no such attribute.
+      ValueError: `BACKBONES` has no such key, or the backbone has no such attribute.
     """
     if backbone not in BACKBONES:
         raise ValueError(
@@ -80,12 +82,12 @@ def make_backbone(backbone: str, **attributes) -> nn.Module:
         )
     make = BACKBONES[backbone]
     attributes = {key: value for key, value in attributes.items() if value is not None}
-    family = make.func if isinstance(make, functools.partial) else make
+    family = cast(Any, make.func if isinstance(make, functools.partial) else make)
     known = {field.name for field in dataclasses.fields(family)}
     for key, value in attributes.items():
         if key not in known:
             raise ValueError(
-                f'model.{key} (={value!r}) does not apply to model.backbone {backbone!r}, which has '
-                f'{sorted(known - {"parent", "name", "options"})}: leave it unset'
+                f'model.{key} (={value!r}) does not apply to model.backbone {backbone!r}, which '
+                f'has {sorted(known - {"parent", "name", "options"})}: leave it unset'
             )
     return make(**attributes)

@@ -1,4 +1,4 @@
-"""ConvNeXts: residual blocks of a 7x7 depthwise convolution and two dense layers, with LayerNorm in place of BatchNorm."""
+"""ConvNeXts: blocks of a 7x7 depthwise convolution and two dense layers, with LayerNorm."""
 
 import dataclasses
 
@@ -17,24 +17,27 @@ _kernel_init = nn.initializers.truncated_normal(0.02)
 class ConvNeXt(nn.Module):
     """ConvNeXt without its classifier.
 
-    Features, 'last' too, are sums of residual branches, neither activated nor normalised: kMaX-DeepLab reads them so, and
-    classifiers begin with a LayerNorm of their own.
+    Features, 'last' included, are sums of residual branches, neither activated nor normalised, as
+    kMaX-DeepLab expects them; classifiers begin with a LayerNorm of their own.
 
-    Where the running stride has reached `output_stride`, down-sampling convolutions lose their stride and are dilated as the
-    blocks before them; blocks behind them are dilated by twice that. There is no BatchNorm, hence no 'batch_stats'.
+    Once the running stride has reached `output_stride`, downsampling convolutions lose their stride
+    and are dilated like the blocks before them; blocks after them are dilated by twice that. There
+    is no BatchNorm, hence no 'batch_stats'.
 
-    Images of any size are fed: what the even kernels of the down-sampling lack at the border is padded with zeros as in
-    TensorFlow's SAME, (1, 2) before the stem and (0, 1) later at sizes 4k + 1 and 2k + 1, nothing where the stride divides the
-    size. PyTorch's ConvNeXts agree where it does; they drop the rest of other sizes.
+    Images may have any size: the even kernels of the downsampling get zero padding as in
+    TensorFlow's SAME, (1, 2) before the stem and (0, 1) later at sizes 4k + 1 and 2k + 1, none if
+    the stride divides the size. PyTorch's ConvNeXts agree if it does; they drop the remainder of
+    other sizes.
 
     Attributes:
       block_counts: blocks of the four stages.
       widths: channels of the four stages.
-      drop_path_keep_prob: of the last block's residual branch, in training; falls linearly over the blocks from 1 at the first.
+      drop_path_keep_prob: share of images that keep the last block's residual branch in training;
+        falls linearly over the blocks from 1 at the first.
       output_stride: 4, 8, 16 or 32.
       width_multiplier: scales the channels of every layer.
 
-    Source: Liu et al., CVPR 2022; padding of kMaX-DeepLab in DeepLab2.
+    Source: Liu et al., CVPR 2022; padding from kMaX-DeepLab in DeepLab2.
     """
 
     block_counts: tuple[int, int, int, int] = (3, 3, 9, 3)
@@ -44,7 +47,7 @@ class ConvNeXt(nn.Module):
     width_multiplier: float = 1.0
     options: LayerOptions = LayerOptions()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choices(self, _CHOICES)
         super().__post_init__()
 
@@ -82,12 +85,12 @@ class ConvNeXt(nn.Module):
 
 
 class Downsampling(nn.Module):
-    """LayerNorm and a 2x2 convolution with stride 2, or without stride and with the dilation of its input.
+    """LayerNorm and a 2x2 convolution, strided by 2 or dilated.
 
     Attributes:
       features: channels of the output.
-      is_strided: whether the resolution is halved.
-      dilation: distance in pixels of what were neighbours at the nominal stride; 1 where strided.
+      is_strided: whether to halve the resolution.
+      dilation: distance in pixels of neighbours at the nominal stride; 1 if strided.
     """
 
     features: int
@@ -99,7 +102,7 @@ class Downsampling(nn.Module):
     def __call__(self, x: Array) -> Array:
         height, width = x.shape[1:3]
         pads = [n % 2 if self.is_strided else self.dilation for n in (height, width)]
-        # Before the norm, as in DeepLab2: its bias is what the convolution reads there.
+        # Padded before the norm, as in DeepLab2: the convolution reads the norm's bias there.
         x = jnp.pad(x, ((0, 0), (0, pads[0]), (0, pads[1]), (0, 0)))
         x = _layer_norm(self.options, 'norm')(x)
         x = Conv(
@@ -114,17 +117,19 @@ class Downsampling(nn.Module):
         )(x)
         if self.is_strided:
             return x
-        # SAME centres the dilated kernel; its first tap, not its centre, belongs on the pixel.
+        # SAME centres the dilated kernel, but its first tap belongs on the pixel.
         start = self.dilation // 2
         return x[:, start : start + height, start : start + width]
 
 
 class ConvNeXtBlock(nn.Module):
-    """7x7 depthwise convolution, LayerNorm, dense layer to four times the width, GELU, dense layer, scale; plus the input.
+    """A residual block: 7x7 depthwise convolution, LayerNorm, dense, GELU, dense, scale.
+
+    The dense layers widen the channels by four and back.
 
     Attributes:
-      dilation: of the depthwise convolution.
-      keep_prob: of the residual branch of an image, in training.
+      dilation: dilation of the depthwise convolution.
+      keep_prob: share of images that keep the residual branch in training.
     """
 
     dilation: int
@@ -147,6 +152,6 @@ class ConvNeXtBlock(nn.Module):
         return x + drop_path(self, y, self.keep_prob, train=train)
 
 
-def _layer_norm(options, name):
+def _layer_norm(options: LayerOptions, name: str) -> nn.LayerNorm:
     # Flax reduces in float32 whatever the dtype.
     return nn.LayerNorm(epsilon=_NORM_EPSILON, dtype=options.dtype, name=name)

@@ -1,10 +1,12 @@
-"""HRNets: branches of four resolutions side by side, joined after every module; and what their classifiers add."""
+"""HRNets: branches of four resolutions, fused after every module; and their classifier head."""
+
+from collections.abc import Callable
+from typing import cast
 
 import flax.linen as nn
 
 from pdl_jax.models.backbones.resnet import BasicBlock, Bottleneck
 from pdl_jax.models.blocks import (
-    Activation,
     Conv,
     ConvNorm,
     LayerOptions,
@@ -21,18 +23,21 @@ _BLOCKS_PER_BRANCH = 4
 class HRNet(nn.Module):
     """HRNet-W18, -W32 and -W48; the branch of stride 4 * 2^i has width * 2^i channels.
 
-    Where a branch's nominal stride exceeds `output_stride`, it runs at that stride instead, its 3x3 convolutions dilated by the
-    quotient. Branches that have come to one size are joined without up-sampling, so with the same weights smaller output
-    strides do not give quite the features of larger ones: pixels in between that were interpolated are computed then.
+    A branch whose nominal stride exceeds `output_stride` runs at that stride instead, its 3x3
+    convolutions dilated by the quotient. Branches of equal size are fused without upsampling, so
+    with the same weights smaller output strides do not quite give the features of larger ones: they
+    compute pixels that larger ones interpolate.
 
     Attributes:
       width: channels of the branch at stride 4.
       module_counts: modules of stages 2, 3 and 4, which have two, three and four branches.
-      upsampling: of coarser branches to finer ones, 'bilinear' with aligned corners (segmentation) or 'nearest' (ImageNet).
+      upsampling: upsampling of coarser branches to finer ones, 'bilinear' with aligned corners
+        (segmentation) or 'nearest' (ImageNet).
       output_stride: 4, 8, 16 or 32.
       width_multiplier: scales the channels of every layer.
 
-    Source: Wang et al., arXiv 1908.07919; last BatchNorms of residual blocks start at zero, as in our ResNets.
+    Source: Wang et al., arXiv 1908.07919; last BatchNorms of residual blocks start at zero, as in
+    our ResNets.
     """
 
     width: int = 48
@@ -42,13 +47,13 @@ class HRNet(nn.Module):
     width_multiplier: float = 1.0
     options: LayerOptions = LayerOptions()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choices(self, _CHOICES)
         super().__post_init__()
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> dict[str, Array]:
-        """Maps float[B, H, W, 3] to {'stride4', 'stride8', ..., 'last'}; 'last' is the coarsest branch."""
+        """Maps float[B, H, W, 3] to {'stride4', 'stride8', ..., 'last'}, the coarsest branch."""
         stem_width, width = (
             max(1, round(channels * self.width_multiplier)) for channels in (64, self.width)
         )
@@ -95,10 +100,10 @@ class HRNet(nn.Module):
 
 
 class HRModule(nn.Module):
-    """Four basic blocks on every branch, then each branch becomes the activated sum of all, brought to its size.
+    """Four basic blocks per branch, then fusion: each output is the activated sum of all branches.
 
     Attributes:
-      width: channels of the finest branch; each further one has twice those of the one before.
+      width: channels of the finest branch; they double from branch to branch.
       upsampling, output_stride: as in `HRNet`.
     """
 
@@ -129,7 +134,7 @@ class HRModule(nn.Module):
             outputs.append(nn.relu(y))
         return outputs
 
-    def _downsample(self, x, source, target, train):
+    def _downsample(self, x: Array, source: int, target: int, train: bool) -> Array:
         for i in range(source, target):
             is_last = i == target - 1
             stride, dilation = _downsampling(i, self.output_stride)
@@ -144,7 +149,9 @@ class HRModule(nn.Module):
             )(x, train=train)
         return x
 
-    def _upsample(self, x, source, target, size, train):
+    def _upsample(
+        self, x: Array, source: int, target: int, size: tuple[int, int], train: bool
+    ) -> Array:
         name = f'fusion{source + 1}to{target + 1}'
         x = ConvNorm(self.width * 2**target, activation=None, options=self.options, name=name)(
             x, train=train
@@ -152,32 +159,34 @@ class HRModule(nn.Module):
         if self.upsampling == 'bilinear':
             return resize_bilinear(x, size)
         coarse, fine = (min(4 * 2**i, self.output_stride) for i in (source, target))
-        # Repeating by the ratio of strides covers any size, as sizes are rounded up.
+        # Repeating by the ratio of strides covers any size, because sizes are rounded up.
         return x.repeat(coarse // fine, axis=1).repeat(coarse // fine, axis=2)[
             :, : size[0], : size[1]
         ]
 
 
 class HRNetHead(nn.Module):
-    """What ImageNet classifiers of HRNet have between the branches and the pooling.
+    """Layers of HRNet's ImageNet classifiers between the branches and the pooling.
 
-    Source: the classification code of the HRNet authors, whose strided convolutions have a bias in spite of their BatchNorm.
+    Source: the classification code of the HRNet authors, whose strided convolutions have a bias in
+    spite of their BatchNorm.
     """
 
     options: LayerOptions = LayerOptions()
 
     @nn.compact
     def __call__(self, features: dict[str, Array], *, train: bool) -> Array:
-        """Maps the features of an `HRNet` of output stride 32 to float[B, h, w, 2048] of that stride.
+        """Maps the features of an `HRNet` of output stride 32 to float[B, h, w, 2048] there.
 
         Raises:
-          ValueError: the features are those of another output stride.
+          ValueError: the features have another output stride.
         """
         if 'stride32' not in features:
             raise ValueError(
-                f'HRNetHead needs an HRNet of output_stride=32; it got the features {sorted(features)}'
+                'HRNetHead needs an HRNet of output_stride=32; it got the features '
+                f'{sorted(features)}'
             )
-        total = 0.0
+        total = cast(Array, 0.0)
         for i, stride in enumerate((4, 8, 16, 32)):
             if i > 0:
                 layer = BiasedConvNorm(
@@ -197,7 +206,7 @@ class BiasedConvNorm(nn.Module):
     features: int
     kernel_size: int = 1
     stride: int = 1
-    activation: Activation = nn.relu
+    activation: Callable[[Array], Array] = nn.relu
     options: LayerOptions = LayerOptions()
 
     @nn.compact
@@ -214,6 +223,6 @@ class BiasedConvNorm(nn.Module):
 
 
 def _downsampling(branch: int, output_stride: int) -> tuple[int, int]:
-    """(stride, dilation) of the 3x3 convolution that leads from a branch, 0 being the finest, towards the next coarser one."""
+    """Returns stride and dilation of the 3x3 convolution from a branch (0: finest) to the next."""
     nominal = 4 * 2**branch
     return (2 if nominal < output_stride else 1), max(1, nominal // output_stride)

@@ -1,4 +1,4 @@
-"""The block that MobileNets are made of, and the rounding of their channels."""
+"""The residual block of MobileNets, and the rounding of their channels."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -10,13 +10,14 @@ _GATES = {'hard_sigmoid': nn.hard_sigmoid, 'sigmoid': nn.sigmoid}
 
 
 class InvertedResidual(nn.Module):
-    """1x1 expansion, depthwise convolution, squeeze-and-excite, linear 1x1 projection; plus the input.
+    """1x1 expansion, depthwise convolution, squeeze-and-excite, linear projection; plus the input.
 
     Attributes:
       features: channels of the output.
-      expanded_features: channels of the depthwise convolution; where the input has as many already nothing is expanded.
-      has_shortcut: whether the input is added. The network decides, because a block whose stride was replaced by dilation
-        must not be joined even where its shapes agree.
+      expanded_features: channels of the depthwise convolution; an input with as many channels is
+        not expanded.
+      has_shortcut: whether to add the input. The network decides, because a block whose stride was
+        replaced by dilation has no shortcut even if its shapes agree.
       squeeze_excite_gate: 'hard_sigmoid' or 'sigmoid'; None for no squeeze-and-excite.
     """
 

@@ -22,13 +22,15 @@ _CHOICES = {'output_stride': (4, 8, 16, 32), 'endpoints': ('outputs', 'inner')}
 class MobileNetV2(nn.Module):
     """MobileNetV2 without its classifier; 'last' has 320 channels at width 1.
 
-    Where the running stride has reached `output_stride`, strides become 1 and the blocks *after* the replaced stride are dilated.
+    Once the running stride has reached `output_stride`, strides become 1 and the blocks *after* the
+    replaced stride are dilated.
 
     Attributes:
       output_stride: 4, 8, 16 or 32.
       width_multiplier: scales all channels, rounded to multiples of 8.
-      endpoints: what decoders read of the last block at each stride: 'outputs' (24, 32 and 96 channels, PyTorch
-        Panoptic-DeepLab) or 'inner', its depthwise convolution (144, 192 and 576 channels, DeepLab in TensorFlow).
+      endpoints: features of the last block at each stride for decoders: 'outputs' (24, 32 and 96
+        channels, PyTorch Panoptic-DeepLab) or 'inner', its depthwise convolution (144, 192 and 576
+        channels, DeepLab in TensorFlow).
 
     Source: Sandler et al., CVPR 2018; atrous rule of TF-slim.
     """
@@ -38,7 +40,7 @@ class MobileNetV2(nn.Module):
     options: LayerOptions = LayerOptions()
     endpoints: str = 'outputs'
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choices(self, _CHOICES)
         super().__post_init__()
 
@@ -54,7 +56,7 @@ class MobileNetV2(nn.Module):
             name='stem',
         )(x, train=train)
         endpoints = {}
-        nominal_stride, index = 2, 0
+        nominal_stride, index, inner = 2, 0, x
         for expansion, channels, repeats, first_stride in _GROUPS:
             features = make_divisible(channels * self.width_multiplier)
             for i in range(repeats):

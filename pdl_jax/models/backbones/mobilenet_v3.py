@@ -1,4 +1,4 @@
-"""MobileNetV3 as a segmentation backbone: large and small, with the reduced and the minimalistic variant of each."""
+"""MobileNetV3 as a segmentation backbone: large and small, each also reduced and minimalistic."""
 
 from typing import NamedTuple
 
@@ -64,19 +64,21 @@ _CHOICES = {
 
 
 class MobileNetV3(nn.Module):
-    """MobileNetV3 up to its last 1x1 convolution before pooling; 'last' has 960 (large) or 576 (small) channels at width 1.
+    """MobileNetV3 up to its last 1x1 convolution before pooling.
 
-    Where the running stride has reached `output_stride`, strides become 1 and blocks are dilated instead.
+    'last' has 960 (large) or 576 (small) channels at width 1. Once the running stride has reached
+    `output_stride`, strides become 1 and blocks are dilated instead.
 
     Attributes:
       size: 'large' or 'small'.
-      variant: 'standard'; 'seg', which halves the channels from the last stride on; 'minimalistic', which has 3x3 kernels
-        and ReLU only and no squeeze-and-excite.
+      variant: 'standard'; 'seg', which halves the channels from the last stride on; 'minimalistic',
+        which has 3x3 kernels and ReLU only and no squeeze-and-excite.
       squeeze_excite_gate: 'hard_sigmoid' (TF-slim, torchvision) or 'sigmoid' (DeepLab2).
-      endpoints: what decoders read at each stride: 'inner', the depthwise convolution of the last block there (DeepLab,
-        DeepLab2), or 'outputs', the output of the first block there (torchvision). At stride 32 it is 'last'.
-      stride_dialect: where dilation starts: behind the block whose stride is replaced ('deeplab2', TF-slim too) or in that
-        block ('torchvision').
+      endpoints: features at each stride for decoders: 'inner', the depthwise convolution of the
+        last block there (DeepLab, DeepLab2), or 'outputs', the output of the first block there
+        (torchvision). At stride 32 it is 'last'.
+      stride_dialect: convention for the first dilated block: the one after the block whose stride
+        is replaced ('deeplab2', also TF-slim), or that block itself ('torchvision').
       output_stride: 4, 8, 16 or 32.
       width_multiplier: scales all channels, rounded to multiples of 8.
 
@@ -92,7 +94,7 @@ class MobileNetV3(nn.Module):
     width_multiplier: float = 1.0
     options: LayerOptions = LayerOptions()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choices(self, _CHOICES)
         super().__post_init__()
 
@@ -149,7 +151,7 @@ class MobileNetV3(nn.Module):
 def _make_rows(size: str, variant: str) -> tuple[_Row, ...]:
     rows = _ROWS[size]
     if variant == 'seg':
-        # The last stride and what follows are three blocks; the expansion of the first is halved too.
+        # The last stride starts the last three blocks; the first also has its expansion halved.
         halved = (
             row._replace(expanded=row.expanded // 2, channels=row.channels // 2)
             for row in rows[-3:]

@@ -1,4 +1,4 @@
-"""ResNets, in the arrangements of strides that published weights were trained with."""
+"""ResNets, with the placements of strides that published weights were trained with."""
 
 import dataclasses
 
@@ -19,32 +19,35 @@ _CHOICES = {
 
 
 class ResNet(nn.Module):
-    """A ResNet whose stride stops at `output_stride`, dilating instead.
+    """A ResNet that is dilated instead of strided beyond `output_stride`.
 
-    The dialects differ in where the strides lie; weights of one give other features in another:
+    The conventions differ in the placement of strides; weights need the one they were trained in:
 
-      'deeplab2': nothing is max-pooled; the first unit of each of the four stages strides.
+      'deeplab2': no max-pool; the first unit of each of the four stages strides.
       'torchvision': a max-pool, then the first unit of stages 2 to 4.
-      'detectron2': as 'torchvision', but a unit that lost its stride is dilated as the units after it are.
-      'slim': a max-pool, then the last unit of stages 1 to 3. Only the max-pool follows `options.padding`; convolutions are
-        padded symmetrically, as in TF-slim.
+      'detectron2': as 'torchvision', but a unit that lost its stride is dilated like the units
+        after it.
+      'slim': a max-pool, then the last unit of stages 1 to 3. Only the max-pool follows
+        `options.padding`; convolutions are padded symmetrically, as in TF-slim.
 
-    In all but 'detectron2' a unit that lost its stride keeps the dilation before it, so networks of different output strides
-    agree where they overlap.
+    In all but 'detectron2' a unit that lost its stride keeps the dilation before it, so networks of
+    different output strides agree where they overlap.
 
     Attributes:
       block_counts: units of the four stages.
       block: 'bottleneck', or 'basic' as in ResNet-18 and 34.
       stem: 'plain' (one 7x7) or 'beta' (three 3x3, the Inception stem).
-      stride_dialect: see above.
+      stride_dialect: convention for the placement of strides, see above.
       multi_grid: factors of the dilations of the last stage, one per unit; empty for none.
-      endpoints: what decoders read at a stride. 'outputs': the last activated output with that stride, in 'slim' that of the
-        last unit but one. 'inner': its residual branch in the last unit but one of the stage, normalised but neither added
-        nor activated, which decoders of TF-slim read.
+      endpoints: features at a stride for decoders. 'outputs': the last activated output with that
+        stride, in 'slim' that of the last unit but one. 'inner': the residual branch of the last
+        unit but one of the stage, normalised but neither added nor activated, as decoders of
+        TF-slim read it.
       output_stride: 4, 8, 16 or 32.
       width_multiplier: scales the channels of every layer.
 
-    Source: He et al., CVPR 2016; zero-initialised last BatchNorms of DeepLab2; multi-grid of Chen et al., arXiv 1706.05587.
+    Source: He et al., CVPR 2016; zero-initialised last BatchNorms from DeepLab2; multi-grid from
+    Chen et al., arXiv 1706.05587.
     """
 
     block_counts: tuple[int, int, int, int]
@@ -57,16 +60,17 @@ class ResNet(nn.Module):
     width_multiplier: float = 1.0
     options: LayerOptions = LayerOptions()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choices(self, _CHOICES)
         if len(self.multi_grid) not in (0, self.block_counts[-1]):
             raise ValueError(
-                f'ResNet multi_grid {self.multi_grid} must be empty or have one factor for each of the '
-                f'{self.block_counts[-1]} units of the last stage'
+                f'ResNet multi_grid {self.multi_grid} must be empty or have one factor for each of '
+                f'the {self.block_counts[-1]} units of the last stage'
             )
         if self.endpoints == 'inner' and min(self.block_counts) < 2:
             raise ValueError(
-                f"ResNet endpoints='inner' needs two units in every stage, not block_counts={self.block_counts}"
+                f"ResNet endpoints='inner' needs two units in every stage, not "
+                f'block_counts={self.block_counts}'
             )
         super().__post_init__()
 
@@ -86,7 +90,7 @@ class ResNet(nn.Module):
                 inputs.append(x)
                 x, branch = self._make_unit(stage, i, stride, unit_stride)(x, train=train)
                 branches.append(branch)
-                # The nominal stride grows whether or not the unit strided.
+                # The nominal stride grows even if the unit lost its stride.
                 stride *= unit_stride
             level = 4 * 2**stage
             if level > self.output_stride:
@@ -94,20 +98,21 @@ class ResNet(nn.Module):
             if self.endpoints == 'inner':
                 endpoints[f'stride{level}'] = branches[-2]
             else:
-                # In 'slim' the last unit leaves this level. What it reads is the same at every output stride.
+                # In 'slim' the last unit leaves this level, but its input is the same at every
+                # output stride.
                 is_left = self.stride_dialect == 'slim' and stage < 3
                 endpoints[f'stride{level}'] = inputs[-1] if is_left else x
         return {**endpoints, 'last': x}
 
-    def _unit_stride(self, stage, i):
-        """The stride of a unit at output stride 32."""
+    def _unit_stride(self, stage: int, i: int) -> int:
+        """Returns the stride of a unit at output stride 32."""
         if self.stride_dialect == 'slim':
             is_strided = stage < 3 and i == self.block_counts[stage] - 1
         else:
             is_strided = i == 0 and (stage > 0 or self.stride_dialect == 'deeplab2')
         return 2 if is_strided else 1
 
-    def _make_unit(self, stage, i, stride, unit_stride):
+    def _make_unit(self, stage: int, i: int, stride: int, unit_stride: int) -> nn.Module:
         is_last_stage = stage == len(self.block_counts) - 1
         factor = self.multi_grid[i] if self.multi_grid and is_last_stage else 1
         step = unit_stride if stride < self.output_stride else 1
@@ -125,15 +130,15 @@ class ResNet(nn.Module):
         return BasicBlock(width, strides, dilations, self._conv_options, name=name)
 
     @property
-    def _conv_options(self):
+    def _conv_options(self) -> LayerOptions:
         if self.stride_dialect == 'slim':
             return dataclasses.replace(self.options, padding='symmetric')
         return self.options
 
-    def _width(self, channels):
+    def _width(self, channels: int) -> int:
         return max(8, int(channels * self.width_multiplier + 4) // 8 * 8)
 
-    def _stem(self, x, train):
+    def _stem(self, x: Array, train: bool) -> Array:
         options = self._conv_options
         if self.stem == 'plain':
             return ConvNorm(self._width(64), 7, 2, activation=None, options=options, name='stem')(
@@ -155,9 +160,9 @@ class ResNet(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 with stride and dilation, 1x1 to four times the width; plus the shortcut.
+    """A residual unit: 1x1, 3x3 with stride and dilation, 1x1 to four times the width.
 
-    Returns the activated sum and the residual branch that was added.
+    Returns the activated sum with the shortcut, and the residual branch alone.
     """
 
     width: int
@@ -183,9 +188,9 @@ class Bottleneck(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions, each with its stride and dilation; plus the shortcut.
+    """A residual unit: two 3x3 convolutions, each with its stride and dilation.
 
-    Returns the activated sum and the residual branch that was added.
+    Returns the activated sum with the shortcut, and the residual branch alone.
     """
 
     width: int
@@ -215,14 +220,17 @@ class BasicBlock(nn.Module):
 def make_shortcut(
     x: Array, features: int, stride: int, options: LayerOptions, *, train: bool
 ) -> Array:
-    """`x` subsampled and, where its channels are not `features`, projected by a child of the module that is being called."""
+    """Subsamples `x` and, if its channels are not `features`, projects it.
+
+    The projection is a child of the module being called.
+    """
     x = x[:, ::stride, ::stride]
     if x.shape[-1] == features:
         return x
     return ConvNorm(features, activation=None, options=options, name='shortcut')(x, train=train)
 
 
-def _max_pool(x, padding):
+def _max_pool(x: Array, padding: str) -> Array:
     if padding == 'same':
         pads = same_padding(x.shape[1:3], 3, 2, 1)
     else:

@@ -1,4 +1,4 @@
-"""Wide-ResNet-41 and its scaled variants SWideRNet, optionally with Switchable Atrous Convolution."""
+"""Wide-ResNet-41 and its scaled variants SWideRNet, optionally with switchable convolutions."""
 
 import math
 
@@ -22,18 +22,21 @@ _CHOICES = {'drop_path_schedule': ('constant', 'linear'), 'output_stride': (4, 8
 class WideResNet(nn.Module):
     """SWideRNet-(w1, w2, l) as DeepLab2 builds it; Wide-ResNet-41 is SWideRNet-(1, 1, 1).
 
-    Nothing is max-pooled. Stages 1 to 4 consist of two 3x3 convolutions a unit, stage 5 of wide bottlenecks. Stages 2 to 5
-    stride in their first unit, or are dilated from its second 3x3 on where `output_stride` is reached.
+    There is no max-pool. Units of stages 1 to 4 have two 3x3 convolutions, those of stage 5 are
+    wide bottlenecks. Stages 2 to 5 stride in their first unit, or are dilated from its second 3x3
+    on once `output_stride` is reached.
 
     Attributes:
       stem_width_multiplier: w1, scales the stem and stage 1.
       stage_width_multiplier: w2, scales stages 2 to 5.
-      depth_multiplier: l, scales the 3, 6, 3, 3 units of stages 2 to 5, rounded down but not to none.
-      has_squeeze_excite: rescales the channels of every unit's residual branch by a gate.
-      sac_from_stride: 3x3 convolutions are switchable in stages with at least this output stride (at output stride 32); 0 for
-        none. Published networks have 32.
-      drop_path_keep_prob: of a unit's residual branch, in training, for units with at least stride 4 at their input.
-      drop_path_schedule: 'constant', or 'linear' from 1 at stride 2 down to `drop_path_keep_prob` at stride 32.
+      depth_multiplier: l, scales the 3, 6, 3, 3 units of stages 2 to 5, rounded down to at least 1.
+      has_squeeze_excite: whether a gate rescales the channels of every unit's residual branch.
+      sac_from_stride: smallest output stride (at output stride 32) of stages whose 3x3 convolutions
+        are switchable; 0 for none. Published networks have 32.
+      drop_path_keep_prob: share of images that keep a unit's residual branch in training, for units
+        with at least stride 4 at their input.
+      drop_path_schedule: 'constant', or 'linear' from 1 at stride 2 down to `drop_path_keep_prob`
+        at stride 32.
       output_stride: 4, 8, 16 or 32.
       width_multiplier: scales the channels of every layer, on top of w1 and w2.
 
@@ -51,7 +54,7 @@ class WideResNet(nn.Module):
     width_multiplier: float = 1.0
     options: LayerOptions = LayerOptions()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choices(self, _CHOICES)
         super().__post_init__()
 
@@ -69,7 +72,7 @@ class WideResNet(nn.Module):
         endpoints = {}
         stride = 2
         for stage, count in enumerate((3, 3, 6, 3, 3), 1):
-            # Stage 1 belongs to the stem: neither its units nor its width follow the multipliers of the other stages.
+            # Stage 1 belongs to the stem: the multipliers of the other stages do not apply to it.
             count = count if stage == 1 else max(1, int(count * self.depth_multiplier))
             stage_stride = 2**stage
             for i in range(count):
@@ -77,25 +80,28 @@ class WideResNet(nn.Module):
                 x = WideUnit(
                     self._widths(stage),
                     2 if is_strided else 1,
-                    tuple(max(1, s // self.output_stride) for s in (stride, stage_stride)),
+                    (
+                        max(1, stride // self.output_stride),
+                        max(1, stage_stride // self.output_stride),
+                    ),
                     has_squeeze_excite=self.has_squeeze_excite,
                     has_sac=stage_stride >= self.sac_from_stride > 0,
                     keep_prob=self._keep_prob(stride),
                     options=self.options,
                     name=f'stage{stage}_block{i + 1}',
                 )(x, train=train)
-                # The nominal stride grows after the first unit, whether or not it strided.
+                # The nominal stride grows after the first unit, even if that lost its stride.
                 stride = stage_stride
             if 4 <= stage_stride <= self.output_stride:
                 endpoints[f'stride{stage_stride}'] = x
         return {**endpoints, 'last': x}
 
-    def _widths(self, stage):
+    def _widths(self, stage: int) -> tuple[int, ...]:
         multiplier = self.stem_width_multiplier if stage == 1 else self.stage_width_multiplier
         width = _scale(16 * 2**stage, self.width_multiplier * multiplier)
         return (width, 2 * width, 4 * width) if stage == 5 else (4 * width, 4 * width)
 
-    def _keep_prob(self, stride):
+    def _keep_prob(self, stride: int) -> float:
         if stride < 4:
             return 1.0
         progress = 1 if self.drop_path_schedule == 'constant' else (math.log2(stride) - 1) / 4
@@ -103,13 +109,15 @@ class WideResNet(nn.Module):
 
 
 class WideUnit(nn.Module):
-    """A residual unit: two 3x3 convolutions where `widths` are two, 1x1, 3x3 and 1x1 where they are three.
+    """A residual unit: two 3x3 convolutions for two `widths`; 1x1, 3x3 and 1x1 for three.
 
     Attributes:
       widths: channels after each convolution.
-      stride: of the first 3x3.
-      dilations: before and after the nominal stride of this unit: of the first and of the second 3x3.
-      has_sac: the 3x3 convolutions are switchable.
+      stride: stride of the first 3x3.
+      dilations: dilations before and after the nominal stride of this unit, for its first and its
+        second 3x3.
+      has_sac: whether the 3x3 convolutions are switchable.
+      keep_prob: share of images that keep the residual branch in training.
     """
 
     widths: tuple[int, ...]
@@ -145,8 +153,8 @@ class WideUnit(nn.Module):
         x = drop_path(self, x, self.keep_prob, train=train)
         return nn.relu(x + shortcut)
 
-    def _gate(self, x):
-        """The hard sigmoid of one layer on the mean: squeeze-and-excite without its bottleneck."""
+    def _gate(self, x: Array) -> Array:
+        """Computes the hard sigmoid of one layer on the mean, squeeze-and-excite in one layer."""
         mean = x.mean((1, 2), keepdims=True)
         init = nn.initializers.lecun_normal()
         gate = Conv(
@@ -160,9 +168,10 @@ class WideUnit(nn.Module):
 
 
 class SwitchableConvNorm(nn.Module):
-    """A convolution that blends two dilations of one kernel pixel by pixel; then BatchNorm and the activation.
+    """A convolution that blends two dilations of one kernel per pixel; then BatchNorm, activation.
 
-    At the start, all of its own parts being zero, it is a `ConvNorm`. A strided one has no switch, only the global contexts.
+    Its switch and contexts are initialised to zero, which makes it a `ConvNorm`. A strided one has
+    no switch, only the global contexts.
 
     Source: Qiao et al., DetectoRS, CVPR 2021; without locked kernels, as in DeepLab2.
     """
@@ -188,7 +197,7 @@ class SwitchableConvNorm(nn.Module):
         )
         y = conv(x)
         if self.stride == 1:
-            # As TensorFlow averages: the border counts its pixels only.
+            # As in TensorFlow, the average does not count padding.
             mean = nn.avg_pool(x, (5, 5), padding='SAME', count_include_pad=False)
             switch = Conv(
                 1,
@@ -202,7 +211,7 @@ class SwitchableConvNorm(nn.Module):
         y = batch_norm(self.options, train=train, scale_init=self.scale_init)(y)
         return y if self.activation is None else self.activation(y)
 
-    def _add_context(self, x, name):
+    def _add_context(self, x: Array, name: str) -> Array:
         mean = x.mean((1, 2), keepdims=True)
         init = nn.initializers.zeros
         return x + Conv(
@@ -210,5 +219,5 @@ class SwitchableConvNorm(nn.Module):
         )(mean)
 
 
-def _scale(channels, multiplier):
+def _scale(channels: int, multiplier: float) -> int:
     return max(1, round(channels * multiplier))

@@ -1,4 +1,7 @@
-"""Xception-41, -65 and -71 as DeepLab modifies them: deeper, without pooling, BatchNorm after every depthwise convolution."""
+"""Xception-41, -65 and -71 as modified by DeepLab.
+
+They are deeper, have no pooling, and BatchNorm follows every depthwise convolution.
+"""
 
 from typing import NamedTuple
 
@@ -8,7 +11,7 @@ from pdl_jax.models.backbones.inverted_residual import make_divisible
 from pdl_jax.models.blocks import ConvNorm, LayerOptions, check_choices
 from pdl_jax.typing import Array
 
-# (channels, stride) of the modules of the entry flow, and how many modules the middle flow has.
+# (channels, stride) of the modules of the entry flow, and the number of modules of the middle flow.
 _LAYOUTS = {
     41: (((128, 2), (256, 2), (728, 2)), 8),
     65: (((128, 2), (256, 2), (728, 2)), 16),
@@ -26,7 +29,7 @@ class _Module(NamedTuple):
     """One module of the network at width 1."""
 
     name: str
-    channels: tuple[int, int, int]
+    channels: tuple[int, ...]
     shortcut: str
     stride: int
 
@@ -34,19 +37,21 @@ class _Module(NamedTuple):
 class Xception(nn.Module):
     """Modified aligned Xception; 'last' has 2048 channels at width 1.
 
-    Where the running stride has reached `output_stride`, strides become 1 and the modules *after* the replaced stride are
-    dilated.
+    Once the running stride has reached `output_stride`, strides become 1 and the modules *after*
+    the replaced stride are dilated.
 
     Attributes:
       depth: 41, 65 or 71.
-      endpoints: what decoders read at strides 4, 8 and 16: 'inner', the second separable convolution of the module that
-        leaves that stride, before its ReLU (256, 728 and 1024 channels, TF DeepLab); or 'middle_flow', the same at
-        strides 4 and 8 but the output of the middle flow at stride 16 (728 channels, PyTorch Panoptic-DeepLab).
+      endpoints: features at strides 4, 8 and 16 for decoders: 'inner', the second separable
+        convolution of the module that leaves that stride, before its ReLU (256, 728 and 1024
+        channels, TF DeepLab); or 'middle_flow', the same at strides 4 and 8 but the output of the
+        middle flow at stride 16 (728 channels, PyTorch Panoptic-DeepLab).
       multi_grid: factors of the dilations of the last module's three convolutions; empty for none.
       output_stride: 4, 8, 16 or 32.
       width_multiplier: scales all channels, rounded to multiples of 8.
 
-    Source: Chollet, CVPR 2017; Qi et al., COCO detection challenge 2017; Chen et al., DeepLabv3+, ECCV 2018.
+    Source: Chollet, CVPR 2017; Qi et al., COCO detection challenge 2017; Chen et al., DeepLabv3+,
+    ECCV 2018.
     """
 
     depth: int = 65
@@ -56,7 +61,7 @@ class Xception(nn.Module):
     width_multiplier: float = 1.0
     options: LayerOptions = LayerOptions()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choices(self, _CHOICES)
         if len(self.multi_grid) not in (0, 3):
             raise ValueError(
@@ -103,30 +108,30 @@ class Xception(nn.Module):
 
 
 class XceptionModule(nn.Module):
-    """Three 3x3 separable convolutions, the last with the stride; plus the shortcut, without an activation behind the sum.
+    """Three 3x3 separable convolutions, the last with the stride; plus the shortcut.
 
-    ReLU comes before each depthwise convolution. Only where there is no shortcut, at the end of the network, it comes after
-    both parts of every separable convolution instead.
+    The sum is not activated. ReLU precedes each depthwise convolution; only without a shortcut, at
+    the end of the network, it follows both parts of every separable convolution instead.
 
     Attributes:
       features: channels of the three convolutions.
       shortcut: 'conv' (1x1 with the stride), 'sum' (the input) or 'none'.
-      stride: of the last convolution.
-      dilations: of the three convolutions.
+      stride: stride of the last convolution.
+      dilations: dilations of the three convolutions.
     """
 
-    features: tuple[int, int, int]
+    features: tuple[int, ...]
     shortcut: str
     stride: int
-    dilations: tuple[int, int, int]
+    dilations: tuple[int, ...]
     options: LayerOptions
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> tuple[Array, Array]:
-        """Returns the output and that of the second separable convolution, from float[B, H, W, C]."""
+        """Maps float[B, H, W, C] to the output and that of the second separable convolution."""
         is_activated_after = self.shortcut == 'none'
         activation = nn.relu if is_activated_after else None
-        y = x
+        y = inner = x
         for i, (features, dilation) in enumerate(
             zip(self.features, self.dilations, strict=True), 1
         ):
