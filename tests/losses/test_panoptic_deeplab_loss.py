@@ -19,12 +19,12 @@ CASES = (
 )
 
 
-@pytest.mark.parametrize('dialect', ['deeplab2', 'bowen', 'd2'])
+@pytest.mark.parametrize('convention', ['deeplab2', 'bowen', 'd2'])
 @pytest.mark.parametrize('case', CASES)
-def test_equals_the_originals(shared_dir, case, dialect):
-    scope = 'image' if dialect == 'deeplab2' else 'batch'
-    # What the original says of a dialect; of DeepLab2 the exact re-statement.
-    suffix = '_np' if dialect == 'deeplab2' else ''
+def test_equals_the_originals(shared_dir, case, convention):
+    scope = 'image' if convention == 'deeplab2' else 'batch'
+    # Results of the originals; for DeepLab2 of an exact NumPy version.
+    suffix = '_np' if convention == 'deeplab2' else ''
     golden = np.load(shared_dir / 'golden' / 'losses' / f'{case}.npz')
     params = json.loads(str(golden['params']))
     outputs = {
@@ -48,9 +48,9 @@ def test_equals_the_originals(shared_dir, case, dialect):
             options=LossOptions(1.0, 1.0, 1.0, fraction, scope),
         )
         expected = {
-            'semantic': golden[f'{dialect}_sem_top{fraction:g}{suffix}'],
-            'center': golden[f'{dialect}_center_mse{suffix}'],
-            'offset': golden[f'{dialect}_offset_l1{suffix}'],
+            'semantic': golden[f'{convention}_sem_top{fraction:g}{suffix}'],
+            'center': golden[f'{convention}_center_mse{suffix}'],
+            'offset': golden[f'{convention}_offset_l1{suffix}'],
         }
         for key, value in expected.items():
             np.testing.assert_allclose(terms[key], value.mean(), rtol=1e-5, atol=1e-7, err_msg=key)

@@ -1,4 +1,4 @@
-"""Networks as wholes: backbones under every kind of decoder at any size, gradients of each family, and checkpoints."""
+"""Whole networks: backbones with every kind of decoder, gradients of each family, checkpoints."""
 
 import functools
 
@@ -61,7 +61,7 @@ def _make(name, backbone, dtype, width=1.0):
 
 
 def _loss(model, size, params, batch_stats, image):
-    """A number that every output takes part in, and the new statistics."""
+    """Computes a number that depends on every output, and the new statistics."""
     outputs, updates = model.apply(
         {'params': params, **batch_stats},
         image,
@@ -109,7 +109,7 @@ def test_any_backbone_under_any_decoder_at_any_size(name, backbone, dtype, size)
 
 @pytest.mark.parametrize('backbone', COMPILED)
 def test_every_parameter_takes_part(backbone):
-    """Computed at small widths: a finite gradient reaches every parameter, and bfloat16 answers about the same."""
+    """A finite gradient reaches every parameter, and bfloat16 gives about the same outputs."""
     name, width = FAMILIES[backbone]
     size = (33, 49)
     image = jax.random.normal(jax.random.key(2), (2, *size, 3))
@@ -117,7 +117,7 @@ def test_every_parameter_takes_part(backbone):
     rng = np.random.default_rng(0)
 
     def draw(path, x):
-        # Nothing starts at zero, which would keep gradients from what lies behind it.
+        # No variable starts at zero, which would block gradients.
         last = path[-1].key
         center = 1.0 if last in ('scale', 'var') else 0.0
         spread = 1 / np.sqrt(np.prod(x.shape[:-1])) if last == 'kernel' else 0.2 - 0.1 * center

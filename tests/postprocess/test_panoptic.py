@@ -98,25 +98,25 @@ def test_equals_reference_programs(shared_dir, name):
         )
 
 
-@pytest.mark.parametrize('dialect', RULES)
+@pytest.mark.parametrize('convention', RULES)
 @pytest.mark.parametrize('name', CASES)
-def test_equals_reference_programs_in_their_dialects(shared_dir, name, dialect):
-    if dialect == 'deeplab2_op' and name in TOP_K_CASES:
+def test_equals_reference_programs_in_their_conventions(shared_dir, name, convention):
+    if convention == 'deeplab2_op' and name in TOP_K_CASES:
         pytest.skip('the choice of its unsorted top_k is arbitrary')
     case, params = read_case(shared_dir, name)
-    result = process_case(case, params, **RULES[dialect])
+    result = process_case(case, params, **RULES[convention])
     is_clear, divisor = ~case['ambiguous'], params['label_divisor']
     void = params['ignore_label'] * divisor
     # detectron2 writes void as -1.
-    theirs = np.where(case[dialect] < 0, void, case[dialect])
+    theirs = np.where(case[convention] < 0, void, case[convention])
     np.testing.assert_array_equal(
         renumber(np.where(is_clear, result['panoptic'][0], void), divisor),
         renumber(np.where(is_clear, theirs, void), divisor),
     )
-    if dialect != 'deeplab2_op':
+    if convention != 'deeplab2_op':
         centers = result['centers'][0][result['center_valid'][0]]
         assert sorted(map(tuple, centers)) == sorted(
-            map(tuple, case[f'{dialect}_centers'].tolist())
+            map(tuple, case[f'{convention}_centers'].tolist())
         )
 
 
@@ -186,7 +186,7 @@ def test_batch_sharded_over_devices_stays_there():
 @pytest.mark.parametrize(
     ('resize', 'size'), [('corner_aligned', (33, 65)), ('half_pixel', (36, 60))]
 )
-def test_small_logits_give_the_maps_of_enlarged_ones(resize, size):
+def test_small_logits_give_the_maps_of_upsampled_ones(resize, size):
     rng = np.random.default_rng(0)
     small = rng.normal(0, 3, (2, 9, 15 + (resize == 'corner_aligned') * 2, 19)).astype(np.float32)
     maps = {

@@ -26,8 +26,8 @@ CASES = (
 FORMAT = LabelFormat(num_classes=3, thing_classes=(1, 2), ignore_label=255, label_divisor=100)
 
 
-# The same rules without the heat of crowds are re-stated by the goldens as 'brute' and 'brute_round'. Those of the PyTorch
-# programs were made with their ignore_crowd_in_semantic on.
+# The goldens 'brute' and 'brute_round' follow the same rules without the heat of crowds. Those of the
+# PyTorch programs were made with their ignore_crowd_in_semantic on.
 RULES = {
     'deeplab2': {},
     'brute': {'center_rounding': 'down', 'is_offset_to_pixel': False, 'is_crowd_ignored': True},
@@ -43,15 +43,15 @@ RULES = {
 
 
 @pytest.mark.parametrize(
-    ('case', 'dialect'),
-    [(case, dialect) for dialect in ('deeplab2', 'bowen', 'd2') for case in CASES]
+    ('case', 'convention'),
+    [(case, convention) for convention in ('deeplab2', 'bowen', 'd2') for case in CASES]
     + [
-        (case, dialect)
-        for dialect in ('brute', 'brute_round')
+        (case, convention)
+        for convention in ('brute', 'brute_round')
         for case in ('crowd_and_void', 'half_pixel_centers')
     ],
 )
-def test_equals_the_originals(shared_dir, case, dialect):
+def test_equals_the_originals(shared_dir, case, convention):
     golden = np.load(shared_dir / 'golden' / 'targets' / f'{case}.npz')
     params = json.loads(str(golden['params']))
     label_format = LabelFormat(
@@ -64,18 +64,20 @@ def test_equals_the_originals(shared_dir, case, dialect):
         sigma_px=params['sigma'],
         small_instance_area_px=params['small_area'],
         small_instance_weight=params['small_weight'],
-        **{'is_crowd_ignored': False, **RULES[dialect]},
+        **{'is_crowd_ignored': False, **RULES[convention]},
     )
     make = jax.jit(make_targets, static_argnames=('label_format', 'options'))
     targets = make(jnp.asarray(golden['panoptic']), label_format=label_format, options=options)
-    np.testing.assert_array_equal(targets['semantic'], golden[f'{dialect}_semantic'])
+    np.testing.assert_array_equal(targets['semantic'], golden[f'{convention}_semantic'])
     np.testing.assert_allclose(
-        targets['offset'], golden[f'{dialect}_offset'].transpose(1, 2, 0), atol=1e-5
+        targets['offset'], golden[f'{convention}_offset'].transpose(1, 2, 0), atol=1e-5
     )
-    np.testing.assert_allclose(targets['center'], golden[f'{dialect}_center'], atol=1e-7)
-    np.testing.assert_array_equal(targets['center_weight'], golden[f'{dialect}_center_weights'])
-    np.testing.assert_array_equal(targets['offset_weight'], golden[f'{dialect}_offset_weights'])
-    np.testing.assert_array_equal(targets['semantic_weight'], golden[f'{dialect}_semantic_weights'])
+    np.testing.assert_allclose(targets['center'], golden[f'{convention}_center'], atol=1e-7)
+    np.testing.assert_array_equal(targets['center_weight'], golden[f'{convention}_center_weights'])
+    np.testing.assert_array_equal(targets['offset_weight'], golden[f'{convention}_offset_weights'])
+    np.testing.assert_array_equal(
+        targets['semantic_weight'], golden[f'{convention}_semantic_weights']
+    )
 
 
 def test_crowd_is_void_for_the_semantic_loss_when_asked():

@@ -1,4 +1,4 @@
-"""What the tests of backbones measure, and variables that every implementation can be given."""
+"""Measurements of backbones, and variables that can be loaded into any implementation."""
 
 import dataclasses
 import zlib
@@ -14,7 +14,7 @@ from pdl_jax.models.blocks import Conv
 
 
 def make_shapes(module: nn.Module, size: tuple[int, int] = (33, 33)) -> dict:
-    """Shapes of the variables, without computing any."""
+    """Returns the shapes of the variables, without computing any."""
     return jax.eval_shape(
         lambda: module.init(jax.random.key(0), jnp.zeros((1, *size, 3)), train=False)
     )
@@ -22,11 +22,11 @@ def make_shapes(module: nn.Module, size: tuple[int, int] = (33, 33)) -> dict:
 
 @dataclasses.dataclass(frozen=True)
 class Traced:
-    """A backbone on one image.
+    """Size and cost of a backbone on one image.
 
     Attributes:
       parameters: number of trainable values.
-      multiply_adds: of all convolutions.
+      multiply_adds: multiply-adds of all convolutions.
       shapes: [h, w, C] of the features.
     """
 
@@ -36,7 +36,7 @@ class Traced:
 
 
 def trace(module: nn.Module, size: tuple[int, int]) -> Traced:
-    """Counts without computing."""
+    """Counts parameters and multiply-adds without computing."""
     multiply_adds = 0
 
     def count(next_method, args, kwargs, context):
@@ -59,7 +59,7 @@ def trace(module: nn.Module, size: tuple[int, int]) -> Traced:
 
 
 def make_variables(shapes: dict) -> dict:
-    """Random variables that depend on their names and shapes alone, so that an original can be given the same."""
+    """Draws variables that depend only on names and shapes, so that an original can get the same."""
 
     def draw(path, shape):
         generator = np.random.default_rng(zlib.crc32('/'.join(path).encode()))
@@ -78,12 +78,12 @@ def make_variables(shapes: dict) -> dict:
 
 
 def make_image(height: int, width: int) -> jax.Array:
-    """Noise as a batch of one, float[1, height, width, 3]."""
+    """Draws noise as a batch of one, f32[1, height, width, 3]."""
     return jnp.asarray(np.random.default_rng(0).standard_normal((1, height, width, 3)), jnp.float32)
 
 
 def run(module: nn.Module, image: jax.Array) -> dict[str, jax.Array]:
-    """Features with the variables of `make_variables`."""
+    """Computes features with the variables of `make_variables`."""
     variables = make_variables(make_shapes(module))
     return jax.jit(lambda v, x: module.apply(v, x, train=False))(variables, image)
 
@@ -91,11 +91,11 @@ def run(module: nn.Module, image: jax.Array) -> dict[str, jax.Array]:
 def check_atrous_consistency(
     make_module: Callable[..., nn.Module], output_strides: tuple[int, ...]
 ) -> None:
-    """With the same weights a smaller output stride gives the same features, only more of them.
+    """Checks that with the same weights a smaller output stride only gives more features.
 
     Args:
-      make_module: called with `output_stride`.
-      output_strides: the last is the largest.
+      make_module: function of `output_stride`.
+      output_strides: output strides to compare, the largest last.
     """
     image = make_image(65, 65)
     *dense_strides, coarse_stride = output_strides

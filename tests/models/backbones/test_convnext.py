@@ -1,4 +1,4 @@
-"""ConvNeXt: the counts of the originals, padding at any image size, atrous consistency, drop path."""
+"""ConvNeXt: counts of the originals, padding at any image size, atrous consistency, drop path."""
 
 import math
 
@@ -18,13 +18,14 @@ def _tiny(**attributes):
 
 
 def _make_variables(module, x, **arguments):
-    """Unlike those of a fresh module they show residual branches and what the padding becomes."""
+    """Draws variables without zeros, so that residual branches and padding have an effect."""
     return probe.make_variables(
         jax.eval_shape(lambda: module.init(jax.random.key(0), x, **arguments))
     )
 
 
-# Blocks of stage 3, width of stage 1, parameters of the ImageNet classifier and its GMACs as torchvision gives them.
+# Blocks of stage 3, width of stage 1, parameters and GMACs of the ImageNet classifier, all from
+# torchvision.
 @pytest.mark.parametrize(
     ('count', 'width', 'parameters', 'gmacs'),
     [
@@ -70,7 +71,7 @@ def test_atrous_consistency():
 
 
 def test_odd_sizes_are_padded_with_zeros():
-    """As in kMaX-DeepLab: (1, 2) before the stem, and (0, 1) before LayerNorm and convolution of each down-sampling."""
+    """As in kMaX-DeepLab, padding is (1, 2) before the stem and (0, 1) before each downsampling."""
     image = probe.make_image(33, 33)
     variables = _make_variables(_tiny(), image, train=False)
     apply = jax.jit(lambda x: _tiny().apply(variables, x, train=False)['stride4'])

@@ -1,4 +1,4 @@
-"""HRNet: the counts of the originals, any image size, what joins the branches, atrous consistency."""
+"""HRNet: counts of the originals, any image size, fusion of branches, atrous consistency."""
 
 import flax.linen as nn
 import jax
@@ -60,10 +60,10 @@ def test_output_shapes_at_any_size(output_stride, upsampling):
 
 
 def test_atrous_consistency_without_upward_fusions():
-    """A smaller output stride gives the same features, only more of them, where no pixel was interpolated.
+    """A smaller output stride gives the same features, only more of them, if none is interpolated.
 
-    The upward fusions are silenced: what a bilinear map has between the pixels of a coarse branch is not what that branch
-    computes there when it runs densely.
+    The upward fusions are zeroed: between the pixels of a coarse branch a bilinear map differs from
+    what that branch computes densely.
     """
 
     def make(output_stride):

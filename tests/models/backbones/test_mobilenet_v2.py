@@ -10,7 +10,7 @@ from pdl_jax.models.blocks import LayerOptions
 from tests.models.backbones import probe
 
 
-# Channels that bowenc0221's decoders project, and those of TF DeepLab's layer_4, layer_7 and layer_14.
+# Channels that bowenc0221's decoders project, and those of TF DeepLab's layers 4, 7 and 14.
 @pytest.mark.parametrize(
     ('endpoints', 'channels'), [('outputs', (24, 32, 96)), ('inner', (144, 192, 576))]
 )
@@ -54,7 +54,7 @@ def test_features_are_those_of_torchvision():
 
 
 def test_a_replaced_stride_is_not_joined():
-    """At this width blocks with a stride keep their channels; dilated, they would look like blocks with a shortcut."""
+    """At this width strided blocks keep their channels; dilated, their shapes allow a shortcut."""
     probe.check_atrous_consistency(functools.partial(MobileNetV2, width_multiplier=0.25), (4, 8))
 
 

@@ -1,4 +1,4 @@
-"""MobileNetV3: published counts of all variants, features of torchvision's, endpoints of each original."""
+"""MobileNetV3: published counts of all variants, torchvision's features, endpoints by original."""
 
 import functools
 
@@ -67,7 +67,8 @@ def test_endpoints(size, endpoints, channels):
 @pytest.mark.parametrize(
     ('size', 'output_stride', 'expected'),
     [
-        # torchvision's backbones with the same variables and image; the large one dilated, as in its segmentation networks.
+        # torchvision's backbones with the same variables and image; the large one dilated, as in its
+        # segmentation networks.
         (
             'large',
             16,
@@ -118,13 +119,14 @@ def test_features_are_those_of_torchvision(size, output_stride, expected):
 
 
 def test_atrous_consistency():
-    # Squeeze-and-excite averages over more pixels at a smaller output stride, so only networks without it agree.
+    # Squeeze-and-excite averages over more pixels at a smaller output stride, so networks with it
+    # differ.
     make = functools.partial(MobileNetV3, 'small', 'minimalistic', width_multiplier=0.35)
     probe.check_atrous_consistency(make, (8, 32))
 
 
 def test_expansions_follow_the_rounded_width():
-    """TF-slim's rule: 80 * 0.75 is rounded to 64, times 2.5 is 160; torchvision would round 200 * 0.75 to 152."""
+    """TF-slim rounds 80 * 0.75 to 64, times 2.5 is 160; torchvision rounds 200 * 0.75 to 152."""
     params = probe.make_shapes(MobileNetV3(width_multiplier=0.75))['params']
     assert params['block_7']['expand']['conv']['kernel'].shape == (1, 1, 64, 160)
     assert params['last_conv']['conv']['kernel'].shape == (1, 1, 120, 720)

@@ -1,4 +1,4 @@
-"""ResNets: sizes of the published ones, where each dialect strides and dilates, what decoders read."""
+"""ResNets: published sizes, strides and dilations of each convention, features for decoders."""
 
 import flax.linen as nn
 import jax
@@ -24,7 +24,7 @@ def _make(depth, stride_dialect='torchvision', **attributes):
 
 
 def _trace(module, size):
-    """Parameter shapes, and (path, dilation, stride, multiply-adds) of every convolution."""
+    """Lists parameter shapes, and (path, dilation, stride, multiply-adds) of every convolution."""
     convs = []
 
     def note(call, arguments, keywords, context):
@@ -45,7 +45,7 @@ def _trace(module, size):
 
 
 def _random_variables(module, image):
-    """Variables with nothing at zero, drawn by NumPy: initialising layer by layer would compile each of them."""
+    """Draws variables without zeros by NumPy; initialising layer by layer would compile each one."""
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), image, train=False))
 
@@ -58,7 +58,7 @@ def _random_variables(module, image):
     return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
-# Published totals without the classifier: torchvision's, DeepLab2's and those of the DeepLab papers.
+# Published totals without the classifier, from torchvision, DeepLab2 and the DeepLab papers.
 @pytest.mark.parametrize(
     ('module', 'parameters', 'size', 'giga_multiply_adds'),
     [
@@ -182,7 +182,7 @@ def test_shapes(stride_dialect, output_stride, endpoints, padding):
     ],
 )
 def test_atrous_consistency(attributes):
-    """With the same weights a smaller output stride gives the same features, only more of them."""
+    """Checks that a smaller output stride gives the same features, only more of them."""
     image = jax.random.normal(jax.random.key(1), (1, 65, 65, 3))
     make = {
         stride: ResNet((2, 2, 2, 2), output_stride=stride, width_multiplier=0.125, **attributes)
@@ -212,10 +212,10 @@ def test_atrous_consistency(attributes):
 def test_detectron2_is_torchvision_until_a_stride_is_replaced():
     image = jax.random.normal(jax.random.key(1), (1, 33, 33, 3))
     modules = {
-        (dialect, stride): ResNet(
-            (1, 1, 1, 1), stride_dialect=dialect, output_stride=stride, width_multiplier=0.125
+        (convention, stride): ResNet(
+            (1, 1, 1, 1), stride_dialect=convention, output_stride=stride, width_multiplier=0.125
         )
-        for dialect in ('torchvision', 'detectron2')
+        for convention in ('torchvision', 'detectron2')
         for stride in (16, 32)
     }
     variables = _random_variables(modules['torchvision', 32], image)
@@ -230,7 +230,7 @@ def test_detectron2_is_torchvision_until_a_stride_is_replaced():
 
 
 def test_endpoints_of_slim():
-    """The decoder reads the residual branch of the last unit that has not strided, or the activated input of the next."""
+    """Endpoints are the residual branch of the last unit before the stride, or its output."""
     image = jax.random.normal(jax.random.key(1), (1, 33, 40, 3))
 
     def run(endpoints):
@@ -279,7 +279,7 @@ def test_max_pool_of_slim_follows_the_padding_and_its_convolutions_do_not(paddin
     )
     image = jnp.broadcast_to(jnp.arange(64.0).reshape(1, 8, 8, 1), (1, 8, 8, 3))
     variables = _random_variables(module, image)
-    # This stem copies every second pixel; padded as TensorFlow's SAME it would begin with the second.
+    # This stem copies every second pixel; with TensorFlow's SAME it would begin with the second.
     variables['params']['stem']['conv']['kernel'] = jnp.zeros((7, 7, 3, 8)).at[3, 3, 0].set(1)
     norms = {'scale': jnp.ones(8), 'bias': jnp.zeros(8)}, {'mean': jnp.zeros(8), 'var': jnp.ones(8)}
     variables['params']['stem']['norm'], variables['batch_stats']['stem']['norm'] = norms

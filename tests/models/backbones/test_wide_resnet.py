@@ -1,4 +1,4 @@
-"""Wide-ResNet-41 and SWideRNet: published sizes, atrous consistency, Switchable Atrous Convolution, drop path."""
+"""Wide-ResNet-41 and SWideRNet: sizes, atrous consistency, switchable convolutions, drop path."""
 
 import flax.linen as nn
 import jax
@@ -11,7 +11,7 @@ from pdl_jax.models.blocks import Conv, ConvNorm, LayerOptions
 
 
 def _trace(module, size, kind):
-    """Parameter shapes, and (module, input, output) of every call of a module of class `kind`."""
+    """Lists parameter shapes, and (module, input, output) of every call of a module of `kind`."""
     calls = []
 
     def note(call, arguments, keywords, context):
@@ -27,7 +27,7 @@ def _trace(module, size, kind):
     return variables['params'], calls
 
 
-# Totals of DeepLab2's tests and of its published checkpoints; multiply-adds do without the classifier.
+# Totals of DeepLab2's tests and published checkpoints; multiply-adds exclude the classifier.
 @pytest.mark.parametrize(
     (
         'depth_multiplier',
@@ -109,7 +109,7 @@ def test_shapes(output_stride, padding):
 
 
 def _random_variables(module, *arguments):
-    """Variables with nothing at zero, drawn by NumPy: initialising layer by layer would compile each of them."""
+    """Draws variables without zeros by NumPy; initialising layer by layer would compile each one."""
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), *arguments, train=False))
 
@@ -123,7 +123,7 @@ def _random_variables(module, *arguments):
 
 
 def test_atrous_consistency():
-    """With the same weights a smaller output stride gives the same features, only more of them."""
+    """Checks that a smaller output stride gives the same features, only more of them."""
     image = jax.random.normal(jax.random.key(1), (1, 65, 65, 3))
     make = {
         stride: WideResNet(depth_multiplier=0.67, output_stride=stride, width_multiplier=0.125)
@@ -146,7 +146,7 @@ def test_atrous_consistency():
 
 
 class _Switchable:
-    """A linear switchable convolution whose switch and contexts begin at zero, and the convolution with its kernel."""
+    """A linear switchable convolution with switch and contexts at zero, and its plain convolution."""
 
     def __init__(self):
         self.x = np.random.default_rng(1).normal(size=(2, 11, 12, 5)).astype(np.float32)

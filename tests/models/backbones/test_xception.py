@@ -1,4 +1,4 @@
-"""Xception: published counts of all depths, features of bowenc0221's modules, endpoints of each original."""
+"""Xception: published counts of all depths, bowenc0221's features, endpoints by original."""
 
 import collections
 import functools
