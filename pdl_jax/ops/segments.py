@@ -64,7 +64,7 @@ def index_labels(labels: Array, ids: Array, *, num_labels: int | None = None) ->
 
     Args:
       labels: i32[H, W].
-      ids: i32[S], ascending, as `unique_labels` gives them.
+      ids: i32[S], ascending, from `unique_labels`.
       num_labels: the padding value of `ids`, if known: then pixels of that value match no row, and
         on CPU a table replaces a search that takes forty times as long. Without it such pixels get
         the first padding row.

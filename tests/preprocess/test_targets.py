@@ -26,8 +26,8 @@ CASES = (
 FORMAT = LabelFormat(num_classes=3, thing_classes=(1, 2), ignore_label=255, label_divisor=100)
 
 
-# The goldens 'brute' and 'brute_round' follow the same rules without the heat of crowds. Those of the
-# PyTorch programs were made with their ignore_crowd_in_semantic on.
+# The goldens 'brute' and 'brute_round' follow the same rules without the heat of crowds. Those of
+# the PyTorch programs were made with their ignore_crowd_in_semantic on.
 RULES = {
     'deeplab2': {},
     'brute': {'center_rounding': 'down', 'is_offset_to_pixel': False, 'is_crowd_ignored': True},

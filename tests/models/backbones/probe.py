@@ -59,7 +59,7 @@ def trace(module: nn.Module, size: tuple[int, int]) -> Traced:
 
 
 def make_variables(shapes: dict) -> dict:
-    """Draws variables that depend only on names and shapes, so that an original can get the same."""
+    """Draws variables that depend only on names and shapes, so that originals can get the same."""
 
     def draw(path, shape):
         generator = np.random.default_rng(zlib.crc32('/'.join(path).encode()))

@@ -67,8 +67,8 @@ def test_endpoints(size, endpoints, channels):
 @pytest.mark.parametrize(
     ('size', 'output_stride', 'expected'),
     [
-        # torchvision's backbones with the same variables and image; the large one dilated, as in its
-        # segmentation networks.
+        # torchvision's backbones with the same variables and image; the large one dilated, as for
+        # segmentation.
         (
             'large',
             16,

@@ -45,7 +45,7 @@ def _trace(module, size):
 
 
 def _random_variables(module, image):
-    """Draws variables without zeros by NumPy; initialising layer by layer would compile each one."""
+    """Draws variables without zeros in NumPy; module.init would compile a program per layer."""
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), image, train=False))
 

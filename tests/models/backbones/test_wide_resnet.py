@@ -109,7 +109,7 @@ def test_shapes(output_stride, padding):
 
 
 def _random_variables(module, *arguments):
-    """Draws variables without zeros by NumPy; initialising layer by layer would compile each one."""
+    """Draws variables without zeros in NumPy; module.init would compile a program per layer."""
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), *arguments, train=False))
 
@@ -146,7 +146,7 @@ def test_atrous_consistency():
 
 
 class _Switchable:
-    """A linear switchable convolution with switch and contexts at zero, and its plain convolution."""
+    """A linear switchable convolution, switch and contexts at zero, and its plain convolution."""
 
     def __init__(self):
         self.x = np.random.default_rng(1).normal(size=(2, 11, 12, 5)).astype(np.float32)
