@@ -107,7 +107,7 @@ def _run_on_devices(
 ) -> PyTree:
     """Runs `run` per device on its images and rows; sums over 'space' if results are not split."""
     mesh = jax.sharding.get_abstract_mesh()
-    # A batch smaller than 'data', such as one picture during training, is not split.
+    # A batch that 'data' does not divide, such as one picture during training, is not split.
     is_split = not mesh.empty and x.shape[0] % mesh.shape['data'] == 0
     num_images = x.shape[0] // mesh.shape['data'] if is_split else x.shape[0]
     num_parts = mesh.shape['space'] if is_split else 1

@@ -176,7 +176,7 @@ class HRNetHead(nn.Module):
 
     @nn.compact
     def __call__(self, features: dict[str, Array], *, train: bool) -> Array:
-        """Maps the features of an `HRNet` of output stride 32 to float[B, h, w, 2048] there.
+        """Maps features of an `HRNet` of output stride 32 to float[B, h, w, 2048] at stride 32.
 
         Raises:
           ValueError: the features have another output stride.
