@@ -1,6 +1,6 @@
-"""Host side of the data: dataset descriptions, annotation readers, records and input pipelines.
+"""Host side of the data: data set descriptions, annotation readers, records and input pipelines.
 
-Read `catalog` (which classes), `panoptic_folder` (the official annotation format), `prepare`
-(writes records), `records` (what they hold) and `pipeline` (batches) in this order. Nothing here
-imports TensorFlow.
+Reading order: `catalog` (classes), `readers.panoptic_folder` (the official annotation format),
+`prepare` (writes records), `records` (reads them) and `pipeline` (batches). Nothing here imports
+TensorFlow.
 """

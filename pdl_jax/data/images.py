@@ -5,13 +5,13 @@ import io
 import numpy as np
 from PIL import Image, ImageOps
 
-# 8192 x 8192: far above any dataset of street scenes or photographs, far below what fills a host.
+# 8192 x 8192: far above street scenes and photographs, far below the memory of a host.
 MAX_PIXELS = 2**26
 MAX_IDS = 2**24
 
 _IMAGE_FORMATS = ('JPEG', 'PNG', 'BMP', 'WEBP')
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
-# Where a PNG states its bits per sample: the header chunk comes first by definition.
+# Offset of the bits per sample in a PNG, whose header chunk always comes first.
 _PNG_BIT_DEPTH = 24
 
 
@@ -24,21 +24,21 @@ def decode_image(
 
     Args:
       data: the bytes of the file.
-      name: names the file in errors.
+      name: name of the file, for error messages.
       max_pixels: larger images are refused before their pixels are decoded.
-      is_exif_applied: whether to turn the picture as its EXIF orientation says. Annotations are
-        drawn on the pixels as stored, so data with labels must not be turned.
+      is_exif_applied: whether the image is rotated by its EXIF orientation. Annotations are drawn
+        on the pixels as stored, so images with labels must not be rotated.
 
     Returns:
       u8[H, W, 3].
 
     Raises:
-      ValueError: the bytes are no such image, are truncated or damaged, or exceed `max_pixels`.
+      ValueError: the bytes are not such an image, are damaged, or exceed `max_pixels`.
     """
     image = _open(data, name, max_pixels, _IMAGE_FORMATS)
     image = _load(image, name, is_exif_applied)
     if image.mode.startswith('I'):
-        # 16-bit grey: Pillow would clip to 255 instead of scaling.
+        # 16-bit grey, which Pillow would clip to 255 instead of scaling.
         grey = (np.asarray(image).astype(np.int32) >> 8).clip(0, 255).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
     if image.mode != 'RGB':
@@ -51,14 +51,14 @@ def decode_ids(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> np.nd
 
     Args:
       data: the bytes of the file.
-      name: names the file in errors.
+      name: name of the file, for error messages.
       max_pixels: larger images are refused before their pixels are decoded.
 
     Returns:
       i32[H, W].
 
     Raises:
-      ValueError: the bytes are no 8-bit RGB PNG, are truncated, or exceed `max_pixels`.
+      ValueError: the bytes are not an 8-bit RGB PNG, are damaged, or exceed `max_pixels`.
     """
     image = _open(data, name, max_pixels, ('PNG',))
     if image.mode not in ('RGB', 'RGBA'):
@@ -66,7 +66,7 @@ def decode_ids(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> np.nd
             f'{name}: ids must be an 8-bit RGB PNG (id = R + 256 G + 65536 B), got mode '
             f'{image.mode!r}: convert the annotation to the COCO panoptic format'
         )
-    # Four bytes a pixel, packed by Pillow in one pass and read as one little-endian number.
+    # Pillow packs four bytes per pixel in one pass; each reads as one little-endian integer.
     packing = 'RGBA' if image.mode == 'RGBA' else 'RGBX'
     ids = np.frombuffer(_load(image, name).tobytes('raw', packing), '<i4') & (MAX_IDS - 1)
     return ids.reshape(image.height, image.width)
@@ -75,21 +75,21 @@ def decode_ids(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> np.nd
 def decode_index_map(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decodes a PNG of indices: palette or grey with 8 bits, or grey with 16.
 
-    A palette stays what it is, a list of colours for display: the indices are returned.
+    The colours of a palette are ignored; they are for display.
 
     Args:
       data: the bytes of the file.
-      name: names the file in errors.
+      name: name of the file, for error messages.
       max_pixels: larger images are refused before their pixels are decoded.
 
     Returns:
       i32[H, W].
 
     Raises:
-      ValueError: the bytes are no such PNG, are truncated, or exceed `max_pixels`.
+      ValueError: the bytes are not such a PNG, are damaged, or exceed `max_pixels`.
     """
     image = _open(data, name, max_pixels, ('PNG',))
-    # Pillow scales grey of 1, 2 or 4 bits to 0 .. 255, which would change the indices.
+    # Grey of less than 8 bits is refused: Pillow scales it to 0 .. 255, which changes the indices.
     bits, is_palette = data[_PNG_BIT_DEPTH], image.mode == 'P'
     if not is_palette and (image.mode not in ('L', 'I;16', 'I') or bits < 8):
         raise ValueError(
@@ -100,10 +100,13 @@ def decode_index_map(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS) ->
 
 
 def encode_ids(ids: np.ndarray) -> bytes:
-    """Encodes integer ids[H, W], each in 0 .. 2**24 - 1, as a 24-bit PNG.
+    """Encodes ids as a 24-bit PNG, R + 256 G + 65536 B.
+
+    Args:
+      ids: integer[H, W], each in 0 .. 2**24 - 1.
 
     Raises:
-      ValueError: `ids` is not two-dimensional, is empty, is no integer array or leaves the range.
+      ValueError: `ids` has another shape, type or range, or is empty.
     """
     ids = np.asarray(ids)
     if ids.ndim != 2 or not ids.size or not np.issubdtype(ids.dtype, np.integer):
@@ -123,8 +126,8 @@ def encode_image(image: np.ndarray) -> bytes:
 
 
 def _open(data: bytes, name: str, max_pixels: int, formats: tuple[str, ...]) -> Image.Image:
-    # Only the header is parsed here; restricting the formats keeps Pillow's rarer parsers away
-    # from files that claim to be something else.
+    # Only the header is parsed here. The list of formats keeps untrusted bytes away from Pillow's
+    # rarer parsers.
     try:
         image = Image.open(io.BytesIO(data), formats=formats)
     except Image.DecompressionBombError as error:
@@ -132,7 +135,7 @@ def _open(data: bytes, name: str, max_pixels: int, formats: tuple[str, ...]) -> 
     except MemoryError:
         raise
     except Exception as error:
-        # Pillow's own text names a buffer's address.
+        # Pillow's own message shows the address of a buffer, not the file.
         raise ValueError(
             f'{name}: not a readable {"/".join(formats)} image ({len(data)} bytes)'
         ) from error

@@ -1,18 +1,18 @@
 """Batches on a fixed canvas: endless shuffled ones for training, padded ones for evaluation.
 
 Every batch has the keys
-  'image': u8[B, Hc, Wc, 3], the image in the top-left corner, 0 outside;
+  'image': u8[B, Hc, Wc, 3], the image in the top-left corner of the canvas, 0 outside;
   'panoptic': i32[B, Hc, Wc], void outside the image;
   'size': i32[B, 2], (height, width) of the image in pixels;
-and more as the functions say. B are the rows of the global batch that this process feeds, one of
-`shard_count` equal runs of neighbours, see `sharding.find_batch_shard`.
+and those that the functions name. B counts the rows of the global batch that this process feeds:
+one of `shard_count` equal contiguous parts, see `sharding.find_batch_shard`.
 """
 
 import concurrent.futures
 import contextlib
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import grain
@@ -25,21 +25,23 @@ from pdl_jax.runtime import ordered_map
 
 Batch = dict[str, np.ndarray]
 
-# A split where this many records in a row are unreadable is broken, not scratched.
+# Skipping stops here: a split with so many unreadable records in a row is broken as a whole.
 _MAX_UNREADABLE_RUN = 32
-# Decoding releases the GIL, but placing and stacking do not: more threads bring nothing.
+# Decoding releases the GIL but placing and stacking do not, so more threads do not help.
 _MAX_THREADS = 16
 
 
 class TrainIterator:
     """Endless training batches with a position that can be saved; see `make_train_iterator`."""
 
-    def __init__(self, batches: grain.MapDataset, num_workers: int, identity: dict[str, int]):
+    def __init__(
+        self, batches: grain.MapDataset, num_workers: int, identity: dict[str, int]
+    ) -> None:
         self._batches = batches
         self._num_workers = num_workers
         self._identity = identity
         self._next_batch = 0
-        self._iterator = None
+        self._iterator: grain.DatasetIterator | None = None
 
     def __iter__(self) -> 'TrainIterator':
         return self
@@ -52,16 +54,16 @@ class TrainIterator:
         return batch
 
     def get_state(self) -> dict[str, int]:
-        """Returns the position after the last batch that was handed out, as plain JSON types.
+        """Returns the position after the last batch that was handed out, as JSON types.
 
-        It is the same on all processes and does not depend on their number, nor on that of workers.
+        It is the same on all processes, for any number of processes and workers.
         """
         return {'next_record': self._next_batch * self._identity['batch_size'], **self._identity}
 
     def set_state(self, state: dict[str, int]) -> None:
-        """Continues behind the last batch before `get_state` gave `state`.
+        """Continues after the last batch before `get_state` returned `state`.
 
-        Where the batch size has changed, the position is rounded down to a whole batch.
+        If the batch size has changed, the position is rounded down to a whole batch.
 
         Raises:
           ValueError: the state lacks a field, or belongs to another split or seed.
@@ -88,7 +90,7 @@ class TrainIterator:
     def _start_reading(self) -> grain.IterDataset:
         batches = self._batches[self._next_batch :]
         if self._num_workers:
-            # Grain's workers read absl flags, which nobody has parsed in a notebook or a test.
+            # Grain's workers read absl flags, which are not parsed in a notebook or a test.
             if not flags.FLAGS.is_parsed():
                 flags.FLAGS.mark_as_parsed()
             read = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
@@ -113,42 +115,42 @@ def make_train_iterator(
     shard_index: int = 0,
     shard_count: int = 1,
 ) -> TrainIterator:
-    """Makes endless training batches, shuffled anew in each epoch.
+    """Makes endless training batches, reshuffled in each epoch.
 
-    All processes walk through one global sequence, epoch after epoch without a gap: global batch k
-    holds its elements k * batch_size .. (k + 1) * batch_size - 1 in this order, whatever the number
-    of shards, each of which is a run of neighbours. So an epoch is each record once over all
-    processes together, and a split may be smaller than a batch.
+    All processes read one global sequence, epoch after epoch without a gap: global batch k holds
+    its elements k * batch_size .. (k + 1) * batch_size - 1 in this order, for any number of shards,
+    each of which is a contiguous part. So an epoch has each record once over all processes
+    together, and a split may be smaller than a batch.
 
     An image larger than the canvas is shrunk by one factor for both axes until it fits (bilinear;
     labels by nearest neighbour), and 'size' is its new size.
 
     Args:
       source: the split.
-      batch_size: global, over all shards.
-      canvas_size: (height, width) in pixels of the canvas.
-      seed: of the shuffling.
-      num_workers: processes that decode; 0 decodes in threads of this process.
-      skip_unreadable: whether a damaged record is replaced by the next readable one in the
-        split; otherwise the error that names it stops the iteration. Batches then have the key
-        'num_unreadable', i32[B]: how many records were skipped for the sake of this row.
-      shard_index: of this process.
-      shard_count: into which batches are cut.
+      batch_size: number of rows of the global batch, over all shards.
+      canvas_size: (height, width) of the canvas in pixels.
+      seed: seed of the shuffling, 0 .. 2**32 - 1.
+      num_workers: number of processes that decode; 0: threads of this process decode.
+      skip_unreadable: replace a damaged record by the next readable one of the split, instead of
+        stopping with an error that names it. Batches then have the key 'num_unreadable', i32[B],
+        the number of records skipped for each row.
+      shard_index: index of this process's part of each batch.
+      shard_count: number of parts of each batch.
 
     Returns:
       An iterator with `get_state` and `set_state`.
 
     Raises:
-      ValueError: an argument is out of range, or batch_size is no multiple of shard_count.
+      ValueError: an argument is out of range, or batch_size is not a multiple of shard_count.
     """
     local_batch_size = _divide_batch(batch_size, shard_index, shard_count)
-    _check_canvas(canvas_size)
+    height, width = _check_canvas(canvas_size)
     if num_workers < 0:
         raise ValueError(f'num_workers (={num_workers}) must not be negative')
     if not 0 <= seed < 2**32:
         raise ValueError(f'seed (={seed}) must lie in 0 .. 2**32 - 1')
-    decode = _Decode(source, tuple(canvas_size), skip_unreadable)
-    stack = _Stack(tuple(canvas_size), source.spec.label_format.void_label)
+    decode = _Decode(source, (height, width), skip_unreadable)
+    stack = _Stack((height, width), source.spec.label_format.void_label)
     elements = (
         grain.MapDataset.range(len(source))
         .seed(seed)
@@ -171,7 +173,7 @@ class EvalBatches:
         canvas_size: tuple[int, int],
         shard_index: int,
         shard_count: int,
-    ):
+    ) -> None:
         self._source = source
         self._local_batch_size = local_batch_size
         self._canvas_size = canvas_size
@@ -179,7 +181,7 @@ class EvalBatches:
         self._shard_count = shard_count
 
     def __len__(self) -> int:
-        """Number of batches, the same of all shards."""
+        """Returns the number of batches, the same for all shards."""
         return -(-len(self._source) // (self._local_batch_size * self._shard_count))
 
     def __iter__(self) -> Iterator[Batch]:
@@ -202,7 +204,7 @@ class EvalBatches:
                 yield self._make_batch(stack, list(itertools.islice(decoded, len(rows))), rows)
 
     def _list_records(self, batch: int) -> range:
-        # The rows of one shard lie together in a global array.
+        # The rows of one shard are contiguous in the global array.
         start = (batch * self._shard_count + self._shard_index) * self._local_batch_size
         return range(
             min(start, len(self._source)), min(start + self._local_batch_size, len(self._source))
@@ -228,47 +230,46 @@ def make_eval_batches(
 ) -> EvalBatches:
     """Makes the batches of one pass over a split, in order and at the original resolution.
 
-    The last batch is padded, and shards that have no record left are padding only, so that all
-    of them have the same number of batches. Besides the usual keys a batch has 'valid', bool[B],
-    false for padding rows, and 'record', i32[B], the index in the split, -1 for padding rows. The
-    image, size and label of padding rows are 0, 0 and void.
+    The last batch is padded, and shards without a record left get padding only, so that all shards
+    have the same number of batches. A batch also has the keys 'valid', bool[B], false for padding
+    rows, and 'record', i32[B], the index in the split, -1 for padding rows. The image, size and
+    label of padding rows are 0, 0 and void.
 
     Args:
       source: the split.
-      batch_size: global, over all shards.
-      canvas_size: (height, width) in pixels, at least the largest of the split; None: exactly that.
-      shard_index: of this process.
-      shard_count: into which batches are cut.
+      batch_size: number of rows of the global batch, over all shards.
+      canvas_size: (height, width) of the canvas in pixels, at least `source.max_size`; None: equal
+        to it.
+      shard_index: index of this process's part of each batch.
+      shard_count: number of parts of each batch.
 
     Returns:
-      An iterable that can be walked through many times, with a length. An unreadable record raises
-      ValueError while it is walked through.
+      A sized iterable, which may be iterated many times. Iterating raises ValueError at an
+      unreadable record.
 
     Raises:
-      ValueError: the canvas is too small, or batch_size is no multiple of shard_count.
+      ValueError: the canvas is too small, or batch_size is not a multiple of shard_count.
     """
     local_batch_size = _divide_batch(batch_size, shard_index, shard_count)
-    if canvas_size is None:
-        canvas_size = source.max_size
-    _check_canvas(canvas_size)
-    if any(have < need for have, need in zip(canvas_size, source.max_size, strict=True)):
+    height, width = _check_canvas(source.max_size if canvas_size is None else canvas_size)
+    if height < source.max_size[0] or width < source.max_size[1]:
         raise ValueError(
-            f'canvas_size {tuple(canvas_size)} is smaller than {source.max_size}, the largest '
+            f'canvas_size {(height, width)} is smaller than {source.max_size}, the largest '
             f'height and width of {source!r}: evaluation scores the original pixels and never '
             f'shrinks, so leave canvas_size out or enlarge it'
         )
-    return EvalBatches(source, local_batch_size, tuple(canvas_size), shard_index, shard_count)
+    return EvalBatches(source, local_batch_size, (height, width), shard_index, shard_count)
 
 
 class _Decode:
-    """Record index -> decoded arrays that fit the canvas; picklable for worker processes."""
+    """Function from a record index to arrays that fit the canvas; picklable for workers."""
 
     def __init__(
         self,
         source: records.RecordSource,
         canvas_size: tuple[int, int],
         skip_unreadable: bool,
-    ):
+    ) -> None:
         self._source = source
         self._canvas_size = canvas_size
         self._skip_unreadable = skip_unreadable
@@ -284,27 +285,27 @@ class _Decode:
                     raise
                 logging.warning('skipped: %s', error)
                 num_unreadable += 1
-                # Replacing, not dropping, keeps every position computable, hence resumable.
+                # Records are replaced, not dropped, so that positions stay computable on resume.
                 if num_unreadable >= min(_MAX_UNREADABLE_RUN, len(self._source)):
                     raise ValueError(
                         f'{num_unreadable} records in a row from {index} of {self._source!r} are '
                         f'unreadable, the last: {error}'
                     ) from error
         image, panoptic = shrink_to_fit(image, panoptic, self._canvas_size)
-        element = {'image': image, 'panoptic': panoptic}
+        element: dict[str, Any] = {'image': image, 'panoptic': panoptic}
         if self._skip_unreadable:
             element['num_unreadable'] = num_unreadable
         return element
 
 
 class _Stack:
-    """Places images and labels of several sizes on the canvases of one batch."""
+    """Function that places images and labels of several sizes on the canvases of one batch."""
 
-    def __init__(self, canvas_size: tuple[int, int], void_label: int):
+    def __init__(self, canvas_size: tuple[int, int], void_label: int) -> None:
         self._canvas_size = canvas_size
         self._void_label = void_label
 
-    def __call__(self, elements: list[dict[str, Any]], num_rows: int | None = None) -> Batch:
+    def __call__(self, elements: Sequence[dict[str, Any]], num_rows: int | None = None) -> Batch:
         num_rows = len(elements) if num_rows is None else num_rows
         batch = {
             'image': np.zeros((num_rows, *self._canvas_size, 3), np.uint8),
@@ -325,7 +326,7 @@ class _Stack:
 def shrink_to_fit(
     image: np.ndarray, panoptic: np.ndarray, canvas_size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Shrinks an image and its label by one factor to fit the canvas; smaller ones stay.
+    """Shrinks an image and its label by one factor to fit the canvas; smaller ones are unchanged.
 
     Args:
       image: u8[H, W, 3].
@@ -333,13 +334,14 @@ def shrink_to_fit(
       canvas_size: (height, width) in pixels.
 
     Returns:
-      The image, bilinear with a support as wide as the factor, and the label, nearest neighbour.
+      The image u8[h, w, 3], bilinear with the support scaled by the factor, and the label
+      i32[h, w], nearest neighbour.
     """
     height, width = panoptic.shape
     factor = min(canvas_size[0] / height, canvas_size[1] / width)
     if factor >= 1:
         return image, panoptic
-    # A thin image must not vanish.
+    # A side of a thin image must not round to 0.
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     small_image = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)
     small_label = Image.fromarray(panoptic).resize(size, Image.Resampling.NEAREST)
@@ -359,9 +361,11 @@ def _divide_batch(batch_size: int, shard_index: int, shard_count: int) -> int:
     return batch_size // shard_count
 
 
-def _check_canvas(canvas_size: tuple[int, int]) -> None:
+def _check_canvas(canvas_size: Sequence[int]) -> tuple[int, int]:
     if len(canvas_size) != 2 or min(canvas_size) < 1:
         raise ValueError(f'canvas_size {canvas_size} must be a positive (height, width) in pixels')
+    height, width = canvas_size
+    return height, width
 
 
 def _count_threads() -> int:

@@ -1,4 +1,4 @@
-"""What a prepared record holds, and random access to the records of a split.
+"""Format of prepared records, and random access to the records of a split.
 
 A split is one directory that plain TFDS reads as well:
 `tfds.builder_from_directory('DIR/train').as_data_source('train')`.
@@ -20,7 +20,7 @@ from pdl_jax.storage import paths
 
 FORMAT_VERSION = '1.0.0'
 
-# Metadata of a split, beside `spec`; all but the strings are counts or pixels.
+# Metadata of a split besides `spec`. Numbers are counts, except where `_px` says pixels.
 _METADATA_FIELDS = {
     'num_images': int,
     'max_height_px': int,
@@ -36,9 +36,9 @@ _IMAGE_ID_TYPES = {'int': int, 'str': str}
 class PanopticRecords(tfds.core.ShardBasedBuilder):
     """Writes one split as ArrayRecord files without TensorFlow or Beam.
 
-    Not a GeneratorBasedBuilder: its shuffler spills to disk through TensorFlow once a split exceeds
-    1 GB, and sorts whole splits in memory where shuffling is off. Shards are written in the order
-    of the records; training shuffles when it reads.
+    A GeneratorBasedBuilder would not do: its shuffler spills to disk through TensorFlow once a
+    split exceeds 1 GB, and sorts whole splits in memory if shuffling is off. Shards are written in
+    the order of the records; training shuffles when it reads.
     """
 
     VERSION = tfds.core.Version(FORMAT_VERSION)
@@ -51,14 +51,14 @@ class PanopticRecords(tfds.core.ShardBasedBuilder):
         make_shards: Sequence[Callable[[], Iterator[tuple[int, Mapping[str, Any]]]]],
         metadata: tfds.core.MetadataDict,
         data_dir: str | os.PathLike,
-    ):
-        """Prepares to write; `download_and_prepare(file_format='array_record')` does it.
+    ) -> None:
+        """Keeps the arguments; `download_and_prepare(file_format='array_record')` writes.
 
         Args:
-          split: the split's name.
-          make_shards: one function a shard, each returning an iterator over (key, example), called
-            in order.
-          metadata: stored beside the records; may be filled while the examples are generated.
+          split: name of the split.
+          make_shards: one function per shard, called in order; each returns an iterator over
+            (key, example).
+          metadata: metadata of the split, read after the examples have been generated.
           data_dir: an empty local directory.
         """
         self._split = split
@@ -75,15 +75,15 @@ class PanopticRecords(tfds.core.ShardBasedBuilder):
             disable_shuffling=True,
         )
 
-    def _shard_iterators_per_split(self, dl_manager):
+    def _shard_iterators_per_split(self, dl_manager: tfds.download.DownloadManager) -> Any:
         del dl_manager
         return {self._split: self._make_shards}
 
     def _example_writer(self) -> writer.ExampleWriter:
-        return _DeterministicWriter(self.info.file_format)
+        return _DeterministicWriter(tfds.core.FileFormat.ARRAY_RECORD)
 
     def _log_download_bytes(self) -> None:
-        # TFDS would print the workspace, which is gone when the split is in its place.
+        # TFDS would print the path of the workspace, from which the split is moved afterwards.
         pass
 
     def _log_download_done(self) -> None:
@@ -94,31 +94,34 @@ class _DeterministicWriter(writer.ExampleWriter):
     """Writes the same bytes for the same examples in every process."""
 
     def write(self, path: epath.PathLike, examples: Iterable[tuple[Any, bytes]]) -> Any:
-        # The features of an example are a protobuf map, which is serialised in a hash order that
-        # changes from process to process; TFDS does not ask for the deterministic one.
-        def reserialize():
+        # The features of an example are a protobuf map. Its default order of serialisation changes
+        # from process to process, and TFDS does not ask for the deterministic one.
+        def reserialize() -> Iterator[tuple[Any, bytes]]:
             for key, data in examples:
-                example = tf_example_pb2.Example.FromString(data)
+                # Generated protobuf modules have no stubs.
+                example_class = tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]
+                example = example_class.FromString(data)
                 yield key, example.SerializeToString(deterministic=True)
 
         return super().write(path, reserialize())
 
 
 class RecordSource:
-    """Random access to the records of a prepared split; picklable and safe to share by threads.
+    """Random access to the records of a prepared split; picklable and thread-safe.
 
-    `source[i]` is the raw record, `source.decode(i)` its arrays, `source.info(i)` its names.
+    `source[i]` is the raw record, `source.decode(i)` its arrays, `source.info(i)` the rest.
 
     Attributes:
-      directory: where the split lies.
-      split: its name.
+      directory: directory of the split.
+      split: name of the split.
       spec: classes and label format.
-      max_size: (height, width) in pixels that holds every image.
-      max_segments: the largest number of segments of an image.
-      max_instances: the largest number of thing instances of an image.
+      max_size: largest height and largest width of an image in pixels.
+      max_segments: largest number of segments of an image.
+      max_instances: largest number of thing instances of an image.
+      fingerprint: identity of the annotations, the classes and the record format.
     """
 
-    def __init__(self, directory: epath.Path, split: str, metadata: Mapping[str, Any]):
+    def __init__(self, directory: epath.Path, split: str, metadata: Mapping[str, Any]) -> None:
         self.directory = directory
         self.split = split
         self.spec = catalog.DatasetSpec.from_dict(metadata['spec'])
@@ -128,7 +131,7 @@ class RecordSource:
         self.fingerprint = metadata['fingerprint']
         self._num_images = metadata['num_images']
         self._image_id_type = _IMAGE_ID_TYPES[metadata['image_id_type']]
-        self._records = None
+        self._records: Sequence[Any] | None = None
         self._lock = threading.Lock()
 
     @property
@@ -147,19 +150,19 @@ class RecordSource:
           'annotation_file_name', 'height', 'width'.
 
         Raises:
-          IndexError: there is no such record.
+          IndexError: there is no record `index`.
           ValueError: the record file is damaged.
         """
         index = index.__index__()
         if not 0 <= index < len(self):
             raise IndexError(f'record {index} of {self.directory} is outside 0 .. {len(self) - 1}')
-        self._open()
+        records = self._open()
         try:
-            record = self._records[index]
+            record = records[index]
         except MemoryError:
             raise
         except Exception as error:
-            # ArrayRecord reports damage by exceptions of several types.
+            # ArrayRecord raises exceptions of several types for damaged files.
             raise ValueError(
                 f'record {index} of {self.directory} cannot be read: {error}; if the storage '
                 f'can be reached, the file is damaged: prepare the split again with --overwrite'
@@ -178,7 +181,7 @@ class RecordSource:
         """Reads and decodes one record.
 
         Returns:
-          u8[H, W, 3] image and i32[H, W] panoptic label.
+          The image u8[H, W, 3] and the panoptic label i32[H, W].
 
         Raises:
           ValueError: the record is damaged; the message names the image file.
@@ -192,18 +195,22 @@ class RecordSource:
         return image, panoptic
 
     def info(self, index: int) -> dict[str, Any]:
-        """Returns file_name, annotation_file_name, image_id (int or str), height, width."""
+        """Returns image_id (int or str), file_name, annotation_file_name, height, width."""
         record = self[index]
         return {key: record[key] for key in record if key not in ('image', 'panoptic')}
 
-    def _open(self) -> None:
+    def _open(self) -> Sequence[Any]:
         with self._lock:
-            if self._records is None:
+            records = self._records
+            if records is None:
                 skip = tfds.decode.SkipDecoding()
                 builder = tfds.builder_from_directory(os.fspath(self.directory))
-                self._records = builder.as_data_source(
-                    self.split, decoders={'image': skip, 'panoptic': skip}
+                records = builder.as_data_source(
+                    self.split,  # pyright: ignore[reportCallIssue]  # Lost by TFDS's decorator.
+                    decoders={'image': skip, 'panoptic': skip},
                 )
+                self._records = records
+            return records
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: v for key, v in self.__dict__.items() if key not in ('_records', '_lock')}
@@ -222,10 +229,10 @@ def open_split(path: str | os.PathLike, split: str) -> RecordSource:
 
     Args:
       path: the dataset directory, the --out of `prepare`.
-      split: e.g. 'train'.
+      split: name of the split, e.g. 'train'.
 
     Raises:
-      FileNotFoundError: the split is not there; the message gives the command that prepares it.
+      FileNotFoundError: the split is missing; the message gives the command that prepares it.
       ValueError: the split is empty, or was written in another format.
     """
     path = paths.make_path(path)
@@ -249,7 +256,14 @@ def open_split(path: str | os.PathLike, split: str) -> RecordSource:
 
 
 def read_metadata(directory: epath.Path) -> dict[str, Any]:
-    """Reads what `prepare` stored beside the records.
+    """Reads the metadata that `prepare` stored with the records.
+
+    Args:
+      directory: directory of the split.
+
+    Returns:
+      The fields num_images, max_height_px, max_width_px, max_segments, max_instances,
+      image_id_type, fingerprint, and 'spec' as `catalog.DatasetSpec.from_dict` takes it.
 
     Raises:
       ValueError: the directory was written by something else, or in another format.
@@ -273,7 +287,7 @@ def read_metadata(directory: epath.Path) -> dict[str, Any]:
 def _make_features() -> tfds.features.FeaturesDict:
     return tfds.features.FeaturesDict(
         {
-            # Bytes of the original file: any format and mode that `images.decode_image` takes.
+            # Bytes of the original file, in any format and mode that `images.decode_image` takes.
             'image': tfds.features.Image(shape=(None, None, 3)),
             # semantic * label_divisor + instance = R + 256 G + 65536 B.
             'panoptic': tfds.features.Image(shape=(None, None, 3), encoding_format='png'),

@@ -1,16 +1,16 @@
 """Reads ADE20K as the scene parsing benchmark publishes it (ADEChallengeData2016).
 
 annotations/SPLIT/*.png hold the classes 1 .. 150, and 0 where nothing is annotated. The panoptic
-task also needs annotations_instance/SPLIT/*.png, which the Places challenge 2017 publishes on its
-own (annotations_instance.tar, to be unpacked beside annotations): red is the category, 1 .. 100,
-green numbers the objects of the image from 1, blue is unused.
+task also needs annotations_instance/SPLIT/*.png, which the Places challenge 2017 publishes
+separately (annotations_instance.tar, to be unpacked beside annotations): red is the category,
+1 .. 100, green numbers the objects of the image from 1, blue is unused.
 
-The two are merged as by Mask2Former's prepare_ade20k_pan_seg.py, whose output DeepLab2 reads: stuff
-comes from annotations; every object of annotations_instance is painted over it; what annotations
-says of things is not used, so that a thing without an object is void.
+The two are merged as in Mask2Former's prepare_ade20k_pan_seg.py, whose output DeepLab2 reads: stuff
+comes from annotations, and every object of annotations_instance is painted over it. The thing
+pixels of annotations are not used, so a thing without an object is void.
 
-The panoptic classes are DeepLab2's 151, of which 0 is void. The semantic task has the 150 classes
-of the benchmark in the same order, and void is none of them.
+The panoptic task has DeepLab2's 151 classes, of which 0 is void. The semantic task has the 150
+classes of the benchmark in the same order, and void is not among them.
 """
 
 import dataclasses
@@ -45,7 +45,11 @@ _WRONG_OBJECT = 'use the PNGs of annotations_instance.tar of the Places challeng
 
 
 def make_spec(task: str) -> catalog.DatasetSpec:
-    """Returns the classes: ids 1 .. 150 as in objectInfo150.txt, each with its first name there."""
+    """Returns the classes: the ids 1 .. 150 of objectInfo150.txt with their first names there.
+
+    Args:
+      task: 'panoptic' or 'semantic'.
+    """
     things = read_table(_THINGS, is_thing=True)
     stuff = read_table(_STUFF, is_thing=False)
     categories = tuple(sorted(things + stuff, key=lambda category: category.id))
@@ -69,7 +73,7 @@ def read_split(root: str | os.PathLike, split: str, *, task: str = 'panoptic') -
       task: 'panoptic' (100 classes of things, 50 of stuff) or 'semantic' (150 classes).
 
     Raises:
-      ValueError: there is no such split or task.
+      ValueError: the split or task does not exist.
       FileNotFoundError: a folder, an image or a label is missing.
     """
     root = paths.make_path(root)
@@ -127,18 +131,19 @@ def _load_with_objects(
             f'{name} has (height, width) {codes.shape}, annotations/{pair.label_path} has '
             f'{record.panoptic.shape}: {_WRONG_OBJECT}'
         )
-    # Red and green; blue is unused.
+    # Keep red and green; blue is unused.
     codes &= 0xFFFF
     panoptic = np.where(codes < 256, record.panoptic, _label_objects(codes, spec, name)[codes])
     return dataclasses.replace(record, panoptic=panoptic)
 
 
 def _label_objects(codes: np.ndarray, spec: catalog.DatasetSpec, name: str) -> np.ndarray:
-    """Returns i32[N], the panoptic label of each code, category + 256 * number, of an object."""
+    """Returns i32[N], code of an object (category + 256 * number) -> panoptic label."""
     present = np.flatnonzero(np.bincount(codes.ravel()))
     table = np.zeros(present[-1] + 1, np.int32)
     things = spec.label_format.thing_classes
-    counts, category_of_number = {}, {}
+    counts: dict[int, int] = {}
+    category_of_number: dict[int, int] = {}
     for code in present.tolist():
         number, category = divmod(code, 256)
         if not number:
@@ -160,8 +165,9 @@ def _label_objects(codes: np.ndarray, spec: catalog.DatasetSpec, name: str) -> n
     return table
 
 
-# Entries are `id name color`. Sources: objectInfo150.txt of CSAILVision/sceneparsing, the category
-# mapping and the colours of facebookresearch/Mask2Former, which tell skyscrapers from roads.
+# Entries are `id name color`. Sources: objectInfo150.txt of CSAILVision/sceneparsing; the category
+# mapping and the colours, which differ for skyscrapers and roads, are those of
+# facebookresearch/Mask2Former.
 _THINGS = """
 8 bed cc05ff; 9 windowpane e6e6e6; 11 cabinet e005ff; 13 person 96053d; 15 door 08ff33;
 16 table ff0652; 19 curtain ff3307; 20 chair cc4603; 21 car 0066c8; 23 painting ff0633;

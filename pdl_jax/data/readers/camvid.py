@@ -1,14 +1,14 @@
 """Reads CamVid in the grouping of SegNet: 11 classes and void.
 
-Two layouts are known by their folders. The original download has 701_StillsRaw_full/NAME.png and
-LabeledApproved_full/NAME_L.png in the colours of 32 classes, which SegNet groups to 11. The copy of
-the SegNet tutorial has train, val and test beside trainannot, valannot and testannot, half the size
-and already grouped: 0 .. 10, and 11 for void.
+Two layouts are recognised by their folders. The original download has 701_StillsRaw_full/NAME.png
+and LabeledApproved_full/NAME_L.png in the colours of 32 classes, which SegNet groups into 11. The
+copy of the SegNet tutorial has train, val and test beside trainannot, valannot and testannot, at
+half the size and already grouped: 0 .. 10, and 11 for void.
 
-The original has no splits. Lists of names beside its folders, train.txt, val.txt and test.txt, make
-them; without lists they are the tutorial's 367, 101 and 233 frames, which follow from the names:
-val is the part of sequence 0016E5 that was annotated at 15 Hz; test is Seq05VD, and 0001TP from
-frame 8550 on.
+The original has no splits. Lists of names beside its folders, train.txt, val.txt and test.txt,
+define them; without lists they are the tutorial's 367, 101 and 233 frames, which follow from the
+names: val is the part of sequence 0016E5 annotated at 15 Hz; test is Seq05VD and frames from 8550
+on of 0001TP.
 """
 
 import functools
@@ -37,16 +37,16 @@ from pdl_jax.storage import paths
 
 SPLITS = ('train', 'val', 'test')
 
-# Void in the PNGs of the tutorial, and black in the original ones.
+# Void in the PNGs of the tutorial and, as black, in the original ones.
 _VOID_INDEX = 11
 _VOID_COLOR = 0
-# The only one of the 701 labels with other colours than those of the 32 classes: strokes of 175
-# pixels, commonly taken for void.
+# The only one of the 701 labels with colours of no class: strokes of 175 pixels, commonly treated
+# as void.
 _DAMAGED_LABEL = 'Seq05VD_f02610_L.png'
 
 
 def make_spec() -> catalog.DatasetSpec:
-    """Returns the 11 classes; each has the colour of the original class of nearly its name."""
+    """Returns the 11 classes; each has the colour of its first original class."""
     categories = tuple(
         Category(i, name, is_thing=False, color=parse_color(colors[0]))
         for i, (name, colors) in enumerate(_read_groups().items())
@@ -60,13 +60,13 @@ def read_split(root: str | os.PathLike, split: str) -> AnnotatedSplit:
     """Reads a split for semantic segmentation.
 
     Args:
-      root: holds 701_StillsRaw_full and LabeledApproved_full, or the six folders of the SegNet
-        tutorial; with the former perhaps train.txt, val.txt and test.txt.
+      root: folder with 701_StillsRaw_full and LabeledApproved_full, and optionally train.txt,
+        val.txt and test.txt; or with the six folders of the SegNet tutorial.
       split: 'train', 'val' or 'test'.
 
     Raises:
-      ValueError: there is no such split, a list is malformed, or there is none and a frame is not
-        named as CamVid names them.
+      ValueError: the split does not exist, a list is malformed, or there are no lists and a file
+        is not named like a frame of CamVid.
       FileNotFoundError: a folder, a list, an image or a label is missing.
     """
     root = paths.make_path(root)
@@ -104,10 +104,10 @@ def read_split(root: str | os.PathLike, split: str) -> AnnotatedSplit:
 
 
 def _read_list(root: epath.Path, split: str) -> tuple[str, ...] | None:
-    """Returns the names that SPLIT.txt lists; None if no split has a list."""
+    """Returns the names in SPLIT.txt; None if no split has a list."""
     if not any((root / f'{name}.txt').exists() for name in SPLITS):
         return None
-    # SegNet's split beside a list of another split might overlap it.
+    # SegNet's split might overlap a list of another split, so all splits need lists or none.
     remedy = 'list the frames of every split, or remove the lists of all for the split of SegNet'
     names = read_names(root / f'{split}.txt', remedy=remedy)
     return tuple(name.removesuffix('.png') for name in names)
@@ -169,7 +169,7 @@ def _translate_colors(codes: np.ndarray, name: str, spec: catalog.DatasetSpec) -
 
 
 def _read_groups() -> dict[str, tuple[str, ...]]:
-    """Returns class -> the colours in hex of the original classes that it groups."""
+    """Returns class -> colours in hex of the original classes in the group."""
     groups = {}
     for line in _GROUPS.strip().splitlines():
         name, members = line.split(': ')

@@ -1,8 +1,8 @@
 """Reads Cityscapes as it is published: leftImg8bit with gtFine or gtCoarse, sorted by city.
 
-The panoptic task reads the 16-bit *_instanceIds.png and gives what csCreatePanopticImgs and the
-COCO panoptic format give: values from 1000 on are label id * 1000 + n, one object each; a thing's
-label id alone is a group of objects, which is a crowd. Labels that the benchmark ignores are void.
+The panoptic task reads the 16-bit *_instanceIds.png, with the same result as the COCO panoptic
+format of csCreatePanopticImgs: values from 1000 on are label id * 1000 + n, one object each; the
+bare label id of a thing is a group of objects, a crowd. Labels that the benchmark ignores are void.
 """
 
 import functools
@@ -25,9 +25,9 @@ from pdl_jax.storage import paths
 
 SPLITS = ('train', 'val', 'train_extra')
 TASKS = ('panoptic', 'semantic')
-# Label ids 0 .. 33 are those of cityscapesscripts/helpers/labels.py that are ever drawn.
+# Label ids 0 .. 33 of cityscapesscripts/helpers/labels.py occur in PNGs.
 NUM_LABEL_IDS = 34
-# Of the official files; not our label_divisor, which has the same value.
+# Divisor of the official files; our label_divisor is another constant with the same value.
 _INSTANCE_BASE = 1000
 
 _WRONG_VALUE = 'use the PNGs of the official packages, or create them with cityscapesscripts'
@@ -37,12 +37,12 @@ def read_split(root: str | os.PathLike, split: str, *, task: str = 'panoptic') -
     """Reads a split with the 19 classes of the benchmark.
 
     Args:
-      root: holds leftImg8bit/SPLIT/CITY and gtFine/SPLIT/CITY; for train_extra gtCoarse.
-      split: 'train', 'val' or, coarse and semantic only, 'train_extra'.
+      root: folder with leftImg8bit/SPLIT/CITY and gtFine/SPLIT/CITY; gtCoarse for train_extra.
+      split: 'train', 'val' or 'train_extra', which is coarse and semantic only.
       task: 'panoptic', or 'semantic' from *_labelIds.png.
 
     Raises:
-      ValueError: there is no such split or task.
+      ValueError: the split or task does not exist.
       FileNotFoundError: a folder, an image or a label is missing.
     """
     root = paths.make_path(root)
@@ -88,10 +88,10 @@ def read_split(root: str | os.PathLike, split: str, *, task: str = 'panoptic') -
 
 
 def _translate_instance_ids(ids: np.ndarray, *, name: str, spec: catalog.DatasetSpec) -> np.ndarray:
-    """Turns i32[H, W] of the official instance ids into the panoptic label."""
+    """Translates official instance ids i32[H, W] to the panoptic label i32[H, W]."""
     present = np.flatnonzero(np.bincount(ids.ravel()))
     table = np.full(present[-1] + 1, -1, np.int32)
-    counts = {}
+    counts: dict[int, int] = {}
     for value in present:
         label_id = value if value < _INSTANCE_BASE else value // _INSTANCE_BASE
         category_class = spec.class_of_category.get(int(label_id))

@@ -1,8 +1,8 @@
 """Reads COCO-Stuff 164k as it is published: COCO's images, and stuffthingmaps_trainval2017.zip.
 
-The PNGs hold the category id less 1: 0 .. 90 for things, 91 .. 181 for stuff, 255 where nothing is
-annotated. 11 ids of things never occur, so that 171 classes remain, in the order of the ids; the
-benchmark's mean is over these.
+The PNGs hold category id - 1: 0 .. 90 for things, 91 .. 181 for stuff, 255 where nothing is
+annotated. 11 ids of things never occur, so 171 classes remain, in the order of the ids; the
+benchmark averages over these.
 """
 
 import os
@@ -24,12 +24,12 @@ SPLITS = {'train': 'train2017', 'val': 'val2017'}
 # The zip holds train2017 and val2017; the authors unpack it into `annotations`.
 _LABEL_FOLDERS = ('stuffthingmaps', 'stuffthingmaps_trainval2017', 'annotations')
 _UNLABELED = 255
-# MMSegmentation's converter leaves PNGs of other values beside those of the zip.
+# MMSegmentation's converter writes PNGs with other values beside those of the zip.
 _CONVERTED = '_labelTrainIds'
 
 
 def make_spec() -> catalog.DatasetSpec:
-    """Returns the 171 classes; things have the colours of COCO panoptic, and stuff where it can."""
+    """Returns the 171 classes, with the colours of COCO panoptic where it has the category."""
     coco = catalog.coco().categories
     names = {c.id: c.name for c in coco if c.is_thing}
     names |= dict(enumerate(_STUFF_NAMES.replace('\n', ' ').strip().split(', '), start=92))
@@ -45,12 +45,13 @@ def read_split(root: str | os.PathLike, split: str) -> AnnotatedSplit:
     """Reads a split for semantic segmentation.
 
     Args:
-      root: holds train2017 and val2017 with the images, or images/train2017 and images/val2017, and
-        stuffthingmaps, stuffthingmaps_trainval2017 or annotations with the folders of the zip.
+      root: folder with the images in train2017 and val2017, or in images/train2017 and
+        images/val2017, and with the folders of the zip in stuffthingmaps,
+        stuffthingmaps_trainval2017 or annotations.
       split: 'train' (118,287 images) or 'val' (5,000).
 
     Raises:
-      ValueError: there is no such split.
+      ValueError: the split does not exist.
       FileNotFoundError: a folder, an image or a label is missing.
     """
     root = paths.make_path(root)
@@ -83,11 +84,11 @@ def read_split(root: str | os.PathLike, split: str) -> AnnotatedSplit:
 
 
 def _choose_folder(folders: list[epath.Path]) -> epath.Path:
-    """Returns the first folder that exists, or else the first one, which is then missed."""
+    """Returns the first folder that exists; else the first one, for the error about it."""
     return next((folder for folder in folders if folder.is_dir()), folders[0])
 
 
-# Of the ids 92 .. 182. Source: labels.txt of nightrome/cocostuff.
+# Names of the ids 92 .. 182. Source: labels.txt of nightrome/cocostuff.
 _STUFF_NAMES = """
 banner, blanket, branch, bridge, building-other, bush, cabinet, cage, cardboard, carpet,
 ceiling-other, ceiling-tile, cloth, clothes, clouds, counter, cupboard, curtain, desk-stuff, dirt,

@@ -1,8 +1,8 @@
 """Reads any semantic data set: a folder of images and a folder of PNGs with class indices.
 
-An image and its PNG have the same name but for the suffix. A file lists the classes: a text with a
-name on each line, which stand for the indices 0, 1, ..., or a JSON list of
-{"id": index, "name": ..., "color": [r, g, b]}, where colours may be left out.
+An image and its PNG have the same name except for the suffix. A file lists the classes: a text file
+with one name per line, for the indices 0, 1, ..., or a JSON list of
+{"id": index, "name": ..., "color": [r, g, b]}, in which colours are optional.
 """
 
 import os
@@ -35,14 +35,14 @@ def read_split(
     """Reads a split of a semantic data set.
 
     Args:
-      images_dir: JPEG, PNG, BMP or WebP files.
-      labels_dir: for each image a PNG with a palette or one grey channel of 8 or 16 bits.
-      classes_path: the list of the classes.
-      void_id: index of pixels that belong to no class; other indices without a class are errors.
+      images_dir: folder of JPEG, PNG, BMP or WebP files.
+      labels_dir: folder with one PNG per image, with a palette or one grey channel of 8 or 16 bits.
+      classes_path: list of the classes.
+      void_id: index of pixels that belong to no class. Any other index without a class is an error.
 
     Raises:
-      ValueError: the list of the classes is malformed, or `void_id` is one of them.
-      FileNotFoundError: a folder or the list is missing, or an image or a PNG lacks the other.
+      ValueError: the list of classes is malformed, or `void_id` is the index of a class.
+      FileNotFoundError: a folder, the list, an image or a PNG is missing.
     """
     images_dir, labels_dir = paths.make_path(images_dir), paths.make_path(labels_dir)
     classes_path = paths.make_path(classes_path)
@@ -74,7 +74,7 @@ def read_split(
 
 
 def _read_classes(path: epath.Path) -> catalog.DatasetSpec:
-    remedy = 'give a .json list of classes, or a text with one name on each line'
+    remedy = 'give a .json list of classes, or a text file with one name per line'
     if path.suffix.lower() == '.json':
         categories = read_json(path, remedy=remedy)
         if isinstance(categories, list):

@@ -1,9 +1,9 @@
-"""Reads Mapillary Vistas as it is published, the annotations of version 1.2 or 2.0.
+"""Reads Mapillary Vistas as it is published, with the annotations of version 1.2 or 2.0.
 
-Packages of version 2.0 hold both, in {training,validation}/v1.2 and v2.0; older packages hold 1.2
-only, without a folder of its own. The panoptic task reads the official annotation file and its
-PNGs, in which void has no segment; the semantic task reads labels/*.png, whose values are positions
-in the list of the configuration file, and takes labels that are not evaluated for void.
+Packages of version 2.0 hold both, in {training,validation}/v1.2 and v2.0; older packages hold only
+1.2, directly in {training,validation}. The panoptic task reads the official annotation file and its
+PNGs, in which void has no segment. The semantic task reads labels/*.png, whose values are positions
+in the list of the configuration file, and treats labels that are not evaluated as void.
 """
 
 import dataclasses
@@ -42,14 +42,14 @@ def read_split(
     """Reads a split: 65 classes in version 1.2, about twice as many in version 2.0.
 
     Args:
-      root: holds training, validation and config*.json.
+      root: folder with training, validation and config*.json.
       split: 'train' or 'val'.
       task: 'panoptic' or 'semantic'.
-      version: of the annotations, '1.2' or '2.0'.
+      version: version of the annotations, '1.2' or '2.0'.
       check_area: see `panoptic_folder.load_record`; the semantic task has no areas.
 
     Raises:
-      ValueError: there is no such split, task or version, or a file is malformed.
+      ValueError: the split, task or version does not exist, or a file is malformed.
       FileNotFoundError: a folder, an image or a label is missing.
     """
     root = paths.make_path(root)
@@ -98,7 +98,7 @@ def read_split(
 
 
 def _read_config(path: epath.Path, *, remedy: str) -> tuple[catalog.DatasetSpec, dict[int, int]]:
-    """Returns the spec of the semantic task and PNG value -> semantic class, void included."""
+    """Returns the spec of the semantic task, and PNG value -> semantic class or void."""
     labels = get_field(read_json(path, remedy=remedy), 'labels', list, path.name)
     categories = []
     for index, label in enumerate(labels):

@@ -1,7 +1,7 @@
 """Reads one field of a struct from the bytes of a MATLAB 5 file.
 
-scipy.io.loadmat reads such files too, but allocates what they claim and recurses as deep as they
-nest, so that a few damaged bytes can end the process.
+scipy.io.loadmat reads such files too, but it allocates the sizes that they state and recurses as
+deep as they nest, so a few damaged bytes can end the process.
 """
 
 import math
@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Of the file, and of a variable inflated: far above an image's label, far below what fills a host.
+# Limit of the file and of a decompressed variable: far above the label of an image, far below the
+# memory of a host.
 _MAX_BYTES = 2**24
-# Numbers that the format of MATLAB 5 gives kinds of elements and classes of variables.
+# Codes of the MATLAB 5 format: kinds of elements, classes of variables, types of numbers.
 _COMPRESSED, _MATRIX, _STRUCT = 15, 14, 2
 _NUMERIC = range(6, 16)
 _TYPES = {
@@ -28,17 +29,17 @@ def read_field(data: bytes, variable: str, field: str) -> np.ndarray:
     Args:
       data: the bytes of the file.
       variable: name of a struct.
-      field: name of an array of numbers in it.
+      field: name of an array of numbers in the struct.
 
     Returns:
-      The numbers, in the type in which they are stored.
+      The array, with the dtype in which the file stores it.
 
     Raises:
-      ValueError, zlib.error: the file is damaged, too large, or has no such field.
+      ValueError, zlib.error: the file is damaged, too large, or lacks the field.
     """
     if len(data) > _MAX_BYTES:
         raise ValueError(f'{len(data)} bytes exceed the limit of {_MAX_BYTES}')
-    # 'IM': numbers are little-endian.
+    # 'IM' marks little-endian numbers.
     if not data.startswith(b'MATLAB 5.0') or data[126:128] != b'IM':
         raise ValueError('it does not start with the header of version 5')
     content = memoryview(data)[128:]
@@ -59,7 +60,7 @@ def read_field(data: bytes, variable: str, field: str) -> np.ndarray:
 
 
 class _Matrix(NamedTuple):
-    """A variable or a field: its class in MATLAB, size, name and what follows them."""
+    """A variable or a field: its class in MATLAB, its size, its name and its content."""
 
     kind: int
     size: tuple[int, ...]
@@ -77,7 +78,7 @@ def _split_matrix(element: memoryview) -> _Matrix:
 
 
 def _get_member(matrix: _Matrix, field: str) -> _Matrix:
-    """Returns a field of a struct; its fields follow a list of their names, padded with zeros."""
+    """Returns a field of a struct. The fields follow a list of their names, padded with zeros."""
     if matrix.kind != _STRUCT or math.prod(matrix.size) != 1:
         raise ValueError(f'{matrix.name} is no single struct')
     _, name_length, rest = _split_element(matrix.content)
@@ -94,7 +95,7 @@ def _get_member(matrix: _Matrix, field: str) -> _Matrix:
 
 
 def _read_numbers(matrix: _Matrix) -> np.ndarray:
-    # MATLAB stores numbers in the smallest type that holds them, whatever their class.
+    # MATLAB stores numbers in the smallest type that holds them, independent of their class.
     kind, values, _ = _split_element(matrix.content)
     if matrix.kind not in _NUMERIC or kind not in _TYPES:
         raise ValueError(f'the field holds no numbers (class {matrix.kind}, kind {kind})')
@@ -105,13 +106,13 @@ def _read_numbers(matrix: _Matrix) -> np.ndarray:
 
 
 def _split_element(content: memoryview) -> tuple[int, memoryview, memoryview]:
-    """Returns kind and content of the first element, and what follows it."""
+    """Returns kind and content of the first element, and the rest."""
     if len(content) < 8:
         raise ValueError('it is truncated')
     kind, size = struct.unpack_from('<II', content)
     start, end = 8, 8 + size
     if kind > 0xFFFF:
-        # Up to four bytes share the eight with their kind and size.
+        # Content of up to four bytes shares eight bytes with its kind and size.
         kind, size = kind & 0xFFFF, kind >> 16
         start, end = 4, 8
     elif kind != _COMPRESSED:

@@ -1,7 +1,7 @@
 """Reads the official COCO panoptic format: a folder of images, a folder of id PNGs and one JSON.
 
-COCO, Cityscapes (csCreatePanopticImgs) and Mapillary Vistas publish or convert to it. Each pixel of
-a PNG holds a segment id, R + 256 G + 65536 B, 0 where nothing is annotated; the JSON names the
+COCO and Mapillary Vistas publish it; csCreatePanopticImgs converts Cityscapes to it. Each pixel of
+a PNG holds a segment id, R + 256 G + 65536 B, 0 where nothing is annotated; the JSON gives the
 category of each segment.
 """
 
@@ -37,11 +37,11 @@ class Entry:
     """One annotated image.
 
     Attributes:
-      image_id: as in the annotation file: int for COCO, str for Cityscapes.
-      image_path: relative to the folder of images; a plain name, or city/name for Cityscapes.
-      annotation_file_name: the PNG's plain name.
-      height_px, width_px: as the annotation file states them.
-      segments: in the file's order.
+      image_id: id in the annotation file: int for COCO, str for Cityscapes.
+      image_path: path relative to the folder of images: a name, or city/name for Cityscapes.
+      annotation_file_name: name of the PNG.
+      height_px, width_px: size that the annotation file states.
+      segments: segments in the order of the file.
     """
 
     image_id: int | str
@@ -53,7 +53,7 @@ class Entry:
 
     @property
     def file_name(self) -> str:
-        """The image's name without folders."""
+        """Name of the image without folders."""
         return self.image_path.rsplit('/', 1)[-1]
 
 
@@ -62,11 +62,11 @@ class PanopticFolder:
     """A validated split in the COCO panoptic format; `load_record` reads one image of it.
 
     Attributes:
-      images_dir, panoptic_dir: where the files lie.
+      images_dir, panoptic_dir: folders of images and of id PNGs.
       spec: classes and label format.
-      entries: one for each annotation, in the file's order.
-      num_images_without_annotation: images the JSON lists and does not annotate.
-      json_sha256: of the annotation file's bytes.
+      entries: one entry per annotation, in the order of the file.
+      num_images_without_annotation: number of images that the JSON lists but does not annotate.
+      json_sha256: SHA-256 of the annotation file.
     """
 
     images_dir: epath.Path
@@ -89,7 +89,7 @@ def read_split(
     folder = read_folder(
         images_dir=images_dir, panoptic_dir=panoptic_dir, json_path=json_path, spec=spec
     )
-    # The entries go to the workers one by one; without them the folder is small to send along.
+    # Workers get the entries one by one, so the folder that is sent with each leaves them out.
     load = functools.partial(
         load_record, dataclasses.replace(folder, entries=()), check_area=check_area
     )
@@ -109,9 +109,9 @@ def read_folder(
     json_path: str | os.PathLike,
     spec: str = 'auto',
 ) -> PanopticFolder:
-    """Reads and validates the annotation file and pairs every annotation with its two files.
+    """Reads and validates the annotation file and finds the two files of every annotation.
 
-    Images may lie one folder deeper than `images_dir`, as Cityscapes sorts them by city.
+    Images may lie one folder deeper than `images_dir`; Cityscapes sorts them by city.
 
     Args:
       images_dir: the folder of images.
@@ -170,13 +170,13 @@ def read_folder(
 def load_record(folder: PanopticFolder, entry: Entry, *, check_area: bool = True) -> LoadedRecord:
     """Reads one image and translates its annotation to the panoptic label.
 
-    Thing segments are numbered from 1 in each class in the file's order; stuff and crowds have
-    instance 0; id 0 becomes void.
+    Thing segments are numbered from 1 within each class in the order of the file; stuff and crowds
+    have instance 0; id 0 becomes void.
 
     Args:
       folder: the split; its `entries` are not used.
       entry: the image.
-      check_area: whether a segment's number of pixels must be the area in the file.
+      check_area: refuse segments whose number of pixels differs from the area in the file.
 
     Raises:
       ValueError: a file is damaged, or image, PNG and JSON contradict each other.
@@ -208,7 +208,8 @@ def load_record(folder: PanopticFolder, entry: Entry, *, check_area: bool = True
 def _number_segments(entry: Entry, spec: catalog.DatasetSpec) -> list[int]:
     """Returns the panoptic label of each segment."""
     things = set(spec.label_format.thing_classes)
-    labels, counts = [], {}
+    labels: list[int] = []
+    counts: dict[int, int] = {}
     for segment in entry.segments:
         semantic = spec.class_of_category[segment.category_id]
         instance = 0
@@ -228,7 +229,7 @@ def _number_segments(entry: Entry, spec: catalog.DatasetSpec) -> list[int]:
 def _translate_ids(
     ids: np.ndarray, entry: Entry, labels: Sequence[int], void_label: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns i32[H, W] labels and i64[S] pixel counts in the order of the segments."""
+    """Returns the label i32[H, W], and i64[S], the number of pixels of each segment."""
     known = np.array([0] + [s.id for s in entry.segments], np.int32)
     order = np.argsort(known)
     position = np.searchsorted(known[order], ids)
@@ -265,7 +266,8 @@ def _check_areas(entry: Entry, counts: np.ndarray) -> None:
 
 def _index_images(json_images: Sequence[Any], source: str) -> dict[int | str, tuple[str, int, int]]:
     """Returns image id -> (file name, height, width)."""
-    index, names = {}, []
+    index: dict[int | str, tuple[str, int, int]] = {}
+    names: list[str] = []
     for i, values in enumerate(json_images):
         where = f'images[{i}] of {source}'
         image_id = get_field(values, 'id', (int, str), where)
@@ -322,7 +324,7 @@ def _parse_annotation(
 def _find_files(
     names: Sequence[str], folder: epath.Path, source: str, *, is_nested: bool = False
 ) -> dict[str, str]:
-    """Returns name -> path relative to `folder`; a listing is cheaper than a look at each file."""
+    """Returns name -> path relative to `folder`; one listing is cheaper than a test per file."""
     if not folder.is_dir():
         raise FileNotFoundError(f'folder {folder} does not exist (or is no folder)')
     present = {path.name for path in folder.iterdir()}
@@ -332,7 +334,7 @@ def _find_files(
         # csCreatePanopticImgs names the images of Cityscapes after their label files.
         wanted |= {name.replace('_gtFine_leftImg8bit', '_leftImg8bit'): name for name in wanted}
         for inner in sorted(present):
-            # A name with a suffix is a file; asking each of them would cost a request in a bucket.
+            # Names with a suffix are taken for files: is_dir costs a request per name in a bucket.
             if '.' in inner or not (folder / inner).is_dir():
                 continue
             for path in (folder / inner).iterdir():

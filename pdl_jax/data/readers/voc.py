@@ -1,18 +1,18 @@
 """Reads Pascal VOC 2012 as it is published, and the annotations of SBD that extend it.
 
-SegmentationClass/*.png hold the classes 0 .. 20, of which 0 is background, and 255 along outlines
-and where an object is too hard to tell. The semantic task takes them as they are.
+SegmentationClass/*.png hold the classes 0 .. 20, of which 0 is background, and 255 (void) along
+outlines and on ambiguous objects. The semantic task uses them unchanged.
 
-The panoptic task has the 20 classes of things, and background as stuff. SegmentationClass says what
-is background, thing and void; SegmentationObject/*.png number the objects. An object has the class
-of most of its pixels, and pixels of a thing class that belong to no object are void.
+The panoptic task has the 20 classes of things, and background as stuff. Background, things and void
+come from SegmentationClass; SegmentationObject/*.png number the objects. An object has the class of
+most of its pixels, and pixels of a thing class that belong to no object are void.
 
-Split 'trainaug' is what semantic networks are trained on: VOC's train, and the images of the
-Semantic Boundaries Dataset (its own lists train and val) that are in neither train nor val of VOC.
-That makes 10,582 images with the official lists. Where both annotate an image, VOC does it. SBD's
+Semantic networks are commonly trained on split 'trainaug': VOC's train, and the images of the
+Semantic Boundaries Dataset (its lists train and val) that are in neither train nor val of VOC,
+10,582 images with the official lists. VOC's annotation wins where an image has both. SBD's
 benchmark_RELEASE/dataset/{img,cls,inst} hold the images and, as MATLAB files, the classes and the
-objects; its objects have no void outlines. Without SBD the split is read from the popular folder of
-PNGs SegmentationClassAug and the list trainaug.txt, which know no objects.
+objects; its objects have no void outlines. Without SBD the split is read from the widespread folder
+of PNGs SegmentationClassAug and the list trainaug.txt, which have no objects.
 """
 
 import dataclasses
@@ -58,7 +58,11 @@ _WRONG_MAT = 'use the files of benchmark.tgz, in which SBD is published'
 
 
 def make_spec(task: str) -> catalog.DatasetSpec:
-    """Returns the classes: background and the 20 of the challenge, by their values in the PNGs."""
+    """Returns background and the 20 classes of the challenge, by their values in the PNGs.
+
+    Args:
+      task: 'panoptic' or 'semantic'.
+    """
     background = read_table(_BACKGROUND, is_thing=False)
     things = read_table(_THINGS, is_thing=True)
     spec = catalog.DatasetSpec(
@@ -83,7 +87,7 @@ def read_split(
       sbd_root: the folder benchmark_RELEASE/dataset of SBD, for split 'trainaug'.
 
     Raises:
-      ValueError: there is no such split or task, or a list is malformed.
+      ValueError: the split or task does not exist, or a list is malformed.
       FileNotFoundError: a folder, a list, an image or a label is missing.
     """
     root = paths.make_path(root)
@@ -178,7 +182,7 @@ def _load_voc_objects(
 
 
 def _find_majorities(objects: np.ndarray, classes: np.ndarray) -> dict[int, int]:
-    """Returns number -> the most frequent class, for the numbers in i32[N] that mean an object."""
+    """Returns number -> most frequent class, for the numbers in i32[N] that mean an object."""
     majorities = {}
     for number in np.unique(objects).tolist():
         if BACKGROUND < number < VOID:
@@ -188,7 +192,8 @@ def _find_majorities(objects: np.ndarray, classes: np.ndarray) -> dict[int, int]
 
 def _label_objects(class_of_object: Mapping[int, int], spec: catalog.DatasetSpec) -> dict[int, int]:
     """Returns number -> panoptic label; instances are numbered within each class."""
-    labels, counts = {}, {}
+    labels: dict[int, int] = {}
+    counts: dict[int, int] = {}
     for number, semantic in class_of_object.items():
         counts[semantic] = counts.get(semantic, 0) + 1
         labels[number] = semantic * spec.label_divisor + counts[semantic]
@@ -196,8 +201,8 @@ def _label_objects(class_of_object: Mapping[int, int], spec: catalog.DatasetSpec
 
 
 def _read_sbd(root: epath.Path, known: Collection[str], task: str) -> AnnotatedSplit:
-    """Reads the images of SBD whose names are not `known`."""
-    listed = {}
+    """Reads the images of SBD whose names are not in `known`."""
+    listed: dict[str, None] = {}
     for name in ('train', 'val'):
         listed |= dict.fromkeys(read_names(root / f'{name}.txt', remedy=_MISSING_SBD))
     images_dir, labels_dir = root / 'img', root / ('inst' if task == 'panoptic' else 'cls')
@@ -267,14 +272,14 @@ def _decode_sbd_objects(data: bytes, *, name: str, spec: catalog.DatasetSpec) ->
 
 
 def _read_struct(data: bytes, variable: str, field: str, name: str) -> np.ndarray:
-    """Returns a field of a struct in a MATLAB file, an array of integers 0 .. 255."""
+    """Returns a field of a struct in a MATLAB file, an i32 array of integers 0 .. 255."""
     try:
         array = matlab.read_field(data, variable, field)
     except (ValueError, zlib.error) as error:
         raise ValueError(
             f'{name} is damaged, or no MATLAB file with {variable}.{field}: {error}: {_WRONG_MAT}'
         ) from error
-    # Numbers are floats in MATLAB unless told otherwise, also where they count something.
+    # MATLAB's numbers are floats by default, even counts, so the dtype is not checked.
     if not np.isin(array, np.arange(VOID + 1)).all():
         raise ValueError(
             f'{name}: {variable}.{field} must hold integers 0 .. 255, got others of '
@@ -296,7 +301,7 @@ def _get_class_of_value(spec: catalog.DatasetSpec) -> dict[int, int]:
 
 
 def _join(first: AnnotatedSplit, second: AnnotatedSplit) -> AnnotatedSplit:
-    """Returns the images of both splits, which have one spec."""
+    """Returns the images of two splits with the same spec."""
     items = [(0, item) for item in first.items] + [(1, item) for item in second.items]
     load = functools.partial(_load_joined, loads=(first.load, second.load))
     return AnnotatedSplit(
