@@ -14,7 +14,7 @@ from PIL import Image
 from pdl_jax.data.scenes import dataset as scenes
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-NUM_SCENES = 120
+NUM_SCENES = 60
 CATEGORY = {category['id']: category for category in scenes.CATEGORIES}
 
 

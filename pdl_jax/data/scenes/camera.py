@@ -1,14 +1,15 @@
-"""The camera of the generated scenes: what is in its way (and becomes void) and its own flaws."""
+"""The camera of the generated scenes: obstacles, which become void, and flaws of the image."""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from pdl_jax.data.scenes import textures as scene_textures
-from pdl_jax.data.scenes.places import VOID
+from pdl_jax.data.scenes.places import VOID, Canvas
+from pdl_jax.data.scenes.textures import Light
 
 
-def _draw_glare(rng, canvas, light):
-    """The sun in the lens: a bright spot without contour."""
+def _draw_glare(rng: np.random.Generator, canvas: Canvas, light: Light) -> None:
+    """Draws the sun in the lens: a bright spot without a contour."""
     height, width = canvas.label.shape
     center_y, center_x = rng.uniform(0.05, 0.6) * height, (0.5 + 0.45 * light.side) * width
     radius = rng.uniform(26, 44) * canvas.view.unit
@@ -19,8 +20,8 @@ def _draw_glare(rng, canvas, light):
     canvas.label[strength > 0.62] = VOID
 
 
-def _draw_smudge(rng, canvas, light):
-    """A drop on the lens: everything behind it is a blur."""
+def _draw_smudge(rng: np.random.Generator, canvas: Canvas, light: Light) -> None:
+    """Draws a drop on the lens, behind which everything is blurred."""
     del light
     height, width = canvas.label.shape
     center_y, center_x = rng.uniform(0.2, 0.85) * height, rng.uniform(0.15, 0.85) * width
@@ -35,8 +36,8 @@ def _draw_smudge(rng, canvas, light):
     canvas.label[inside > 0] = VOID
 
 
-def _draw_logo(rng, canvas, light):
-    """A station logo in a corner: a plate with bars for letters."""
+def _draw_logo(rng: np.random.Generator, canvas: Canvas, light: Light) -> None:
+    """Draws a station logo in a corner: a plate with bars for letters."""
     del light
     height, width = canvas.label.shape
     unit = canvas.view.unit
@@ -58,8 +59,8 @@ def _draw_logo(rng, canvas, light):
     canvas.label[top : top + plate_h, left : left + plate_w] = VOID
 
 
-def _draw_bonnet(rng, canvas, light):
-    """The observer's own vehicle at the lower edge, as in driving data."""
+def _draw_bonnet(rng: np.random.Generator, canvas: Canvas, light: Light) -> None:
+    """Draws the bonnet of the observer's vehicle at the lower edge, as in driving data."""
     height, width = canvas.label.shape
     scale = 4
     sheet = Image.new('L', (width * scale, height * scale))
@@ -77,17 +78,17 @@ def _draw_bonnet(rng, canvas, light):
 _OBSTACLES = (_draw_glare, _draw_smudge, _draw_logo, _draw_bonnet)
 
 
-def draw_obstacle(rng, canvas, light):
-    """Puts glare, a drop, a logo or a bonnet before the scene and labels its pixels void."""
+def draw_obstacle(rng: np.random.Generator, canvas: Canvas, light: Light) -> None:
+    """Draws glare, a drop, a logo or a bonnet over the scene and labels its pixels void."""
     _OBSTACLES[rng.integers(len(_OBSTACLES))](rng, canvas, light)
 
 
-def _to_image(color):
+def _to_image(color: np.ndarray) -> Image.Image:
     return Image.fromarray((np.clip(color, 0, 1) * 255).astype(np.uint8))
 
 
-def develop_image(rng, canvas):
-    """Turns colours into u8[H, W, 3]: exposure, vignette, soft lens, noise of the sensor."""
+def develop_image(rng: np.random.Generator, canvas: Canvas) -> np.ndarray:
+    """Returns the image u8[H, W, 3]: exposure, vignette, blur of the lens, noise of the sensor."""
     height, width = canvas.label.shape
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     x = np.linspace(-1, 1, width, dtype=np.float32)[None, :]

@@ -2,10 +2,10 @@
 
     python -m pdl_jax.data.scenes.dataset --out=/data/scenes --num_train=1000 --num_val=100
 
-Each image depends on (seed, split, index) and the image size only. The result is a folder that any
+Each image depends only on (seed, split, index) and the image size. The result is a folder that any
 reader of the official COCO panoptic format takes:
 
-    DIR/scenes.json                     the arguments the folder was made with
+    DIR/scenes.json                     the arguments that made the folder
     DIR/{train,val}/images/*.jpg
     DIR/{train,val}/panoptic_{split}/*.png    id = R + 256 G + 65536 B; 0 = void
     DIR/{train,val}/panoptic_{split}.json
@@ -19,6 +19,8 @@ import os
 import pathlib
 import shutil
 import tempfile
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 import tqdm
@@ -33,11 +35,11 @@ from pdl_jax.runtime import process_map
 SPLITS = ('train', 'val')
 JPEG_QUALITY = 92
 MANIFEST = 'scenes.json'
-# Raise it with every change of the pictures, so that no folder passes for one of another version.
+# To be raised with every change of the images, so that old folders are recognised.
 VERSION = 1
 _MIN_SEGMENT_AREA_PX = 60  # at 192 x 256; smaller segments become void
 
-# Ids with gaps, as in COCO: a reader must map them to contiguous classes.
+# Ids have gaps, as in COCO, so that readers must map them to contiguous classes.
 CATEGORIES = [
     {'supercategory': 'person', 'color': [220, 20, 60], 'isthing': 1, 'id': 1, 'name': 'person'},
     {'supercategory': 'vehicle', 'color': [0, 0, 180], 'isthing': 1, 'id': 3, 'name': 'car'},
@@ -69,28 +71,27 @@ class Scene:
 
     Attributes:
       image: u8[H, W, 3].
-      ids: i32[H, W] segment ids, 0 = void.
-      segments: dicts as in COCO's 'segments_info': id, category_id, area, bbox (x, y, width,
-        height) and iscrowd.
+      ids: segment ids, i32[H, W], 0 = void.
+      segments: entries of COCO's 'segments_info': id, category_id, area, bbox (x, y, width, height)
+        and iscrowd.
     """
 
     image: np.ndarray
     ids: np.ndarray
-    segments: list
+    segments: list[dict[str, Any]]
 
 
-def render_scene(seed, split, index, *, height_px=192, width_px=256):
+def render_scene(
+    seed: int, split: str, index: int, *, height_px: int = 192, width_px: int = 256
+) -> Scene:
     """Renders one scene.
 
     Args:
-      seed: int >= 0.
+      seed: seed of the data set, >= 0.
       split: 'train' or 'val'.
-      index: int >= 0, position in the split.
+      index: position in the split, >= 0.
       height_px: height of the image, at least 48.
       width_px: width of the image, at least 64.
-
-    Returns:
-      Scene.
 
     Raises:
       ValueError: an argument is out of range.
@@ -109,7 +110,7 @@ def render_scene(seed, split, index, *, height_px=192, width_px=256):
     light = scene_textures.sample_light(rng)
     canvas = scene_places.draw_place(rng, kind, light, height_px=height_px, width_px=width_px)
     names = ['void', *scene_places.STUFF_NAMES]
-    crowds = set()
+    crowds: set[int] = set()
     things = scene_things.place_things(rng, kind, canvas)
     crowd = scene_things.place_crowd(rng, kind, canvas, things) if rng.random() < 0.16 else []
     clusters = [[thing] for thing in things] + ([crowd] if crowd else [])
@@ -127,18 +128,20 @@ def render_scene(seed, split, index, *, height_px=192, width_px=256):
     return Scene(scene_camera.develop_image(rng, canvas), ids, segments)
 
 
-def _collect_segments(rng, label, names, crowds):
-    """Gives every label with enough pixels an id and a description; other pixels become void."""
+def _collect_segments(
+    rng: np.random.Generator, label: np.ndarray, names: Sequence[str], crowds: Collection[int]
+) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """Returns segment ids and descriptions of the labels with enough pixels; the rest is void."""
     smallest = max(12, round(_MIN_SEGMENT_AREA_PX * label.size / (192 * 256)))
     areas = np.bincount(label.ravel(), minlength=len(names))
     table = np.zeros(len(names), np.int32)
     segments = []
     used = {0}
-    for value in np.flatnonzero(areas >= smallest):
+    for value in np.flatnonzero(areas >= smallest).tolist():
         if value == scene_places.VOID:
             continue
         category = _CATEGORY[names[value]]
-        # Ids near the class colour, as the official tools make them: people can read the PNG.
+        # Ids near the class colour, as from the official tools, make the PNG readable for people.
         segment_id = 0
         while segment_id in used:
             red, green, blue = np.clip(
@@ -163,25 +166,34 @@ def _collect_segments(rng, label, names, crowds):
 
 
 def write_scenes(
-    out_dir, *, num_train=1000, num_val=100, height_px=192, width_px=256, seed=0, num_processes=None
-):
-    """Writes the dataset to `out_dir`, unless it is there already, made with the same arguments.
+    out_dir: str | os.PathLike,
+    *,
+    num_train: int = 1000,
+    num_val: int = 100,
+    height_px: int = 192,
+    width_px: int = 256,
+    seed: int = 0,
+    num_processes: int | None = None,
+) -> None:
+    """Writes the data set to `out_dir`, unless it exists already, made with the same arguments.
 
-    The folder appears whole or not at all: it is made beside its place and renamed at the end.
+    The folder is complete or missing: it is made beside its place and renamed at the end.
 
     Args:
-      out_dir: folder to make; its parents are made too.
-      num_train: images of the split 'train'.
-      num_val: images of the split 'val'.
+      out_dir: folder to make, with its parents.
+      num_train: number of images of the split 'train'.
+      num_val: number of images of the split 'val'.
       height_px: height of the images.
       width_px: width of the images.
-      seed: int >= 0; other seeds give other images.
-      num_processes: worker processes; None = one per CPU core. The bytes do not depend on it.
+      seed: seed of the images, >= 0.
+      num_processes: number of worker processes; None: one per CPU core. The bytes do not depend on
+        it.
 
     Raises:
-      ValueError: `out_dir` exists and was made otherwise, or an argument is out of range.
+      ValueError: `out_dir` was made with other arguments, or an argument is out of range.
     """
     out_dir = pathlib.Path(out_dir)
+    num_images = {'train': num_train, 'val': num_val}
     manifest = {
         'version': VERSION,
         'num_train': num_train,
@@ -204,30 +216,16 @@ def write_scenes(
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     temporary = pathlib.Path(tempfile.mkdtemp(prefix=f'.{out_dir.name}.', dir=out_dir.parent))
     try:
-        # mkdtemp makes a private folder; the dataset gets the rights that mkdir would give.
+        # mkdtemp makes a private folder; a folder inside it gets the permissions of mkdir.
         staging = temporary / 'scenes'
-        for split in SPLITS:
-            (staging / split / 'images').mkdir(parents=True)
-            (staging / split / f'panoptic_{split}').mkdir()
-        work = [
-            (split, index)
-            for split, count in (('train', num_train), ('val', num_val))
-            for index in range(count)
-        ]
-        write = functools.partial(_write_scene, staging, seed, height_px, width_px)
-        # One worker alone would only add its start.
-        num_workers = num_processes if num_processes > 1 and len(work) > 1 else 0
-        with process_map.map_ordered(write, work, num_workers) as results:
-            annotations = list(tqdm.tqdm(results, total=len(work), desc='scenes', unit='image'))
-        for split in SPLITS:
-            chosen = [
-                annotation
-                for (of_split, _), annotation in zip(work, annotations, strict=True)
-                if of_split == split
-            ]
-            _write_annotations(
-                staging / split / f'panoptic_{split}.json', split, chosen, height_px, width_px
-            )
+        _write_splits(
+            staging,
+            num_images,
+            height_px=height_px,
+            width_px=width_px,
+            seed=seed,
+            num_processes=num_processes,
+        )
         (staging / MANIFEST).write_text(json.dumps(manifest, indent=1) + '\n')
         try:
             os.rename(staging, out_dir)
@@ -238,7 +236,36 @@ def write_scenes(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _check_manifest(out_dir, wanted):
+def _write_splits(
+    folder: pathlib.Path,
+    num_images: dict[str, int],
+    *,
+    height_px: int,
+    width_px: int,
+    seed: int,
+    num_processes: int,
+) -> None:
+    for split in SPLITS:
+        (folder / split / 'images').mkdir(parents=True)
+        (folder / split / f'panoptic_{split}').mkdir()
+    work = [(split, index) for split in SPLITS for index in range(num_images[split])]
+    write = functools.partial(_write_scene, folder, seed, height_px, width_px)
+    # A single worker would only add the time of its start.
+    num_workers = num_processes if num_processes > 1 and len(work) > 1 else 0
+    with process_map.map_ordered(write, work, num_workers) as results:
+        annotations = list(tqdm.tqdm(results, total=len(work), desc='scenes', unit='image'))
+    for split in SPLITS:
+        chosen = [
+            annotation
+            for (of_split, _), annotation in zip(work, annotations, strict=True)
+            if of_split == split
+        ]
+        _write_annotations(
+            folder / split / f'panoptic_{split}.json', split, chosen, height_px, width_px
+        )
+
+
+def _check_manifest(out_dir: pathlib.Path, wanted: dict[str, int]) -> None:
     path = out_dir / MANIFEST
     try:
         found = json.loads(path.read_text())
@@ -253,7 +280,9 @@ def _check_manifest(out_dir, wanted):
         )
 
 
-def _write_scene(folder, seed, height_px, width_px, item):
+def _write_scene(
+    folder: pathlib.Path, seed: int, height_px: int, width_px: int, item: tuple[str, int]
+) -> dict[str, Any]:
     """Renders and writes one image and its labels; returns its entry in 'annotations'."""
     split, index = item
     scene = render_scene(seed, split, index, height_px=height_px, width_px=width_px)
@@ -267,7 +296,13 @@ def _write_scene(folder, seed, height_px, width_px, item):
     return {'segments_info': scene.segments, 'file_name': f'{stem}.png', 'image_id': image_id}
 
 
-def _write_annotations(path, split, annotations, height_px, width_px):
+def _write_annotations(
+    path: pathlib.Path,
+    split: str,
+    annotations: Sequence[dict[str, Any]],
+    height_px: int,
+    width_px: int,
+) -> None:
     images = [
         {
             'license': 1,
@@ -294,8 +329,8 @@ def _write_annotations(path, split, annotations, height_px, width_px):
     path.write_text(json.dumps(content) + '\n')
 
 
-def main():
-    """The command line; `python -m pdl_jax.data.scenes.dataset --help` lists the flags."""
+def main() -> None:
+    """Runs the command; `python -m pdl_jax.data.scenes.dataset --help` lists the flags."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

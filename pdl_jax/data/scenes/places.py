@@ -1,32 +1,40 @@
 """The places of the generated scenes: a canvas and the stuff of five kinds of places."""
 
+from collections.abc import Collection
+
 import numpy as np
+import numpy.typing as npt
 
 from pdl_jax.data.scenes import textures as scene_textures
-from pdl_jax.data.scenes.textures import blend, ramp, tone
+from pdl_jax.data.scenes.textures import Light, View, blend, ramp, tone
 
 STUFF_NAMES = ('sky', 'mountain', 'grass', 'water', 'road', 'wall', 'sand')
 KINDS = ('street', 'town', 'lake', 'beach', 'meadow')
 VOID = 0
 MAX_LABELS = 64
-# Labels on the canvas; things follow after the last one.
+# Labels on the canvas; those of things follow.
 STUFF_LABELS = {name: 1 + index for index, name in enumerate(STUFF_NAMES)}
 
 
 class Canvas:
-    """Colours f32[H, W, 3] and labels i32[H, W] that grow together.
+    """Colours f32[H, W, 3] and labels i32[H, W] of one scene, drawn layer by layer.
 
-    A layer mixes its colour into the pixels it covers in part, and labels those it covers by half
-    or more.
+    A layer mixes its colour into the pixels that it covers in part, and labels those that it covers
+    by half or more.
+
+    Attributes:
+      view: size of the image and its horizon.
+      color: f32[H, W, 3], about in 0..1.
+      label: i32[H, W], `VOID`, a value of `STUFF_LABELS` or the label of a thing.
     """
 
-    def __init__(self, view):
+    def __init__(self, view: View) -> None:
         self.view = view
         self.color = np.zeros((view.height_px, view.width_px, 3), np.float32)
         self.label = np.zeros((view.height_px, view.width_px), np.int32)
 
-    def fill(self, color, label, alpha=None):
-        """Lays f32[H, W, 3] `color` over the canvas by f32[H, W] `alpha` (default: everywhere)."""
+    def fill(self, color: npt.ArrayLike, label: int, alpha: npt.ArrayLike | None = None) -> None:
+        """Draws a colour, three values or f32[H, W, 3], by `alpha` f32[H, W]; None: everywhere."""
         if alpha is None:
             self.color[:] = color
             self.label[:] = label
@@ -35,50 +43,56 @@ class Canvas:
         self.color = blend(self.color, color, alpha)
         self.label[alpha >= 0.5] = label
 
-    def paste(self, sprite, top, left, label):
-        """Lays a premultiplied sprite f32[h, w, 4] over the canvas, cut off at the edges."""
-        window, part = self._overlap(sprite.shape, top, left)
-        if window is None:
+    def paste(self, sprite: np.ndarray, top: int, left: int, label: int) -> None:
+        """Draws a sprite f32[h, w, 4] with premultiplied alpha, cropped to the canvas."""
+        overlap = self._overlap(sprite.shape, top, left)
+        if overlap is None:
             return
+        window, part = overlap
         sprite = sprite[part]
         alpha = sprite[..., 3]
         self.color[window] = tone(self.color[window], 1 - alpha) + sprite[..., :3]
         self.label[window][alpha >= 0.5] = label
 
-    def darken(self, amount, top, left, *, spare):
-        """Multiplies colours by 1 - `amount`, f32[h, w], except on the labels in `spare`."""
-        window, part = self._overlap(amount.shape, top, left)
-        if window is None:
+    def darken(self, amount: np.ndarray, top: int, left: int, *, spare: Collection[int]) -> None:
+        """Multiplies colours by 1 - `amount`, f32[h, w], except where the label is in `spare`."""
+        overlap = self._overlap(amount.shape, top, left)
+        if overlap is None:
             return
+        window, part = overlap
         is_spared = np.zeros(MAX_LABELS, bool)
         is_spared[list(spare)] = True
         factor = 1 - amount[part] * ~is_spared[self.label[window]]
         self.color[window] = tone(self.color[window], factor)
 
-    def _overlap(self, shape, top, left):
+    def _overlap(
+        self, shape: tuple[int, ...], top: int, left: int
+    ) -> tuple[tuple[slice, slice], tuple[slice, slice]] | None:
         height, width = self.label.shape
         y0, y1 = max(top, 0), min(top + shape[0], height)
         x0, x1 = max(left, 0), min(left + shape[1], width)
         if y0 >= y1 or x0 >= x1:
-            return None, None
+            return None
         return (slice(y0, y1), slice(x0, x1)), (
             slice(y0 - top, y1 - top),
             slice(x0 - left, x1 - left),
         )
 
 
-def draw_place(rng, kind, light, *, height_px, width_px):
+def draw_place(
+    rng: np.random.Generator, kind: str, light: Light, *, height_px: int, width_px: int
+) -> Canvas:
     """Draws the stuff of one place.
 
     Args:
-      rng: np.random.Generator.
-      kind: one of KINDS.
-      light: scene_textures.Light.
-      height_px: height of the image.
-      width_px: width of the image.
+      rng: source of randomness.
+      kind: kind of place, one of `KINDS`.
+      light: light of the scene.
+      height_px: height of the image in pixels.
+      width_px: width of the image in pixels.
 
     Returns:
-      A Canvas whose labels are those of STUFF_LABELS.
+      A canvas whose labels are those of `STUFF_LABELS`.
     """
     low, high = {
         'street': (0.28, 0.42),
@@ -122,7 +136,9 @@ def draw_place(rng, kind, light, *, height_px, width_px):
     return canvas
 
 
-def _draw_perspective_road(rng, canvas, light, x, y):
+def _draw_perspective_road(
+    rng: np.random.Generator, canvas: Canvas, light: Light, x: np.ndarray, y: np.ndarray
+) -> None:
     view = canvas.view
     depth = np.clip((y - view.horizon_px) / (view.height_px - view.horizon_px), 0, 1)
     vanish, foot = view.width_px * rng.uniform(0.3, 0.7), view.width_px * rng.uniform(0.35, 0.65)
@@ -142,7 +158,9 @@ def _draw_perspective_road(rng, canvas, light, x, y):
     canvas.fill(color, STUFF_LABELS['road'], inside)
 
 
-def _draw_cross_road(rng, canvas, light, x, y):
+def _draw_cross_road(
+    rng: np.random.Generator, canvas: Canvas, light: Light, x: np.ndarray, y: np.ndarray
+) -> None:
     view = canvas.view
     below = view.height_px - view.horizon_px
     top = view.horizon_px + below * rng.uniform(0.12, 0.30)
@@ -160,8 +178,10 @@ def _draw_cross_road(rng, canvas, light, x, y):
     )
 
 
-def _draw_wall(rng, canvas, light, x, y):
-    """A wall that ends a little below the horizon, with windows and steps in its upper edge."""
+def _draw_wall(
+    rng: np.random.Generator, canvas: Canvas, light: Light, x: np.ndarray, y: np.ndarray
+) -> None:
+    """Draws a wall with windows and a stepped upper edge; its foot is just below the horizon."""
     view = canvas.view
     color = scene_textures.paint_wall(rng, view, light)
     steps = int(rng.integers(1, 4))
@@ -190,7 +210,9 @@ def _draw_wall(rng, canvas, light, x, y):
     )
 
 
-def _draw_shore(rng, canvas, light, y, ground):
+def _draw_shore(
+    rng: np.random.Generator, canvas: Canvas, light: Light, y: np.ndarray, ground: str
+) -> None:
     view = canvas.view
     share = rng.uniform(0.40, 0.68)
     wave = scene_textures.sample_noise(rng, 1, view.width_px, 'smooth', zoom=(1.0, 1.5 * view.unit))
@@ -215,7 +237,9 @@ def _draw_shore(rng, canvas, light, y, ground):
     )
 
 
-def _draw_pond(rng, canvas, light, x, y):
+def _draw_pond(
+    rng: np.random.Generator, canvas: Canvas, light: Light, x: np.ndarray, y: np.ndarray
+) -> None:
     view = canvas.view
     below = view.height_px - view.horizon_px
     center_y, center_x = (

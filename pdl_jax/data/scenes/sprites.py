@@ -1,14 +1,17 @@
 """The things of the generated scenes: one drawing function per thing class.
 
-A drawing function works on a pen whose unit is the height of the thing: x to the right of the
-middle, y up from the ground. It draws with three pixels per output pixel; the result is averaged
-down, so edges are smooth and the alpha channel says which share of a pixel the thing covers.
+A drawing function uses a pen whose unit is the height of the thing: x to the right of the middle, y
+up from the ground. Three pixels are drawn per output pixel and axis and then averaged, so edges are
+smooth and alpha is the covered share of a pixel.
 """
+
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from pdl_jax.data.scenes import textures as scene_textures
+from pdl_jax.data.scenes.textures import Light
 
 SUPERSAMPLE = 3
 
@@ -48,38 +51,59 @@ _PAINT = [
 
 
 class Pen:
-    """Draws in units of the thing's height on a supersampled, transparent sheet."""
+    """A pen that draws in units of the thing's height on a supersampled, transparent sheet.
 
-    def __init__(self, height_px, width_px, *, is_mirrored):
+    Attributes:
+      sign: -1 if the drawing is mirrored, else 1.
+      sheet: the drawing, RGBA.
+    """
+
+    def __init__(self, height_px: float, width_px: float, *, is_mirrored: bool) -> None:
         self._unit = SUPERSAMPLE * height_px
-        # Two pixels of margin on each side leave room for outlines that overshoot the nominal size.
+        # A margin of two pixels per side, for outlines that overshoot the nominal size.
         self._size = (int(np.ceil(width_px)) + 4, int(np.ceil(height_px)) + 4)
         self.sign = -1.0 if is_mirrored else 1.0
         self.sheet = Image.new('RGBA', (self._size[0] * SUPERSAMPLE, self._size[1] * SUPERSAMPLE))
         self._draw = ImageDraw.Draw(self.sheet)
 
-    def _point(self, x, y):
+    def _point(self, x: float, y: float) -> tuple[float, float]:
         return (
             self.sheet.width / 2 + self.sign * x * self._unit,
             self.sheet.height - 2 * SUPERSAMPLE - y * self._unit,
         )
 
-    def polygon(self, points, color):
+    def polygon(self, points: Sequence[tuple[float, float]], color: Iterable[float]) -> None:
+        """Draws a filled polygon."""
         self._draw.polygon([self._point(x, y) for x, y in points], fill=_to_rgba(color))
 
-    def box(self, left, bottom, right, top, color, *, radius=0.0):
+    def box(
+        self,
+        left: float,
+        bottom: float,
+        right: float,
+        top: float,
+        color: Iterable[float],
+        *,
+        radius: float = 0.0,
+    ) -> None:
+        """Draws a filled rectangle with rounded corners."""
         (x0, y1), (x1, y0) = self._point(left, bottom), self._point(right, top)
         self._draw.rounded_rectangle(
             (min(x0, x1), y0, max(x0, x1), y1), radius * self._unit, fill=_to_rgba(color)
         )
 
-    def disc(self, x, y, radius_x, radius_y, color):
+    def disc(
+        self, x: float, y: float, radius_x: float, radius_y: float, color: Iterable[float]
+    ) -> None:
+        """Draws a filled ellipse."""
         cx, cy = self._point(x, y)
         rx, ry = radius_x * self._unit, radius_y * self._unit
         self._draw.ellipse((cx - rx, cy - ry, cx + rx, cy + ry), fill=_to_rgba(color))
 
-    def limb(self, points, width, color):
-        """A thick line with round ends."""
+    def limb(
+        self, points: Sequence[tuple[float, float]], width: float, color: Iterable[float]
+    ) -> None:
+        """Draws a thick line with round ends."""
         path = [self._point(x, y) for x, y in points]
         self._draw.line(
             path, fill=_to_rgba(color), width=max(1, round(width * self._unit)), joint='curve'
@@ -88,27 +112,34 @@ class Pen:
             self.disc(x, y, width / 2, width / 2, color)
 
 
-def _to_rgba(color):
+def _to_rgba(color: Iterable[float]) -> tuple[int, ...]:
     return tuple(min(max(int(c * 255), 0), 255) for c in color) + (255,)
 
 
-def _pick(rng, colors, *, jitter=0.04):
-    return np.array(colors[rng.integers(len(colors))]) + rng.normal(0, jitter, 3)
+def _pick(
+    rng: np.random.Generator, colors: Sequence[Sequence[float]], *, jitter: float = 0.04
+) -> np.ndarray:
+    return np.array(colors[int(rng.integers(len(colors)))]) + rng.normal(0, jitter, 3)
 
 
-def draw_sprite(rng, name, light, *, scale, is_end_view=False):
+def draw_sprite(
+    rng: np.random.Generator, name: str, light: Light, *, scale: float, is_end_view: bool = False
+) -> np.ndarray:
     """Draws one thing.
 
     Args:
-      rng: np.random.Generator: colours, pose, kind.
-      name: thing class, a key of `SIZES_PX`.
-      light: scene_textures.Light.
+      rng: source of randomness for colours, pose and variant.
+      name: class of the thing, a key of `SIZES_PX`.
+      light: light of the scene.
       scale: size relative to `SIZES_PX`, > 0.
-      is_end_view: cars only: seen from the front or the back instead of from the side.
+      is_end_view: whether a car is seen from the front or back instead of from the side.
 
     Returns:
-      f32[h, w, 4], premultiplied RGB about in 0..1 and alpha in 0..1; the foot of the thing lies in
+      f32[h, w, 4], premultiplied RGB about in 0..1 and alpha in 0..1. The foot of the thing is at
       the middle, 2 pixels above the lower edge.
+
+    Raises:
+      ValueError: there is no class `name`.
     """
     height_px = max(4.0, SIZES_PX[name][0] * scale * rng.uniform(0.9, 1.1))
     width_px = height_px * SIZES_PX[name][1] / SIZES_PX[name][0]
@@ -135,8 +166,10 @@ def draw_sprite(rng, name, light, *, scale, is_end_view=False):
     return _shade(rng, pen.sheet, light, texture)
 
 
-def _shade(rng, sheet, light, texture):
-    """Averages a sheet down; lights the sun's side and the top, darkens the outline."""
+def _shade(
+    rng: np.random.Generator, sheet: Image.Image, light: Light, texture: float
+) -> np.ndarray:
+    """Averages a sheet to output pixels, brightens the sun's side and the top, darkens the edge."""
     small = sheet.reduce(SUPERSAMPLE)
     rgba = np.asarray(small, np.float32) / 255
     alpha = rgba[..., 3]
@@ -152,13 +185,13 @@ def _shade(rng, sheet, light, texture):
     return np.concatenate([rgb, alpha[..., None]], axis=2)
 
 
-def _draw_ball(rng, light, diameter_px):
-    """A beach ball, a football or a plain ball, shaded as a sphere."""
+def _draw_ball(rng: np.random.Generator, light: Light, diameter_px: float) -> np.ndarray:
+    """Draws a beach ball, a football or a plain ball, shaded as a sphere."""
     size = int(np.ceil(diameter_px)) + 4
     fine = size * 2
     radius = diameter_px
     axis = (np.arange(fine, dtype=np.float32) + 0.5 - fine / 2) / radius
-    # The ball touches the ground 2 pixels above the lower edge, like every sprite.
+    # Like every sprite, the ball touches the ground 2 pixels above the lower edge.
     lift = (fine / 2 - 4 - radius) / radius
     x, y = axis[None, :], -axis[:, None] + lift
     square = x * x + y * y
@@ -194,7 +227,7 @@ def _draw_ball(rng, light, diameter_px):
     return rgba.reshape(size, 2, size, 2, 4).mean(axis=(1, 3)).astype(np.float32)
 
 
-def _draw_person(rng, pen):
+def _draw_person(rng: np.random.Generator, pen: Pen) -> None:
     shirt, trousers = _pick(rng, _CLOTH), _pick(rng, _CLOTH[1:2] + _CLOTH[5:6] + _CLOTH[7:]) * 0.8
     skin, hair = _pick(rng, _SKIN), _pick(rng, _HAIR)
     stride = rng.uniform(0.03, 0.12)
@@ -226,7 +259,7 @@ def _draw_person(rng, pen):
     pen.disc(0.02, 0.895, 0.074, 0.075, skin)
 
 
-def _draw_car_side(rng, pen):
+def _draw_car_side(rng: np.random.Generator, pen: Pen) -> None:
     paint = _pick(rng, _PAINT)
     glass = np.array([0.22, 0.30, 0.38])
     back = rng.uniform(-0.92, -0.55)
@@ -243,7 +276,7 @@ def _draw_car_side(rng, pen):
         pen.disc(x, 0.2, 0.11, 0.1, (0.65, 0.66, 0.68))
 
 
-def _draw_car_end(rng, pen):
+def _draw_car_end(rng: np.random.Generator, pen: Pen) -> None:
     paint = _pick(rng, _PAINT)
     is_back = rng.random() < 0.6
     glass = np.array([0.20, 0.28, 0.36])
@@ -259,7 +292,7 @@ def _draw_car_end(rng, pen):
     pen.box(-0.16, 0.30, 0.16, 0.40, (0.95, 0.94, 0.85))
 
 
-def _draw_boat(rng, pen):
+def _draw_boat(rng: np.random.Generator, pen: Pen) -> None:
     hull, sail = (
         _pick(rng, _PAINT),
         _pick(
@@ -280,7 +313,7 @@ def _draw_boat(rng, pen):
     pen.polygon([(-0.48, 0.28), (-0.46, 0.22), (0.47, 0.25), (0.49, 0.31)], (0.95, 0.94, 0.90))
 
 
-def _draw_tree(rng, pen, light):
+def _draw_tree(rng: np.random.Generator, pen: Pen, light: Light) -> None:
     trunk = np.array([0.40, 0.28, 0.18]) * rng.uniform(0.8, 1.2)
     pen.polygon([(-0.05, 0.0), (0.05, 0.0), (0.035, 0.5), (-0.035, 0.5)], trunk)
     sun = np.sign(light.side) * pen.sign
@@ -305,7 +338,7 @@ def _draw_tree(rng, pen, light):
     )
     crown = rng.uniform(-1, 1, (11, 2)) * (0.19, 0.20) + (0.0, 0.68)
     radii = rng.uniform(0.10, 0.15, 11)
-    # Shade first, then leaves, then the leaves in the sun: one round crown instead of single discs.
+    # Shade, then leaves, then sunlit leaves: single discs would not blend into one round crown.
     pen.disc(0, 0.66, 0.25, 0.26, leaf * 0.8)
     for offset, gain in ((0.0, 0.75), (0.03, 1.0), (0.06, 1.3)):
         for (x, y), radius in zip(crown, radii, strict=True):
@@ -313,7 +346,7 @@ def _draw_tree(rng, pen, light):
             pen.disc(x + sun * offset, y + offset, shrink, shrink, leaf * gain)
 
 
-def _draw_house(rng, pen):
+def _draw_house(rng: np.random.Generator, pen: Pen) -> None:
     plaster = _pick(
         rng,
         [(0.93, 0.88, 0.76), (0.92, 0.92, 0.90), (0.80, 0.88, 0.92), (0.95, 0.80, 0.62)],
@@ -336,7 +369,7 @@ def _draw_house(rng, pen):
         pen.box(x - 0.055, y, x + 0.055, y + 0.13, pane)
 
 
-def _draw_sheep(rng, pen):
+def _draw_sheep(rng: np.random.Generator, pen: Pen) -> None:
     wool = np.array([0.94, 0.92, 0.87]) * rng.uniform(0.92, 1.04)
     face = _pick(rng, [(0.14, 0.12, 0.12), (0.25, 0.20, 0.18)], jitter=0.01)
     for x in (-0.36, -0.18, 0.16, 0.32):

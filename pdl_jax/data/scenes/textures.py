@@ -1,14 +1,15 @@
 """Textures, light and perspective of the generated scenes: one painter per stuff class.
 
 Every painter returns colours for the whole image, f32[H, W, 3] about in 0..1; the caller decides
-which pixels show them. Noise comes from a few periodic tiles that are made once per process from a
-constant seed, so an image costs only crops of them and is the same whichever process renders it.
+which pixels show them. Noise is cropped from a few periodic tiles, which each process makes once
+from a constant seed: images are cheap and do not depend on the process that renders them.
 """
 
 import dataclasses
 import functools
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 REFERENCE_HEIGHT_PX = 192
@@ -29,26 +30,26 @@ _SKIES = {
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """The camera: image size and the row of the horizon, in pixels."""
+    """The camera: size of the image and row of the horizon, in pixels."""
 
     height_px: int
     width_px: int
     horizon_px: float
 
     @property
-    def unit(self):
+    def unit(self) -> float:
         """Pixels of this image per pixel of the 192 x 256 reference image."""
         return min(self.height_px / REFERENCE_HEIGHT_PX, self.width_px / REFERENCE_WIDTH_PX)
 
-    def depth_at(self, y):
-        """Nearness of ground row `y`: 0 at the horizon, 1 at the bottom edge."""
+    def depth_at(self, y: float | np.ndarray) -> np.ndarray:
+        """Returns the nearness of ground row `y`: 0 at the horizon, 1 at the bottom edge."""
         return np.clip((y - self.horizon_px) / (self.height_px - self.horizon_px), 0.0, 1.15)
 
-    def scale_at(self, y):
-        """Size of a thing that stands on row `y`; 1 = its reference size at the bottom edge.
+    def scale_at(self, y: float | np.ndarray) -> np.ndarray:
+        """Returns the size of a thing on row `y`; 1 = its reference size at the bottom edge.
 
-        Things at the horizon keep a third of their size, which true perspective would not leave
-        them: they stay large enough to label.
+        Unlike in true perspective, things at the horizon keep a third of their size, so that they
+        are large enough to label.
         """
         return self.unit * (0.36 + 0.64 * self.depth_at(y))
 
@@ -58,11 +59,11 @@ class Light:
     """Global light of one scene.
 
     Attributes:
-      side: -1 (sun on the left) to 1 (sun on the right).
+      side: direction of the sun, -1 (left) to 1 (right).
       shadow_length: length of a shadow per height of its thing.
       shadow_rise: rows a shadow rises (> 0, sun behind the camera) or falls (< 0, sun before it)
         per height of its thing.
-      tint: colour of the sunlight, three floats about 1.
+      tint: colour of the sunlight, three values about 1.
       zenith: colour of the sky at the top.
       skyline: colour of the sky and the haze at the horizon.
       contrast: 0 (diffuse) to 1 (hard light).
@@ -71,14 +72,14 @@ class Light:
     side: float
     shadow_length: float
     shadow_rise: float
-    tint: tuple
-    zenith: tuple
-    skyline: tuple
+    tint: tuple[float, ...]
+    zenith: tuple[float, ...]
+    skyline: tuple[float, ...]
     contrast: float
 
 
-def sample_light(rng):
-    """Draws a Light; `rng` is a np.random.Generator."""
+def sample_light(rng: np.random.Generator) -> Light:
+    """Returns the light of a random time of day."""
     name = rng.choice(list(_SKIES), p=[0.34, 0.22, 0.16, 0.16, 0.12])
     zenith, skyline, tint, contrast = _SKIES[name]
     tint = tuple(np.array(tint) * (1 + rng.normal(0, 0.02, 3)))
@@ -88,8 +89,8 @@ def sample_light(rng):
 
 
 @functools.cache
-def _noise_tile(kind):
-    """f32[TILE_PX, TILE_PX] periodic noise, mean 0, standard deviation 1."""
+def _noise_tile(kind: str) -> np.ndarray:
+    """Returns periodic noise f32[TILE_PX, TILE_PX], mean 0, standard deviation 1."""
     rng = np.random.default_rng([20200611, list(_SLOPES).index(kind)])
     spectrum = np.fft.rfft2(rng.standard_normal((TILE_PX, TILE_PX)))
     frequency = np.hypot(np.fft.fftfreq(TILE_PX)[:, None], np.fft.rfftfreq(TILE_PX)[None, :])
@@ -99,15 +100,22 @@ def _noise_tile(kind):
     return (tile / tile.std()).astype(np.float32)
 
 
-def sample_noise(rng, height, width, kind='medium', *, zoom=(1.0, 1.0)):
+def sample_noise(
+    rng: np.random.Generator,
+    height: int,
+    width: int,
+    kind: str = 'medium',
+    *,
+    zoom: tuple[float, float] = (1.0, 1.0),
+) -> np.ndarray:
     """Draws a random crop of a noise tile, magnified.
 
     Args:
-      rng: np.random.Generator.
+      rng: source of randomness.
       height: rows of the result.
       width: columns of the result.
       kind: 'rough', 'medium' or 'smooth'.
-      zoom: magnification (rows, columns); 4 makes the structures four times as large.
+      zoom: magnification (rows, columns); 4 makes structures four times as large.
 
     Returns:
       f32[height, width], about mean 0 and standard deviation 1.
@@ -121,17 +129,26 @@ def sample_noise(rng, height, width, kind='medium', *, zoom=(1.0, 1.0)):
     if zoom == (1.0, 1.0):
         return crop[:height, :width]
     box = (0, 0, width / zoom[1], height / zoom[0])
-    return np.asarray(Image.fromarray(crop).resize((width, height), Image.BICUBIC, box=box))
+    return np.asarray(
+        Image.fromarray(crop).resize((width, height), Image.Resampling.BICUBIC, box=box)
+    )
 
 
-def ground_noise(rng, view, kind='medium', *, density=1.0, stretch=1.0):
+def ground_noise(
+    rng: np.random.Generator,
+    view: View,
+    kind: str = 'medium',
+    *,
+    density: float = 1.0,
+    stretch: float = 1.0,
+) -> np.ndarray:
     """Draws noise that lies on the ground plane in perspective.
 
     Args:
-      rng: np.random.Generator.
-      view: View.
+      rng: source of randomness.
+      view: size of the image and its horizon.
       kind: 'rough', 'medium' or 'smooth'.
-      density: structures per length; the larger, the finer.
+      density: structures per length; larger is finer.
       stretch: > 1 lengthens the structures sideways (ripples on water).
 
     Returns:
@@ -150,12 +167,12 @@ def ground_noise(rng, view, kind='medium', *, density=1.0, stretch=1.0):
     return noise * np.clip(1.6 / (0.6 + distance), 0.15, 1.0)[:, None]
 
 
-def blend(first, second, amount):
-    """Mixes two colours, pixel by pixel.
+def blend(first: npt.ArrayLike, second: npt.ArrayLike, amount: npt.ArrayLike) -> np.ndarray:
+    """Mixes two colours per pixel.
 
     Args:
-      first: colour where `amount` is 0: three values or f32[H, W, 3].
-      second: colour where `amount` is 1: the same.
+      first: colour where `amount` is 0, three values or f32[H, W, 3].
+      second: colour where `amount` is 1, three values or f32[H, W, 3].
       amount: f32[H, W] or bool[H, W].
 
     Returns:
@@ -164,13 +181,13 @@ def blend(first, second, amount):
     amount = np.asarray(amount, np.float32)
     first, second = np.asarray(first, np.float32), np.asarray(second, np.float32)
     mixed = np.empty(amount.shape + (3,), np.float32)
-    # Channel by channel: NumPy is three times slower where the innermost axis holds 3 values.
+    # One channel at a time: NumPy is three times slower if the innermost axis holds 3 values.
     for c in range(3):
         mixed[..., c] = first[..., c] + (second[..., c] - first[..., c]) * amount
     return mixed
 
 
-def tone(color, factor):
+def tone(color: npt.ArrayLike, factor: np.ndarray) -> np.ndarray:
     """Multiplies a colour, three values or f32[H, W, 3], by f32[H, W]; returns f32[H, W, 3]."""
     color = np.asarray(color, np.float32)
     toned = np.empty(factor.shape + (3,), np.float32)
@@ -179,14 +196,14 @@ def tone(color, factor):
     return toned
 
 
-def ramp(value, low, high):
-    """Smoothstep of `value` from 0 at `low` to 1 at `high`."""
+def ramp(value: float | np.ndarray, low: float, high: float) -> np.ndarray:
+    """Returns the smoothstep of `value` from 0 at `low` to 1 at `high`."""
     t = np.clip((value - low) / (high - low), 0.0, 1.0)
     return t * t * (3 - 2 * t)
 
 
-def paint_sky(rng, view, light):
-    """Gradient, clouds lit from the sun's side, and a glow around the sun."""
+def paint_sky(rng: np.random.Generator, view: View, light: Light) -> np.ndarray:
+    """Paints a gradient, clouds lit from the sun's side, and a glow around the sun."""
     height, width = view.height_px, view.width_px
     y = (np.arange(height, dtype=np.float32) / max(view.horizon_px, 1.0))[:, None]
     gradient = np.clip(y, 0, 1) ** np.float32(0.8) * np.ones((1, width), np.float32)
@@ -205,17 +222,19 @@ def paint_sky(rng, view, light):
     return blend(color, np.minimum(np.array(light.tint) * 1.02, 1.05), 0.55 * light.contrast * glow)
 
 
-def paint_mountain(rng, view, light, *, haze):
-    """Rock, forest or bare hills with relief, lit from the sun's side, and haze towards the foot.
+def paint_mountain(
+    rng: np.random.Generator, view: View, light: Light, *, haze: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Paints rock, forest or bare hills with relief and snow, and haze towards the foot.
 
     Args:
-      rng: np.random.Generator.
-      view: View.
-      light: Light.
+      rng: source of randomness.
+      view: size of the image and its horizon.
+      light: light of the scene.
       haze: 0 (clear) to 1 (the colour of the skyline).
 
     Returns:
-      (f32[W] row of the ridge per column in pixels, f32[H, W, 3] colours).
+      The row of the ridge per column in pixels, f32[W], and the colours, f32[H, W, 3].
     """
     height, width = view.height_px, view.width_px
     profile = sample_noise(rng, 1, width, 'smooth', zoom=(1.0, 0.9 * view.unit))[0]
@@ -239,8 +258,8 @@ def paint_mountain(rng, view, light, *, haze):
     )
 
 
-def paint_grass(rng, view, light):
-    """Meadow: patches and blades in perspective, sometimes flowers."""
+def paint_grass(rng: np.random.Generator, view: View, light: Light) -> np.ndarray:
+    """Paints a meadow: patches and blades in perspective, sometimes flowers."""
     lush, dry = (
         np.array([(0.30, 0.54, 0.17), (0.24, 0.47, 0.20), (0.38, 0.53, 0.18)])[rng.integers(3)],
         (0.55, 0.56, 0.25),
@@ -258,8 +277,8 @@ def paint_grass(rng, view, light):
     return _into_distance(color * np.array(light.tint, np.float32), view, light, 0.35)
 
 
-def paint_sand(rng, view, light):
-    """Beach: fine grain and wind ripples."""
+def paint_sand(rng: np.random.Generator, view: View, light: Light) -> np.ndarray:
+    """Paints a beach: fine grain and wind ripples."""
     base = np.array([(0.88, 0.77, 0.56), (0.83, 0.71, 0.53), (0.92, 0.83, 0.66)])[rng.integers(3)]
     grain = ground_noise(rng, view, 'rough', density=4.0)
     dunes = ground_noise(rng, view, 'smooth', density=1.2, stretch=3.0)
@@ -267,8 +286,8 @@ def paint_sand(rng, view, light):
     return _into_distance(color * np.array(light.tint, np.float32), view, light, 0.2)
 
 
-def paint_water(rng, view, light):
-    """Water: the sky's colours mirrored, ripples, and glints under the sun."""
+def paint_water(rng: np.random.Generator, view: View, light: Light) -> np.ndarray:
+    """Paints water: reflected colours of the sky, ripples, and glints under the sun."""
     y = np.arange(view.height_px, dtype=np.float32)[:, None]
     near = ramp(view.depth_at(y), 0.0, 0.75) * np.ones((1, view.width_px))
     deep = np.array([(0.05, 0.26, 0.42), (0.04, 0.34, 0.42), (0.10, 0.25, 0.36)])[rng.integers(3)]
@@ -289,8 +308,8 @@ def paint_water(rng, view, light):
     )
 
 
-def paint_road(rng, view, light):
-    """Asphalt without markings; the layout draws those along the road."""
+def paint_road(rng: np.random.Generator, view: View, light: Light) -> np.ndarray:
+    """Paints asphalt without markings, which `places` draws along the road."""
     base = np.array([0.36, 0.36, 0.38]) * rng.uniform(0.8, 1.25)
     grain = ground_noise(rng, view, 'rough', density=4.0)
     stains = ground_noise(rng, view, 'smooth', density=1.5)
@@ -299,8 +318,8 @@ def paint_road(rng, view, light):
     )
 
 
-def paint_wall(rng, view, light):
-    """Masonry: courses of bricks or stones with mortar, stains, and a darker foot."""
+def paint_wall(rng: np.random.Generator, view: View, light: Light) -> np.ndarray:
+    """Paints masonry: courses of bricks or stones with mortar, stains, and a darker foot."""
     height, width = view.height_px, view.width_px
     base = np.array(
         [(0.62, 0.30, 0.23), (0.70, 0.42, 0.30), (0.63, 0.58, 0.50), (0.72, 0.55, 0.38)]
@@ -325,14 +344,14 @@ def paint_wall(rng, view, light):
     return tone(color * np.array(light.tint, np.float32), shaded)
 
 
-def _rise_towards_sun(height_map, step_px, light):
-    """How much f32[H, W] rises over `step_px` columns away from the sun; > 0 faces the sun."""
+def _rise_towards_sun(height_map: np.ndarray, step_px: float, light: Light) -> np.ndarray:
+    """Returns f32[H, W] minus its value `step_px` columns further from the sun; > 0 is lit."""
     step = int(np.sign(light.side)) * max(1, round(step_px))
     columns = np.arange(height_map.shape[1])
     return height_map - height_map[:, np.clip(columns - step, 0, columns[-1])]
 
 
-def _into_distance(color, view, light, amount):
+def _into_distance(color: np.ndarray, view: View, light: Light, amount: float) -> np.ndarray:
     """Adds haze towards the horizon and darkens the foreground a little."""
     depth = view.depth_at(np.arange(view.height_px, dtype=np.float32))[:, None]
     haze = amount * (1 - ramp(depth, 0.0, 0.7)) * np.ones((1, view.width_px), np.float32)

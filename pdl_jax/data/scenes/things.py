@@ -1,17 +1,18 @@
-"""Where things stand in the generated scenes, alone, in groups and crowds, and their shadows."""
+"""Placement of things in the generated scenes, alone, in groups and in crowds, with shadows."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageFilter
 
 from pdl_jax.data.scenes import sprites as scene_sprites
-from pdl_jax.data.scenes.places import STUFF_LABELS, STUFF_NAMES
-from pdl_jax.data.scenes.textures import ramp
+from pdl_jax.data.scenes.places import STUFF_LABELS, STUFF_NAMES, Canvas
+from pdl_jax.data.scenes.textures import Light, ramp
 
 MAX_THINGS = 12
 
-# Where the foot of a thing may stand.
+# Stuff on which the foot of a thing may stand.
 _GROUND = {
     'person': ('grass', 'sand', 'road'),
     'car': ('road',),
@@ -21,8 +22,8 @@ _GROUND = {
     'house': ('grass',),
     'sheep': ('grass',),
 }
-# Nearness (0 horizon, 1 bottom edge) of the foot. Houses keep away from the camera, where they
-# would hide the scene.
+# Range of the nearness (0 horizon, 1 bottom edge) of the foot. Houses near the camera would hide
+# the scene.
 _DEPTHS = {
     'person': (0.05, 1.03),
     'car': (0.05, 1.02),
@@ -32,7 +33,7 @@ _DEPTHS = {
     'house': (0.02, 0.3),
     'sheep': (0.12, 1.0),
 }
-# How often a class is placed, by kind of place.
+# Relative frequency of the classes by kind of place.
 _THINGS = {
     'street': {'car': 5, 'tree': 2, 'house': 2, 'person': 2, 'ball': 1},
     'town': {'car': 5, 'person': 3, 'ball': 2, 'tree': 1},
@@ -40,7 +41,7 @@ _THINGS = {
     'beach': {'boat': 4, 'ball': 4, 'person': 4},
     'meadow': {'house': 3, 'sheep': 4, 'tree': 3, 'ball': 2, 'person': 1},
 }
-# Size of a group that stands side by side: (probability, smallest, largest).
+# Groups that stand side by side: (probability, smallest size, largest size).
 _GROUPS = {
     'person': (0.55, 2, 4),
     'car': (0.65, 2, 4),
@@ -54,9 +55,12 @@ _GROUPS = {
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """A thing of class `name` that stands at column `x`, row `y` (its foot, in pixels).
+    """A thing and its place.
 
-    `scale` is its size relative to scene_sprites.SIZES_PX.
+    Attributes:
+      name: class of the thing.
+      x, y: column and row of its foot in pixels.
+      scale: size relative to `sprites.SIZES_PX`.
     """
 
     name: str
@@ -64,22 +68,22 @@ class Placement:
     y: float
     scale: float
 
-    def box(self):
-        """(left, top, right, bottom) in pixels."""
+    def box(self) -> tuple[float, float, float, float]:
+        """Returns (left, top, right, bottom) in pixels."""
         height, width = (size * self.scale for size in scene_sprites.SIZES_PX[self.name])
         return self.x - width / 2, self.y - height, self.x + width / 2, self.y
 
 
-def place_things(rng, kind, canvas):
-    """Chooses classes and positions, in groups that touch, without hiding one thing by another.
+def place_things(rng: np.random.Generator, kind: str, canvas: Canvas) -> list[Placement]:
+    """Chooses classes and positions, in groups that touch, so that no thing hides another.
 
     Args:
-      rng: np.random.Generator.
-      kind: one of scene_places.KINDS.
-      canvas: Canvas that shows the stuff only.
+      rng: source of randomness.
+      kind: kind of place, one of `places.KINDS`.
+      canvas: canvas that shows only stuff.
 
     Returns:
-      list of at most MAX_THINGS Placement, from far to near.
+      At most MAX_THINGS placements, from far to near.
     """
     weights = _THINGS[kind]
     names = list(weights)
@@ -96,8 +100,10 @@ def place_things(rng, kind, canvas):
     return sorted(placed, key=lambda thing: thing.y)
 
 
-def _place_group(rng, name, size, canvas, placed):
-    """The members of one group that found room: the first anywhere, the others in a row with it."""
+def _place_group(
+    rng: np.random.Generator, name: str, size: int, canvas: Canvas, placed: Sequence[Placement]
+) -> list[Placement]:
+    """Returns the members of one group that have room: the first anywhere, the others beside it."""
     view = canvas.view
     for _ in range(8):
         depth = rng.uniform(*_DEPTHS[name])
@@ -112,7 +118,7 @@ def _place_group(rng, name, size, canvas, placed):
     step = 1 if first.x < view.width_px / 2 else -1
     for _ in range(size - 1):
         left, _, right, _ = group[-1].box()
-        # Pitch 0.75 to 0.95 widths: neighbours touch, and each still shows most of itself.
+        # A pitch of 0.75 to 0.95 widths: neighbours touch, and each remains mostly visible.
         x = group[-1].x + step * (right - left) * rng.uniform(0.75, 0.95)
         y = first.y + rng.uniform(-3, 3) * first.scale
         member = Placement(name, x, y, float(view.scale_at(y) * rng.uniform(0.95, 1.05)))
@@ -123,8 +129,8 @@ def _place_group(rng, name, size, canvas, placed):
     return group
 
 
-def can_stand(thing, canvas):
-    """Whether the foot, and both its ends, lie on ground that suits the class."""
+def can_stand(thing: Placement, canvas: Canvas) -> bool:
+    """Returns whether the foot and both its ends lie on ground that suits the class."""
     height, width = canvas.label.shape
     left, _, right, _ = thing.box()
     if not -0.2 * (right - left) < thing.x < width + 0.2 * (right - left):
@@ -136,8 +142,8 @@ def can_stand(thing, canvas):
     return suitable.issuperset(canvas.label[row, columns].tolist())
 
 
-def is_hiding(thing, placed, *, share):
-    """Whether the box of `thing` and one of `placed` share more than `share` of the smaller one."""
+def is_hiding(thing: Placement, placed: Sequence[Placement], *, share: float) -> bool:
+    """Returns whether the box of `thing` overlaps another by more than `share` of the smaller."""
     left, top, right, bottom = thing.box()
     for other in placed:
         other_left, other_top, other_right, other_bottom = other.box()
@@ -151,17 +157,19 @@ def is_hiding(thing, placed, *, share):
     return False
 
 
-def place_crowd(rng, kind, canvas, things):
+def place_crowd(
+    rng: np.random.Generator, kind: str, canvas: Canvas, things: Sequence[Placement]
+) -> list[Placement]:
     """Places a dense, distant cluster of one class, to be annotated as one crowd region.
 
     Args:
-      rng: np.random.Generator.
-      kind: one of scene_places.KINDS.
-      canvas: Canvas that shows the stuff only.
-      things: list of Placement, which must leave most of the cluster free.
+      rng: source of randomness.
+      kind: kind of place, one of `places.KINDS`.
+      canvas: canvas that shows only stuff.
+      things: things that are placed already; they must leave most of the cluster visible.
 
     Returns:
-      list of Placement, from far to near; [] where there is no room.
+      Placements from far to near; [] if there is no room.
     """
     name = {
         'street': 'person',
@@ -189,8 +197,16 @@ def place_crowd(rng, kind, canvas, things):
     return []
 
 
-def draw_thing(rng, canvas, light, thing, label, *, is_end_view=False):
-    """Draws a Placement with its shadow, on water its mirror image, and labels it `label`."""
+def draw_thing(
+    rng: np.random.Generator,
+    canvas: Canvas,
+    light: Light,
+    thing: Placement,
+    label: int,
+    *,
+    is_end_view: bool = False,
+) -> None:
+    """Draws a thing with its shadow, a boat with its reflection, and labels it `label`."""
     sprite = scene_sprites.draw_sprite(
         rng, thing.name, light, scale=thing.scale, is_end_view=is_end_view
     )
@@ -213,8 +229,8 @@ def draw_thing(rng, canvas, light, thing, label, *, is_end_view=False):
     canvas.paste(sprite, top, left, label)
 
 
-def _cast_shadow(canvas, light, alpha, top, left):
-    """Lays the sheared, flattened outline of a sprite on the ground, away from the sun."""
+def _cast_shadow(canvas: Canvas, light: Light, alpha: np.ndarray, top: int, left: int) -> None:
+    """Darkens the ground by the sheared, flattened outline of a sprite, away from the sun."""
     height, width = alpha.shape
     reach = int(np.ceil(abs(light.side) * light.shadow_length * height))
     rows = int(np.ceil(abs(light.shadow_rise) * height)) + 4
@@ -226,9 +242,9 @@ def _cast_shadow(canvas, light, alpha, top, left):
     shear = light.side * light.shadow_length * slope
     matrix = (1.0, -shear, shear * foot - start, 0.0, slope, height - 2 - foot * slope)
     sheet = Image.fromarray((alpha * 255).astype(np.uint8))
-    shadow = sheet.transform((width + reach, rows), Image.AFFINE, matrix, Image.BILINEAR).filter(
-        ImageFilter.BoxBlur(1)
-    )
+    shadow = sheet.transform(
+        (width + reach, rows), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR
+    ).filter(ImageFilter.BoxBlur(1))
     amount = np.asarray(shadow, np.float32) / 255 * (0.18 + 0.34 * light.contrast)
     spare = (STUFF_LABELS['sky'], STUFF_LABELS['mountain'])
     canvas.darken(amount, top + height - 2 - foot, left - start, spare=spare)
