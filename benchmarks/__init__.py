@@ -1,1 +1,1 @@
-"""What the speed claims are measured with: our programs beside the same ones in plain PyTorch, in turn; see `benchmarks.run`."""
+"""Speed of our programs beside the same programs in plain PyTorch; see `benchmarks.run`."""

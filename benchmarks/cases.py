@@ -25,18 +25,18 @@ _GPU_MODES = ('torch:eager_bf16', 'torch:compile_bf16')
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One thing to measure.
+    """A measurement.
 
     Attributes:
       suite: one of `SUITES`.
-      name: unique in its suite.
-      arguments: of both sides' `prepare`; 'inputs' says which inputs are drawn for it.
-      rivals: what ours is compared with, 'FRAMEWORK:MODE' each; FRAMEWORK is torch, tensorflow, numpy (no framework) or ours
-        (another mode of our own program).
-      targets: the least ratio rival / ours that is aimed at, by rival.
-      num_cores: that either side may use; None for all.
-      agreement: how results are compared, see `agreement.LIMITS`; None where they are not.
-      is_quick: whether --quick measures it.
+      name: name, unique in its suite.
+      arguments: arguments of both sides' `prepare`; 'inputs' names the inputs to draw.
+      rivals: programs to compare ours with, 'FRAMEWORK:MODE' each. FRAMEWORK is torch, tensorflow,
+        numpy (no framework) or ours (another mode of our own program).
+      targets: smallest desired ratio rival / ours, by rival.
+      num_cores: cores per side; None for all.
+      agreement: kind of the comparison of results, a key of `agreement.LIMITS`; None for none.
+      is_quick: is measured with --quick.
     """
 
     suite: str
@@ -50,7 +50,7 @@ class Case:
 
 
 def list_cases(suite: str, device: str, pattern: str = '') -> list[Case]:
-    """The cases of a suite on 'cpu' or 'gpu' whose names a regular expression finds."""
+    """Lists the cases of a suite on 'cpu' or 'gpu' whose names match a regular expression."""
     return [case for case in _SUITES[suite](device) if re.search(pattern, case.name)]
 
 
@@ -59,7 +59,7 @@ def _format_size(size):
 
 
 def _make_targets(rivals, target):
-    """Of every rival on a GPU; on a CPU of PyTorch without a compiler in float32, like ours."""
+    """Sets a target for all rivals on a GPU, and for eager float32 PyTorch on a CPU."""
     return (
         {}
         if target is None
@@ -87,7 +87,7 @@ def _list_postprocess(device) -> Iterator[Case]:
                 )
                 rivals = ('torch:bowenc0221', 'torch:detectron2')
                 if device == 'cpu' and num_centers < TOP_K:
-                    # Of as many centres as it may keep it keeps one more than the others.
+                    # At exactly TOP_K centres it keeps one more than the others.
                     rivals += ('tensorflow:deeplab2',)
                     targets['tensorflow:deeplab2'] = 20 if num_centers == 50 else None
                 yield Case(
@@ -271,9 +271,9 @@ def _list_input(device) -> Iterator[Case]:
 
     if device == 'cpu':
         peers = ('numpy:bowenc0221', 'numpy:deeplab2')
-        # With ours augmentation and targets are the device's work: the host decodes.
+        # Our host only decodes: augmentation and targets run on the device.
         yield make_case('host', 'host', peers, num_cores=1, target=4.0)
-        # All of it on one core.
+        # Includes the work of the device, all on one core.
         yield make_case('samples', 'samples', peers, num_cores=1)
         for num_workers in (1, 8, 16):
             name = f'host/{num_workers}_workers'
@@ -306,7 +306,7 @@ def _list_metrics(device) -> Iterator[Case]:
             'inputs': ('label_maps',),
         }
         name = f'device_pq/{_format_size(size)}/{num_classes}_classes'
-        # Under 5 % of the time of inference.
+        # The target of 20 bounds the metric to 5 % of the time of inference.
         yield Case(
             'metrics',
             name,

@@ -1,4 +1,4 @@
-"""The harness' end of a worker process."""
+"""Client of a worker process."""
 
 import contextlib
 import json
@@ -12,13 +12,10 @@ class Child:
     """A worker that holds one program; a context manager.
 
     Args:
-      name: 'ours', or 'torch:eager' and the like: a framework and a mode.
-      suite: of the case.
+      name: 'ours', or framework and mode such as 'torch:eager'.
+      suite: suite of the case; '' for none.
       device: 'cpu' or 'gpu'.
-      num_cores: that it may use; None for all.
-
-    Raises:
-      ChildError: by any method, where the worker failed.
+      num_cores: cores that it may use; None for all.
     """
 
     def __init__(self, name: str, suite: str, device: str, num_cores: int | None = None):
@@ -27,7 +24,7 @@ class Child:
         environment = {**os.environ, 'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'}
         if device == 'cpu':
             environment['JAX_PLATFORMS'] = 'cpu'
-        # Two programs that share a device must not share a compiled one either: compile times are measured.
+        # Compile times are measured, so no program may come from the cache.
         environment['JAX_ENABLE_COMPILATION_CACHE'] = 'false'
         command = [sys.executable, '-m', 'benchmarks.worker', side, suite, mode, device]
         if num_cores is not None:
@@ -62,7 +59,11 @@ class Child:
         self._log.close()
 
     def ask(self, command: str, **arguments) -> dict:
-        """Has a method of `worker.Worker` run and returns what it returned."""
+        """Calls a method of `worker.Worker` and returns its result.
+
+        Raises:
+          ChildError: the method raised an exception, or the worker died.
+        """
         try:
             print(json.dumps({'do': command, **arguments}), file=self._process.stdin, flush=True)
             line = self._process.stdout.readline()

@@ -1,4 +1,4 @@
-"""Inputs that are folders: photographs with their annotations, and predictions in COCO's panoptic format."""
+"""Folders as inputs: photographs with annotations, and predictions in COCO's panoptic format."""
 
 import json
 import pathlib
@@ -15,7 +15,7 @@ _PHOTOGRAPH_SIZE = (480, 640)
 
 
 def write_photographs(num_images: int, folder: pathlib.Path) -> str:
-    """Generates scenes of COCO's usual size; returns a folder for `find_annotations`."""
+    """Generates scenes of COCO's usual size and returns a folder for `find_annotations`."""
     scenes.write_scenes(
         folder / 'scenes',
         num_train=num_images,
@@ -27,10 +27,14 @@ def write_photographs(num_images: int, folder: pathlib.Path) -> str:
 
 
 def find_annotations(folder: str) -> dict[str, str]:
-    """The images, the PNGs and the JSON file below a folder, by the names of `prepare_panoptic_folder`'s parameters.
+    """Finds the images, the PNGs and the JSON file in a folder.
+
+    Returns:
+      Paths by parameter of `prepare_panoptic_folder`.
 
     Raises:
-      FileNotFoundError: there is not exactly one JSON file panoptic_*.json with a folder of the same name.
+      FileNotFoundError: the folder does not hold exactly one panoptic_NAME.json with a folder
+        panoptic_NAME beside it.
     """
     files = sorted(pathlib.Path(folder).glob('panoptic_*.json'))
     if len(files) != 1 or not files[0].with_suffix('').is_dir():
@@ -45,7 +49,11 @@ def find_annotations(folder: str) -> dict[str, str]:
 
 
 def write_panoptic_files(arguments: Mapping[str, Any], folder: pathlib.Path) -> dict[str, str]:
-    """Writes labels and predictions of as many images as told; returns the files by the parameters of `evaluate_files`."""
+    """Writes labels and predictions of `num_images` images.
+
+    Returns:
+      Paths by parameter of `evaluate_files`.
+    """
     num_classes = arguments['num_classes']
     things = list_thing_classes(num_classes)
     categories = [
@@ -80,7 +88,7 @@ def write_panoptic_files(arguments: Mapping[str, Any], folder: pathlib.Path) -> 
 
 
 def _write_png(panoptic, folder, number):
-    # Id 0 is void.
+    # Id 0 means void.
     ids = np.where(panoptic // LABEL_DIVISOR == IGNORE_LABEL, 0, panoptic + 1)
     pixels = np.stack([ids % 256, ids // 256 % 256, ids // 65536], -1).astype(np.uint8)
     name = f'{number:06}.png'
@@ -89,7 +97,7 @@ def _write_png(panoptic, folder, number):
 
 
 def describe_segments(ids: np.ndarray) -> Sequence[Mapping[str, int]]:
-    """COCO's 'segments_info' of a map whose ids are one more than panoptic labels."""
+    """Makes COCO's 'segments_info' of a map with ids of panoptic label + 1."""
     return [
         {
             'id': int(i),

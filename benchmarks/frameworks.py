@@ -1,4 +1,4 @@
-"""What the harness asks of the frameworks themselves: their versions, memory and speed of matrix products."""
+"""Versions, memory and speed of matrix products of the frameworks."""
 
 import importlib.metadata
 import time
@@ -11,13 +11,13 @@ _NUM_PRODUCTS = 5
 
 
 class Jax:
-    """Starts JAX on a device."""
+    """JAX on a device."""
 
     def __init__(self, device: str):
         import jax
 
         if device == 'cpu':
-            # As the commands of pdl_jax do.
+            # The commands of pdl_jax do the same.
             keep_freed_memory()
         self._jax = jax
         self._device = jax.local_devices(backend=device)[0]
@@ -29,19 +29,19 @@ class Jax:
         return {'versions': versions, 'device_kind': self._device.device_kind}
 
     def measure_products(self, dtype: str, size: int) -> float:
-        """Flops per second of the best of a few products of square matrices."""
+        """Measures the flops per second of square matrix products, the best of a few."""
         jnp = self._jax.numpy
         x = self._jax.random.normal(self._jax.random.key(0), (size, size), jnp.dtype(dtype))
         multiply = self._jax.jit(jnp.matmul)
         return _measure(lambda: multiply(x, x).block_until_ready(), size)
 
     def read_peak_bytes(self) -> int | None:
-        """Of a GPU; None for a CPU, where the process' own memory counts."""
+        """Reads the peak memory of a GPU; None on a CPU, where the memory of the process counts."""
         return self._device.memory_stats()['peak_bytes_in_use'] if self._is_gpu else None
 
 
 class Torch:
-    """Starts PyTorch on a device."""
+    """PyTorch on a device."""
 
     def __init__(self, device: str):
         import torch
@@ -50,7 +50,7 @@ class Torch:
         self._device = 'cuda' if device == 'gpu' else 'cpu'
         torch.zeros(1, device=self._device)
         if device == 'gpu':
-            # As XLA does for float32 by default, and for convolutions of fixed sizes.
+            # XLA uses TF32 for float32 by default, and it tunes convolutions for their sizes.
             torch.backends.cuda.matmul.allow_tf32 = True
             torch.backends.cudnn.allow_tf32 = True
             torch.backends.cudnn.benchmark = True
@@ -79,7 +79,7 @@ class Torch:
 
 
 class TensorFlow:
-    """Starts TensorFlow on a device."""
+    """TensorFlow on a device."""
 
     def __init__(self, device: str):
         import tensorflow as tf
@@ -101,7 +101,7 @@ class TensorFlow:
 
 
 class NumPy:
-    """For programs without a framework."""
+    """Programs without a framework."""
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -113,7 +113,7 @@ class NumPy:
 
 
 def start(side: str, device: str) -> Jax | Torch | TensorFlow | NumPy:
-    """Loads a framework and makes it ready, so that what it needs for itself is not counted to a program."""
+    """Loads and initialises a framework, so that its own needs do not count towards a program."""
     if side == 'numpy':
         return NumPy()
     return {'ours': Jax, 'torch': Torch, 'tensorflow': TensorFlow}[side](device)

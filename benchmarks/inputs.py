@@ -1,4 +1,4 @@
-"""Inputs of the cases: drawn with NumPy once, read by both sides from the same files."""
+"""Inputs of the cases, drawn once with NumPy; both sides read the same files."""
 
 import pathlib
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 HEADS = ('semantic', 'center', 'offset')
-# How both sides post-process: bowenc0221's values, which are detectron2's for Cityscapes.
+# Post-processing options of both sides: those of bowenc0221, equal to detectron2's for Cityscapes.
 IGNORE_LABEL = 255
 LABEL_DIVISOR = 1000
 NMS_KERNEL_PX = 7
@@ -15,7 +15,7 @@ STUFF_AREA_PX = 2048
 TOP_K = 200
 THRESHOLD = 0.1
 HARDEST_FRACTION = 0.2
-# Of a network's outputs where a scene takes their place: so much that they have to be computed.
+# Weight of a network's outputs where a scene replaces them: nonzero, so that they are computed.
 BLEND = 1e-6
 
 _THING_CLASSES = {19: tuple(range(11, 19)), 133: tuple(range(80))}
@@ -24,17 +24,21 @@ _PEAK_DEVIATION_PX = 4.0
 
 
 def list_thing_classes(num_classes: int) -> tuple[int, ...]:
-    """Those of Cityscapes and COCO for their numbers of classes, else the second half."""
+    """Lists the things of Cityscapes or COCO by number of classes, else the second half."""
     return _THING_CLASSES.get(num_classes, tuple(range(num_classes // 2, num_classes)))
 
 
 def write_inputs(arguments: Mapping[str, Any], folder: pathlib.Path) -> dict[str, str]:
-    """Draws and writes the arrays that the arguments of a case ask for; returns the files by name.
+    """Draws and writes the arrays that a case needs.
 
     Args:
-      arguments: 'inputs', which of 'image', 'scene', 'stride4_scene', 'targets', 'label_maps' and 'operands' are needed, and what
-        these depend on: 'size', 'batch', 'num_classes' and 'num_centers' of maps, or what a case of the suite ops is.
-      folder: where to write.
+      arguments: arguments of the case. 'inputs' lists some of 'image', 'scene', 'stride4_scene',
+        'targets', 'label_maps' and 'operands'. These depend on 'size', 'batch', 'num_classes' and
+        'num_centers', operands on the arguments of the suite ops.
+      folder: existing folder to write to.
+
+    Returns:
+      Paths of .npy files by name of the array.
     """
     kinds = arguments.get('inputs', ())
     arrays = {}
@@ -58,7 +62,10 @@ def write_inputs(arguments: Mapping[str, Any], folder: pathlib.Path) -> dict[str
 
 
 def draw_image(size: tuple[int, int], batch: int) -> np.ndarray:
-    """f32[batch, H, W, 3] of normalised pixels: coarse blocks and a little noise, as smooth as photographs are."""
+    """Draws pixels f32[batch, H, W, 3]: coarse blocks and a little noise, as smooth as photographs.
+
+    Pixels are normalised, as the network takes them.
+    """
     rng = np.random.default_rng(0)
     coarse = rng.standard_normal((batch, 9, 9, 3), np.float32)
     rows, columns = (np.arange(n) * 9 // n for n in size)
@@ -68,11 +75,13 @@ def draw_image(size: tuple[int, int], batch: int) -> np.ndarray:
 def draw_scene(
     size: tuple[int, int], num_classes: int, num_centers: int, seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """A street of bands of stuff with objects in front of them.
+    """Draws horizontal bands of stuff with disks of things in front of them.
 
     Returns:
-      'semantic': i32[H, W]; 'center': f32[H, W], with one peak an object, all of different heights; 'offset': f32[H, W, 2],
-      from every pixel to the nearest centre, a little wrong; 'instance': i32[H, W], the object of a pixel, 0 on stuff.
+      'semantic': i32[H, W].
+      'center': f32[H, W], one peak per object, all of different heights.
+      'offset': f32[H, W, 2], (dy, dx) in pixels to the centre of the object, plus noise.
+      'instance': i32[H, W], number of the object, 0 on stuff.
     """
     rng = np.random.default_rng(seed)
     height, width = size
@@ -83,7 +92,7 @@ def draw_scene(
         np.int32
     )
 
-    # One object in each of as many cells of a grid, so that peaks do not meet.
+    # Each object gets a cell of a grid, so that peaks stay apart.
     rows = max(1, round(np.sqrt(num_centers * height / width)))
     columns = -(-num_centers // rows)
     cell_height, cell_width = height // rows, width // columns
@@ -121,10 +130,10 @@ def draw_scene(
 
 
 def draw_maps(arguments: Mapping[str, Any], size: tuple[int, int]) -> dict[str, np.ndarray]:
-    """'labels' i32[B, h, w] of a scene and the outputs [B, h, w, ...] of a network that has seen it."""
+    """Draws 'labels' i32[B, h, w] of a scene and matching network outputs f32[B, h, w, ...]."""
     scene = draw_scene(size, arguments['num_classes'], arguments['num_centers'])
     logits = np.random.default_rng(1).standard_normal((*size, arguments['num_classes']), np.float32)
-    # So much higher that no noise takes its place.
+    # The margin is so large that no noise exceeds it.
     np.put_along_axis(logits, scene['semantic'][..., None], 9, -1)
     maps = {
         'labels': scene['semantic'],
@@ -136,7 +145,7 @@ def draw_maps(arguments: Mapping[str, Any], size: tuple[int, int]) -> dict[str, 
 
 
 def draw_targets(size: tuple[int, int], num_classes: int, batch: int) -> dict[str, np.ndarray]:
-    """Training targets of a batch, by the keys of `preprocess.targets.make_targets` behind 'target_'."""
+    """Draws training targets of a batch; keys are 'target_' + key of `targets.make_targets`."""
     targets = []
     for i in range(batch):
         scene = draw_scene(size, num_classes, 10, seed=i)
@@ -155,11 +164,14 @@ def draw_targets(size: tuple[int, int], num_classes: int, batch: int) -> dict[st
 
 
 def draw_label_maps(arguments: Mapping[str, Any], seed: int = 0) -> dict[str, np.ndarray]:
-    """'label' and 'prediction', i32[H, W] = class * LABEL_DIVISOR + instance: the prediction is a little out of place."""
+    """Draws 'label' and 'prediction', the label slightly shifted.
+
+    Both are i32[H, W] with values of class * LABEL_DIVISOR + instance.
+    """
     scene = draw_scene(arguments['size'], arguments['num_classes'], arguments['num_centers'], seed)
     label = scene['semantic'] * LABEL_DIVISOR + scene['instance']
     prediction = np.roll(label, (3, 5), (0, 1))
-    # Some objects are missed, some pixels have no label.
+    # Some objects are missing in the prediction, some pixels have no label.
     prediction = np.where(
         prediction % LABEL_DIVISOR % 7 == 1, IGNORE_LABEL * LABEL_DIVISOR, prediction
     )
@@ -168,11 +180,11 @@ def draw_label_maps(arguments: Mapping[str, Any], seed: int = 0) -> dict[str, np
 
 
 def draw_operands(arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """'x' f32[1, H, W, C], of convolutions 'kernel', and 'cotangent', the gradient towards the result."""
+    """Draws 'x' f32[1, H, W, C], the 'kernel' of convolutions and the result's 'cotangent'."""
     rng = np.random.default_rng(0)
     operation, size = arguments['operation'], arguments['size']
     if operation == 'hardest_pixels':
-        # Losses: many small ones, none of them zero.
+        # Losses of pixels: most are small, none is zero.
         return {
             'x': rng.exponential(1, (1, *size)).astype(np.float32) + 1e-6,
             'cotangent': np.ones((), np.float32),
@@ -191,14 +203,18 @@ def draw_operands(arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def find_result_size(arguments: Mapping[str, Any]) -> tuple[int, int]:
-    """(height, width) of an operation's result: padding makes up for the kernel."""
+    """Computes (height, width) of an operation's result with padding of half the kernel."""
     if 'factor' in arguments:
         return tuple((n - 1) * arguments['factor'] + 1 for n in arguments['size'])
     return tuple((n - 1) // arguments['stride'] + 1 for n in arguments['size'])
 
 
 def count_operation_flops(arguments: Mapping[str, Any]) -> float | None:
-    """Of convolutions, two for each multiply-add, three times as many with both gradients; None of what is no product."""
+    """Counts two flops per multiply-add of a convolution, three times as many with both gradients.
+
+    Returns:
+      Flops; None for operations other than convolutions.
+    """
     if 'kernel' not in arguments:
         return None
     inputs = 1 if arguments['operation'] == 'depthwise' else arguments['channels']

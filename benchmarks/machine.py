@@ -1,4 +1,4 @@
-"""The machine that results are from, and how busy others keep it."""
+"""The machine of the results, and its load by other programs."""
 
 import os
 import pathlib
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def describe() -> dict[str, Any]:
-    """Processor, cores that this process may use, memory, Python."""
+    """Describes the processor, the cores this process may use, the memory and Python."""
     cpus = pathlib.Path('/proc/cpuinfo').read_text()
     memory = pathlib.Path('/proc/meminfo').read_text()
     name = re.search(r'model name\s*:\s*(.+)', cpus)
@@ -26,10 +26,10 @@ def describe() -> dict[str, Any]:
 
 
 class OtherWork:
-    """Measures which part of the cores other programs take.
+    """Meter of the share of the cores that other programs use.
 
     Args:
-      process_ids: of the programs that are not others; this one is not either.
+      process_ids: processes that do not count as other programs, beside this one.
     """
 
     def __init__(self, process_ids: Sequence[int]):
@@ -37,7 +37,7 @@ class OtherWork:
         self._start = self._read()
 
     def read_share(self) -> float:
-        """Of all cores, since the beginning, from 0 to 1."""
+        """Returns the share of all cores since construction, in [0, 1]."""
         busy, own, now = (b - a for a, b in zip(self._start, self._read(), strict=True))
         return min(max((busy - own) / (now * (os.cpu_count() or 1)), 0.0), 1.0)
 
@@ -48,7 +48,8 @@ class OtherWork:
         )
         own = 0
         for process_id in self._process_ids:
-            # Behind the name, which may hold blanks: own time and that of children that have ended.
+            # Fields start after the name, which may hold blanks. These four are the times of the
+            # process and of its finished children.
             fields = pathlib.Path(f'/proc/{process_id}/stat').read_text().rpartition(')')[2].split()
             own += sum(int(field) for field in fields[11:15])
         return (

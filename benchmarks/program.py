@@ -1,4 +1,4 @@
-"""What a side of a comparison hands to the harness."""
+"""Programs to be timed, and what they are prepared from."""
 
 import contextlib
 import dataclasses
@@ -10,12 +10,12 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """What a program is prepared from.
+    """Arguments of a side's `prepare`.
 
     Attributes:
-      arguments: of the case.
-      files: of the case's inputs by name; arrays are .npy files.
-      mode: which of the side's programs is meant; '' where it has one.
+      arguments: arguments of the case.
+      files: paths of the case's inputs by name; arrays are .npy files.
+      mode: variant of the side's program; '' if it has only one.
       device: 'cpu' or 'gpu'.
     """
 
@@ -25,12 +25,12 @@ class Setup:
     device: str
 
     def load(self, name: str) -> np.ndarray:
-        """One of the inputs."""
+        """Reads one of the inputs."""
         return np.load(self.files[name])
 
 
 class Run:
-    """Calls a function and keeps its last result, though never two at a time."""
+    """A function with its last result, which is freed before the next call."""
 
     def __init__(self, function: Callable[[], Any]):
         self._function = function
@@ -41,7 +41,7 @@ class Run:
         self._results.append(self._function())
 
     def get_result(self) -> Any:
-        """What the last call gave; calls where there was none."""
+        """Returns the last result; calls the function if there is none."""
         if not self._results:
             self()
         return self._results[0]
@@ -49,19 +49,19 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """Something to be timed; it has been compiled and run once.
+    """A program to be timed, already compiled and run once.
 
     Attributes:
-      run: runs it to its end, results on the device included.
-      compile_seconds: tracing and compiling, or what a first run took beyond a second.
-      argument_bytes: of its inputs and weights.
-      temp_bytes: what the compiler says that it needs beside arguments and results; None where it does not say.
-      flops: of one run, counted from the definition, so that all programs of a case are told the same; None where they are no
-        measure of the work.
-      num_items: images that one run works on.
-      get_outputs: results as NumPy arrays, for comparing them with those of the other side.
-      open: enters what runs need but what is not timed, such as worker processes; left when a side's turn is over.
-      get_facts: what it found out about its runs beside their time.
+      run: runs the program until its results are complete on the device.
+      compile_seconds: time of tracing and compiling, or excess of the first run over the second.
+      argument_bytes: bytes of its inputs and weights.
+      temp_bytes: temporary memory by the compiler's analysis; None if unknown.
+      flops: flops per run, counted from the definition and so equal for all programs of a case;
+        None if they do not measure the work.
+      num_items: images per run.
+      get_outputs: returns the results as NumPy arrays, to compare with the other side.
+      open: returns a context for the runs that is not timed, such as worker processes.
+      get_facts: returns further measurements of the runs, by name.
     """
 
     run: Callable[[], Any]

@@ -1,11 +1,12 @@
-"""Times our programs and the same ones of PyTorch in turn, in one call.
+"""Timing of our programs and the same programs in PyTorch, in alternation.
 
     python -m benchmarks.run --suite=model --device=cpu --cases=r50 --pairs=5 --json=results.json
     python -m benchmarks.run --suite=all --quick --json=results.json
 
-Prints a table and appends one JSON line a case to a file, from which `benchmarks.report` makes docs/benchmarks.md. Every program
-has a process of its own, in which no other framework is loaded; ours and a rival's are timed back to back, so a ratio holds on a
-machine that others use too. PyTorch (`pip install 'pdl_jax[convert]'`) is needed unless --no_torch is given; with TensorFlow
+Prints a table and appends one JSON line per case to a file, from which `benchmarks.report` makes
+docs/benchmarks.md. Every program has a process of its own, in which no other framework is loaded.
+Ours and a rival's are timed back to back, so ratios hold on a shared machine too. PyTorch
+(`pip install 'pdl_jax[convert]'`) is needed unless --no_torch is given; with TensorFlow
 (`pip install tensorflow-cpu`) DeepLab2's post-processing is timed too.
 """
 
@@ -29,12 +30,12 @@ from benchmarks.cases import SUITES, Case, list_cases
 from benchmarks.child import Child, ChildError
 from benchmarks.table import format_rows, format_title
 
-# Shorter runs are repeated until they take so long together.
+# Runs are repeated until they take this long together.
 _MIN_SECONDS = 0.3
 _PRODUCT_SIZES = {'cpu': 4096, 'gpu': 8192}
 _QUICK_PAIRS = 3
 _QUICK_SECONDS = 30.0
-# What --quick leaves out, because it takes more than a minute to compile.
+# Modes that --quick leaves out, because they take more than a minute to compile.
 _SLOW_MODES = ('torch:compile',)
 
 
@@ -51,16 +52,16 @@ def run_case(
     """Measures a case.
 
     Args:
-      case: what to measure.
+      case: the case to measure.
       device: 'cpu' or 'gpu'.
-      num_pairs: how often each rival is timed next to ours.
-      max_seconds: after which no more pairs of a rival are begun; one is timed in any case.
-      rivals: of the case's, those to measure.
-      num_cores: that both sides may use, where the case does not say; None for all.
-      photographs: a folder for the suite input, see `files.find_annotations`; None generates one.
+      num_pairs: pairs of timings per rival.
+      max_seconds: time per rival after which no pair starts; one is timed in any case.
+      rivals: those of the case's rivals to measure.
+      num_cores: cores per side if the case does not set them; None for all.
+      photographs: folder for the suite input, see `files.find_annotations`; None generates one.
 
     Returns:
-      What the JSON line says of it.
+      The result, as in the JSON line.
 
     Raises:
       ChildError: our program failed.
@@ -72,7 +73,7 @@ def run_case(
         )
         children, facts, errors = {}, {}, {}
         num_cores = case.num_cores or num_cores
-        # Ours comes last, because the first peer writes the weights.
+        # Ours is prepared last, because the first peer writes the weights.
         for name in (*rivals, 'ours'):
             child = stack.enter_context(Child(name, case.suite, device, num_cores))
             try:
@@ -113,7 +114,7 @@ def run_case(
                 'ratio': _spread([b / a for a, b in pairs[name]]),
                 'target': case.targets.get(name),
             }
-        # Last, because it takes memory.
+        # The comparison comes last, because it takes memory.
         for name, child in children.items():
             if case.agreement and not name.startswith('ours:'):
                 result['rivals'][name].update(_compare(case.agreement, ours, child, folder))
@@ -121,7 +122,7 @@ def run_case(
 
 
 def _write_inputs(case, folder, photographs, has_torch):
-    """Files by name: inputs, and places for what a program leaves for others."""
+    """Writes the inputs; returns paths by name, also of files that programs leave for others."""
     paths = inputs.write_inputs(case.arguments, folder)
     kinds = case.arguments.get('inputs', ())
     if 'photographs' in kinds:
@@ -137,7 +138,7 @@ def _write_inputs(case, folder, photographs, has_torch):
 
 
 def _time_pairs(ours, rival, num_pairs, max_seconds):
-    """Seconds of both, one right after the other; which comes first alternates."""
+    """Times both back to back, in alternating order; returns pairs of seconds (ours, rival)."""
     pairs = []
     start = time.monotonic()
     while len(pairs) < num_pairs and (not pairs or time.monotonic() - start < max_seconds):
@@ -195,7 +196,7 @@ def measure_machine(device: str, names: Sequence[str]) -> dict[str, Any]:
 
 
 def add_peak_fractions(result: dict[str, Any], facts: dict[str, Any]) -> None:
-    """Adds to every program of a result which part of the machine's fastest matrix product it reaches."""
+    """Adds to every program its share of the fastest matrix product of the machine."""
     flops = result['flops']
     programs = {'ours': result['ours'], **result['rivals']}
     for name, program in programs.items():
@@ -223,7 +224,7 @@ def _choose_rivals(case, flags, has_tensorflow):
 
 
 def find_faults(result: dict[str, Any]) -> list[str]:
-    """Programs that failed, and those in ours' precision whose results are not ours."""
+    """Lists programs that failed, and those in our precision whose results differ from ours."""
     faults = []
     for name, rival in result['rivals'].items():
         where = f'{result["case"]}, {name}'
@@ -234,12 +235,11 @@ def find_faults(result: dict[str, Any]) -> list[str]:
             and result['device'] == 'cpu'
             and _find_dtype(name, 'cpu') == 'float32'
         ):
-            faults.append(f'{where}: its results are not ours: {rival["agreement"]}')
+            faults.append(f'{where}: its results differ from ours: {rival["agreement"]}')
     return faults
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line; `python -m benchmarks.run --help` lists the flags."""
+def _make_parser():
     parser = argparse.ArgumentParser(
         prog='python -m benchmarks.run',
         description=__doc__,
@@ -249,39 +249,66 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument('--suite', required=True, choices=(*SUITES, 'all'))
     parser.add_argument('--device', default='cpu', choices=('cpu', 'gpu'))
     parser.add_argument(
-        '--cases', default='', help='only those whose names this regular expression finds'
+        '--cases', default='', help='only those whose names match this regular expression'
     )
     parser.add_argument(
-        '--rivals', default='', help='only those whose names this regular expression finds'
+        '--rivals', default='', help='only those whose names match this regular expression'
     )
     parser.add_argument(
         '--pairs',
         type=int,
         default=5,
-        help='how often both are timed in turn (default: %(default)s)',
+        help='pairs of timings per rival (default: %(default)s)',
     )
     parser.add_argument(
         '--seconds',
         type=float,
         default=300.0,
-        help='begin no more pairs after these (default: %(default)s)',
+        help='time per rival after which no pair starts (default: %(default)s)',
     )
     parser.add_argument(
         '--quick',
         action='store_true',
-        help=f'the most telling cases, without torch.compile, {_QUICK_PAIRS} pairs or 30 seconds',
+        help='the most telling cases without torch.compile, '
+        f'{_QUICK_PAIRS} pairs or {_QUICK_SECONDS:g} seconds',
     )
     parser.add_argument(
         '--cores',
         type=int,
-        help='that both sides may use: with 1 no thread waits for one that others hold up',
+        help='cores per side; with 1 no thread waits for another that other programs delay',
     )
     parser.add_argument('--no_torch', action='store_true', help='leave PyTorch out')
     parser.add_argument(
         '--data',
-        help='suite input: folder of images/, panoptic_NAME/, panoptic_NAME.json (default: generated)',
+        help='suite input: folder of images/, panoptic_NAME/ and panoptic_NAME.json '
+        '(default: generated)',
     )
-    parser.add_argument('--json', help='file to which one line a case is appended')
+    parser.add_argument('--json', help='file to which one line per case is appended')
+    return parser
+
+
+def _measure_case(case, rivals, flags):
+    """Measures a case with the options of the command line."""
+    return run_case(
+        case,
+        device=flags.device,
+        num_pairs=flags.pairs,
+        max_seconds=flags.seconds,
+        rivals=rivals,
+        num_cores=flags.cores,
+        photographs=flags.data,
+    )
+
+
+def _format_command(arguments):
+    # The file for the results does not affect them.
+    command = shlex.join(['python', '-m', 'benchmarks.run', *arguments])
+    return re.sub(r' --json[= ]\S+', '', command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line; `python -m benchmarks.run --help` lists the flags."""
+    parser = _make_parser()
     flags = parser.parse_args(arguments)
     suites = SUITES if flags.suite == 'all' else (flags.suite,)
     cases = [case for suite in suites for case in list_cases(suite, flags.device, flags.cases)]
@@ -295,31 +322,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.exit(
             1, f'error: the suite {flags.suite} has no case {flags.cases!r} on {flags.device}\n'
         )
-    # TensorFlow is large, and of few rivals.
+    # TensorFlow is optional: it is large, and few rivals use it.
     has_tensorflow = importlib.util.find_spec('tensorflow') is not None
     chosen = [_choose_rivals(case, flags, has_tensorflow) for case in cases]
     frameworks = ['ours'] if flags.no_torch else ['ours', 'torch']
     if any(name.startswith('tensorflow:') for rivals in chosen for name in rivals):
         frameworks.append('tensorflow')
     facts = measure_machine(flags.device, frameworks)
-    # Where results go says nothing about them.
-    command = shlex.join(
-        ['python', '-m', 'benchmarks.run', *(sys.argv[1:] if arguments is None else arguments)]
-    )
-    command = re.sub(r' --json[= ]\S+', '', command)
+    command = _format_command(sys.argv[1:] if arguments is None else arguments)
     print(format_title(), flush=True)
     faults = []
     for case, rivals in zip(cases, chosen, strict=True):
         try:
-            result = run_case(
-                case,
-                device=flags.device,
-                num_pairs=flags.pairs,
-                max_seconds=flags.seconds,
-                rivals=rivals,
-                num_cores=flags.cores,
-                photographs=flags.data,
-            )
+            result = _measure_case(case, rivals, flags)
         except ChildError as error:
             faults.append(f'{case.name}: {error}')
             continue

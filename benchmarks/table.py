@@ -1,4 +1,4 @@
-"""Results as lines of text."""
+"""Results as a table of text."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -25,7 +25,7 @@ def format_title() -> str:
 
 
 def format_rows(result: Mapping[str, Any]) -> list[str]:
-    """Ours, then the rivals, whose ratios say how many times as long they take."""
+    """Formats one row for our program and one per rival; the ratio is rival / ours."""
     rows = [_format_row(result['case'], 'ours', result['ours'])]
     rows += [
         _format_row('', name, rival)
@@ -55,9 +55,9 @@ def _format_row(case, name, program):
 
 
 def format_findings(program: Mapping[str, Any]) -> str:
-    """How much the results differ from ours, or what else was found out."""
+    """Formats the difference of a rival's results from ours, or another measurement."""
     findings = {**(program.get('agreement') or {}), **program.get('facts', {})}
-    # One is enough: the one that decides comes first.
+    # Only the first fits; it is the decisive one.
     return ''.join(
         f'{key.replace("_", " ")} {value:.2g}' for key, value in list(findings.items())[:1]
     )

@@ -1,4 +1,4 @@
-"""A process that holds one side of a case and is told what to do; `child.Child` starts and asks it.
+"""Worker process that holds the program of one side of a case; `child.Child` is its client.
 
 Commands and replies are lines of JSON on stdin and stdout.
 """
@@ -17,11 +17,11 @@ from benchmarks.program import Setup
 
 
 class Worker:
-    """Answers commands; each is a method.
+    """Commands of the worker, one per public method.
 
     Args:
-      side: 'ours', or which framework the peer is in.
-      suite: of the case; '' for none, and then nothing can be prepared.
+      side: 'ours', or the framework of the peer.
+      suite: suite of the case; '' for none, without which `prepare` is not available.
       mode: see `Setup`.
       device: 'cpu' or 'gpu'.
     """
@@ -55,7 +55,7 @@ class Worker:
         return {field: getattr(program, field) for field in fields}
 
     def time(self, min_seconds):
-        """The median of as many runs as take `min_seconds` together, at least one."""
+        """Returns the median of as many runs as take `min_seconds` together, at least one."""
         seconds = []
         with self._program.open():
             while not seconds or sum(seconds) < min_seconds:
@@ -65,7 +65,7 @@ class Worker:
         return {'seconds': float(np.median(seconds))}
 
     def read_memory(self):
-        """Peaks in bytes beyond what the process had when its imports were done."""
+        """Returns peaks in bytes; on a CPU beyond the memory of the process after its imports."""
         return {'peak_bytes': self._read_peak(), 'prepare_peak_bytes': self._prepare_peak}
 
     def read_facts(self):
@@ -84,7 +84,7 @@ class Worker:
 
 def main() -> None:
     side, suite, mode, device = sys.argv[1:]
-    # What libraries print must not come between the replies.
+    # Output of libraries goes to stderr, so that only replies reach stdout.
     replies = os.fdopen(os.dup(1), 'w')
     os.dup2(2, 1)
     worker = None

@@ -1,4 +1,4 @@
-"""The benchmarks' harness and their peers, on tiny cases."""
+"""The benchmark harness and its peers, on tiny cases."""
 
 import dataclasses
 import functools
@@ -34,7 +34,7 @@ TINY_ARGUMENTS = {
 
 @pytest.fixture(scope='module')
 def tiny_result():
-    """A case through the processes of both sides."""
+    """Measures a case in the processes of both sides."""
     case = Case(
         'ops', 'tiny', TINY_ARGUMENTS, ('torch:eager',), {'torch:eager': 0.5}, agreement='maps'
     )
@@ -125,10 +125,9 @@ def test_report_takes_the_last_result_of_each_rival(tmp_path):
     path = tmp_path / 'results.json'
     path.write_text('\n'.join(json.dumps(result) for result in (make_result(), old)))
     text = report.format_report(report.read_results([path]))
-    assert (
-        '| r50/513x513 | torch:eager | 0.5 | 0.5 | **1.25** (1.00 to 1.50, 2 pairs) | 1.1 | 2 | 3 / 3 | 2.0 / 2.0 |'
-        in text
-    )
+    ratio = '**1.25** (1.00 to 1.50, 2 pairs)'
+    row = f'| r50/513x513 | torch:eager | 0.5 | 0.5 | {ratio} | 1.1 | 2 | 3 / 3 | 2.0 / 2.0 |'
+    assert row in text
     assert '| r50/513x513 | torch:compile failed | 0.5 |' in text
     assert '99' not in text
     for fact in (
@@ -163,7 +162,7 @@ def test_a_failing_process_is_reported():
 @pytest.mark.parametrize(
     ('kind', 'ours', 'theirs', 'is_same'),
     [
-        # Instances numbered the other way round.
+        # Instances may be numbered in another order.
         ('panoptic', {'panoptic': [3001, 3002, 4000]}, {'panoptic': [3002, 3001, 4000]}, True),
         ('panoptic', {'panoptic': [3001, 3001, 3002]}, {'panoptic': [3001, 3002, 3002]}, False),
         ('panoptic', {'panoptic': [3001, 3001, 4000]}, {'panoptic': [4001, 4001, 4000]}, False),
@@ -257,7 +256,7 @@ def test_panoptic_quality_is_identical_to_the_peers(tmp_path, kind):
     np.testing.assert_allclose(result['quality'], theirs['quality'], atol=1e-12)
 
 
-def test_targets_of_the_peers_are_ours_in_their_dialect():
+def test_targets_of_the_peers_are_ours_by_their_conventions():
     scene = inputs.draw_scene((65, 65), 19, 6)
     panoptic = scene['semantic'] * inputs.LABEL_DIVISOR + scene['instance']
     things = inputs.list_thing_classes(19)

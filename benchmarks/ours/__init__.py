@@ -1,1 +1,1 @@
-"""Our side of every suite: `prepare` makes the program of a case."""
+"""Our side of every suite; `prepare` makes the program of a case."""

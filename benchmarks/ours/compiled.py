@@ -11,7 +11,7 @@ from benchmarks.program import Program, Run
 
 
 def to_arrays(results: Any) -> Any:
-    """NumPy arrays that files can hold, so float32 in the place of bfloat16."""
+    """Converts to NumPy arrays, bfloat16 to float32 because .npz files cannot hold it."""
     return jax.tree.map(
         lambda x: np.asarray(x.astype('float32') if x.dtype == 'bfloat16' else x), results
     )
@@ -25,7 +25,15 @@ def compile_program(
     num_items: int = 1,
     get_outputs: Callable[[Any], dict[str, np.ndarray]] = to_arrays,
 ) -> Program:
-    """Compiles a function and runs it once; `inputs` are on the device already, `get_outputs` takes the result."""
+    """Compiles a function and runs it once.
+
+    Args:
+      function: function to be jitted.
+      inputs: its arguments, already on the device.
+      flops: flops per run; see `Program`.
+      num_items: images per run.
+      get_outputs: converts the result of the function to NumPy arrays.
+    """
     compiled, seconds, temp_bytes = compile_function(jax.jit(function), *inputs)
     run = Run(lambda: jax.block_until_ready(compiled(*inputs)))
     run()
@@ -41,7 +49,12 @@ def compile_program(
 
 
 def compile_function(function: Any, *inputs: Any) -> tuple[Any, float, int | None]:
-    """Traces and compiles a jitted function; also the seconds of that, and the temporary memory where the backend tells it."""
+    """Traces and compiles a jitted function.
+
+    Returns:
+      The compiled function, the seconds it took, and the bytes of temporary memory, None if the
+      backend does not tell.
+    """
     start = time.perf_counter()
     compiled = function.lower(*inputs).compile()
     seconds = time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""The input pipeline alone, with the device's share of it, and under a training loop."""
+"""The input pipeline: the host's part, with the device's part, and under a training loop."""
 
 import concurrent.futures
 import contextlib
@@ -22,14 +22,15 @@ from pdl_jax.training.optim import OptimizerOptions, make_optimizer, make_schedu
 from pdl_jax.training.step import StepOptions, init_state, make_train_step, make_training_samples
 
 _NUM_STEPS = 1000
-# What a worker process holds ready at most, in batches.
+# Look-ahead of a worker process in batches.
 _NUM_BUFFERED = 2
 
 
 def prepare(setup: Setup) -> Program:
-    """`arguments['until']` says how far a batch goes: it ends on the 'host', in 'samples' for the network, or in a 'step'.
+    """Makes a program that ends where `arguments['until']` says.
 
-    The mode 'step_alone' steps again and again on one batch, which nobody has to wait for.
+    'host' reads batches only, 'samples' also makes the network's samples, 'step' also trains. The
+    mode 'step_alone' trains on one batch again and again, without waiting for input.
     """
     source = open_source(setup)
     options = StepOptions(
@@ -52,7 +53,7 @@ def prepare(setup: Setup) -> Program:
 
 
 def open_source(setup: Setup) -> RecordSource:
-    """The records of the case's photographs, which the first of our programs makes."""
+    """Opens the records of the case's photographs; the first of our programs prepares them."""
     folder = setup.files['records']
     annotations = find_annotations(setup.files['photographs'])
     prepare_panoptic_folder(**annotations, out_dir=folder, num_processes=0, check_area=False)
@@ -60,7 +61,7 @@ def open_source(setup: Setup) -> RecordSource:
 
 
 class _Reader:
-    """The training iterator; a context manager within which it has started and is as far ahead as it gets."""
+    """Training iterator; within the context of `start` it runs with its look-ahead filled."""
 
     def __init__(self, setup: Setup, source: RecordSource):
         self._arguments, self._source = setup.arguments, source
@@ -77,7 +78,7 @@ class _Reader:
             num_workers=num_workers,
         )
         try:
-            # What was made ready meanwhile must not count as work of the time to come.
+            # Batches made before the timer starts must not count as work of the timed runs.
             for _ in range(1 + _NUM_BUFFERED * num_workers):
                 next(self._iterator)
             yield
@@ -130,7 +131,7 @@ def _prepare_loop(setup, source, options):
     watcher = concurrent.futures.ThreadPoolExecutor(1)
 
     def run():
-        # As in `train`: a batch is fetched while the device works on the one before.
+        # The training loop does the same: it fetches a batch while the device works on the last.
         nonlocal state
         idle, done = 0.0, None
         start = time.perf_counter()
@@ -154,6 +155,6 @@ def _prepare_loop(setup, source, options):
 
 
 def _wait(array):
-    """When the device was done with it."""
+    """Returns the time at which the device has finished."""
     array.block_until_ready()
     return time.perf_counter()

@@ -1,4 +1,4 @@
-"""Panoptic quality: counted on the device, over files, and the inference that the first is to be small beside."""
+"""Panoptic quality on the device and over files, and inference, to compare the first with."""
 
 import functools
 
@@ -22,7 +22,10 @@ _FILES = ('gt_json', 'gt_folder', 'pred_json', 'pred_folder')
 
 
 def prepare(setup: Setup) -> Program:
-    """Files where the case has them; else an image's label maps, or in the mode 'inference' the evaluation around them."""
+    """Makes a program over files if the case has them, else over the label maps of an image.
+
+    The mode 'inference' is the inference of an image instead.
+    """
     if setup.mode == 'inference':
         return _prepare_inference(setup)
     if 'gt_json' in setup.files:
@@ -50,7 +53,7 @@ def _get_quality(averages):
 
 
 def _prepare_files(setup):
-    # One process on one core, as the peer.
+    # The peer uses one process too.
     run = functools.partial(
         evaluate_files,
         **{name: setup.files[name] for name in _FILES},
@@ -66,7 +69,7 @@ def _prepare_files(setup):
 
 
 def _prepare_inference(setup):
-    """From an image to its label map, as `evaluate` does it."""
+    """Makes the inference of the evaluator, from an image to its label map."""
     arguments = setup.arguments
     size = tuple(arguments['size'])
     model = make_network(setup, size=size, num_classes=arguments['num_classes'])

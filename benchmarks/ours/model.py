@@ -14,7 +14,7 @@ from pdl_jax.presets import make_options
 
 
 def prepare(setup: Setup) -> Program:
-    """Image to maps at full resolution; with a scene among the inputs, as inference goes on, to panoptic labels."""
+    """Makes inference to maps at full resolution, or to panoptic labels if there is a scene."""
     arguments = setup.arguments
     size, batch = tuple(arguments['size']), arguments['batch']
     model = make_network(setup, size=size, num_classes=arguments['num_classes'])
@@ -29,7 +29,7 @@ def prepare(setup: Setup) -> Program:
         outputs = model.apply(variables, image, train=False)
         if scene is None:
             return model.upsample(outputs, size)
-        # A scene takes the place of outputs, of which there has to be enough left that they are computed.
+        # A scene replaces the outputs; a small share of them forces their computation.
         outputs = {key: scene[key] + BLEND * outputs[key] for key in HEADS}
         return post_process({**outputs, **model.upsample_instances(outputs, size)})
 
@@ -41,7 +41,7 @@ def prepare(setup: Setup) -> Program:
 def make_network(
     setup: Setup, *, size: tuple[int, int], num_classes: int, **overrides
 ) -> PanopticDeepLab:
-    """The network of a case, in bfloat16 on a GPU; `overrides` are fields of its options."""
+    """Makes the network of a case, in bfloat16 on a GPU; `overrides` are fields of its options."""
     return PanopticDeepLab(
         num_classes,
         make_options(setup.arguments['preset'], **overrides),
@@ -51,5 +51,5 @@ def make_network(
 
 
 def count_flops(model: PanopticDeepLab, size: tuple[int, int], batch: int) -> float:
-    """Two for each multiply-add of the convolutions as they are defined, however they are computed."""
+    """Counts two flops per multiply-add of the convolutions by definition, however implemented."""
     return 2.0 * batch * add_up(summarize(model, size)).multiply_adds

@@ -1,4 +1,4 @@
-"""One operation of `pdl_jax.ops` or of the losses, alone or with its gradients."""
+"""Single operations of `pdl_jax.ops` and of the losses, alone or with their gradients."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ from pdl_jax.ops.resize import resize_bilinear
 
 
 def prepare(setup: Setup) -> Program:
-    """With 'has_gradient' the result and the gradients towards all operands, as a training step needs them."""
+    """Makes the operation; with 'has_gradient' also the gradients with respect to all operands."""
     arguments = setup.arguments
     is_low = setup.device == 'gpu' and arguments['operation'] != 'hardest_pixels'
     load = functools.partial(_load, setup, jnp.bfloat16 if is_low else jnp.float32)
@@ -43,7 +43,7 @@ def prepare(setup: Setup) -> Program:
 
 
 def make_operation(arguments: Mapping[str, Any]) -> Callable[..., Any]:
-    """Operands to the result."""
+    """Makes the function from operands to the result."""
     name = arguments['operation']
     if name == 'max_pool':
         return lambda x: max_pool(x, 3, 2, symmetric_padding(3, 1))

@@ -1,4 +1,4 @@
-"""From maps at full resolution to panoptic labels."""
+"""Post-processing from maps at full resolution to panoptic labels."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -25,7 +25,7 @@ from pdl_jax.typing import LabelFormat
 
 
 def prepare(setup: Setup) -> Program:
-    """From logits, or with 'is_from_labels' from a label map as semantic input."""
+    """Makes post-processing from logits, or with 'is_from_labels' from a semantic label map."""
     arguments = setup.arguments
     if arguments['is_from_labels']:
         maps = {key: jax.device_put(setup.load(key)) for key in ('labels', 'center', 'offset')}
@@ -41,7 +41,7 @@ def make_label_format(num_classes: int) -> LabelFormat:
 def make_post_process(
     arguments: Mapping[str, Any], **rest: Any
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """The whole of it, with the peers' rules; `rest` goes to `post_process` too."""
+    """Makes the complete post-processing by the peers' rules; `rest` goes to `post_process`."""
     label_format = make_label_format(arguments['num_classes'])
 
     def run(maps):
@@ -60,7 +60,7 @@ def make_post_process(
 
 
 def make_merge(arguments: Mapping[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """The parts of `post_process` behind the classification of pixels."""
+    """Makes the part of `post_process` after the classification of pixels."""
     label_format = make_label_format(arguments['num_classes'])
 
     def process(labels, center, offset):

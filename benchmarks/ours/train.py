@@ -1,4 +1,4 @@
-"""One training step from images and their targets: network, losses, gradients, Adam."""
+"""A training step from images and their targets: network, losses, gradients, Adam."""
 
 from unittest import mock
 
@@ -23,10 +23,10 @@ _NUM_STEPS = 1000
 
 
 def prepare(setup: Setup) -> Program:
-    """The step of `train_step`, its state donated as in training."""
+    """Makes the training step of `pdl_jax.training`, with a donated state."""
     arguments = setup.arguments
     size, batch = tuple(arguments['size']), arguments['batch']
-    # Without dropout both sides have the same loss.
+    # Dropout is off, so that both sides have the same loss.
     model = make_network(setup, size=size, num_classes=arguments['num_classes'], dropout_rate=0.0)
     variables = load_weights(setup, model)
     options = OptimizerOptions()
@@ -34,7 +34,7 @@ def prepare(setup: Setup) -> Program:
     step_options = StepOptions(
         label_format=make_label_format(arguments['num_classes']),
         augment=AugmentOptions(size),
-        # The averages that the peers take.
+        # The peers average over the batch.
         loss=LossOptions(scope='batch'),
     )
     step = make_train_step(model, optimizer, make_schedule(options, _NUM_STEPS), step_options)
@@ -54,7 +54,7 @@ def prepare(setup: Setup) -> Program:
     )
     options = train_compiler_options(jax.default_backend())
     jitted = jax.jit(step, donate_argnums=0, compiler_options=options)
-    # The peers make samples on the host, which is what the suite 'input' compares.
+    # The peers make samples on the host; the suite 'input' compares that.
     with mock.patch.object(
         train_step, 'make_training_samples', lambda batch, *_: (batch['image'], batch['targets'])
     ):
@@ -73,7 +73,7 @@ def prepare(setup: Setup) -> Program:
         compile_seconds=seconds,
         argument_bytes=argument_bytes,
         temp_bytes=temp_bytes,
-        # A gradient costs twice what it is the gradient of.
+        # The backward pass costs two forward passes.
         flops=3 * count_flops(model, size, batch),
         num_items=batch,
         get_outputs=lambda: {'loss': first_loss},

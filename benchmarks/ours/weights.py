@@ -1,4 +1,4 @@
-"""Variables of a network: those of the peer, or drawn where there is no peer."""
+"""Variables of a network: those of the peer, or random without a peer."""
 
 import os
 from typing import Any
@@ -18,7 +18,10 @@ _STATISTICS = {'running_mean': 'mean', 'running_var': 'var'}
 
 
 def load_weights(setup: Setup, model: PanopticDeepLab) -> Any:
-    """{'params', 'batch_stats'}; from the state that a PyTorch peer has written to the file 'weights', if one has."""
+    """Loads 'params' and 'batch_stats' from the state that a PyTorch peer has written.
+
+    Draws them if the file 'weights' does not exist.
+    """
     if not os.path.exists(setup.files.get('weights', '')):
         return jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 65, 65, 3)))
     with np.load(setup.files['weights']) as file:
@@ -32,7 +35,7 @@ def load_weights(setup: Setup, model: PanopticDeepLab) -> Any:
 
 
 def read_by_name(arrays: dict[str, np.ndarray]) -> Any:
-    """The variables of a PyTorch network whose modules bear the names of ours."""
+    """Converts the state of a PyTorch network with our module names to variables."""
     variables = {}
     for key, value in arrays.items():
         *path, name = key.split('.')

@@ -1,1 +1,4 @@
-"""The other side of every suite, written from the definitions of the originals: `prepare` makes the program of a case."""
+"""Peers of every suite, written from the definitions of the originals.
+
+`prepare` makes the program of a case.
+"""

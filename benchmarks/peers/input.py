@@ -1,6 +1,6 @@
-"""Loaders as the PyTorch ports and DeepLab2 have them: everything up to the network's input is made on the host.
+"""Loaders like those of the PyTorch ports and DeepLab2, with all preprocessing on the host.
 
-Files are decoded, resized, scaled, cropped and flipped with Pillow and NumPy, and targets drawn in NumPy, in the arrangement of
+Pillow and NumPy decode, resize, scale, crop and flip. Targets are drawn in NumPy, in the way of
 bowenc0221/panoptic-deeplab or of DeepLab2.
 """
 
@@ -29,7 +29,7 @@ Targets = dict[str, np.ndarray]
 
 
 def prepare(setup: Setup) -> Program:
-    """`setup.mode` says whose loader; with worker processes they are those of PyTorch's DataLoader."""
+    """Makes the loader of `setup.mode`; worker processes are those of PyTorch's DataLoader."""
     dataset = Dataset(setup.files['photographs'], setup.arguments, setup.mode)
     reader = _Reader(dataset, setup.arguments)
     num_batches = setup.arguments['num_images'] // setup.arguments['batch']
@@ -47,8 +47,9 @@ class Dataset:
     """Samples of a folder in the COCO panoptic format: 'image' f32[3, H, W] and targets.
 
     Args:
-      folder: see `find_annotations`.
-      arguments: of the case: 'crop_size' and 'resize_px', to which the longer side is brought first.
+      folder: folder of images and annotations, see `find_annotations`.
+      arguments: arguments of the case: 'crop_size', and 'resize_px', the length of the longer side
+        before the random scale.
       mode: 'bowenc0221' or 'deeplab2'.
     """
 
@@ -114,12 +115,12 @@ class Dataset:
 def make_targets_by_segment(
     ids: np.ndarray, segments: Sequence[Mapping[str, Any]], things: Sequence[int]
 ) -> Targets:
-    """Targets as bowenc0221 makes them, one segment of the annotation after the other.
+    """Makes targets in the way of bowenc0221, with a loop over the segments of the annotation.
 
     Args:
       ids: i32[H, W], segment ids.
-      segments: with 'id', 'class' and 'iscrowd'.
-      things: classes whose instances are told apart.
+      segments: segments with 'id', 'class' and 'iscrowd'.
+      things: classes with instances.
     """
     height, width = ids.shape
     targets = _start_targets((height, width))
@@ -148,11 +149,11 @@ def make_targets_by_segment(
 
 
 def make_targets_by_label(panoptic: np.ndarray, things: Sequence[int]) -> Targets:
-    """Targets as DeepLab2 makes them, one distinct value of the label map after the other.
+    """Makes targets in the way of DeepLab2, with a loop over the values of the label map.
 
     Args:
       panoptic: i32[H, W], class * LABEL_DIVISOR + instance; instance 0 of a thing is a crowd.
-      things: classes whose instances are told apart.
+      things: classes with instances.
     """
     semantic, instance = panoptic // LABEL_DIVISOR, panoptic % LABEL_DIVISOR
     targets = _start_targets(panoptic.shape)
@@ -191,7 +192,7 @@ _PATCH = np.exp(-(_AXIS[:, None] ** 2 + _AXIS[None] ** 2) / (2 * _SIGMA_PX**2)).
 
 
 def _draw_center(heat, y, x):
-    """Joins a Gaussian to the heat by the maximum, cut off at the borders."""
+    """Takes the maximum of the heat and a Gaussian at (y, x), clipped at the borders."""
     low = y - _REACH, x - _REACH
     inside = tuple(
         slice(max(0, n), min(n + len(_PATCH), limit))
@@ -204,7 +205,7 @@ def _draw_center(heat, y, x):
 
 
 class _Reader:
-    """Endless batches; `start` is a context manager within which they are as far ahead as they get."""
+    """Endless batches; within the context of `start` the look-ahead is filled."""
 
     def __init__(self, dataset: Dataset, arguments: Mapping[str, Any]):
         self._dataset, self._arguments = dataset, arguments
@@ -225,7 +226,7 @@ class _Reader:
         return next(self._batches)
 
     def _list_indices(self):
-        """Endless lists of the samples of a batch."""
+        """Yields the indices of a batch, endlessly."""
         rng = np.random.default_rng(0)
         while True:
             order = np.resize(

@@ -1,4 +1,4 @@
-"""Panoptic quality by panopticapi's algorithm: dicts of segments, and the overlaps from one sort of the pixels."""
+"""Panoptic quality by panopticapi's algorithm: dicts of segments, overlaps from sorted pixels."""
 
 import json
 import pathlib
@@ -16,7 +16,7 @@ _OFFSET = 256**3
 
 
 def prepare(setup: Setup) -> Program:
-    """An image's label maps, or all files, in one process."""
+    """Makes a program over the label maps of an image, or over files, in one process."""
     num_classes = setup.arguments['num_classes']
     if 'gt_json' in setup.files:
 
@@ -44,7 +44,7 @@ def prepare(setup: Setup) -> Program:
 
 
 def count_files(files: Mapping[str, str], num_classes: int) -> np.ndarray:
-    """f64[C, 4], see `count_image`, over all images."""
+    """Counts over all images; returns f64[C, 4], see `count_image`."""
     counts = np.zeros((num_classes, 4))
     labels, predictions = (
         json.loads(pathlib.Path(files[f'{side}_json']).read_text()) for side in ('gt', 'pred')
@@ -68,7 +68,10 @@ def count_image(
     prediction: np.ndarray,
     prediction_infos: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Adds true positives, false positives, false negatives and summed IoU of one image to f64[C, 4]."""
+    """Adds an image to `counts`.
+
+    The columns of f64[C, 4] are true positives, false positives, false negatives and summed IoU.
+    """
     labelled = {info['id']: dict(info) for info in label_infos}
     predicted = {info['id']: dict(info) for info in prediction_infos}
     for segment, area in zip(*np.unique(prediction, return_counts=True), strict=True):
@@ -107,7 +110,7 @@ def count_image(
 
 
 def average(counts: np.ndarray, things: Sequence[int]) -> np.ndarray:
-    """f64[3]: panoptic quality over all classes that occur, over things, over stuff."""
+    """Averages panoptic quality over the classes that occur; returns f64[3]: all, things, stuff."""
     tp, fp, fn, iou = counts.T
     number = tp + (fp + fn) / 2
     quality = np.where(number > 0, iou / np.maximum(number, 0.5), np.nan)

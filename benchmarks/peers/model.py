@@ -1,4 +1,7 @@
-"""Inference in PyTorch, channels last: eager, compiled, in bfloat16; alone and with post-processing."""
+"""Inference in PyTorch, channels last: eager or compiled, float32 or bfloat16.
+
+With a scene among the inputs it includes post-processing.
+"""
 
 import contextlib
 import functools
@@ -38,7 +41,7 @@ _NETWORKS: dict[str, Callable[[tuple[int, int], int], nn.Module]] = {
 
 
 def prepare(setup: Setup) -> Program:
-    """`setup.mode` joins 'eager' or 'compile' and, for autocast, 'bf16' by underscores."""
+    """Makes inference; `setup.mode` is 'eager' or 'compile', plus '_bf16' for autocast."""
     arguments = setup.arguments
     device = find_device(setup)
     network = make_network(setup).eval()
@@ -50,7 +53,8 @@ def prepare(setup: Setup) -> Program:
             head.register_forward_hook(functools.partial(_put_in_place, scene[key]))
     run = network
     if 'compile' in setup.mode:
-        # Freezing makes constants of the weights, which lets the compiler fold BatchNorm and lay out kernels beforehand.
+        # Freezing turns the weights into constants, so that the compiler folds BatchNorm and lays
+        # out kernels in advance.
         torch._inductor.config.freezing = True
         run = torch.compile(network)
 
@@ -81,12 +85,15 @@ def prepare(setup: Setup) -> Program:
 
 
 def make_network(setup: Setup) -> nn.Module:
-    """The network of a case on its device, with drawn weights, which the first peer leaves for the others and for us."""
+    """Makes the network of a case on its device.
+
+    The first peer draws the weights and writes them to the file 'weights', for all programs.
+    """
     arguments = setup.arguments
     make = _NETWORKS[arguments['preset']]
     path = setup.files['weights']
     if not os.path.exists(path):
-        # Statistics come from a small image, which must not be smaller than the window of the pooling.
+        # Statistics come from small images, so the pooling window must be made for their size.
         state = draw_weights(make(STATISTICS_SIZE, arguments['num_classes'])).state_dict()
         np.savez(path, **{key: value.numpy() for key, value in state.items()})
     network = make(tuple(arguments['size']), arguments['num_classes'])
@@ -96,7 +103,7 @@ def make_network(setup: Setup) -> nn.Module:
 
 
 def find_heads(network: nn.Module) -> dict[str, nn.Module]:
-    """The modules that give the outputs before they are enlarged."""
+    """Finds the modules that make the outputs before upsampling."""
     if isinstance(network, DeepLab2):
         return {key: getattr(network, f'{key}_head') for key in HEADS}
     decoder = network.decoder
@@ -104,17 +111,17 @@ def find_heads(network: nn.Module) -> dict[str, nn.Module]:
 
 
 def _put_in_place(scene, module, arguments, output):
-    """A scene takes the place of an output, of which there has to be enough left that it is computed."""
+    """Replaces an output by a scene; a small share of the output forces its computation."""
     return scene + BLEND * output
 
 
 def load_channels_last(setup: Setup, name: str, device: str) -> torch.Tensor:
-    """[B, C, H, W] in channels-last memory, from [B, H, W, C]."""
+    """Loads f32[B, H, W, C] as a tensor [B, C, H, W] in channels-last memory."""
     return torch.from_numpy(setup.load(name)).to(device).permute(0, 3, 1, 2)
 
 
 def autocast(setup: Setup) -> contextlib.AbstractContextManager:
-    """bfloat16 where the mode says so."""
+    """Makes a context of bfloat16 autocast if the mode asks for it."""
     if 'bf16' not in setup.mode:
         return contextlib.nullcontext()
     return torch.autocast(find_device(setup), dtype=torch.bfloat16)

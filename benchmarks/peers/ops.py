@@ -1,4 +1,4 @@
-"""The same operations in PyTorch, channels last."""
+"""Single operations in PyTorch, channels last."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from benchmarks.program import Program, Setup
 
 
 def prepare(setup: Setup) -> Program:
-    """In bfloat16 where `setup.mode` ends with it."""
+    """Makes the operation, in bfloat16 if `setup.mode` contains 'bf16'."""
     arguments = setup.arguments
     device = find_device(setup)
     dtype = (
@@ -23,7 +23,7 @@ def prepare(setup: Setup) -> Program:
 
     def load(name):
         value = torch.from_numpy(setup.load(name)).to(device, dtype)
-        # From [B, H, W, C], and kernels from [k, k, C, D].
+        # The files hold [B, H, W, C], and kernels [k, k, C, D].
         if value.ndim == 4:
             value = value.permute(3, 2, 0, 1) if name == 'kernel' else value.permute(0, 3, 1, 2)
             value = value.contiguous(memory_format=torch.channels_last)
@@ -56,7 +56,7 @@ def prepare(setup: Setup) -> Program:
 
 
 def make_operation(arguments: Mapping[str, Any]) -> Callable[..., torch.Tensor]:
-    """Operands to the result."""
+    """Makes the function from operands to the result."""
     name = arguments['operation']
     if name == 'max_pool':
         return lambda x: F.max_pool2d(x, 3, 2, 1)

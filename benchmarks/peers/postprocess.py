@@ -1,6 +1,6 @@
-"""Post-processing as bowenc0221/panoptic-deeplab and detectron2 do it, from their definitions.
+"""Post-processing of bowenc0221/panoptic-deeplab and detectron2, from their definitions.
 
-Both measure the distance of every pixel to every centre at once, then visit one instance after the other.
+Both compute the distances of all pixels to all centres at once, then loop over the instances.
 """
 
 from collections.abc import Mapping
@@ -23,17 +23,17 @@ from benchmarks.inputs import (
 from benchmarks.peers.running import find_device, make_program
 from benchmarks.program import Program, Setup
 
-# detectron2 has its own value for void; results are brought to one for comparison.
+# Values of void; `merge_voids` maps detectron2's to the other one for the comparison.
 _VOID = {'bowenc0221': IGNORE_LABEL * LABEL_DIVISOR, 'detectron2': -1}
 
 
 def prepare(setup: Setup) -> Program:
-    """`setup.mode` says whose: 'bowenc0221' or 'detectron2'."""
+    """Makes the post-processing of `setup.mode`: 'bowenc0221' or 'detectron2'."""
     arguments = setup.arguments
     device = find_device(setup)
     keys = ('labels', 'center', 'offset') if arguments['is_from_labels'] else HEADS
     maps = {key: torch.from_numpy(setup.load(key)).to(device) for key in keys}
-    # A corner is enough to load what a first run loads.
+    # A corner of the maps is enough to load whatever the first run loads.
     corner = {key: value[:, :65, :65] for key, value in maps.items()}
 
     return make_program(
@@ -49,7 +49,7 @@ def prepare(setup: Setup) -> Program:
 def post_process(
     maps: dict[str, torch.Tensor], arguments: Mapping[str, Any], mode: str
 ) -> torch.Tensor:
-    """i64[B, H, W] from maps [B, H, W, ...], one image after the other."""
+    """Processes maps [B, H, W, ...] image by image; returns panoptic labels i64[B, H, W]."""
     things = list_thing_classes(arguments['num_classes'])
     results = []
     for i in range(len(maps['center'])):
@@ -78,7 +78,7 @@ def _process_image(semantic, heat, offset, things, mode):
 
 
 def find_centers(heat: torch.Tensor, *, is_clamped: bool) -> torch.Tensor:
-    """i64[K, 2]: of `TOP_K` peaks or more, those above the lowest of them."""
+    """Finds peaks, i64[K, 2]; of `TOP_K` or more, those above the `TOP_K`-th highest."""
     heat = F.threshold(heat, THRESHOLD, -1)[None, None]
     highest = F.max_pool2d(heat, NMS_KERNEL_PX, 1, (NMS_KERNEL_PX - 1) // 2)
     heat = heat.masked_fill(heat != highest, -1)[0, 0]
@@ -90,7 +90,7 @@ def find_centers(heat: torch.Tensor, *, is_clamped: bool) -> torch.Tensor:
 
 
 def group_pixels(centers: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
-    """i64[H, W], the number of the nearest centre from 1 on."""
+    """Assigns every pixel the 1-based number of its nearest centre, i64[H, W]."""
     _, height, width = offset.shape
     rows = torch.arange(height, dtype=offset.dtype, device=offset.device)
     columns = torch.arange(width, dtype=offset.dtype, device=offset.device)
@@ -107,7 +107,10 @@ def merge(
     things: tuple[int, ...],
     void: int,
 ) -> torch.Tensor:
-    """Instances by the most frequent class of their pixels, numbered by class; then stuff that is large enough."""
+    """Merges instances, each with the majority class of its pixels, and stuff of sufficient area.
+
+    Instances are numbered per class.
+    """
     panoptic = torch.full_like(semantic, void)
     counts = {}
     for number in torch.unique(instance):

@@ -23,18 +23,18 @@ def make_program(
     warm_up: Callable[[], Any] | None = None,
     num_items: int = 1,
 ) -> Program:
-    """Runs a function until it is as fast as it gets.
+    """Runs a function twice to warm up and makes a program of it.
 
     Args:
-      function: to be timed.
-      arguments: nested tensors that are told as its arguments.
+      function: function to be timed.
+      arguments: nested tensors to report as its arguments.
       device: 'cpu' or 'cuda'.
-      get_outputs: results of `function` as arrays.
-      warm_up: in the place of a first run of `function`.
-      num_items: images that one run works on.
+      get_outputs: converts the result of `function` to NumPy arrays.
+      warm_up: replacement of `function` for the two runs.
+      num_items: images per run.
 
     Returns:
-      The program. Its 'compile_seconds' are what the first run took beyond the second.
+      The program; `compile_seconds` is the excess of the first run over the second.
     """
 
     def run_to_end():

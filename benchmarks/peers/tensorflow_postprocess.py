@@ -1,7 +1,7 @@
-"""Post-processing as DeepLab2 does it in TensorFlow alone, from its definition; its published networks use it.
+"""Post-processing of DeepLab2 in plain TensorFlow, from its definition.
 
-Like the others it measures the distance of every pixel to every centre at once and visits one instance after the other, here in
-a graph.
+Like the other peers it computes the distances of all pixels to all centres at once and loops over
+the instances, here in a graph. The published networks of DeepLab2 use it.
 """
 
 import numpy as np
@@ -21,7 +21,7 @@ from benchmarks.program import Program, Run, Setup
 
 
 def prepare(setup: Setup) -> Program:
-    """The program of one image; of several it takes one after the other."""
+    """Makes post-processing of a batch, image by image."""
     arguments = setup.arguments
     keys = ('labels', 'center', 'offset') if arguments['is_from_labels'] else HEADS
     maps = {key: tf.constant(setup.load(key)) for key in keys}
@@ -60,7 +60,7 @@ def process_image(
     things: tuple[int, ...],
     num_classes: int,
 ) -> tf.Tensor:
-    """i32[H, W] of the classes i32[H, W], the heat f32[H, W] and the offsets f32[H, W, 2]."""
+    """Merges classes i32[H, W], heat f32[H, W] and offsets f32[H, W, 2] to labels i32[H, W]."""
     is_thing = tf.reduce_any(semantic[..., None] == tf.constant(things), -1)
     centers = find_centers(heat)
     instance = tf.zeros_like(semantic)
@@ -70,7 +70,7 @@ def process_image(
 
 
 def find_centers(heat: tf.Tensor) -> tf.Tensor:
-    """i64[K, 2], the peaks; of more than `TOP_K` those above the lowest of the highest `TOP_K`."""
+    """Finds peaks, i64[K, 2]; of more than `TOP_K`, those above the `TOP_K`-th highest."""
     heat = tf.where(heat > THRESHOLD, heat, 0.0)
     before = (NMS_KERNEL_PX - 1) // 2
     after = NMS_KERNEL_PX - 1 - before
@@ -85,7 +85,7 @@ def find_centers(heat: tf.Tensor) -> tf.Tensor:
 
 
 def group_pixels(centers: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
-    """i32[H, W], the number of the nearest centre from 1 on."""
+    """Assigns every pixel the 1-based number of its nearest centre, i32[H, W]."""
     height, width = tf.unstack(tf.shape(offset)[:2])
     rows, columns = tf.meshgrid(tf.range(height), tf.range(width), indexing='ij')
     place = tf.reshape(tf.cast(tf.stack([rows, columns], -1), tf.float32) + offset, [1, -1, 2])
@@ -100,7 +100,10 @@ def merge(
     things: tuple[int, ...],
     num_classes: int,
 ) -> tf.Tensor:
-    """Instances by the most frequent class of their pixels, numbered by class; then stuff that is large enough."""
+    """Merges instances, each with the majority class of its pixels, and stuff of sufficient area.
+
+    Instances are numbered per class.
+    """
     panoptic = tf.fill(tf.shape(semantic), IGNORE_LABEL * LABEL_DIVISOR)
     counts = tf.zeros([num_classes], tf.int32)
     for number in tf.unique(tf.reshape(instance, [-1])).y:

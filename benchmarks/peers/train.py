@@ -1,4 +1,4 @@
-"""One training step in PyTorch: network, bowenc0221's losses, gradients, Adam."""
+"""A training step in PyTorch: network, bowenc0221's losses, gradients, Adam."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ _LEARNING_RATE = 5e-4
 
 
 def prepare(setup: Setup) -> Program:
-    """`setup.mode` as in `peers.model`."""
+    """Makes the training step; `setup.mode` is that of `peers.model.prepare`."""
     device = find_device(setup)
     network = make_network(setup).train()
     optimizer = torch.optim.Adam(network.parameters(), _LEARNING_RATE, eps=1e-7)
@@ -48,7 +48,7 @@ def prepare(setup: Setup) -> Program:
         num_items=setup.arguments['batch'],
         get_outputs=lambda _: {'loss': losses[0].cpu().numpy()},
     )
-    # Adam's two averages, which exist since the first step.
+    # Adam's two moments exist only after the first step, so `make_program` did not count them.
     state_bytes = 2 * count_bytes(list(network.parameters()))
     return dataclasses.replace(program, argument_bytes=program.argument_bytes + state_bytes)
 
@@ -56,7 +56,11 @@ def prepare(setup: Setup) -> Program:
 def panoptic_loss(
     outputs: dict[str, torch.Tensor], targets: dict[str, torch.Tensor]
 ) -> torch.Tensor:
-    """The hardest pixels of the batch, squared errors of heat, absolute ones of offsets: weights 1, 200 and 0.01."""
+    """Computes the loss with weights 1, 200 and 0.01.
+
+    The terms are cross entropy of the hardest pixels of the batch, squared errors of the heat and
+    absolute errors of the offsets.
+    """
     labels = targets['semantic'].long()
     pixels = F.cross_entropy(
         outputs['semantic'], labels, ignore_index=IGNORE_LABEL, reduction='none'

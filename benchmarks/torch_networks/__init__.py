@@ -1,1 +1,1 @@
-"""The rivals' networks in plain PyTorch, written from the definitions of the originals."""
+"""Networks of the rivals in plain PyTorch, written from the definitions of the originals."""

@@ -38,7 +38,7 @@ class ASPP(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The joined feature comes behind the decoder's own."""
+    """Decoder that concatenates the skip feature after its own."""
 
     def __init__(self, channels, projected, width, rates, window):
         super().__init__()
@@ -74,13 +74,13 @@ class Head(nn.Module):
 
 
 class Bowenc0221(nn.Module):
-    """Three joins at output stride 32, two at 16.
+    """Panoptic-DeepLab with three skips at output stride 32, two at 16.
 
     Args:
-      backbone: gives features of strides 4, 8, 16 and the last.
-      output_stride: of the last.
+      backbone: module that returns features of strides 4, 8, 16 and the output stride.
+      output_stride: stride of the last feature.
       crop: (height, width) in pixels that the pooling averages over.
-      head_width: of the instance heads.
+      head_width: channels of the instance heads.
     """
 
     def __init__(self, backbone, output_stride, crop, num_classes=19, head_width=32):

@@ -1,6 +1,6 @@
-"""Backbones of bowenc0221/panoptic-deeplab, each giving features of strides 4, 8, 16 and the last.
+"""Backbones of bowenc0221/panoptic-deeplab with features of strides 4, 8, 16 and the last.
 
-Modules are nested as in the original, so that their state has the published keys.
+Modules are nested like those of the original, so that their state has the published keys.
 """
 
 from collections import OrderedDict
@@ -29,7 +29,10 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """One 7x7 and a max-pool; at output stride 16 the first block of the last stage is not dilated, the others are by 2."""
+    """ResNet with a stem of one 7x7 convolution and a max-pool.
+
+    At output stride 16 the last stage has dilation 2, except in its first block.
+    """
 
     channels = (256, 512, 1024, 2048)
 
@@ -106,7 +109,7 @@ class MobileNetV2(nn.Module):
 
 
 class SeparableConv(nn.Module):
-    """ReLU first; or, in the last block, behind both of its convolutions."""
+    """Separable convolution after a ReLU, or in the last block with a ReLU after each part."""
 
     def __init__(self, inputs, outputs, stride, is_relu_first):
         super().__init__()
@@ -148,7 +151,11 @@ class XceptionBlock(nn.Module):
 
 
 class Xception65(nn.Module):
-    """Output stride 32; decoders read the second separable convolution of blocks 2 and 3, and the middle flow's output."""
+    """Xception-65 at output stride 32.
+
+    Decoders read the second separable convolution of blocks 2 and 3, and the output of the middle
+    flow.
+    """
 
     channels = (256, 728, 728, 2048)
 
@@ -189,7 +196,10 @@ class BasicBlock(nn.Module):
 
 
 class HRModule(nn.Module):
-    """Branches side by side, then each becomes the sum of all; bilinear with aligned corners towards the finer ones."""
+    """Parallel branches, then a fusion in which each becomes the sum of all.
+
+    Coarser branches are upsampled bilinearly with aligned corners.
+    """
 
     def __init__(self, widths):
         super().__init__()

@@ -1,7 +1,7 @@
-"""Networks that no PyTorch port has: MobileNetV3-large as DeepLab2 builds it, Xception-71 as the paper does.
+"""Networks without a PyTorch port: MobileNetV3-large of DeepLab2, Xception-71 of the paper.
 
-Modules bear the names of ours, so that weights go over by name. Everything else is written from the definitions in DeepLab2 and
-TF DeepLab.
+Modules have the names of ours, so that weights convert by name. Everything else follows the
+definitions in DeepLab2 and TF DeepLab.
 """
 
 from collections import OrderedDict
@@ -37,7 +37,7 @@ def resize(x, size):
     return F.interpolate(x, size, mode='bilinear', align_corners=True)
 
 
-# Kernel, expanded channels, channels, squeeze-and-excite, activation, stride.
+# Rows of (kernel, expanded channels, channels, has squeeze-and-excite, activation, stride).
 _ROWS = (
     (3, 16, 16, False, nn.ReLU, 1),
     (3, 64, 24, False, nn.ReLU, 2),
@@ -69,7 +69,7 @@ class SqueezeExcite(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """Gives its output and, for decoders, its activated depthwise convolution."""
+    """Inverted residual that returns its output and, for decoders, its depthwise activation."""
 
     def __init__(self, inputs, row, epsilon):
         super().__init__()
@@ -93,9 +93,9 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV3Large(nn.Module):
-    """Output stride 32."""
+    """MobileNetV3-large at output stride 32."""
 
-    # Of the features of strides 4, 8 and the last.
+    # Channels of the features of strides 4, 8 and the last.
     channels = (72, 120, 960)
 
     def __init__(self):
@@ -118,11 +118,14 @@ class MobileNetV3Large(nn.Module):
 
 
 class XceptionModule(nn.Module):
-    """Three separable convolutions and a shortcut; gives its output and that of the second convolution."""
+    """Three separable convolutions and a shortcut.
+
+    Returns its output and that of the second convolution.
+    """
 
     def __init__(self, inputs, widths, epsilon, *, stride=1, dilation=1, shortcut):
         super().__init__()
-        # ReLU comes first, or where there is no shortcut behind every convolution.
+        # With a shortcut ReLU precedes each separable convolution, else it follows both its parts.
         self.is_relu_first = shortcut != 'none'
         activation = None if self.is_relu_first else nn.ReLU
         for i, (before, after) in enumerate(zip((inputs, *widths[:2]), widths, strict=True), 1):
@@ -152,7 +155,7 @@ class XceptionModule(nn.Module):
 
 
 class Xception71(nn.Module):
-    """Output stride 16: the last stride is replaced, the module behind it dilated."""
+    """Xception-71 at output stride 16: the last module is dilated in place of the last stride."""
 
     channels = (256, 728, 2048)
 
@@ -187,7 +190,7 @@ class Xception71(nn.Module):
 
 
 class ASPP(nn.Module):
-    """Averages over the whole map."""
+    """ASPP with average pooling over the whole map."""
 
     def __init__(self, inputs, rates, is_separable, epsilon):
         super().__init__()
@@ -225,12 +228,14 @@ class Decoder(nn.Module):
 
 
 class DeepLab2(nn.Module):
-    """Panoptic-DeepLab in DeepLab2's arrangement, to maps [B, ., H, W] at full resolution.
+    """Panoptic-DeepLab in the arrangement of DeepLab2, with maps [B, ., H, W] at full resolution.
 
     Args:
-      backbone: gives features of strides 4, 8 and the last.
-      rates: of the ASPP, 'is_separable' says which kind.
-      epsilon: of BatchNorm behind the backbone.
+      backbone: module that returns features of strides 4, 8 and the last.
+      rates: dilations of the ASPP.
+      is_separable: ASPP with separable convolutions.
+      epsilon: epsilon of BatchNorm after the backbone.
+      num_classes: semantic classes.
     """
 
     def __init__(self, backbone, rates, *, is_separable, epsilon, num_classes):

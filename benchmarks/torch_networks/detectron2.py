@@ -1,4 +1,4 @@
-"""Panoptic-DeepLab of detectron2's projects, with the keys of its published weights."""
+"""Panoptic-DeepLab of the detectron2 projects, with the keys of its published weights."""
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +8,7 @@ from benchmarks.torch_networks.layers import conv, norm
 
 
 class ConvNorm(nn.Conv2d):
-    """A convolution that owns its BatchNorm and applies a ReLU where told."""
+    """Convolution with BatchNorm and an optional ReLU."""
 
     def __init__(self, inputs, outputs, kernel=1, stride=1, dilation=1, groups=1, has_relu=True):
         super().__init__(
@@ -55,7 +55,10 @@ class DetectronBlock(nn.Module):
 
 
 class DetectronResNet(nn.Module):
-    """ResNet-52: three 3x3 and a max-pool; output stride 16 with dilations 2, 4, 8 in the last stage."""
+    """ResNet-52 with a stem of three 3x3 convolutions and a max-pool.
+
+    The output stride is 16, with dilations 2, 4, 8 in the last stage.
+    """
 
     def __init__(self):
         super().__init__()
@@ -108,7 +111,7 @@ class DetectronASPP(nn.Module):
 
 
 class DetectronDecoder(nn.Module):
-    """The joined feature comes before the decoder's own."""
+    """Decoder that concatenates the skip feature before its own."""
 
     def __init__(self, width, window, is_separable):
         super().__init__()
@@ -142,7 +145,7 @@ class SemanticHead(DetectronDecoder):
 
 
 class InstanceHead(DetectronDecoder):
-    """The centre head is never separable."""
+    """Heads of centres and offsets; the centre head is never separable."""
 
     def __init__(self, window, is_separable):
         super().__init__(128, window, is_separable)
@@ -153,7 +156,13 @@ class InstanceHead(DetectronDecoder):
 
 
 class Detectron2(nn.Module):
-    """Args: crop, (height, width) in pixels that the pooling averages over."""
+    """Panoptic-DeepLab at output stride 16.
+
+    Args:
+      is_separable: separable convolutions in ASPP, decoders and heads, except the centre head.
+      crop: (height, width) in pixels that the pooling averages over.
+      num_classes: semantic classes.
+    """
 
     def __init__(self, is_separable, crop, num_classes=19):
         super().__init__()

@@ -1,4 +1,4 @@
-"""What the networks of bowenc0221 and detectron2 share."""
+"""Layers that the networks of bowenc0221 and detectron2 share."""
 
 from torch import nn
 

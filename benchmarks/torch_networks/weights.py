@@ -1,4 +1,4 @@
-"""Images and weights drawn so that two programs in float32 can be compared."""
+"""Random images and weights for the comparison of two float32 programs."""
 
 import re
 
@@ -9,14 +9,17 @@ from torch import nn
 
 
 def draw_image(size, batch=1, seed=1):
-    """Float32 [batch, 3, height, width], smooth as photographs are: noise alone averages out in deep layers."""
+    """Draws f32[batch, 3, height, width], smooth like photographs.
+
+    Pure noise would average out in deep layers.
+    """
     rng = np.random.default_rng(seed)
     coarse = torch.from_numpy(rng.normal(0, 1, (batch, 3, 7, 9)).astype(np.float32))
     fine = torch.from_numpy(rng.normal(0, 0.3, (batch, 3, *size)).astype(np.float32))
     return F.interpolate(coarse, size, mode='bilinear', align_corners=True) + fine
 
 
-# (height, width) in pixels of the images whose statistics BatchNorm gets.
+# (height, width) in pixels of the images for the statistics of BatchNorm.
 STATISTICS_SIZE = (129, 129)
 # Keys of the last BatchNorm of residual branches, and of the last convolutions.
 RESIDUAL = re.compile(
@@ -27,10 +30,11 @@ PREDICTORS = re.compile(r'.*(classifier\.\w+\.1|predictor)\.weight')
 
 
 def draw_weights(network, seed=0):
-    """Draws all weights, and statistics of BatchNorm near those of random images, so that activations stay near 1.
+    """Draws all weights, and statistics of BatchNorm near those of random images.
 
-    They are drawn so that rounding does not grow from layer to layer until no two programs agree: residual branches are weaker
-    than what they are added to, as in trained networks, and no channel is divided by a deviation near 0.
+    Activations stay near 1, and rounding errors do not grow from layer to layer until no two
+    programs agree: residual branches are weaker than their shortcuts, as in trained networks, and
+    no channel is divided by a deviation near 0.
     """
     rng = np.random.default_rng(seed)
     for name, value in network.state_dict().items():
