@@ -1,13 +1,14 @@
-# What the scripts of this folder share. They source it; every path is then relative to the repository.
-# shellcheck shell=bash disable=SC2034 # The scripts use what is set here.
+# Functions and variables that the scripts of this folder source. It changes to the repository, so
+# that every path is relative to it.
+# shellcheck shell=bash disable=SC2034 # The scripts use these variables.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-# Dry runs print here, so that they are also seen from within $(...).
+# Dry runs print to descriptor 3, which $(...) does not capture.
 exec 3>&1
 
 dry_run=false
 rest=()
-# A run that was told to stop, and saved, ends with this status (EX_TEMPFAIL): start it again.
+# Exit status (EX_TEMPFAIL) of a run that was told to stop and has saved; it is to be restarted.
 readonly STOPPED_STATUS=75
 readonly PROGRAM_FLAGS=(--distributed "--stopped_status=$STOPPED_STATUS")
 
@@ -16,7 +17,7 @@ die() {
   exit 2
 }
 
-# quote WORD...: the words as a shell reads them back unchanged.
+# quote WORD...: prints the words quoted for a shell.
 quote() {
   local word line='' apostrophe="'" escaped="'\\''"
   for word in "$@"; do
@@ -28,7 +29,7 @@ quote() {
   printf '%s\n' "$line"
 }
 
-# run COMMAND...: shows the command and runs it. A dry run only shows it.
+# run COMMAND...: prints the command and runs it; a dry run only prints it.
 run() {
   if [[ $dry_run == true ]]; then
     quote "$@" >&3
@@ -38,13 +39,13 @@ run() {
   "$@"
 }
 
-# note WORD...: in a dry run, says when the commands that follow run.
+# note WORD...: in a dry run, prints the condition under which the following commands run.
 note() {
   [[ $dry_run == false ]] || printf '# %s\n' "$*" >&3
 }
 
-# parse_flags 'NAME...' ARGUMENT...: sets the variables of these names, which hold the defaults, from --NAME=VALUE,
-# or from --NAME alone where the default is false. What follows -- becomes `rest`.
+# parse_flags 'NAME...' ARGUMENT...: sets the variables of these names, which hold the defaults,
+# from --NAME=VALUE, or to true from --NAME if the default is false. Words after -- become `rest`.
 parse_flags() {
   local flag_names=" $1 dry_run " flag flag_name flag_value
   shift
@@ -57,7 +58,7 @@ parse_flags() {
         return
         ;;
       --help)
-        # The comment at the head of the script.
+        # Print the comment at the head of the script.
         sed -n '2,/^$/s/^# \{0,1\}//p' "launch/${0##*/}"
         exit
         ;;
@@ -72,7 +73,7 @@ parse_flags() {
     if [[ ${!flag_name} == true || ${!flag_name} == false ]]; then
       [[ $flag == *=* ]] || flag_value=true
       [[ $flag_value == true || $flag_value == false ]] ||
-        die "--$flag_name is true or false, not $(quote "$flag_value")"
+        die "--$flag_name must be true or false, not $(quote "$flag_value")"
     else
       [[ -n $flag_value ]] || die "--$flag_name needs a value: --$flag_name=..."
     fi
@@ -80,7 +81,7 @@ parse_flags() {
   done
 }
 
-# require NAME...: ends the script unless all these options were given.
+# require NAME...: fails unless all these options are given.
 require() {
   local option
   for option in "$@"; do
@@ -88,22 +89,26 @@ require() {
   done
 }
 
-# require_name NAME: the clouds take no other names, and none of these can be read as an option or a path.
+# require_name NAME: fails for names that the clouds do not accept or that might be read as an
+# option or a path.
 require_name() {
   [[ $1 =~ ^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$ ]] ||
-    die "the name $(quote "$1") must be 1 to 40 letters a-z, digits and hyphens, begin with a letter and not end with a hyphen"
+    die "the name $(quote "$1") must be 1 to 40 letters a-z, digits and hyphens," \
+      'start with a letter and not end with a hyphen'
 }
 
-# require_program_flags: ends the script unless flags for pdl_jax.main follow --.
+# require_program_flags: fails unless flags for pdl_jax.main follow --.
 require_program_flags() {
-  ((${#rest[@]})) || die 'the flags of pdl_jax.main are missing: ... -- --config=FILE --workdir=DIRECTORY'
+  ((${#rest[@]})) ||
+    die 'the flags of pdl_jax.main are missing: ... -- --config=FILE --workdir=DIRECTORY'
 }
 
-# require_number NAME...: ends the script unless these options are whole numbers from 1.
+# require_number NAME...: fails unless these options are positive integers.
 require_number() {
   local option
   for option in "$@"; do
-    [[ ${!option} =~ ^[1-9][0-9]{0,5}$ ]] || die "--$option is a number from 1, not $(quote "${!option}")"
+    [[ ${!option} =~ ^[1-9][0-9]{0,5}$ ]] ||
+      die "--$option must be a positive integer, not $(quote "${!option}")"
   done
 }
 
@@ -111,7 +116,8 @@ require_number() {
 parse_topology() {
   local side='([1-9][0-9]{0,2})'
   [[ $1 =~ ^(v5e|v6e):${side}x${side}$ || $1 =~ ^(v4|v5p|tpu7x):${side}x${side}x${side}$ ]] ||
-    die "--topology is v5e:4x4 or v6e:4x4, or v4:2x2x4, v5p:2x2x4 or tpu7x:2x2x4, not $(quote "$1")"
+    die "--topology must be like v5e:4x4, v6e:4x4, v4:2x2x4, v5p:2x2x4 or tpu7x:2x2x4," \
+      "not $(quote "$1")"
   generation=${BASH_REMATCH[1]}
   grid=${1#*:}
   chips=$((BASH_REMATCH[2] * BASH_REMATCH[3] * ${BASH_REMATCH[4]:-1}))

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the container image for one platform, from the working tree, and pushes it to a registry if told to.
+# Builds the container image for one platform from the working tree, and pushes it with --push.
 #
 #   launch/container.sh --platform=cpu|gpu|tpu --image=IMAGE [--push] [--dry_run]
 #
@@ -14,9 +14,9 @@ require platform image
 command=(docker build --file=launch/Dockerfile --build-arg=PLATFORM="$platform" --tag="$image")
 case $platform in
   cpu) ;;
-  # Built on a laptop with another processor, it would not run there.
+  # A build on a laptop with another processor would otherwise target that processor.
   gpu | tpu) command+=(--platform=linux/amd64) ;;
-  *) die "--platform is cpu, gpu or tpu, not $(quote "$platform")" ;;
+  *) die "--platform must be cpu, gpu or tpu, not $(quote "$platform")" ;;
 esac
 run "${command[@]}" .
 [[ $push == false ]] || run docker push "$image"

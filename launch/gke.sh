@@ -1,18 +1,21 @@
 #!/usr/bin/env bash
-# Runs on a TPU slice of Google Kubernetes Engine, as a JobSet (https://jobset.sigs.k8s.io, version 0.8 or newer).
+# Runs on a TPU slice of Google Kubernetes Engine, as a JobSet (https://jobset.sigs.k8s.io, version
+# 0.8 or newer).
 #
-#   launch/gke.sh --name=NAME --topology=v5e:4x4 --image=IMAGE [--chips_per_host=4] [--spot] [--restarts=10]
-#                 [--namespace=default] [--service_account=default] [--dry_run]
+#   launch/gke.sh --name=NAME --topology=v5e:4x4 --image=IMAGE [--chips_per_host=4] [--spot]
+#                 [--restarts=10] [--namespace=default] [--service_account=default] [--dry_run]
 #                 -- --config=configs/coco.py --workdir=gs://BUCKET/coco ...
 #
-# The image is that of launch/container.sh --platform=tpu. --topology is that of pdl_jax.plan: v4, v5e, v5p, v6e or
-# tpu7x and the chips along each axis; a node pool of that shape must exist or be provisioned. The service account
-# must be allowed to write to the bucket. --dry_run prints the command with its manifest only.
+# The image is that of launch/container.sh --platform=tpu. --topology is that of `pdl_jax plan`: v4,
+# v5e, v5p, v6e or tpu7x and the chips along each axis; a node pool of that shape must exist or be
+# provisioned. The service account must be allowed to write to the bucket. --dry_run prints the
+# command with its manifest only.
 
 # shellcheck source=launch/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-name='' topology='' image='' chips_per_host=4 spot=false restarts=10 namespace=default service_account=default
+name='' topology='' image='' chips_per_host=4 spot=false restarts=10
+namespace=default service_account=default
 generation='' grid='' chips=0
 parse_flags 'name topology image chips_per_host spot restarts namespace service_account' "$@"
 require name topology image
@@ -22,7 +25,8 @@ require_program_flags
 parse_topology "$topology"
 
 ((chips >= chips_per_host)) || chips_per_host=$chips
-((chips % chips_per_host == 0)) || die "$chips chips do not make hosts of $chips_per_host"
+((chips % chips_per_host == 0)) ||
+  die "--chips_per_host=$chips_per_host does not divide the $chips chips of $topology"
 hosts=$((chips / chips_per_host))
 case $generation in
   v4) accelerator=tpu-v4-podslice ;;
@@ -32,7 +36,7 @@ case $generation in
   tpu7x) accelerator=tpu7x ;;
 esac
 
-# A string of JSON, which YAML reads as the same string whatever is in it.
+# json TEXT: prints a JSON string, which YAML reads as the same string whatever it contains.
 json() {
   local backslash=\\ mark='"' text=$1
   [[ $text != *[[:cntrl:]]* ]] || die "control characters are not supported: $(quote "$text")"
@@ -57,7 +61,7 @@ if [[ $spot == true ]]; then
                 - {key: cloud.google.com/gke-spot, operator: Equal, value: "true", effect: NoSchedule}'
 fi
 
-# Preemption, maintenance and a run that was stopped and saved do not count as restarts.
+# Preemption, maintenance and a run that was told to stop do not count as restarts.
 manifest="apiVersion: jobset.x-k8s.io/v1alpha2
 kind: JobSet
 metadata:

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Starts a command that outlives the connection it was started from, shows its output and ends with its status.
-# Called again while the command runs, it goes on listening. launch/tpu.sh calls it on every host.
+# Starts a command that outlives the connection, shows its output and exits with its status. Another
+# call while the command runs shows its further output. launch/tpu.sh calls it on every host.
 #
 #   launch/host_run.sh [--directory=runs/host] [--dry_run] -- COMMAND ARGUMENT...
 #   launch/host_run.sh [--directory=runs/host] [--dry_run] --stop
 #
-# The output is appended to log.txt in the directory. --stop sends SIGTERM, on which pdl_jax saves and leaves; the
-# call that listens then ends with status 0.
+# The output is appended to log.txt in the directory. --stop sends SIGTERM, upon which pdl_jax saves
+# and exits; the call that shows its output then exits with status 0.
 
 # shellcheck source=launch/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -18,7 +18,7 @@ lock=$directory/lock log=$directory/log.txt
 
 if [[ $stop == true ]]; then
   if [[ $dry_run == false ]] && { [[ ! -e $lock ]] || flock --nonblock "$lock" true; }; then
-    echo 'nothing runs here'
+    echo 'nothing is running'
     exit
   fi
   run touch "$directory/stopped"
@@ -27,7 +27,8 @@ if [[ $stop == true ]]; then
 fi
 
 ((${#rest[@]})) || die 'the command is missing: ... -- COMMAND'
-# shellcheck disable=SC2016 # The inner shell expands this. It alone holds the lock, as long as the command runs.
+# The inner shell alone holds the lock, as long as the command runs.
+# shellcheck disable=SC2016 # The inner shell expands this.
 supervised=(setsid bash -c 'trap : TERM
 (echo "$BASHPID" >"$0/pid"; exec "$@" 9>&-)
 echo "$?" >"$0/status"' "$directory" "${rest[@]}")
@@ -44,15 +45,15 @@ if flock --nonblock 9; then
   rm -f "$directory/status" "$directory/stopped"
   "${supervised[@]}" </dev/null >>"$log" 2>&1 3>&- &
 else
-  echo 'it runs already; this is what it prints from now on'
+  echo 'already running; its further output follows'
 fi
 exec 9>&-
 flock "$lock" true 3>&- &
 tail --bytes=+$((seen_bytes + 1)) --follow --pid=$! "$log"
 
 if [[ -e $directory/stopped ]]; then
-  echo 'stopped as told'
+  echo 'stopped by --stop'
   exit
 fi
-[[ -s $directory/status ]] || die 'the command was killed with its supervisor'
+[[ -s $directory/status ]] || die 'the command and its supervisor were killed'
 exit "$(cat "$directory/status")"

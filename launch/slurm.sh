@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Submits a run on the GPUs of one or more nodes to Slurm, with one process per GPU.
 #
-#   launch/slurm.sh --nodes=4 --gpus_per_node=8 [--cpus_per_gpu=8] [--time=24:00:00] [--partition=NAME]
-#                   [--account=NAME] [--name=pdl-jax] [--python=.venv/bin/python] [--logs=runs/logs] [--dry_run]
+#   launch/slurm.sh --nodes=4 --gpus_per_node=8 [--cpus_per_gpu=8] [--time=24:00:00]
+#                   [--partition=NAME] [--account=NAME] [--name=pdl-jax]
+#                   [--python=.venv/bin/python] [--logs=runs/logs] [--dry_run]
 #                   -- --config=configs/coco.py --workdir=runs/coco ...
 #
-# Five minutes before its time is over the run saves, leaves and joins the queue again; so it does where Slurm preempts
-# it. --workdir and --python are on a file system that all nodes share. --dry_run prints the command only.
+# Five minutes before its time limit, or when Slurm preempts it, the run saves, exits and is
+# requeued. --workdir and --python must be on a file system that all nodes share. --dry_run prints
+# the command only.
 
 # shellcheck source=launch/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -22,7 +24,7 @@ command=(
   sbatch
   --job-name="$name"
   --nodes="$nodes"
-  # Below Slurm, JAX takes one GPU per process and finds the others by itself.
+  # Under Slurm JAX takes one GPU per process and finds the other processes by itself.
   --ntasks-per-node="$gpus_per_node"
   --gpus-per-node="$gpus_per_node"
   --cpus-per-task="$cpus_per_gpu"
@@ -35,4 +37,5 @@ command=(
 [[ -z $partition ]] || command+=(--partition="$partition")
 [[ -z $account ]] || command+=(--account="$account")
 run mkdir -p "$logs"
-run "${command[@]}" launch/slurm_job.sh --cpus_per_gpu="$cpus_per_gpu" --python="$python" -- "${rest[@]}"
+run "${command[@]}" \
+  launch/slurm_job.sh --cpus_per_gpu="$cpus_per_gpu" --python="$python" -- "${rest[@]}"

@@ -1,26 +1,28 @@
 #!/usr/bin/env bash
-# A slice of Cloud TPU from its creation to its deletion.
+# Life cycle of a Cloud TPU slice, from its creation to its deletion.
 #
-#   launch/tpu.sh create --name=NAME --zone=ZONE --topology=v5e:4x4 [--spot] [--queued] [--runtime_version=VERSION]
+#   launch/tpu.sh create --name=NAME --zone=ZONE --topology=v5e:4x4 [--spot] [--queued]
+#                        [--runtime_version=VERSION]
 #   launch/tpu.sh setup  --name=NAME --zone=ZONE
-#   launch/tpu.sh run    --name=NAME --zone=ZONE --topology=v5e:4x4 [--spot] [--queued] [--restarts=10]
-#                        -- --config=configs/coco.py --workdir=gs://BUCKET/coco ...
+#   launch/tpu.sh run    --name=NAME --zone=ZONE --topology=v5e:4x4 [--spot] [--queued]
+#                        [--restarts=10] -- --config=configs/coco.py --workdir=gs://BUCKET/coco ...
 #   launch/tpu.sh stop   --name=NAME --zone=ZONE
 #   launch/tpu.sh logs   --name=NAME --zone=ZONE [--output=runs/logs/NAME]
 #   launch/tpu.sh delete --name=NAME --zone=ZONE [--queued]
 #
-# Each takes --project=PROJECT and --dry_run, which prints the commands and runs none. --topology is that of
-# pdl_jax.plan: v4, v5e, v5p or v6e and the chips along each axis. --queued waits for capacity in the queue.
-# `setup` takes the last commit to every host. `run` outlives its connection: called again it goes on listening.
-# A slice that is preempted is made anew and the run resumes; a run that fails otherwise is started again at most
-# --restarts times.
+# Each takes --project=PROJECT, and --dry_run to print the commands and run none. --topology is that
+# of `pdl_jax plan`: v4, v5e, v5p or v6e and the chips along each axis. --queued waits for capacity
+# in the queue. `setup` installs the last commit on every host. The run outlives the connection of
+# `run`; another call shows its further output. A preempted slice is recreated and the run resumes;
+# a run that fails otherwise is restarted at most --restarts times.
 
 # shellcheck source=launch/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-name='' zone='' project='' topology='' runtime_version='' output='' restarts=10 spot=false queued=false
+name='' zone='' project='' topology='' runtime_version='' output='' restarts=10
+spot=false queued=false
 generation='' grid='' chips=0
-# On every host, below the home directory: source/, venv/ and run/.
+# Every host has pdl_jax/source/, pdl_jax/venv/ and pdl_jax/run/ in the home directory.
 readonly HOST_RUN=(bash pdl_jax/source/launch/host_run.sh --directory=../run)
 
 main() {
@@ -28,7 +30,7 @@ main() {
   case $verb in
     create | setup | run | stop | logs | delete) shift ;;
     --help) parse_flags '' --help ;;
-    *) die "$(quote "$verb") is none of create, setup, run, stop, logs, delete; see --help" ;;
+    *) die "$(quote "$verb") is not create, setup, run, stop, logs or delete; see --help" ;;
   esac
   parse_flags 'name zone project topology runtime_version output restarts spot queued' "$@"
   require name zone
@@ -43,7 +45,7 @@ main() {
   "${verb}_tpu"
 }
 
-# tpu GROUP VERB ARGUMENT...: one command of `gcloud compute tpus`.
+# tpu GROUP VERB ARGUMENT...: runs a command of `gcloud compute tpus`.
 tpu() {
   local command=(gcloud compute tpus "$@" --zone="$zone")
   [[ -z $project ]] || command+=(--project="$project")
@@ -68,19 +70,21 @@ create_tpu() {
     tpu tpu-vm create "$name" "${shape[@]}" --version="$version"
     return
   fi
-  tpu queued-resources create "$name" --node-id="$name" "${shape[@]}" --runtime-version="$version" || return
+  tpu queued-resources create "$name" --node-id="$name" "${shape[@]}" \
+    --runtime-version="$version" || return
   note 'every minute until it prints ACTIVE:'
   local state
   until
     state=$(find_state)
     [[ $state == ACTIVE || $dry_run == true ]]
   do
-    [[ $state != FAILED && $state != SUSPENDED ]] || die "the queue answers $state; delete the request first"
+    [[ $state != FAILED && $state != SUSPENDED ]] ||
+      die "the queued request is $state; delete it first"
     run sleep 60
   done
 }
 
-# Prints the state of the slice: READY or, in the queue, ACTIVE where it can be used.
+# Prints the state of the slice; READY, or ACTIVE with --queued, if it can be used.
 find_state() {
   local state
   if [[ $queued == true ]]; then
@@ -93,9 +97,9 @@ find_state() {
 
 setup_tpu() {
   if [[ $dry_run == false && -n $(git status --porcelain) ]]; then
-    echo 'note: the hosts get the last commit, without the changes since' >&2
+    echo 'note: the hosts get the last commit, without uncommitted changes' >&2
   fi
-  # The images come with Python 3.10; uv brings the one that is needed.
+  # The images come with Python 3.10; uv installs a newer one.
   local steps=(
     'rm -rf pdl_jax/source'
     'mkdir -p pdl_jax/source'
@@ -114,7 +118,8 @@ setup_tpu() {
 
 run_tpu() {
   local command failures=0 status
-  command=$(quote "${HOST_RUN[@]}" -- ../venv/bin/python -m pdl_jax.main "${PROGRAM_FLAGS[@]}" "${rest[@]}")
+  command=$(quote "${HOST_RUN[@]}" -- \
+    ../venv/bin/python -m pdl_jax.main "${PROGRAM_FLAGS[@]}" "${rest[@]}")
   while true; do
     status=0
     on_all_hosts "$command" || status=$?
@@ -123,7 +128,7 @@ run_tpu() {
     elif ((status == 0)); then
       return
     elif ((status != STOPPED_STATUS && ++failures > restarts)); then
-      die "the run failed $failures times, at last with status $status; see: launch/tpu.sh logs"
+      die "the run failed $failures times, last with status $status; see: launch/tpu.sh logs"
     fi
     recover
     if [[ $dry_run == true ]]; then
@@ -133,10 +138,10 @@ run_tpu() {
   done
 }
 
-# Waits until the hosts can be used again; a slice that was taken away is made anew.
+# Waits until the hosts can be used again, and recreates a preempted slice.
 recover() {
   local state is_set_up=true
-  # It takes a while until a preemption shows.
+  # The state shows a preemption only after a while.
   run sleep 60
   if [[ $dry_run == true ]]; then
     find_state >/dev/null
@@ -146,7 +151,7 @@ recover() {
     setup_tpu
     return
   fi
-  # Another preemption, or no capacity, can end each step: look where things stand and go on from there.
+  # Each step can fail by another preemption or lack of capacity, so continue from the actual state.
   while true; do
     state=$(find_state)
     case $state in
@@ -160,7 +165,7 @@ recover() {
         delete_tpu || true
         ;;
       UNKNOWN)
-        # Deleted just now; otherwise the network is down.
+        # The slice has just been deleted; if it was set up, the network is down instead.
         [[ $is_set_up == true ]] || create_tpu || true
         ;;
     esac

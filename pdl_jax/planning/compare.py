@@ -6,6 +6,7 @@ The times cover arithmetic and main memory, not the interconnect.
 """
 
 import json
+import os
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -18,7 +19,7 @@ from pdl_jax.planning.chips import CHIPS
 _MARKS = {'compute': ' c', 'hbm': ''}
 
 
-def compare_plans(paths: Iterable[str], *, program: str = 'train') -> str:
+def compare_plans(paths: Iterable[str | os.PathLike[str]], *, program: str = 'train') -> str:
     """Reads saved plans and formats their comparison.
 
     Args:
@@ -86,7 +87,7 @@ def estimate_images_per_second(
     return 1 / seconds[bound], bound
 
 
-def _read_plan(path: str) -> dict[str, Any]:
+def _read_plan(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         report = json.loads(epath.Path(path).read_text())
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Stands in for the clouds' commands in the tests of launch/: writes down how each is called."""
+"""Stubs of the commands of the clouds for the tests of launch/; they record their calls."""
 
 import json
 import os
@@ -25,7 +25,7 @@ for index, (words, status, output) in enumerate(answers):
 
 
 class Stubs:
-    """Commands that write down how they are called, and succeed unless an answer says otherwise."""
+    """Commands that record their calls and succeed, unless an answer sets another status."""
 
     def __init__(self, folder: pathlib.Path):
         self.folder = folder
@@ -44,11 +44,11 @@ class Stubs:
 
     @property
     def calls(self) -> list[list[str]]:
-        """The calls of the last run, each with the name of its command."""
+        """Calls of the last run, each with the name of its command."""
         return [json.loads(line) for line in (self.folder / 'calls').read_text().splitlines()]
 
     def run(self, *command: str, answers=()) -> subprocess.CompletedProcess:
-        """Runs a script; answers are (words of the call, status, output), each given once."""
+        """Runs a script; answers are (words of the call, status, output), each used once."""
         (self.folder / 'answers').write_text(json.dumps(answers))
         (self.folder / 'calls').write_text('')
         return subprocess.run(

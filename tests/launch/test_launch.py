@@ -1,7 +1,7 @@
-"""The scripts of launch/: what a dry run prints is exactly what runs, and no value is ever executed.
+"""The scripts of launch/: a dry run prints exactly what runs, and no value is ever executed.
 
-launch_dry_runs.txt holds the dry runs. Where scripts run for real, the commands of the clouds are replaced by ones that
-write down how they are called.
+launch_dry_runs.txt holds the dry runs. In real runs of the scripts, stubs that record their calls
+replace the commands of the clouds.
 """
 
 import json
@@ -25,12 +25,12 @@ SCRIPTS = [
 ]
 POD = ('--name=pod', '--zone=us-west4-a')
 FLAGS = ('--', '--config=configs/coco.py', '--workdir=gs://bucket/coco')
-# What a shell would do something with.
+# Every character that is special to a shell.
 NASTY = """a  b"c'd\\e $(touch pwned) `touch pwned` ; touch pwned & * ~ #é { | > pwned"""
 
 
 def read_dry_runs() -> dict[str, str]:
-    """What each command prints, by command."""
+    """Reads the expected output by command."""
     text = (pathlib.Path(__file__).parent / 'launch_dry_runs.txt').read_text()
     return dict(re.findall(r'^\$ (.*)\n((?:(?!\$ ).*\n)*?)(?=\n\$ |\Z)', text, flags=re.MULTILINE))
 
@@ -44,7 +44,7 @@ def stubs(tmp_path):
 
 
 def with_dry_run(command):
-    """The command with --dry_run before its --, if it has one."""
+    """Adds --dry_run to a command, before its -- if it has one."""
     index = command.index('--') if '--' in command else len(command)
     return (*command[:index], '--dry_run', *command[index:])
 
@@ -68,7 +68,7 @@ def test_what_runs_is_what_the_dry_run_prints(stubs, command):
     printed = [
         shlex.split(line) for line in DRY_RUNS[command].splitlines() if not line.startswith('#')
     ]
-    # It asks first whether there are changes, in order to warn.
+    # `setup` first calls git status, to warn of uncommitted changes.
     assert [call for call in stubs.calls if call[:2] != ['git', 'status']] == printed
 
 
@@ -89,9 +89,12 @@ def test_every_script_has_help_and_dry_run(stubs):
         (('launch/tpu.sh', 'delete', '--name=--quiet', '--zone=z'), 'the name'),
         (('launch/tpu.sh', 'logs', '--name=../../etc', '--zone=z'), 'the name'),
         (('launch/tpu.sh', 'logs', '--name=pod'), '--zone=... is missing'),
-        (('launch/tpu.sh', 'melt', *POD), 'is none of'),
-        (('launch/tpu.sh', 'create', *POD, '--topology=v4:4x4'), '--topology is'),
-        (('launch/tpu.sh', 'create', *POD, '--topology=v5e:4x4[$(touch pwned)]'), '--topology is'),
+        (('launch/tpu.sh', 'melt', *POD), 'is not create'),
+        (('launch/tpu.sh', 'create', *POD, '--topology=v4:4x4'), '--topology must be'),
+        (
+            ('launch/tpu.sh', 'create', *POD, '--topology=v5e:4x4[$(touch pwned)]'),
+            '--topology must be',
+        ),
         (('launch/tpu.sh', 'create', *POD, '--topology=tpu7x:2x2x1'), 'GKE'),
         (('launch/tpu.sh', 'create', *POD, '--spott'), 'unknown option'),
         (('launch/tpu.sh', 'create', *POD, '--spot=maybe'), 'true or false'),
@@ -99,7 +102,7 @@ def test_every_script_has_help_and_dry_run(stubs):
         (('launch/tpu.sh', 'create', *POD, 'x[$(touch pwned)]=1'), 'unexpected argument'),
         (('launch/tpu.sh', 'create', *POD, '--x[$(touch pwned)]=1'), 'unknown option'),
         (('launch/tpu.sh', 'run', *POD, '--topology=v5e:4x4'), 'flags of pdl_jax.main are missing'),
-        (('launch/slurm.sh', '--nodes=n[$(touch pwned)]', *FLAGS), 'a number'),
+        (('launch/slurm.sh', '--nodes=n[$(touch pwned)]', *FLAGS), 'a positive integer'),
         (
             (
                 'launch/gke.sh',
@@ -109,16 +112,16 @@ def test_every_script_has_help_and_dry_run(stubs):
                 '--chips_per_host=3',
                 *FLAGS,
             ),
-            'hosts of 3',
+            'does not divide the 8 chips',
         ),
         (
             ('launch/gke.sh', '--name=pod', '--topology=v5e:2x4', '--image=i\nx: y', *FLAGS),
             'control characters',
         ),
-        (('launch/container.sh', '--platform=$(touch pwned)', '--image=i'), '--platform is'),
+        (('launch/container.sh', '--platform=$(touch pwned)', '--image=i'), '--platform must be'),
     ],
 )
-def test_what_cannot_be_meant_is_refused_before_anything_runs(stubs, command, message):
+def test_invalid_values_are_refused_before_anything_runs(stubs, command, message):
     result = stubs.run(*command)
     assert result.returncode == 2 and message in result.stderr
     assert stubs.calls == []
@@ -140,10 +143,10 @@ def test_what_cannot_be_meant_is_refused_before_anything_runs(stubs, command, me
         ('launch/container.sh', '--platform=cpu', f'--image={NASTY}'),
     ],
 )
-def test_values_arrive_as_they_are(stubs, command):
+def test_values_arrive_unchanged(stubs, command):
     dry = stubs.run(*with_dry_run(command))
     assert stubs.run(*command).returncode == 0
-    # Quotes may hold line breaks, so the whole is split at once.
+    # Quoted words may hold line breaks, so split the whole output at once.
     assert shlex.split(dry.stdout) == [word for call in stubs.calls for word in call]
     assert any(NASTY in word for call in stubs.calls for word in call)
     assert not (ROOT / 'pwned').exists()
@@ -161,7 +164,7 @@ def test_values_arrive_in_the_program_on_the_hosts(stubs, tmp_path):
     (command,) = [
         word.removeprefix('--command=') for word in stubs.calls[0] if word.startswith('--command=')
     ]
-    # As ssh does it: the words between spaces go to the login shell.
+    # ssh joins its words by spaces for the login shell; so does this.
     result = subprocess.run(
         ['bash', '-c', ' '.join(command.split(' '))], cwd=home, capture_output=True, text=True
     )
@@ -210,7 +213,7 @@ def test_manifest(stubs, topology, hosts, chips, accelerator):
         ['--distributed', '--stopped_status=75', f'--config={NASTY}'],
     )
     assert container['resources']['limits'] == {'google.com/tpu': chips}
-    # A shell that reads the printed text gives kubectl the same manifest.
+    # A shell that runs the printed text passes the same manifest to kubectl.
     (stubs.folder / 'kubectl').write_text('#!/bin/sh\nexec cat\n')
     applied = subprocess.run(
         ['bash', '-c', text], env=stubs.env, capture_output=True, text=True
@@ -223,7 +226,7 @@ def test_manifest(stubs, topology, hosts, chips, accelerator):
 
 
 def read_documented_commands():
-    """The commands of this folder that the documents show."""
+    """Reads the commands of launch/ in the documents."""
     text = (ROOT / 'launch/README.md').read_text() + (ROOT / 'README.md').read_text()
     return re.findall(r'^launch/.*', text, flags=re.MULTILINE)
 
@@ -238,7 +241,7 @@ def test_documented_commands_are_accepted(stubs):
         assert result.returncode == 0 and result.stdout, f'{command}\n{result.stderr}'
 
 
-def test_documents_pass_flags_that_the_program_has():
+def test_documented_flags_exist():
     text = (ROOT / 'pdl_jax/main.py').read_text()
     defined = {'config', *re.findall(r"DEFINE_\w+\(\s*'(\w+)'", text)}
     commands = [
@@ -252,7 +255,7 @@ def test_documents_pass_flags_that_the_program_has():
     assert {'distributed', 'stopped_status'} <= defined
 
 
-def test_dockerfile_names_what_there_is():
+def test_dockerfile_names_existing_files_and_extras():
     text = (ROOT / 'launch/Dockerfile').read_text()
     extras = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project'][
         'optional-dependencies'

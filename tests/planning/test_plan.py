@@ -312,6 +312,18 @@ def test_saved_plans_are_compared(tmp_path):
         compare.compare_plans([path])
 
 
+def test_documented_plans_are_those_of_the_json_files():
+    folder = tiny.ROOT / 'docs' / 'plans'
+    for path in folder.glob('*.json'):
+        text = path.with_suffix('.txt').read_text()
+        assert format_report(json.loads(path.read_text())) == text.removesuffix('\n')
+    names = ('coco_v5e_2x2', 'coco_mobilenet_v3_v5e_2x2', 'cityscapes_v5e_4x4')
+    paths = [folder / f'{name}.json' for name in names]
+    scaling = (tiny.ROOT / 'docs' / 'scaling.md').read_text()
+    assert compare.compare_plans(paths) in scaling
+    assert compare.compare_plans(paths[:2], program='eval') in scaling
+
+
 # Runs the command once per list of options in a fork of one process, because most of the time of
 # a short run is spent on imports. Errors go to the files 0, 1, ...; statuses to standard output.
 RUN_FORKED = """
