@@ -1,1 +1,1 @@
-"""Published weights to our variables."""
+"""Conversion of published weights to our variables."""

@@ -1,6 +1,6 @@
-"""Weights of bowenc0221/panoptic-deeplab, and the ImageNet weights that its Xception and HRNet start from."""
+"""Weights of bowenc0221/panoptic-deeplab, and the ImageNet weights of its Xception and HRNet."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from pdl_jax.convert.layers import torch_conv, torch_conv_norm
 from pdl_jax.convert.rules import Rule, ignore, under
@@ -8,7 +8,7 @@ from pdl_jax.convert.source import Source
 from pdl_jax.convert.torchvision import make_backbone_rules
 from pdl_jax.models.options import ModelOptions
 
-# Its blocks are numbered through: 3 of the entry flow, 16 of the middle, 2 of the exit.
+# Xception's blocks are numbered through: 3 in the entry flow, 16 in the middle, 2 in the exit.
 _XCEPTION_NAMES = {
     **{i: f'entry_block{i}' for i in range(1, 4)},
     **{i: f'middle_block{i - 3}' for i in range(4, 20)},
@@ -16,8 +16,8 @@ _XCEPTION_NAMES = {
 }
 
 
-def _make_xception():
-    rules = [*torch_conv_norm(r'conv([12])', r'bn([12])', 'stem_{1}')]
+def _make_xception() -> tuple[Rule, ...]:
+    rules: list[Rule] = [*torch_conv_norm(r'conv([12])', r'bn([12])', 'stem_{1}')]
     for i, name in _XCEPTION_NAMES.items():
         block = rf'block{i}\.'
         rules += [
@@ -46,7 +46,7 @@ _HRNET = (
         r'layer1\.(\d+)\.downsample\.1',
         'stage1_block{1+1}/shortcut',
     ),
-    # A branch that exists already, then one that is new and strides.
+    # The first rule is for existing branches, the second for a new one, which strides.
     *torch_conv_norm(
         r'transition(\d)\.(\d)\.0', r'transition(\d)\.(\d)\.1', 'transition{1}_branch{2+1}'
     ),
@@ -58,7 +58,8 @@ _HRNET = (
         r'stage(\d)\.(\d+)\.branches\.(\d)\.(\d+)\.bn(\d)',
         'stage{1}_module{2+1}/branch{3+1}_block{4+1}/conv{5}',
     ),
-    # The target comes first; towards a finer branch one convolution, towards a coarser one as many as it strides.
+    # Keys name the target branch before the source. Fusion into a finer branch has one convolution,
+    # into a coarser one a convolution per factor of two.
     *torch_conv_norm(
         r'stage(\d)\.(\d+)\.fuse_layers\.(\d)\.(\d)\.0',
         r'stage(\d)\.(\d+)\.fuse_layers\.(\d)\.(\d)\.1',
@@ -71,16 +72,16 @@ _HRNET = (
     ),
 )
 
-# Of the classifiers that published backbones were trained as.
+# Published backbones were trained as classifiers.
 _CLASSIFIERS = ignore(
     r'(fc|classifier|incre_modules|downsamp_modules|final_layer)\..*',
     'belongs to the classifier, which a segmentation network does not have',
 )
 
 
-def _make_decoder(branch, skip_strides):
+def _make_decoder(branch: str, skip_strides: Sequence[int]) -> list[Rule]:
     keys, aspp = rf'decoder\.{branch}_decoder', f'{branch}_decoder/aspp'
-    rules = [
+    rules: list[Rule] = [
         *torch_conv_norm(
             rf'{keys}\.aspp\.convs\.([0-3])\.0',
             rf'{keys}\.aspp\.convs\.([0-3])\.1',
@@ -102,7 +103,7 @@ def _make_decoder(branch, skip_strides):
     return rules
 
 
-def _make_head(branch, name):
+def _make_head(branch: str, name: str) -> list[Rule]:
     keys = rf'decoder\.{branch}_head\.classifier\.{name}'
     return [
         *_separable(rf'{keys}\.0\.0', f'{name}_head/fuse'),
@@ -110,7 +111,7 @@ def _make_head(branch, name):
     ]
 
 
-def _separable(keys, path):
+def _separable(keys: str, path: str) -> tuple[Rule, ...]:
     return (
         *torch_conv_norm(rf'{keys}\.0\.0', rf'{keys}\.0\.1', f'{path}/depthwise'),
         *torch_conv_norm(rf'{keys}\.1', rf'{keys}\.2', f'{path}/pointwise'),
@@ -119,7 +120,7 @@ def _separable(keys, path):
 
 def _make_rules(options: ModelOptions, keys: Collection[str]) -> tuple[Rule, ...]:
     del keys
-    # Files of a backbone alone do not have the prefix.
+    # Backbone-only files lack the prefix.
     prefix = r'(?:backbone\.)?'
     tables = {'xception65': _make_xception(), 'hrnet': _HRNET}
     rules = [

@@ -1,4 +1,4 @@
-"""From a file to the variables of a network: finds the network, applies the rules, checks that nothing is left over."""
+"""Conversion of a file: finding its network, applying the rules, and checking the account."""
 
 import dataclasses
 import functools
@@ -18,21 +18,21 @@ from pdl_jax.models.options import ModelOptions
 from pdl_jax.presets import PRESETS, make_options
 from pdl_jax.typing import PyTree
 
-# The variables whose last dimension is the number of classes.
+# Paths of the variables whose last dimension is the number of classes.
 _LOGITS = ('params/semantic_head/predict/kernel', 'params/semantic_decoder/predict_last/kernel')
-_NOT_ARRAYS = 'not an array: what the training program keeps beside the network'
+_NOT_ARRAYS = 'not an array, but other content of a training checkpoint'
 _MAX_LINES = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class Conversion:
-    """A file as variables of a network.
+    """The comparison of a file with a network.
 
     Attributes:
-      network: that the file is of.
-      is_backbone_only: whether it holds the backbone and nothing behind it.
-      num_classes: logits of the whole network; 0 of a backbone.
-      account: of every key and every variable.
+      network: the network.
+      is_backbone_only: true if the file holds the backbone and nothing after it.
+      num_classes: number of logits of the whole network; 0 for a backbone.
+      account: the use of every key and the source of every variable.
     """
 
     network: Network
@@ -42,12 +42,10 @@ class Conversion:
 
 
 def compare(contents: Contents, source: Source, network: Network) -> Conversion:
-    """Says what becomes of a file as the variables of one network; reads no array.
-
-    The number of classes is that of the file.
-    """
+    """Compares a file with one network, given the file's number of classes; reads no array."""
     rules = source.make_rules(network.options, contents.arrays)
-    paths, num_classes = set(), 0
+    paths: set[str] = set()
+    num_classes = 0
     for key, found in find_targets(rules, contents.arrays).items():
         for target in found[1] if found else ():
             path = f'{target.collection}/{target.path}'
@@ -68,18 +66,18 @@ def compare(contents: Contents, source: Source, network: Network) -> Conversion:
 
 
 def guess_network(contents: Contents, source: Source) -> Conversion:
-    """Finds the one network of a source whose keys and shapes are those of a file.
+    """Finds the one network of a source that has the keys and shapes of a file.
 
     Raises:
-      ValueError: none is, or several are, which differ in what shapes do not show, such as the output stride; the message lists
-        the candidates.
+      ValueError: no network fits, or several fit, which differ in options that do not change
+        shapes, such as the output stride; the message lists the candidates.
     """
     wholes = [Network(name, make_options(name)) for name in source.presets]
     backbones = list_backbones(source)
     candidates, perfect = [], []
     for networks, is_backbone_only in ((wholes, False), (backbones, True)):
         for network in networks:
-            # Regular expressions tell most apart, and they are cheaper than tracing a network.
+            # Match keys first: that rules out most networks and is cheaper than tracing one.
             rules = source.make_rules(network.options, contents.arrays)
             if any(found is None for found in find_targets(rules, contents.arrays).values()):
                 continue
@@ -97,25 +95,27 @@ def guess_network(contents: Contents, source: Source) -> Conversion:
     if perfect:
         names = ', '.join(conversion.network.name for conversion in perfect)
         raise ValueError(
-            f'the keys and shapes are those of several networks: say --preset= one of {names}'
+            f'the keys and shapes are those of several networks: choose one with --preset: {names}'
         )
     names = sorted(set(candidates) or {network.name for network in (*wholes, *backbones)})
     raise ValueError(
-        f'the keys and shapes are those of no network of --from={source.name}; closest are {", ".join(names)}: say which with '
-        f'--preset to see what differs, or choose another --from'
+        f'the keys and shapes are those of no network of --from={source.name}; closest are '
+        f'{", ".join(names)}: choose one with --preset to see what differs, or choose another '
+        f'--from'
     )
 
 
 def choose_network(
     contents: Contents, source: Source, preset: str, options: ModelOptions | None = None
 ) -> Conversion:
-    """Takes a file for the network of a preset.
+    """Compares a file with the network of a preset.
 
     Args:
-      contents: of the file.
-      source: that it comes from.
-      preset: any of `PRESETS`; of a backbone that the source publishes in several widths the closest is taken.
-      options: in the place of the preset's.
+      contents: contents of the file.
+      source: the program that published it.
+      preset: one of `PRESETS`; for a backbone that the source publishes in several widths, the
+        closest width is chosen.
+      options: the network's options, to replace those of the preset.
 
     Raises:
       ValueError: there is no such preset.
@@ -137,10 +137,15 @@ def choose_network(
 def check_account(
     conversion: Conversion, *, allow_unexpected: bool = False, allow_missing: bool = False
 ) -> None:
-    """Checks that a file and a network are the same.
+    """Checks that a file fits a network.
+
+    Args:
+      conversion: the comparison of the two.
+      allow_unexpected: accept keys that the network does not have.
+      allow_missing: accept variables that the file does not have.
 
     Raises:
-      ValueError: shapes disagree; or keys are unexpected or variables missing, and that is not allowed.
+      ValueError: shapes differ, or keys are unexpected or variables missing and not allowed to be.
     """
     account = conversion.account
     network = f'the network of {conversion.network.name}'
@@ -148,34 +153,39 @@ def check_account(
     if account.mismatched:
         lines = [str(mismatch) for mismatch in account.mismatched]
         raise ValueError(
-            f'{len(lines)} arrays do not have the shapes of {network}: {_join(lines)}. {remedy}; networks of other widths need a '
-            f'--config whose model says so'
+            f'{len(lines)} arrays do not have the shapes of {network}: {_join(lines)}. {remedy}; '
+            f'a network of other widths needs a --config with these widths'
         )
     if account.unexpected and not allow_unexpected:
         lines = [f'{key} ({why})' for key, why in account.unexpected.items()]
         raise ValueError(
-            f'{len(lines)} keys are unexpected: {_join(lines)}. {remedy}, or leave them out with --allow_unexpected'
+            f'{len(lines)} keys are unexpected: {_join(lines)}. {remedy}, or leave them out with '
+            f'--allow_unexpected'
         )
     if account.missing and not allow_missing:
         raise ValueError(
-            f'{len(account.missing)} variables of {network} are missing in the file: {_join(account.missing)}. '
-            f'{remedy}, or go on without them with --allow_missing, for training to draw'
+            f'{len(account.missing)} variables of {network} are missing in the file: '
+            f'{_join(account.missing)}. {remedy}, or convert the rest with --allow_missing: '
+            f'training initialises these at random'
         )
 
 
 def load(conversion: Conversion, contents: Contents) -> PyTree:
-    """Reads the variables: {'params', 'batch_stats'} of NumPy float32 arrays.
+    """Reads the variables.
+
+    Returns:
+      {'params', 'batch_stats'} of nested dicts of NumPy float32 arrays.
 
     Raises:
-      ValueError: an array holds something else than floating-point numbers, or nothing is to be loaded.
+      ValueError: an array does not hold floating-point numbers, or no array is to be loaded.
     """
     if not conversion.account.loaded:
-        raise ValueError('nothing in the file is a variable of the network')
+        raise ValueError('no array of the file is a variable of the network')
     return load_variables(conversion.account, contents.arrays)
 
 
 def has_folded_norm(variables: PyTree) -> bool:
-    """Whether every BatchNorm only adds a bias: its statistics were folded into the kernel before it."""
+    """Returns true if every BatchNorm only adds a bias, the rest being folded into the kernels."""
     statistics = flatten_dict(variables['batch_stats'])
     scales = [
         value for path, value in flatten_dict(variables['params']).items() if path[-1] == 'scale'
@@ -183,25 +193,26 @@ def has_folded_norm(variables: PyTree) -> bool:
     means = [value for path, value in statistics.items() if path[-1] == 'mean']
     return (
         bool(means)
-        and all((mean == 0).all() for mean in means)
-        and all((scale == 1).all() for scale in scales)
+        and all(np.all(mean == 0) for mean in means)
+        and all(np.all(scale == 1) for scale in scales)
     )
 
 
 @functools.lru_cache
 def _list_shapes(options: ModelOptions, num_classes: int) -> Mapping[str, tuple[int, ...]]:
-    """The shapes of a network's variables by path; of its backbone alone where there are no classes."""
+    """Lists the shapes of a network's variables by path; of its backbone for 0 classes."""
     model = DeepLab(num_classes, options) if num_classes else make_model_backbone(options)
     variables = jax.eval_shape(
         lambda: model.init(jax.random.key(0), jnp.zeros((1, 65, 65, 3)), train=False)
     )
+    leaves: dict[str, Any] = flatten_dict(variables, sep='/')
     shapes = {}
-    for path, value in flatten_dict(variables, sep='/').items():
+    for path, value in leaves.items():
         collection, name = path.split('/', 1)
         shapes[path if num_classes else f'{collection}/backbone/{name}'] = tuple(value.shape)
     return shapes
 
 
-def _join(lines: Sequence[Any]) -> str:
+def _join(lines: Sequence[str]) -> str:
     shown = '; '.join(lines[:_MAX_LINES])
     return shown if len(lines) <= _MAX_LINES else f'{shown}; and {len(lines) - _MAX_LINES} more'

@@ -1,4 +1,4 @@
-"""Weights of DeepLab2: object-based TensorFlow checkpoints of whole networks and of ImageNet backbones."""
+"""Weights of DeepLab2: TensorFlow 2 checkpoints of whole networks and of ImageNet backbones."""
 
 import dataclasses
 import re
@@ -13,29 +13,29 @@ from pdl_jax.presets import PRESETS
 _SUFFIX = '/.ATTRIBUTES/VARIABLE_VALUE'
 
 
-def _conv_norm(keys, path):
+def _conv_norm(keys: str, path: str) -> tuple[Rule, ...]:
     return (
         *tensorflow_conv(f'{keys}/_conv', f'{path}/conv'),
         *tensorflow_norm(f'{keys}/_batch_norm', f'{path}/norm'),
     )
 
 
-def _depthwise_norm(keys, path):
+def _depthwise_norm(keys: str, path: str) -> tuple[Rule, ...]:
     return (
         *tensorflow_depthwise(f'{keys}/_depthwise_conv', f'{path}/conv'),
         *tensorflow_norm(f'{keys}/_batch_norm', f'{path}/norm'),
     )
 
 
-def _separable(keys, path):
+def _separable(keys: str, path: str) -> tuple[Rule, ...]:
     return (
         *_depthwise_norm(f'{keys}/_depthwise', f'{path}/depthwise'),
         *_conv_norm(f'{keys}/_pointwise', f'{path}/pointwise'),
     )
 
 
-def _make_resnet():
-    """ResNets and the wide ones: their names differ in what follows '_conv2_bn' only."""
+def _make_resnet() -> tuple[Rule, ...]:
+    """Makes the rules of ResNets and wide ResNets, whose names differ only in the suffix '_act'."""
     block = r'_stage(\d)/_block(\d+)'
     path = 'stage{1}_block{2}'
     conv, conv_path = rf'{block}/_conv(\d)_bn(?:_act)?', f'{path}/conv{{3}}'
@@ -51,7 +51,7 @@ def _make_resnet():
     )
 
 
-# Its rows are numbered through, the stem being the first and the last convolution the last.
+# The blocks are numbered through; the stem is the first and the last convolution the last.
 _MOBILENET_V3 = (
     *_conv_norm('_blocks/0', 'stem'),
     *_conv_norm(r'_blocks/\d+', 'last_conv'),
@@ -64,9 +64,9 @@ _MOBILENET_V3 = (
 )
 
 
-def _make_decoder(branch):
+def _make_decoder(branch: str) -> list[Rule]:
     keys, aspp = f'{branch}_decoder', f'{branch}_decoder/aspp'
-    rules = [
+    rules: list[Rule] = [
         *_conv_norm(f'{keys}/_aspp/_conv_bn_act', f'{aspp}/branch_0'),
         *_conv_norm(rf'{keys}/_aspp/_aspp_conv(\d)/_conv_bn_act', f'{aspp}/branch_{{1}}'),
         *_conv_norm(f'{keys}/_aspp/_aspp_pool/_conv_bn_act', f'{aspp}/pool'),
@@ -80,7 +80,7 @@ def _make_decoder(branch):
     return rules
 
 
-def _make_head(head, last, path):
+def _make_head(head: str, last: str, path: str) -> tuple[Rule, ...]:
     return (
         *_separable(f'{head}_without_last_layer/_conv1_bn_act', f'{path}/fuse'),
         *tensorflow_conv(last, f'{path}/predict'),
@@ -91,7 +91,8 @@ def _make_rules(options: ModelOptions, keys: Collection[str]) -> tuple[Rule, ...
     del keys
     backbone = _MOBILENET_V3 if options.backbone.name.startswith('mobilenet_v3') else _make_resnet()
     rules = (
-        # The trainer of TensorFlow's Model Garden, which made the ImageNet files, has another name for the encoder.
+        # The ImageNet files were trained by TensorFlow's Model Garden, which names the encoder
+        # differently.
         *under(backbone, keys='(?:encoder|backbone/_encoder)/', path='backbone'),
         *_make_decoder('semantic'),
         *_make_head('semantic_head', 'semantic_last_layer', 'semantic_head'),
@@ -101,19 +102,17 @@ def _make_rules(options: ModelOptions, keys: Collection[str]) -> tuple[Rule, ...
             'instance_regression_head', 'instance_regression_head_last_layer', 'offset_head'
         ),
     )
-    rules = [dataclasses.replace(rule, pattern=rule.pattern + re.escape(_SUFFIX)) for rule in rules]
+    suffix = re.escape(_SUFFIX)
     return (
-        ignore('.*/.OPTIMIZER_SLOT/.*', "the optimiser's averages of a variable"),
-        ignore('optimizer/.*', "the optimiser's own numbers"),
-        ignore(
-            f'(global_step|save_counter|epoch|step)({re.escape(_SUFFIX)})?', 'counts steps or saves'
-        ),
-        ignore('_CHECKPOINTABLE_OBJECT_GRAPH', 'how TensorFlow finds the variables again'),
-        *rules,
+        ignore('.*/.OPTIMIZER_SLOT/.*', 'an optimiser slot of a variable'),
+        ignore('optimizer/.*', 'a variable of the optimiser'),
+        ignore(f'(global_step|save_counter|epoch|step)({suffix})?', 'a counter of steps or saves'),
+        ignore('_CHECKPOINTABLE_OBJECT_GRAPH', "TensorFlow's index of variables"),
+        *(dataclasses.replace(rule, pattern=rule.pattern + suffix) for rule in rules),
     )
 
 
-_OF_FAMILY = {'norm_epsilon': 1e-3, 'normalization': 'unit'}
+_DEEPLAB2_OPTIONS = {'norm_epsilon': 1e-3, 'normalization': 'unit'}
 
 SOURCE = Source(
     name='deeplab2',
@@ -123,17 +122,21 @@ SOURCE = Source(
     ),
     backbones={
         **{
-            name: ({**_OF_FAMILY, 'stride_dialect': 'deeplab2'},)
+            name: ({**_DEEPLAB2_OPTIONS, 'stride_dialect': 'deeplab2'},)
             for name in ('resnet50', 'resnet50_beta')
         },
         **{
             f'mobilenet_v3_{size}': (
-                {**_OF_FAMILY, 'stride_dialect': 'deeplab2', 'squeeze_excite_gate': 'sigmoid'},
+                {
+                    **_DEEPLAB2_OPTIONS,
+                    'stride_dialect': 'deeplab2',
+                    'squeeze_excite_gate': 'sigmoid',
+                },
             )
             for size in ('small', 'large')
         },
         **{
-            name: (_OF_FAMILY,)
+            name: (_DEEPLAB2_OPTIONS,)
             for name in (
                 'wide_resnet41',
                 'swidernet_sac_1_1_1',

@@ -1,4 +1,4 @@
-"""Weights of detectron2's projects/Panoptic-DeepLab, and the ImageNet ResNets that it starts from (R-52.pkl)."""
+"""Weights of detectron2's projects/Panoptic-DeepLab, and of its ImageNet ResNets (R-52.pkl)."""
 
 from collections.abc import Collection
 
@@ -8,13 +8,13 @@ from pdl_jax.convert.source import Source
 from pdl_jax.models.options import ModelOptions
 
 
-def _conv_norm(keys, path):
-    """A convolution that owns its BatchNorm."""
+def _conv_norm(keys: str, path: str) -> tuple[Rule, ...]:
+    """Makes the rules of a convolution whose BatchNorm is its submodule."""
     return torch_conv_norm(keys, rf'{keys}\.norm', path)
 
 
-def _make_backbone(options):
-    # The three convolutions of the deep stem, or the one of torchvision's ResNets.
+def _make_backbone(options: ModelOptions) -> tuple[Rule, ...]:
+    # The deep stem has three convolutions, that of torchvision's ResNets one.
     is_deep = options.backbone.name.endswith('beta')
     return (
         *(
@@ -31,18 +31,18 @@ def _make_backbone(options):
     )
 
 
-def _convs(keys, path):
-    """Convolutions in a row, separable or numbered."""
+def _convs(keys: str, path: str) -> tuple[Rule, ...]:
+    """Makes the rules of a sequence of convolutions, separable or numbered."""
     return (
         *_conv_norm(rf'{keys}\.(depthwise|pointwise)', f'{path}/{{1}}'),
         *_conv_norm(rf'{keys}\.(\d)', f'{path}/conv{{1+1}}'),
     )
 
 
-def _make_decoder(head, branch):
+def _make_decoder(head: str, branch: str) -> list[Rule]:
     keys, path = rf'{head}\.decoder', f'{branch}_decoder'
     context, aspp = rf'{keys}\.res5\.project_conv', f'{path}/aspp'
-    rules = [
+    rules: list[Rule] = [
         *_conv_norm(rf'{context}\.convs\.([0-3])', f'{aspp}/branch_{{1}}'),
         *_conv_norm(
             rf'{context}\.convs\.([1-3])\.(depthwise|pointwise)', f'{aspp}/branch_{{1}}/{{2}}'
@@ -62,7 +62,7 @@ def _make_decoder(head, branch):
 def _make_rules(options: ModelOptions, keys: Collection[str]) -> tuple[Rule, ...]:
     del keys
     return (
-        # Files of a backbone alone do not have the prefix.
+        # Backbone-only files lack the prefix.
         *under(_make_backbone(options), keys=r'(?:backbone\.)?', path='backbone'),
         *_make_decoder('sem_seg_head', 'semantic'),
         *_convs(r'sem_seg_head\.head', 'semantic_head/fuse'),
@@ -72,7 +72,7 @@ def _make_rules(options: ModelOptions, keys: Collection[str]) -> tuple[Rule, ...
         *torch_conv(r'ins_embed_head\.center_predictor', 'center_head/predict'),
         *_convs(r'ins_embed_head\.offset_head', 'offset_head/fuse'),
         *torch_conv(r'ins_embed_head\.offset_predictor', 'offset_head/predict'),
-        ignore('pixel_(mean|std)', 'the normalisation of pixels, which the preset knows'),
+        ignore('pixel_(mean|std)', 'the normalisation of pixels, which the preset defines'),
     )
 
 
@@ -88,7 +88,7 @@ SOURCE = Source(
         name: (_FIELDS,) for name in ('resnet50', 'resnet101', 'resnet50_beta', 'resnet101_beta')
     },
     config_fields={
-        # The crop is what the networks were trained with: their ASPP averages over windows of its size.
+        # The crops are those of training: the ASPP pools over windows of the crop size.
         'cityscapes': {
             'augment.crop_height_px': 512,
             'augment.crop_width_px': 1024,

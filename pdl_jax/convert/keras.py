@@ -1,4 +1,4 @@
-"""MobileNetV2 of Keras Applications, as an .npz of its weights by their names (`block_3_expand_BN/gamma`)."""
+"""MobileNetV2 of Keras Applications, as an .npz of weights by name (`block_3_expand_BN/gamma`)."""
 
 from collections.abc import Collection
 
@@ -10,7 +10,7 @@ from pdl_jax.models.options import ModelOptions
 _MOBILENET_V2 = (
     *tensorflow_conv('Conv1', 'stem/conv'),
     *tensorflow_norm('bn_Conv1', 'stem/norm'),
-    # The first block does not expand and has no number.
+    # The first block has no expansion and no number.
     *tensorflow_depthwise('expanded_conv_depthwise', 'block_0/depthwise/conv'),
     *tensorflow_conv('expanded_conv_project', 'block_0/project/conv'),
     *tensorflow_norm('expanded_conv_(depthwise|project)_BN', 'block_0/{1}/norm'),

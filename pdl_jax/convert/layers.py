@@ -1,6 +1,6 @@
-"""How frameworks store the arrays of one layer, as rules.
+"""Rules for the arrays of one layer, per framework.
 
-Each function takes the pattern of the layer's name in the file and its path in our network.
+Each function takes the regex of the layer's name in the file and the layer's path in our network.
 """
 
 import numpy as np
@@ -9,7 +9,7 @@ from pdl_jax.convert.rules import Rule, Target, ignore
 
 
 def torch_conv(pattern: str, path: str) -> tuple[Rule, ...]:
-    """A convolution: weight [O, I / groups, h, w], and bias where it has one."""
+    """Makes the rules of a convolution: weight [O, I / groups, h, w], and bias if it has one."""
     return (
         Rule(rf'{pattern}\.weight', (Target('params', f'{path}/kernel', _from_oihw),)),
         Rule(rf'{pattern}\.bias', (Target('params', f'{path}/bias'),)),
@@ -17,7 +17,7 @@ def torch_conv(pattern: str, path: str) -> tuple[Rule, ...]:
 
 
 def torch_dense(pattern: str, path: str) -> tuple[Rule, ...]:
-    """A dense layer, which is a 1x1 convolution here: weight [O, I] and bias."""
+    """Makes the rules of a dense layer, a 1x1 convolution here: weight [O, I] and bias."""
     return (
         Rule(rf'{pattern}\.weight', (Target('params', f'{path}/kernel', _from_oi),)),
         Rule(rf'{pattern}\.bias', (Target('params', f'{path}/bias'),)),
@@ -25,25 +25,25 @@ def torch_dense(pattern: str, path: str) -> tuple[Rule, ...]:
 
 
 def torch_norm(pattern: str, path: str) -> tuple[Rule, ...]:
-    """BatchNorm, or a LayerNorm, which has no statistics."""
+    """Makes the rules of BatchNorm, or of LayerNorm, which has no statistics."""
     return (
         Rule(rf'{pattern}\.weight', (Target('params', f'{path}/scale'),)),
         Rule(rf'{pattern}\.bias', (Target('params', f'{path}/bias'),)),
         Rule(rf'{pattern}\.running_mean', (Target('batch_stats', f'{path}/mean'),)),
         Rule(rf'{pattern}\.running_var', (Target('batch_stats', f'{path}/var'),)),
         ignore(
-            rf'{pattern}\.num_batches_tracked', 'counts the steps of training; nothing reads it'
+            rf'{pattern}\.num_batches_tracked', 'a counter of training steps, which nothing reads'
         ),
     )
 
 
 def torch_conv_norm(conv: str, norm: str, path: str) -> tuple[Rule, ...]:
-    """A `blocks.ConvNorm`."""
+    """Makes the rules of a `blocks.ConvNorm`."""
     return (*torch_conv(conv, f'{path}/conv'), *torch_norm(norm, f'{path}/norm'))
 
 
 def tensorflow_conv(pattern: str, path: str) -> tuple[Rule, ...]:
-    """A convolution: kernel [h, w, I, O], and bias where it has one."""
+    """Makes the rules of a convolution: kernel [h, w, I, O], and bias if it has one."""
     return (
         Rule(rf'{pattern}/kernel', (Target('params', f'{path}/kernel'),)),
         Rule(rf'{pattern}/bias', (Target('params', f'{path}/bias'),)),
@@ -51,7 +51,7 @@ def tensorflow_conv(pattern: str, path: str) -> tuple[Rule, ...]:
 
 
 def tensorflow_depthwise(pattern: str, path: str) -> tuple[Rule, ...]:
-    """A depthwise convolution: depthwise_kernel [h, w, C, 1]."""
+    """Makes the rule of a depthwise convolution: depthwise_kernel [h, w, C, 1]."""
     return (
         Rule(
             rf'{pattern}/depthwise_kernel', (Target('params', f'{path}/kernel', _from_depthwise),)
@@ -60,7 +60,7 @@ def tensorflow_depthwise(pattern: str, path: str) -> tuple[Rule, ...]:
 
 
 def tensorflow_norm(pattern: str, path: str) -> tuple[Rule, ...]:
-    """BatchNorm."""
+    """Makes the rules of BatchNorm."""
     return (
         Rule(rf'{pattern}/gamma', (Target('params', f'{path}/scale'),)),
         Rule(rf'{pattern}/beta', (Target('params', f'{path}/bias'),)),
@@ -70,12 +70,14 @@ def tensorflow_norm(pattern: str, path: str) -> tuple[Rule, ...]:
 
 
 def folded_conv_norm(pattern: str, path: str, norm_epsilon: float) -> tuple[Rule, ...]:
-    """A `blocks.ConvNorm` whose BatchNorm was folded into kernel and bias: the norm adds the bias and does nothing else.
+    """Makes the rules of a `blocks.ConvNorm` whose BatchNorm was folded into kernel and bias.
+
+    Our BatchNorm then only adds the bias: its mean is 0 and its variance 1 - epsilon.
 
     Args:
-      pattern: of the layer, which has a kernel in our layout and a bias.
-      path: of the `ConvNorm`.
-      norm_epsilon: of our BatchNorm, which scales by 1 with mean 0 and variance 1 - epsilon.
+      pattern: regex of the layer's name; the layer has a kernel in our layout and a bias.
+      path: path of the `ConvNorm`.
+      norm_epsilon: epsilon of our BatchNorm.
     """
     norm = f'{path}/norm'
     return (
@@ -92,13 +94,13 @@ def folded_conv_norm(pattern: str, path: str, norm_epsilon: float) -> tuple[Rule
     )
 
 
-def _from_oihw(x):
+def _from_oihw(x: np.ndarray) -> np.ndarray:
     return x.transpose(2, 3, 1, 0)
 
 
-def _from_oi(x):
+def _from_oi(x: np.ndarray) -> np.ndarray:
     return x.T[None, None]
 
 
-def _from_depthwise(x):
+def _from_depthwise(x: np.ndarray) -> np.ndarray:
     return x.transpose(0, 1, 3, 2)

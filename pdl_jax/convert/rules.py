@@ -1,8 +1,16 @@
-"""What becomes of every array in a file: regex rules, and the account of what they did.
+r"""Regex rules that map the arrays of a file to variables, and the account of their effect.
 
-A mapping is a table of rules. The first rule whose pattern matches a whole key says where its array goes and how it is turned,
-or why it is left out. Nothing is dropped in silence: a key that no rule matches, or that goes where the network has nothing, is
-unexpected; a variable of the network that no key goes to is missing.
+A mapping is a table of rules. The first rule whose pattern matches a whole key defines where its
+array goes and how it is transformed, or why it is left out. Nothing is dropped silently: a key is
+unexpected if no rule matches it or the network lacks its variable; a variable is missing if no key
+goes to it.
+
+For example, 'layer1.0.bn1.weight' goes to 'params/stage2_block1/norm1/scale' by
+
+    Rule(
+        r'layer(\d)\.(\d+)\.bn1\.weight',
+        (Target('params', 'stage{1+1}_block{2+1}/norm1/scale'),),
+    )
 """
 
 import collections
@@ -22,7 +30,7 @@ _GROUP = re.compile(r'\{(\d+)([+-]\d+)?\}')
 
 
 def keep(x: np.ndarray) -> np.ndarray:
-    """The array as it is stored."""
+    """Returns the array unchanged."""
     return x
 
 
@@ -32,9 +40,10 @@ class Target:
 
     Attributes:
       collection: 'params' or 'batch_stats'.
-      path: of the variable in the network, e.g. 'backbone/stage{1+1}_block{2+1}/conv{3}/conv/kernel': {n} is what the n-th group
-        of the rule's pattern matched, {n+1} that number plus one.
-      transform: from the stored array to the variable.
+      path: path of the variable in the network, e.g.
+        'backbone/stage{1+1}_block{2+1}/conv{3}/conv/kernel', where {n} stands for the n-th group of
+        the rule's pattern and {n+1} for that number plus one.
+      transform: function from the stored array to the variable.
     """
 
     collection: str
@@ -44,12 +53,12 @@ class Target:
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """What becomes of the keys that a pattern matches as a whole.
+    """The use of arrays whose keys match a pattern.
 
     Attributes:
-      pattern: a regular expression.
-      targets: what the array fills; more than one where a stored array stands for several variables.
-      reason: why the array is left out, where there are no targets.
+      pattern: regular expression that has to match the whole key.
+      targets: the variables that the array fills; several if it stands for several.
+      reason: the reason for leaving the array out, if there are no targets.
     """
 
     pattern: str
@@ -58,20 +67,20 @@ class Rule:
 
 
 def ignore(pattern: str, reason: str) -> Rule:
-    """Leaves keys out."""
+    """Makes a rule that leaves keys out."""
     return Rule(pattern, reason=reason)
 
 
 def under(rules: Iterable[Rule], *, keys: str = '', path: str = '') -> tuple[Rule, ...]:
-    """Moves rules below a prefix.
+    """Prefixes the patterns and paths of rules.
 
     Args:
-      rules: of some module.
-      keys: pattern, without groups, in front of all their patterns.
-      path: in front of all their paths.
+      rules: the rules of a module.
+      keys: regex without capturing groups to put before all patterns.
+      path: path to put before all target paths.
     """
 
-    def move(target):
+    def move(target: Target) -> Target:
         return dataclasses.replace(target, path=f'{path}/{target.path}' if path else target.path)
 
     return tuple(
@@ -84,7 +93,7 @@ def under(rules: Iterable[Rule], *, keys: str = '', path: str = '') -> tuple[Rul
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """Where a variable comes from."""
+    """The array that fills a variable, and its transform."""
 
     key: str
     transform: Transform
@@ -92,13 +101,13 @@ class Origin:
 
 @dataclasses.dataclass(frozen=True)
 class Mismatch:
-    """An array that does not have the shape of its variable.
+    """An array whose shape is not that of its variable.
 
     Attributes:
-      key: of the array.
-      path: of the variable.
-      stored: shape in the file.
-      found: shape as the variable would have it.
+      key: key of the array.
+      path: path of the variable.
+      stored: shape of the array in the file.
+      found: shape of the array after its transform.
       wanted: shape of the variable.
     """
 
@@ -108,21 +117,24 @@ class Mismatch:
     found: tuple[int, ...]
     wanted: tuple[int, ...]
 
-    def __str__(self):
+    def __str__(self) -> str:
         found, wanted = list(self.found), list(self.wanted)
-        return f'{self.key} has shape {list(self.stored)}, which makes {found} of {self.path} with shape {wanted}'
+        return (
+            f'{self.key} has shape {list(self.stored)}, which becomes {found} for {self.path} of '
+            f'shape {wanted}'
+        )
 
 
 @dataclasses.dataclass(frozen=True)
 class Account:
-    """What becomes of every key of a file and where every variable of a network comes from.
+    """The use of every key of a file and the source of every variable of a network.
 
     Attributes:
-      loaded: by the path of the variable, 'params/...' or 'batch_stats/...'.
+      loaded: sources by the path of the variable, 'params/...' or 'batch_stats/...'.
       ignored: keys by the reason for leaving them out.
-      unexpected: keys, each with what is wrong about it.
-      missing: paths of variables.
-      mismatched: arrays of another shape than their variable.
+      unexpected: faults by key.
+      missing: paths of variables without an array.
+      mismatched: arrays whose shape is not that of their variable.
     """
 
     loaded: dict[str, Origin]
@@ -133,17 +145,21 @@ class Account:
 
     @property
     def num_faults(self) -> int:
-        """0 where everything in the file is loaded or ignored and everything in the network comes from it."""
+        """Number of faults; 0 if the file fits the network."""
         return len(self.unexpected) + len(self.missing) + len(self.mismatched)
 
 
 def find_targets(
     rules: Iterable[Rule], keys: Iterable[str]
 ) -> dict[str, tuple[str, tuple[Target, ...]] | None]:
-    """What the rules say about each key: (reason, targets with their paths filled in), None where no rule matches."""
+    """Applies the rules to keys.
+
+    Returns:
+      (reason, targets with their paths filled in) by key; None for a key that no rule matches.
+    """
     patterns = [(re.compile(rule.pattern), rule) for rule in rules]
 
-    def find(key):
+    def find(key: str) -> tuple[str, tuple[Target, ...]] | None:
         for pattern, rule in patterns:
             if match := pattern.fullmatch(key):
                 return rule.reason, tuple(
@@ -161,15 +177,17 @@ def make_account(
     """Compares a file with a network; reads no array.
 
     Args:
-      arrays: by key; anything with a `shape`.
-      rules: of the file's source.
-      wanted: shapes of the network's variables by 'params/...' or 'batch_stats/...'.
+      arrays: anything with a `shape`, by key.
+      rules: rules of the file's source.
+      wanted: shapes of the network's variables by path, 'params/...' or 'batch_stats/...'.
     """
-    loaded, unexpected, mismatched = {}, {}, []
-    ignored = collections.defaultdict(list)
+    loaded: dict[str, Origin] = {}
+    unexpected: dict[str, str] = {}
+    mismatched: list[Mismatch] = []
+    ignored: collections.defaultdict[str, list[str]] = collections.defaultdict(list)
     for key, found in find_targets(rules, arrays).items():
         if found is None:
-            unexpected[key] = 'no rule knows it'
+            unexpected[key] = 'no rule matches it'
             continue
         reason, targets = found
         if not targets:
@@ -192,19 +210,19 @@ def make_account(
 
 
 def load_variables(account: Account, arrays: Mapping[str, Any]) -> PyTree:
-    """Reads what an account says is loaded.
+    """Reads the loaded variables of an account.
 
     Args:
-      account: without mismatches.
-      arrays: that it was made of.
+      account: an account without mismatches.
+      arrays: the arrays that it was made from.
 
     Returns:
       {'params', 'batch_stats'} of nested dicts of NumPy float32 arrays.
 
     Raises:
-      ValueError: an array holds something else than floating-point numbers.
+      ValueError: an array does not hold floating-point numbers.
     """
-    tree = {'params': {}, 'batch_stats': {}}
+    tree: dict[str, Any] = {'params': {}, 'batch_stats': {}}
     for path, origin in account.loaded.items():
         value = np.asarray(arrays[origin.key])
         if value.dtype.kind != 'f':
@@ -215,16 +233,17 @@ def load_variables(account: Account, arrays: Mapping[str, Any]) -> PyTree:
     return tree
 
 
-def _fill(template, match):
-    def fill(group):
+def _fill(template: str, match: re.Match[str]) -> str:
+    def fill(group: re.Match[str]) -> str:
         text = match[int(group[1])]
         return str(int(text) + int(group[2])) if group[2] else text
 
     return _GROUP.sub(fill, template)
 
 
-def _transformed_shape(transform, shape):
-    """The shape after a transform, found on an array that takes no memory; that of the file where the transform fails on it."""
+def _transformed_shape(transform: Transform, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns the shape after a transform, or the stored shape if the transform rejects it."""
+    # A broadcast scalar takes no memory.
     try:
         return tuple(transform(np.broadcast_to(np.float32(0), shape)).shape)
     except (IndexError, ValueError):

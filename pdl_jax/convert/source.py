@@ -1,4 +1,4 @@
-"""What a source of weights is: how its keys map to our variables, and which networks it has."""
+"""Sources of weights: their rules from keys to variables, and their networks."""
 
 import dataclasses
 from collections.abc import Callable, Collection, Mapping
@@ -14,13 +14,14 @@ class Source:
     """A program that publishes weights.
 
     Attributes:
-      name: as `--from` takes it.
-      make_rules: from a network and the keys of a file to the rules for them; the rules cover a whole network and a backbone
-        alone.
-      presets: its whole networks.
-      backbones: those that it publishes alone, by our names; fields of `ModelOptions` that say how they were trained. Several
-        where a name comes in several widths.
-      config_fields: how it tests its networks, by dataset: fields of the configuration beside those of the presets.
+      name: value of the flag `--from`.
+      make_rules: function from a network and the keys of a file to the rules for them; the rules
+        cover a whole network and a backbone alone.
+      presets: presets of its whole networks.
+      backbones: fields of `ModelOptions` with which it trained the backbones that it publishes
+        alone, by our names; several entries for a name with several widths.
+      config_fields: fields of the configuration with which it tests its networks, beside those of
+        the presets, by dataset.
     """
 
     name: str
@@ -32,11 +33,11 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A network that a file may be of.
+    """A network that a file may hold.
 
     Attributes:
-      name: its preset; 'imagenet/...' for a backbone alone.
-      options: what it is made of.
+      name: the preset; 'imagenet/...' for a backbone alone.
+      options: the network's options.
     """
 
     name: str
@@ -44,7 +45,7 @@ class Network:
 
 
 def list_backbones(source: Source) -> list[Network]:
-    """The backbones that a source publishes alone, as they were trained."""
+    """Lists the backbones that a source publishes alone, with their options in training."""
     return [
         Network(f'imagenet/{backbone}', make_options(f'imagenet/{backbone}', **fields))
         for backbone, variants in source.backbones.items()

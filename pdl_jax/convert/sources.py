@@ -1,4 +1,4 @@
-"""The sources by the names that `--from` takes; a new one is a file here and a line in `SOURCES`."""
+"""The sources by their names for `--from`; a new one is a file here and a line in `SOURCES`."""
 
 from pdl_jax.convert import bowenc0221, deeplab2, detectron2, keras, tensorflow, torchvision
 from pdl_jax.convert.source import Source

@@ -1,6 +1,6 @@
 """MobileNetV2 and DeepLabv3 of TF-slim, from graphs whose BatchNorm was folded into the kernels.
 
-The file is an .npz in which layers are numbered in the order of the graph: `07.dw.kernel`, `07.dw.bias`.
+The file is an .npz with layers numbered in the order of the graph: `07.dw.kernel`, `07.dw.bias`.
 """
 
 import re
@@ -17,7 +17,7 @@ _PRESET = 'tensorflow/deeplab_v3_mobilenet_v2_os16'
 
 
 def _list_backbone() -> list[str]:
-    """The layers of the backbone in the graph's order: the stem, then (expand,) depthwise and project of every block."""
+    """Lists the layers in order: the stem, then (expand,) depthwise and project of every block."""
     layers = ['backbone/stem']
     for block in range(17):
         parts = ('depthwise', 'project') if block == 0 else ('expand', 'depthwise', 'project')
@@ -29,12 +29,12 @@ def _make_rules(options: ModelOptions, keys: Collection[str]) -> tuple[Rule, ...
     names = sorted({match[1] for key in keys if (match := re.fullmatch(r'(\d+\.\w+)\.\w+', key))})
     backbone = _list_backbone()
     backbone_epsilon = options.backbone.norm_epsilon
-    rules = []
+    rules: list[Rule] = []
     for name, path in zip(names, backbone, strict=False):
         rules += folded_conv_norm(re.escape(name), path, backbone_epsilon)
     behind = [re.escape(name) for name in names[len(backbone) :]]
     if options.decoder == 'classifier':
-        reason = 'lies behind the backbone, in a classifier or decoder'
+        reason = 'belongs to the classifier or decoder after the backbone'
         return (*rules, *(ignore(rf'{name}\..*', reason) for name in behind))
     aspp = 'semantic_decoder/aspp'
     for name, layer in zip(behind, ('branch_0', 'pool', 'project'), strict=False):
@@ -53,7 +53,7 @@ def _make_rules(options: ModelOptions, keys: Collection[str]) -> tuple[Rule, ...
     return tuple(rules)
 
 
-def _swap_halves(kernel):
+def _swap_halves(kernel: np.ndarray) -> np.ndarray:
     pooled, near = np.split(kernel, 2, axis=2)
     return np.concatenate([near, pooled], axis=2)
 

@@ -1,6 +1,6 @@
 """Weights of torchvision: its ImageNet classifiers, as backbones, and its semantic networks.
 
-Other PyTorch programs took over its ResNets and MobileNetV2, so their rules are shared.
+Other PyTorch programs use its ResNets and MobileNetV2, so the rules are shared with them.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ RESNET = (
     ),
 )
 
-# The first block does not expand, so its parts have other numbers.
+# The first block has no expansion, so its parts are numbered differently.
 MOBILENET_V2 = (
     *torch_conv_norm(r'features\.0\.0', r'features\.0\.1', 'stem'),
     *torch_conv_norm(r'features\.1\.conv\.0\.0', r'features\.1\.conv\.0\.1', 'block_0/depthwise'),
@@ -44,7 +44,8 @@ MOBILENET_V2 = (
     ),
 )
 
-# The parts of a block are numbered: expansion (not in the first), depthwise, squeeze-and-excite (not in all), projection.
+# The parts of a block are numbered: expansion (not in the first block), depthwise,
+# squeeze-and-excite (not in all), projection.
 MOBILENET_V3 = (
     *torch_conv_norm(r'features\.0\.0', r'features\.0\.1', 'stem'),
     *torch_conv_norm(r'features\.1\.block\.0\.0', r'features\.1\.block\.0\.1', 'block_0/depthwise'),
@@ -68,8 +69,11 @@ MOBILENET_V3 = (
 )
 
 
-def _make_convnext():
-    rules = [*torch_conv(r'features\.0\.0', 'stem'), *torch_norm(r'features\.0\.1', 'stem_norm')]
+def _make_convnext() -> tuple[Rule, ...]:
+    rules: list[Rule] = [
+        *torch_conv(r'features\.0\.0', 'stem'),
+        *torch_norm(r'features\.0\.1', 'stem_norm'),
+    ]
     for stage in range(1, 5):
         if stage > 1:
             pattern, path = rf'features\.{2 * stage - 2}', f'stage{stage}_downsampling'
@@ -96,10 +100,10 @@ CONVNEXT = _make_convnext()
 _CLASSIFIER = ignore(
     r'(fc|classifier)\..*', 'belongs to the classifier, which a segmentation network does not have'
 )
-_AUXILIARY = ignore(r'aux_classifier\..*', 'a second head for training only')
+_AUXILIARY = ignore(r'aux_classifier\..*', 'belongs to an auxiliary head, which only training uses')
 
 
-def _make_deeplab_v3():
+def _make_deeplab_v3() -> tuple[Rule, ...]:
     aspp = 'semantic_decoder/aspp'
     return (
         *torch_conv_norm(
@@ -121,7 +125,7 @@ def _make_deeplab_v3():
     )
 
 
-def _make_lr_aspp():
+def _make_lr_aspp() -> tuple[Rule, ...]:
     decoder = 'semantic_decoder'
     return (
         *torch_conv_norm(r'classifier\.cbr\.0', r'classifier\.cbr\.1', f'{decoder}/project'),
@@ -132,11 +136,14 @@ def _make_lr_aspp():
 
 
 def make_backbone_rules(backbone: str, keys: str = '') -> tuple[Rule, ...]:
-    """The rules of a backbone.
+    """Makes the rules of a backbone.
 
     Args:
-      backbone: our name of it.
-      keys: pattern, without groups, of what stands in front of all keys.
+      backbone: our name of the backbone.
+      keys: regex without capturing groups for the prefix of all keys.
+
+    Returns:
+      The rules; none for a backbone that torchvision does not have.
     """
     tables = {
         'resnet': RESNET,
@@ -154,7 +161,7 @@ def _make_rules(options: ModelOptions, keys: Collection[str]) -> tuple[Rule, ...
     is_whole = any(key.startswith('backbone.') for key in keys)
     if not is_whole:
         return (*make_backbone_rules(options.backbone.name), _CLASSIFIER)
-    # Inside of segmentation networks the layers of MobileNetV3 are numbered without 'features'.
+    # In segmentation networks, layers of MobileNetV3 are numbered without 'features'.
     rules = make_backbone_rules(options.backbone.name)
     rules = tuple(
         dataclasses.replace(rule, pattern=rule.pattern.removeprefix(r'features\.'))

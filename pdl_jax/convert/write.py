@@ -1,4 +1,4 @@
-"""Converted weights as a checkpoint that evaluation, prediction and training start from."""
+"""Writing of converted weights as a checkpoint for evaluation, prediction and training."""
 
 import dataclasses
 from typing import Any
@@ -24,10 +24,10 @@ _CONFIGS = {'cityscapes': 'cityscapes', 'coco': 'coco', 'voc': 'voc_semantic'}
 
 
 def find_dataset(num_classes: int) -> str:
-    """The name of the dataset whose networks have so many logits.
+    """Finds the name of the dataset with a number of classes.
 
     Raises:
-      ValueError: none has.
+      ValueError: no dataset has that number.
     """
     for name in _CONFIGS:
         if any(spec.num_classes == num_classes for spec in _list_specs(name)):
@@ -39,18 +39,19 @@ def find_dataset(num_classes: int) -> str:
 
 
 def make_spec(dataset: str, num_classes: int) -> catalog.DatasetSpec:
-    """What the logits of a network mean.
+    """Finds the description of a network's classes, in the order of its logits.
 
-    COCO's networks have 134 logits in DeepLab2, 0 for void, or 133 without it in PyTorch, things before stuff. Data for the
-    latter are prepared with --spec=own.
+    DeepLab2's networks for COCO have 134 logits, the first for void; those of PyTorch programs have
+    133, without void and with things before stuff. Data for the latter are prepared with
+    --spec=own.
 
     Args:
       dataset: 'cityscapes', 'coco', 'voc', or the directory of a prepared dataset.
-      num_classes: logits of the network.
+      num_classes: number of logits of the network.
 
     Raises:
       FileNotFoundError: there is no such directory.
-      ValueError: the dataset has another number of classes.
+      ValueError: the dataset has a different number of classes.
     """
     if dataset in _CONFIGS:
         specs = _list_specs(dataset)
@@ -59,14 +60,16 @@ def make_spec(dataset: str, num_classes: int) -> catalog.DatasetSpec:
         specs = [open_split(dataset, split).spec for split in splits[:1]]
     else:
         raise FileNotFoundError(
-            f'--dataset={dataset} is neither one of {", ".join(_CONFIGS)} nor the directory of a prepared dataset'
+            f'--dataset={dataset} is neither one of {", ".join(_CONFIGS)} nor the directory of a '
+            f'prepared dataset'
         )
     for spec in specs:
         if spec.num_classes == num_classes:
             return spec
     counts = ' or '.join(str(spec.num_classes) for spec in specs)
     raise ValueError(
-        f'the semantic head has {num_classes} classes, --dataset={dataset} {counts or "none"}: choose its dataset'
+        f'the semantic head has {num_classes} classes, --dataset={dataset} {counts or "none"}: '
+        f'choose the dataset that it was trained on'
     )
 
 
@@ -108,7 +111,10 @@ def list_conversion_fields(conversion: Conversion, variables: PyTree) -> dict[st
 
 
 def is_partial(conversion: Conversion) -> bool:
-    """Whether a file lacks a part of the network, so that training can start from it but nothing can be predicted."""
+    """Returns true if a file lacks a part of the network.
+
+    Training can start from such weights, but they cannot predict.
+    """
     return conversion.is_backbone_only or bool(conversion.account.missing)
 
 
@@ -155,7 +161,7 @@ def check_output(output: str) -> None:
     """Checks that a directory holds no checkpoints yet.
 
     Raises:
-      FileExistsError: it does.
+      FileExistsError: the directory holds some.
     """
     folder = epath.Path(output) / 'checkpoints'
     if folder.is_dir() and any(folder.iterdir()):
@@ -165,17 +171,17 @@ def check_output(output: str) -> None:
 
 
 def write_checkpoint(output: str, variables: PyTree, description: dict[str, Any]) -> None:
-    """Writes step 0 of a workdir.
+    """Writes the checkpoint of step 0 in a workdir.
 
     Raises:
-      OSError: it could not be written.
+      OSError: the checkpoint could not be written.
     """
     checkpointer = Checkpointer(output, keep=1)
     checkpointer.save(variables, step=0, input_position={}, description=description)
     checkpointer.close()
 
 
-def _list_specs(dataset):
+def _list_specs(dataset: str) -> list[catalog.DatasetSpec]:
     if dataset == 'cityscapes':
         return [catalog.cityscapes()]
     if dataset == 'voc':
@@ -187,8 +193,11 @@ def _list_specs(dataset):
     ]
 
 
-def _find_training(conversion, source):
-    """The network that a backbone was trained in, which need not be the one it is converted for."""
+def _find_training(conversion: Conversion, source: Source) -> ModelOptions:
+    """Finds the options of the network that a backbone was trained in.
+
+    They may differ from those of the network that it is converted for.
+    """
     options = conversion.network.options
     trained = [
         network.options

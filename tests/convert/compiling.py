@@ -1,11 +1,11 @@
-"""Programs that run once."""
+"""Quick compilation of programs that run once."""
 
 import jax
 
-# Compiling them well costs more than it gains.
+# Optimising them takes longer than it saves.
 _OPTIONS = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
 
 
 def run_fast(function, *arguments):
-    """Compiles in a hurry and runs."""
+    """Compiles a function without optimisation and runs it."""
     return jax.jit(function).lower(*arguments).compile(compiler_options=_OPTIONS)(*arguments)

@@ -1,4 +1,4 @@
-"""What the comparisons with PyTorch share."""
+"""Comparisons of converted networks with PyTorch."""
 
 import ast
 
@@ -17,21 +17,21 @@ def get_arrays(network):
 
 
 def check_keys(arrays, path):
-    """The keys and shapes are those of a published list."""
+    """Checks that keys and shapes are those of a published list."""
     lines = (line.split('\t') for line in path.read_text().splitlines())
     published = {key: ast.literal_eval(shape) for key, shape in lines}
     assert {key: value.shape for key, value in arrays.items()} == published
 
 
 def convert_arrays(arrays, source):
-    """The conversion and the variables; everything has to be accounted for."""
+    """Returns the conversion and the variables of the one network that fits all arrays."""
     contents = Contents(arrays)
     conversion = guess_network(contents, SOURCES[source])
     return conversion, load(conversion, contents)
 
 
-def check_heads(network, *, source, preset, crop, sizes):
-    """Converts a network and compares the heads, brought to full resolution, on random images."""
+def check_heads(network, *, source, preset, crop, size):
+    """Converts a network and compares its heads, at full resolution, on a random image."""
     conversion, variables = convert_arrays(get_arrays(network), source)
     assert conversion.network.name == preset
     model = PanopticDeepLab(conversion.num_classes, conversion.network.options, pool_crop=crop)
@@ -39,17 +39,14 @@ def check_heads(network, *, source, preset, crop, sizes):
     def run(variables, image):
         return model.upsample(model.apply(variables, image), image.shape[1:3])
 
-    for size in sizes:
-        image = draw_image(size)
-        outputs = run_fast(run, variables, image.numpy().transpose(0, 2, 3, 1))
-        with torch.no_grad():
-            expected = network(image)
-        for name in HEADS:
-            reference = expected[name].numpy().transpose(0, 2, 3, 1)
-            # Neither so small that an error would hide nor so large that rounding would be one.
-            assert 0.05 < reference.std() < 5, (name, reference.std())
-            # Offsets are in pixels of the image here, a quarter of those that the head gives.
-            tolerance = 4e-4 if name == 'offset' else 1e-4
-            np.testing.assert_allclose(
-                outputs[name], reference, rtol=0, atol=tolerance, err_msg=f'{name} at {size}'
-            )
+    image = draw_image(size)
+    outputs = run_fast(run, variables, image.numpy().transpose(0, 2, 3, 1))
+    with torch.no_grad():
+        expected = network(image)
+    for name in HEADS:
+        reference = expected[name].numpy().transpose(0, 2, 3, 1)
+        # Small outputs would hide an error; large ones would have large rounding errors.
+        assert 0.05 < reference.std() < 5, (name, reference.std())
+        # Offsets are in pixels of the image here, four times those that the head predicts.
+        tolerance = 4e-4 if name == 'offset' else 1e-4
+        np.testing.assert_allclose(outputs[name], reference, rtol=0, atol=tolerance, err_msg=name)

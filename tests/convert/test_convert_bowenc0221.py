@@ -1,4 +1,4 @@
-"""Networks of bowenc0221/panoptic-deeplab give the numbers that PyTorch gives."""
+"""Networks of bowenc0221/panoptic-deeplab give the same outputs as in PyTorch."""
 
 import pytest
 
@@ -12,9 +12,9 @@ from tests.convert.torch_networks import (
     draw_weights,
 )
 
-# Smaller than the images, so that the window of the pooling slides.
+# Smaller than the image, so that the window of the ASPP's pooling slides along both axes.
 CROP = (65, 65)
-SIZES = [(97, 97), (65, 129)]
+SIZE = (97, 129)
 NETWORKS = {
     'resnet50_os32': (lambda: ResNet((3, 4, 6, 3), 32), {'output_stride': 32}, 'r50_os32'),
     'resnet50_os16': (
@@ -28,22 +28,21 @@ NETWORKS = {
 }
 
 
-def make_network(name):
-    make_backbone, arguments, _ = NETWORKS[name]
-    return Bowenc0221(make_backbone(), crop=CROP, **arguments)
+@pytest.fixture(scope='module', params=NETWORKS)
+def network(request):
+    """The name of a network and the network with random weights."""
+    make_backbone, arguments, _ = NETWORKS[request.param]
+    return request.param, draw_weights(Bowenc0221(make_backbone(), crop=CROP, **arguments))
 
 
-@pytest.mark.parametrize('name', NETWORKS)
-def test_keys_are_the_published_ones(name, shared_dir):
+def test_keys_are_the_published_ones(network, shared_dir):
+    name, network = network
     keys = shared_dir / 'specs' / 'checkpoint_keys' / f'keys_bowenc_{NETWORKS[name][2]}.txt'
-    parity.check_keys(parity.get_arrays(make_network(name)), keys)
+    parity.check_keys(parity.get_arrays(network), keys)
 
 
-@pytest.mark.parametrize('name', NETWORKS)
-def test_heads_equal_those_of_pytorch(name):
-    network = draw_weights(make_network(name))
-    # The largest of them to compile by far.
-    sizes = SIZES[1:] if name == 'hrnet_w48' else SIZES
+def test_heads_equal_those_of_pytorch(network):
+    name, network = network
     parity.check_heads(
-        network, source='bowenc0221', preset=f'bowenc0221/{name}', crop=CROP, sizes=sizes
+        network, source='bowenc0221', preset=f'bowenc0221/{name}', crop=CROP, size=SIZE
     )

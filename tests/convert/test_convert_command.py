@@ -1,4 +1,4 @@
-"""The command line: from a file to a checkpoint that predicts, or that training starts from."""
+"""The conversion command: from a file to a checkpoint for prediction or for training."""
 
 import subprocess
 import sys
@@ -91,7 +91,7 @@ def test_whole_network_becomes_a_checkpoint_that_predicts(arrays, tmp_path, caps
         },
     }
     assert description['config']['model']['is_backbone_norm_frozen']
-    # The window of the pooling is that of VOC's crops.
+    # The pooling window has the size of VOC's crops.
     assert description['config']['augment']['crop_height_px'] == 513
     predictor = Predictor.load(out)
     assert (
@@ -113,12 +113,12 @@ def test_unexpected_keys_fail_unless_allowed(arrays, tmp_path, capsys):
     arrays = {**arrays, 'strange': np.zeros(3, np.float32)}
     error = run_failing(arrays, tmp_path, capsys, f'--preset={PRESET}')
     assert (
-        '1 keys are unexpected: strange (no rule knows it). Choose another --preset or --from, or leave them out'
-        in error
+        '1 keys are unexpected: strange (no rule matches it). Choose another --preset or --from, '
+        'or leave them out' in error
     )
-    assert 'say which with --preset' in run_failing(arrays, tmp_path, capsys)
+    assert 'choose one with --preset' in run_failing(arrays, tmp_path, capsys)
     run(arrays, tmp_path, f'--preset={PRESET}', '--allow_unexpected')
-    assert 'unexpected: strange (no rule knows it)\n' in capsys.readouterr().out
+    assert 'unexpected: strange (no rule matches it)\n' in capsys.readouterr().out
 
 
 def test_missing_variables_fail_unless_allowed_and_leave_a_part(arrays, tmp_path, capsys):
@@ -144,8 +144,8 @@ def test_other_shapes_name_key_shapes_and_remedy(arrays, tmp_path, capsys):
         {**arrays, '00.conv.bias': np.zeros(16, np.float32)}, tmp_path, capsys, f'--preset={PRESET}'
     )
     assert (
-        '00.conv.bias has shape [16], which makes [16] of params/backbone/stem/norm/bias with shape [32]'
-        in error
+        '00.conv.bias has shape [16], which becomes [16] for params/backbone/stem/norm/bias of '
+        'shape [32]' in error
     )
     assert 'Choose another --preset or --from' in error
 
@@ -169,7 +169,7 @@ def test_dataset_has_to_have_the_classes_of_the_head(arrays, tmp_path, capsys):
 
 
 def test_configuration_and_prepared_data_can_be_given(arrays, data, tmp_path, capsys):
-    """A network of somebody's own: 14 classes, without the widths of any preset."""
+    """A custom network: 14 classes, which no dataset here has."""
     last = f'{len(LAYERS)}.conv'
     own = {
         **arrays,
@@ -211,7 +211,7 @@ def test_logits_of_coco_are_told_by_their_number():
     assert with_void == catalog.coco()
     assert without.class_names == with_void.class_names[1:]
     assert without.class_names[:2] == ('person', 'bicycle') and without.class_names[80] == 'banner'
-    # What data prepared with --spec=own have.
+    # Data prepared with --spec=own have this format.
     own = catalog.get_spec('own', with_void.to_dict()['categories'])
     assert (without.class_names, without.label_format) == (own.class_names, own.label_format)
     assert [write.find_dataset(n) for n in (19, 21, 133, 134)] == [
@@ -224,7 +224,7 @@ def test_logits_of_coco_are_told_by_their_number():
 
 def test_module_runs_and_describes_itself():
     process = subprocess.run(
-        [sys.executable, '-m', 'pdl_jax.convert', '--help'],
+        [sys.executable, '-m', 'pdl_jax.commands.convert', '--help'],
         cwd=tiny.ROOT,
         capture_output=True,
         text=True,

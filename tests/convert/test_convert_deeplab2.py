@@ -1,4 +1,4 @@
-"""Checkpoints in DeepLab2's layout are read and mapped; the keys below follow from the attributes of its classes."""
+"""Checkpoints of DeepLab2 are read and mapped; their keys follow from its classes' attributes."""
 
 import jax
 import numpy as np
@@ -12,7 +12,7 @@ from pdl_jax.presets import make_options
 
 SUFFIX = '/.ATTRIBUTES/VARIABLE_VALUE'
 SOURCE = SOURCES['deeplab2']
-# Row by row kernel, channels, expanded channels, channels of the squeeze-and-excite's bottleneck (0 for none).
+# Per block: kernel size, channels, expanded channels, channels of squeeze-and-excite (0 for none).
 SMALL = [
     (3, 16, 16, 8),
     (3, 24, 72, 0),
@@ -173,7 +173,7 @@ def list_network(encoder, features, num_classes, has_instances=True):
 
 
 def make_contents(keys):
-    """Shapes only, beside what training keeps in such a file."""
+    """Returns shapes instead of arrays, with the other keys that training writes."""
     keys = {f'{key}{SUFFIX}': shape for key, shape in keys.items()}
     slots = {
         f'{key.removesuffix(SUFFIX)}/.OPTIMIZER_SLOT/optimizer/m{SUFFIX}': shape
@@ -212,10 +212,10 @@ def test_whole_networks_are_accounted_for(preset, keys, num_classes):
     assert len(account.loaded) == len(keys)
     reasons = {reason: len(found) for reason, found in account.ignored.items()}
     assert reasons == {
-        "the optimiser's averages of a variable": 3,
-        "the optimiser's own numbers": 1,
-        'counts steps or saves': 2,
-        'how TensorFlow finds the variables again': 1,
+        'an optimiser slot of a variable': 3,
+        'a variable of the optimiser': 1,
+        'a counter of steps or saves': 2,
+        "TensorFlow's index of variables": 1,
     }
 
 
@@ -223,7 +223,8 @@ def test_output_stride_is_asked_for_where_shapes_do_not_show_it():
     contents = make_contents(list_network(list_mobilenet(SMALL), (16, 88, 576), 19))
     with pytest.raises(
         ValueError,
-        match='say --preset= one of deeplab2/mobilenet_v3_small_os32, deeplab2/mobilenet_v3_small_os16',
+        match='choose one with --preset: '
+        'deeplab2/mobilenet_v3_small_os32, deeplab2/mobilenet_v3_small_os16',
     ):
         guess_network(contents, SOURCE)
 
@@ -253,7 +254,7 @@ def test_a_wrong_network_is_told_apart():
     account = conversion.account
     assert f'encoder/_stem/_conv/kernel{SUFFIX}' in account.unexpected
     assert 'params/backbone/stem_1/conv/kernel' in account.missing
-    # Its stem ends in 128 channels.
+    # The stem of the beta variant has 128 output channels.
     mismatch = next(
         m
         for m in account.mismatched
@@ -278,7 +279,7 @@ def test_a_real_checkpoint_is_read_and_mapped(tmp_path):
         node[name] = value
 
     def build(node):
-        """Attributes as DeepLab2's layers have them; its blocks of MobileNetV3 lie in a list."""
+        """Makes modules with the attributes of DeepLab2's layers; MobileNetV3 lists its blocks."""
         module = tf.Module()
         for name, child in node.items():
             if name == '_blocks':

@@ -1,4 +1,4 @@
-"""Networks of detectron2's projects/Panoptic-DeepLab give the numbers that PyTorch gives."""
+"""Networks of detectron2's projects/Panoptic-DeepLab give the same outputs as in PyTorch."""
 
 import numpy as np
 import pytest
@@ -9,27 +9,32 @@ from pdl_jax.convert.sources import SOURCES
 from tests.convert import parity
 from tests.convert.torch_networks import Detectron2, DetectronResNet, draw_weights
 
-# Smaller than the images, so that the window of the pooling slides.
+# Smaller than the image, so that the window of the ASPP's pooling slides along both axes.
 CROP = (64, 64)
-SIZES = [(128, 128), (64, 160)]
+SIZE = (96, 128)
 NETWORKS = {
     'resnet52_os16_dsconv': (True, 'dsconv_cityscapes'),
     'resnet52_os16': (False, 'cityscapes'),
 }
 
 
-@pytest.mark.parametrize('name', NETWORKS)
-def test_keys_are_the_published_ones(name, shared_dir):
-    is_separable, keys = NETWORKS[name]
-    path = shared_dir / 'specs' / 'checkpoint_keys' / f'keys_d2_r52_os16_{keys}.txt'
-    parity.check_keys(parity.get_arrays(Detectron2(is_separable, CROP)), path)
+@pytest.fixture(scope='module', params=NETWORKS)
+def network(request):
+    """The name of a network and the network with random weights."""
+    is_separable, _ = NETWORKS[request.param]
+    return request.param, draw_weights(Detectron2(is_separable, CROP))
 
 
-@pytest.mark.parametrize('name', NETWORKS)
-def test_heads_equal_those_of_pytorch(name):
-    network = draw_weights(Detectron2(NETWORKS[name][0], CROP))
+def test_keys_are_the_published_ones(network, shared_dir):
+    name, network = network
+    path = shared_dir / 'specs' / 'checkpoint_keys' / f'keys_d2_r52_os16_{NETWORKS[name][1]}.txt'
+    parity.check_keys(parity.get_arrays(network), path)
+
+
+def test_heads_equal_those_of_pytorch(network):
+    name, network = network
     parity.check_heads(
-        network, source='detectron2', preset=f'detectron2/{name}', crop=CROP, sizes=SIZES
+        network, source='detectron2', preset=f'detectron2/{name}', crop=CROP, size=SIZE
     )
 
 

@@ -1,4 +1,4 @@
-"""Files of other frameworks are read as they are, and hostile ones execute nothing."""
+"""Files of other frameworks are read, and hostile ones execute nothing."""
 
 import collections
 import os
@@ -29,7 +29,7 @@ def check_equal(contents):
 
 
 def write_call(path, module, name, *arguments):
-    """A pickle, spelt by hand, of {'model': {'a': module.name(*arguments)}}."""
+    """Writes a hand-made pickle of {'model': {'a': module.name(*arguments)}}."""
     opcodes = [b'\x80\x02}', pickle.BINUNICODE, len(b'model').to_bytes(4, 'little'), b'model}']
     opcodes += [pickle.BINUNICODE, len(b'a').to_bytes(4, 'little'), b'a']
     opcodes += [b'c', module.encode(), b'\n', name.encode(), b'\n(']
@@ -54,7 +54,8 @@ def test_pickled_arrays_of_numpy_1_and_python_2_are_read(tmp_path):
         data.replace(b'cnumpy._core.multiarray\n', b'cnumpy.core.multiarray\n')
     )
     np.testing.assert_array_equal(read_file(str(tmp_path / 'a.pkl')).arrays['a'], [0, 1, 2])
-    # Python 2 wrote bytes as strings: (dp, 'a', numpy.core.multiarray._reconstruct(numpy.ndarray, (0,), 'b'), state, ...
+    # Python 2 wrote bytes as strings:
+    # (dp, 'a', numpy.core.multiarray._reconstruct(numpy.ndarray, (0,), 'b'), state, ...
     values = np.array([1, 200, 255], np.uint8)
     raw = values.tobytes()
     python2 = (
@@ -130,7 +131,8 @@ def test_pickled_arrays_of_other_things_than_numbers_are_refused(content, tmp_pa
         b'',
         b'not a pickle',
         pickle.dumps(ARRAYS)[:200],
-        # A length that the file does not have, a persistent id, a shape that the bytes do not have, an array that is its type.
+        # A string longer than the file, a persistent id, a shape larger than the data, an array
+        # that is its own dtype, an array without content.
         b'\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.',
         b'\x80\x02U\x01xQ.',
         pickle.dumps({'a': np.zeros(3, np.float32)}, 2).replace(
@@ -293,7 +295,7 @@ def test_torch_files_of_other_things_are_refused(torch, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match='cannot be read as a PyTorch file'):
         read_file(str(path))
     monkeypatch.setattr(readers, '_MAX_BYTES', 10_000)
-    # Four bytes that claim to be a million.
+    # Four stored bytes that expand to a million.
     torch.save({'a': torch.zeros(1).expand(250_000)}, path)
     with pytest.raises(ValueError, match='unpacks to more than 10000 bytes'):
         read_file(str(path))

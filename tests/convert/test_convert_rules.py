@@ -1,4 +1,4 @@
-"""Rules: every key and every variable is accounted for."""
+"""Conversion rules account for every key and every variable."""
 
 import numpy as np
 import pytest
@@ -71,15 +71,15 @@ def test_nothing_is_dropped_in_silence():
     del arrays['net.layer1.bn.running_var']
     account = make_account(arrays, RULES, WANTED)
     assert account.unexpected == {
-        'strange': 'no rule knows it',
+        'strange': 'no rule matches it',
         'net.layer2.bn.bias': 'the network has no params/backbone/stage3/norm/bias',
         'layer1.bn.weight': 'net.layer1.bn.weight is params/backbone/stage2/norm/scale already',
     }
     assert account.missing == ['batch_stats/backbone/stage2/norm/var']
     (mismatch,) = account.mismatched
     assert str(mismatch) == (
-        'net.layer1.conv.weight has shape [5, 4, 1, 1], which makes [1, 1, 4, 5] of params/backbone/stage2/conv/kernel '
-        'with shape [3, 3, 4, 5]'
+        'net.layer1.conv.weight has shape [5, 4, 1, 1], which becomes [1, 1, 4, 5] for '
+        'params/backbone/stage2/conv/kernel of shape [3, 3, 4, 5]'
     )
 
 

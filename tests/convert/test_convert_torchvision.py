@@ -1,4 +1,4 @@
-"""Backbones and semantic networks of torchvision give the numbers that PyTorch gives."""
+"""Backbones and semantic networks of torchvision give the same outputs as in PyTorch."""
 
 import sys
 import types
@@ -15,7 +15,8 @@ from tests.convert import parity
 from tests.convert.compiling import run_fast
 from tests.convert.torch_networks import draw_image, draw_weights, torch
 
-# Declares operators for boxes, whose library needs the CUDA that it was built for; the networks have none of them.
+# The module declares box operators, whose library needs the CUDA version it was built for. None of
+# the networks uses them.
 sys.modules.setdefault(
     'torchvision._meta_registrations', types.ModuleType('torchvision._meta_registrations')
 )
@@ -58,13 +59,13 @@ def read_convnext_features(network, x):
 
 
 BACKBONES = {
-    'resnet18': (read_resnet_features, (65, 97)),
-    'resnet50': (read_resnet_features, (64, 96)),
-    'resnet101': (read_resnet_features, (65, 97)),
+    'resnet18': (read_resnet_features, (33, 65)),
+    'resnet50': (read_resnet_features, (32, 64)),
+    'resnet101': (read_resnet_features, (33, 65)),
     'mobilenet_v2': (read_mobilenet_v2_features, (64, 96)),
     'mobilenet_v3_large': (read_last, (65, 97)),
     'mobilenet_v3_small': (read_last, (64, 96)),
-    # Sizes that its strides do not divide lose pixels in PyTorch.
+    # PyTorch drops pixels at sizes that its strides do not divide.
     'convnext_tiny': (read_convnext_features, (64, 96)),
 }
 
