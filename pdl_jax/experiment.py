@@ -34,6 +34,7 @@ _SYSTEM_SECTIONS = ('model', 'targets', 'loss', 'postprocess')
 RENAMED = {
     'data.is_unreadable_skipped': 'data.skip_unreadable',
     'model.is_backbone_norm_frozen': 'model.freeze_backbone_norm',
+    'model.stride_dialect': 'model.stride_convention',
 }
 
 

@@ -19,7 +19,7 @@ from pdl_jax.typing import suggest
 # Fields that describe the inside of one family of backbones.
 _OF_ONE_BACKBONE = (
     'stem',
-    'stride_dialect',
+    'stride_convention',
     'multi_grid',
     'endpoints',
     'squeeze_excite_gate',
@@ -104,11 +104,11 @@ _BOWENC0221_BASE = {
     'normalization': 'imagenet',
     'norm_epsilon': 1e-5,
     'norm_momentum': 0.99,
-    'stride_dialect': 'torchvision',
+    'stride_convention': 'torchvision',
     'aspp_pool_layer': 'plain',
     'dropout_rate': 0.5,
 }
-_BOWENC0221_MOBILE = {**_BOWENC0221_BASE, 'stride_dialect': None}
+_BOWENC0221_MOBILE = {**_BOWENC0221_BASE, 'stride_convention': None}
 _BOWENC0221 = {
     'resnet50_os32': {**_BOWENC0221_BASE, **_THREE_SKIPS},
     'resnet50_os16': {**_BOWENC0221_BASE, **_OS16, 'instance_head_features': 128},
@@ -129,7 +129,7 @@ _BOWENC0221 = {
 _DETECTRON2_BASE = {
     **_OS16,
     'backbone': 'resnet50_beta',
-    'stride_dialect': 'detectron2',
+    'stride_convention': 'detectron2',
     'multi_grid': (1, 2, 4),
     'normalization': 'imagenet',
     'norm_epsilon': 1e-5,
@@ -160,7 +160,7 @@ _TENSORFLOW_BASE = {
     'dropout_rate': 0.1,
 }
 _SLIM_RESNET = {
-    'stride_dialect': 'slim',
+    'stride_convention': 'slim',
     'endpoints': 'inner',
     'backbone_norm_momentum': 0.95,
 }
@@ -235,7 +235,7 @@ _TORCHVISION = {
     'deeplab_v3_resnet50_os8': {
         **_TORCHVISION_BASE,
         **_DEEPLAB_V3,
-        'stride_dialect': 'torchvision',
+        'stride_convention': 'torchvision',
         'output_stride': 8,
         'aspp_rates': (12, 24, 36),
         'semantic_head': 'conv3x3',
@@ -245,7 +245,7 @@ _TORCHVISION = {
         **_LR_ASPP,
         'backbone': 'mobilenet_v3_large',
         'endpoints': 'outputs',
-        'stride_dialect': 'torchvision',
+        'stride_convention': 'torchvision',
         'output_stride': 16,
         'backbone_norm_epsilon': 1e-3,
         'backbone_norm_momentum': 0.99,
@@ -265,7 +265,7 @@ def _make_classifier(backbone):
     """The arrangement of torchvision, where it has this backbone, and of the authors elsewhere."""
     fields = {**_CLASSIFIER, 'backbone': backbone}
     if backbone.startswith('resnet'):
-        fields |= {'stride_dialect': 'torchvision', 'norm_epsilon': 1e-5}
+        fields |= {'stride_convention': 'torchvision', 'norm_epsilon': 1e-5}
     if backbone.startswith('hrnet'):
         fields |= {'upsampling': 'nearest', 'norm_epsilon': 1e-5}
     return fields

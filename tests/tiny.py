@@ -1,21 +1,17 @@
 """A tiny dataset and configuration that train in seconds; shared by the end-to-end tests."""
 
-import contextlib
-import importlib.util
 import os
 import pathlib
 import subprocess
 import sys
 
 import jax
-import pytest
 from ml_collections import ConfigDict
 
+from pdl_jax.commands.config_file import load_config
 from pdl_jax.data.prepare import prepare_panoptic_folder
 from pdl_jax.data.scenes import dataset as scenes
-from pdl_jax.evaluation import evaluator as evaluate
-from pdl_jax.runtime.sharding import make_mesh
-from pdl_jax.training import loop as train
+from pdl_jax.experiment import Experiment
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -67,26 +63,22 @@ def overrides(data: pathlib.Path) -> dict:
     }
 
 
-@contextlib.contextmanager
-def one_device():
-    """Training and evaluation in this process see the first of the simulated devices only, which compiles faster."""
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (train, evaluate):
-            patch.setattr(module, 'make_mesh', lambda *_: make_mesh(devices=jax.devices()[:1]))
-        yield
+def one_device() -> list[jax.Device]:
+    """The first of the simulated devices: programs for it compile faster."""
+    return jax.devices()[:1]
 
 
 def make_config(data: pathlib.Path, **changes) -> ConfigDict:
-    """configs/scenes.py with `overrides` and `changes` (dots in names written as double underscores)."""
-    if str(ROOT) not in sys.path:
-        sys.path.insert(0, str(ROOT))
-    spec = importlib.util.spec_from_file_location('scenes_config', ROOT / 'configs' / 'scenes.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config()
+    """configs/scenes.py with `overrides` and `changes` (dots in names as double underscores)."""
+    config = load_config('scenes')
     fields = {**overrides(data), **{k.replace('__', '.'): v for k, v in changes.items()}}
     config.update_from_flattened_dict(fields)
     return config
+
+
+def make_experiment(data: pathlib.Path, **changes) -> Experiment:
+    """The experiment of `make_config`."""
+    return Experiment.from_config(make_config(data, **changes))
 
 
 def start_main(

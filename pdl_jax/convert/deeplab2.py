@@ -122,14 +122,14 @@ SOURCE = Source(
     ),
     backbones={
         **{
-            name: ({**_DEEPLAB2_OPTIONS, 'stride_dialect': 'deeplab2'},)
+            name: ({**_DEEPLAB2_OPTIONS, 'stride_convention': 'deeplab2'},)
             for name in ('resnet50', 'resnet50_beta')
         },
         **{
             f'mobilenet_v3_{size}': (
                 {
                     **_DEEPLAB2_OPTIONS,
-                    'stride_dialect': 'deeplab2',
+                    'stride_convention': 'deeplab2',
                     'squeeze_excite_gate': 'sigmoid',
                 },
             )

@@ -76,7 +76,7 @@ def _make_rules(options: ModelOptions, keys: Collection[str]) -> tuple[Rule, ...
     )
 
 
-_FIELDS = {'norm_epsilon': 1e-5, 'normalization': 'imagenet', 'stride_dialect': 'detectron2'}
+_FIELDS = {'norm_epsilon': 1e-5, 'normalization': 'imagenet', 'stride_convention': 'detectron2'}
 
 SOURCE = Source(
     name='detectron2',

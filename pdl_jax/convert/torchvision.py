@@ -174,7 +174,7 @@ def _make_rules(options: ModelOptions, keys: Collection[str]) -> tuple[Rule, ...
 _RESNET_FIELDS = {
     'norm_epsilon': 1e-5,
     'normalization': 'imagenet',
-    'stride_dialect': 'torchvision',
+    'stride_convention': 'torchvision',
 }
 
 SOURCE = Source(
@@ -189,7 +189,7 @@ SOURCE = Source(
                 {
                     'norm_epsilon': 1e-3,
                     'normalization': 'imagenet',
-                    'stride_dialect': 'torchvision',
+                    'stride_convention': 'torchvision',
                     'squeeze_excite_gate': 'hard_sigmoid',
                 },
             )

@@ -145,7 +145,7 @@ def make_model_backbone(
         ),
         name=name,
         stem=backbone.stem,
-        stride_dialect=backbone.stride_dialect,
+        stride_convention=backbone.stride_convention,
         multi_grid=backbone.multi_grid,
         endpoints=backbone.endpoints,
         squeeze_excite_gate=backbone.squeeze_excite_gate,
@@ -155,7 +155,7 @@ def make_model_backbone(
 
 
 # What the weights of a backbone depend on besides their shapes, for families that have it.
-_BACKBONE_ATTRIBUTES = ('stem', 'stride_dialect', 'squeeze_excite_gate', 'upsampling')
+_BACKBONE_ATTRIBUTES = ('stem', 'stride_convention', 'squeeze_excite_gate', 'upsampling')
 
 
 def describe_backbone(options: ModelOptions) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class BackboneOptions:
       width_multiplier: factor of its channels.
       padding: 'symmetric', or 'same' for weights of TF-slim and Keras.
       norm_momentum, norm_epsilon: BatchNorm's.
-      stem, stride_dialect, multi_grid, endpoints: attributes that some families have; None keeps
+      stem, stride_convention, multi_grid, endpoints: attributes that some families have; None keeps
         the family's own. `endpoints` chooses the tensors that the decoder reads: 'outputs' of
         blocks, or the 'inner' layers that TF DeepLab reads.
       squeeze_excite_gate: 'hard_sigmoid' (TF-slim, torchvision) or 'sigmoid' (DeepLab2), for
@@ -54,7 +54,7 @@ class BackboneOptions:
     norm_momentum: float = 0.99
     norm_epsilon: float = 1e-3
     stem: str | None = None
-    stride_dialect: str | None = None
+    stride_convention: str | None = None
     multi_grid: tuple[int, ...] | None = None
     endpoints: str | None = None
     squeeze_excite_gate: str | None = None
@@ -189,7 +189,7 @@ _BACKBONE_FIELDS = {
     'backbone_norm_momentum': 'norm_momentum',
     'backbone_norm_epsilon': 'norm_epsilon',
     'stem': 'stem',
-    'stride_dialect': 'stride_dialect',
+    'stride_convention': 'stride_convention',
     'multi_grid': 'multi_grid',
     'endpoints': 'endpoints',
     'squeeze_excite_gate': 'squeeze_excite_gate',

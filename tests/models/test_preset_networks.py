@@ -230,7 +230,7 @@ def test_overrides_replace_fields_of_the_preset():
 
 def test_another_backbone_leaves_behind_what_belonged_to_the_first():
     options = make_options('detectron2/resnet52_os16', backbone='mobilenet_v2')
-    assert (options.multi_grid, options.stride_dialect, options.resize) == (
+    assert (options.multi_grid, options.stride_convention, options.resize) == (
         None,
         None,
         'half_pixel',

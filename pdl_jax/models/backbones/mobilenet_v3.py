@@ -58,7 +58,7 @@ _CHOICES = {
     'variant': ('standard', 'seg', 'minimalistic'),
     'squeeze_excite_gate': ('hard_sigmoid', 'sigmoid'),
     'endpoints': ('inner', 'outputs'),
-    'stride_dialect': ('deeplab2', 'torchvision'),
+    'stride_convention': ('deeplab2', 'torchvision'),
     'output_stride': (4, 8, 16, 32),
 }
 
@@ -77,7 +77,7 @@ class MobileNetV3(nn.Module):
       endpoints: features at each stride for decoders: 'inner', the depthwise convolution of the
         last block there (DeepLab, DeepLab2), or 'outputs', the output of the first block there
         (torchvision). At stride 32 it is 'last'.
-      stride_dialect: convention for the first dilated block: the one after the block whose stride
+      stride_convention: convention for the first dilated block: the one after the block whose stride
         is replaced ('deeplab2', also TF-slim), or that block itself ('torchvision').
       output_stride: 4, 8, 16 or 32.
       width_multiplier: scales all channels, rounded to multiples of 8.
@@ -89,7 +89,7 @@ class MobileNetV3(nn.Module):
     variant: str = 'standard'
     squeeze_excite_gate: str = 'hard_sigmoid'
     endpoints: str = 'inner'
-    stride_dialect: str = 'deeplab2'
+    stride_convention: str = 'deeplab2'
     output_stride: int = 16
     width_multiplier: float = 1.0
     options: LayerOptions = LayerOptions()
@@ -124,7 +124,7 @@ class MobileNetV3(nn.Module):
                 make_divisible(row.expanded / channels * x.shape[-1]),
                 row.kernel_size,
                 stride,
-                dilation_after if self.stride_dialect == 'torchvision' else dilation_before,
+                dilation_after if self.stride_convention == 'torchvision' else dilation_before,
                 has_shortcut=row.stride == 1 and x.shape[-1] == features,
                 activation=row.activation,
                 squeeze_excite_gate=self.squeeze_excite_gate if row.has_squeeze_excite else None,

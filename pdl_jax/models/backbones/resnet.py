@@ -12,7 +12,7 @@ from pdl_jax.typing import Array
 _CHOICES = {
     'block': ('bottleneck', 'basic'),
     'stem': ('plain', 'beta'),
-    'stride_dialect': ('deeplab2', 'torchvision', 'detectron2', 'slim'),
+    'stride_convention': ('deeplab2', 'torchvision', 'detectron2', 'slim'),
     'endpoints': ('outputs', 'inner'),
     'output_stride': (4, 8, 16, 32),
 }
@@ -37,7 +37,7 @@ class ResNet(nn.Module):
       block_counts: units of the four stages.
       block: 'bottleneck', or 'basic' as in ResNet-18 and 34.
       stem: 'plain' (one 7x7) or 'beta' (three 3x3, the Inception stem).
-      stride_dialect: convention for the placement of strides, see above.
+      stride_convention: convention for the placement of strides, see above.
       multi_grid: factors of the dilations of the last stage, one per unit; empty for none.
       endpoints: features at a stride for decoders. 'outputs': the last activated output with that
         stride, in 'slim' that of the last unit but one. 'inner': the residual branch of the last
@@ -53,7 +53,7 @@ class ResNet(nn.Module):
     block_counts: tuple[int, int, int, int]
     block: str = 'bottleneck'
     stem: str = 'plain'
-    stride_dialect: str = 'deeplab2'
+    stride_convention: str = 'deeplab2'
     multi_grid: tuple[int, ...] = ()
     endpoints: str = 'outputs'
     output_stride: int = 32
@@ -79,7 +79,7 @@ class ResNet(nn.Module):
         """Maps float[B, H, W, 3] to {'stride4', 'stride8', ..., 'last'}."""
         x = nn.relu(self._stem(x, train))
         stride = 2
-        if self.stride_dialect != 'deeplab2':
+        if self.stride_convention != 'deeplab2':
             x = _max_pool(x, self.options.padding)
             stride = 4
         endpoints = {}
@@ -100,16 +100,16 @@ class ResNet(nn.Module):
             else:
                 # In 'slim' the last unit leaves this level, but its input is the same at every
                 # output stride.
-                is_left = self.stride_dialect == 'slim' and stage < 3
+                is_left = self.stride_convention == 'slim' and stage < 3
                 endpoints[f'stride{level}'] = inputs[-1] if is_left else x
         return {**endpoints, 'last': x}
 
     def _unit_stride(self, stage: int, i: int) -> int:
         """Returns the stride of a unit at output stride 32."""
-        if self.stride_dialect == 'slim':
+        if self.stride_convention == 'slim':
             is_strided = stage < 3 and i == self.block_counts[stage] - 1
         else:
-            is_strided = i == 0 and (stage > 0 or self.stride_dialect == 'deeplab2')
+            is_strided = i == 0 and (stage > 0 or self.stride_convention == 'deeplab2')
         return 2 if is_strided else 1
 
     def _make_unit(self, stage: int, i: int, stride: int, unit_stride: int) -> nn.Module:
@@ -121,17 +121,17 @@ class ResNet(nn.Module):
         width = self._width(64 * 2**stage)
         name = f'stage{stage + 2}_block{i + 1}'
         if self.block == 'bottleneck':
-            dilation = after if self.stride_dialect == 'detectron2' else before
+            dilation = after if self.stride_convention == 'detectron2' else before
             return Bottleneck(width, step, dilation, self._conv_options, name=name)
-        strides = (1, step) if self.stride_dialect == 'slim' else (step, 1)
+        strides = (1, step) if self.stride_convention == 'slim' else (step, 1)
         dilations = {'detectron2': (after, after), 'slim': (before, before)}.get(
-            self.stride_dialect, (before, after)
+            self.stride_convention, (before, after)
         )
         return BasicBlock(width, strides, dilations, self._conv_options, name=name)
 
     @property
     def _conv_options(self) -> LayerOptions:
-        if self.stride_dialect == 'slim':
+        if self.stride_convention == 'slim':
             return dataclasses.replace(self.options, padding='symmetric')
         return self.options
 

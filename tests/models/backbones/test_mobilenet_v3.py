@@ -107,7 +107,7 @@ def test_endpoints(size, endpoints, channels):
 )
 def test_features_are_those_of_torchvision(size, output_stride, expected):
     module = MobileNetV3(
-        size, endpoints='outputs', stride_dialect='torchvision', output_stride=output_stride
+        size, endpoints='outputs', stride_convention='torchvision', output_stride=output_stride
     )
     features = probe.run(module, probe.make_image(33, 48))
     step = features['stride8'].shape[-1] // 8
@@ -154,7 +154,7 @@ def test_squeeze_excite(gate, function):
 
 
 @pytest.mark.parametrize(
-    'attribute', ['size', 'variant', 'squeeze_excite_gate', 'endpoints', 'stride_dialect']
+    'attribute', ['size', 'variant', 'squeeze_excite_gate', 'endpoints', 'stride_convention']
 )
 def test_wrong_choices_are_named(attribute):
     with pytest.raises(

@@ -18,9 +18,9 @@ COUNTS = {
 }
 
 
-def _make(depth, stride_dialect='torchvision', **attributes):
+def _make(depth, stride_convention='torchvision', **attributes):
     block = 'basic' if depth < 50 else 'bottleneck'
-    return ResNet(COUNTS[depth], block=block, stride_dialect=stride_dialect, **attributes)
+    return ResNet(COUNTS[depth], block=block, stride_convention=stride_convention, **attributes)
 
 
 def _trace(module, size):
@@ -91,7 +91,7 @@ def test_parameters_and_multiply_adds(module, parameters, size, giga_multiply_ad
 
 
 @pytest.mark.parametrize(
-    ('stride_dialect', 'output_stride', 'multi_grid', 'stage4', 'stage5'),
+    ('stride_convention', 'output_stride', 'multi_grid', 'stage4', 'stage5'),
     [
         ('deeplab2', 16, (), [1] * 6, [1, 2, 2]),
         ('torchvision', 16, (), [1] * 6, [1, 2, 2]),
@@ -105,19 +105,19 @@ def test_parameters_and_multiply_adds(module, parameters, size, giga_multiply_ad
         ('slim', 8, (1, 2, 4), [2] * 6, [4, 8, 16]),
     ],
 )
-def test_dilations(stride_dialect, output_stride, multi_grid, stage4, stage5):
-    module = _make(50, stride_dialect, output_stride=output_stride, multi_grid=multi_grid)
+def test_dilations(stride_convention, output_stride, multi_grid, stage4, stage5):
+    module = _make(50, stride_convention, output_stride=output_stride, multi_grid=multi_grid)
     dilations = {path: dilation for path, dilation, _, _ in _trace(module, (33, 33))[1]}
     assert [dilations[f'stage4_block{i}/conv2/conv'] for i in range(1, 7)] == stage4
     assert [dilations[f'stage5_block{i}/conv2/conv'] for i in range(1, 4)] == stage5
 
 
 @pytest.mark.parametrize(
-    ('stride_dialect', 'dilations'),
+    ('stride_convention', 'dilations'),
     [('deeplab2', [1, 2, 2, 2]), ('detectron2', [2, 2, 2, 2]), ('slim', [2, 2, 2, 2])],
 )
-def test_dilations_of_basic_blocks(stride_dialect, dilations):
-    _, convs = _trace(_make(18, stride_dialect, output_stride=16), (33, 33))
+def test_dilations_of_basic_blocks(stride_convention, dilations):
+    _, convs = _trace(_make(18, stride_convention, output_stride=16), (33, 33))
     last = [
         dilation
         for path, dilation, _, _ in convs
@@ -127,7 +127,7 @@ def test_dilations_of_basic_blocks(stride_dialect, dilations):
 
 
 @pytest.mark.parametrize(
-    ('depth', 'stride_dialect', 'strided'),
+    ('depth', 'stride_convention', 'strided'),
     [
         (50, 'deeplab2', {f'stage{i}_block1/conv2/conv' for i in (2, 3, 4, 5)}),
         (50, 'torchvision', {f'stage{i}_block1/conv2/conv' for i in (3, 4, 5)}),
@@ -140,19 +140,19 @@ def test_dilations_of_basic_blocks(stride_dialect, dilations):
         (18, 'slim', {f'stage{i}_block2/conv2/conv' for i in (2, 3, 4)}),
     ],
 )
-def test_strides(depth, stride_dialect, strided):
-    _, convs = _trace(_make(depth, stride_dialect), (33, 33))
+def test_strides(depth, stride_convention, strided):
+    _, convs = _trace(_make(depth, stride_convention), (33, 33))
     assert {path for path, _, stride, _ in convs if stride == 2} == strided | {'stem/conv'}
 
 
 @pytest.mark.parametrize(('endpoints', 'padding'), [('outputs', 'symmetric'), ('inner', 'same')])
-@pytest.mark.parametrize('stride_dialect', ['deeplab2', 'torchvision', 'detectron2', 'slim'])
+@pytest.mark.parametrize('stride_convention', ['deeplab2', 'torchvision', 'detectron2', 'slim'])
 @pytest.mark.parametrize('output_stride', [4, 16, 32])
-def test_shapes(stride_dialect, output_stride, endpoints, padding):
+def test_shapes(stride_convention, output_stride, endpoints, padding):
     options = LayerOptions(padding=padding)
     module = _make(
         18,
-        stride_dialect,
+        stride_convention,
         endpoints=endpoints,
         output_stride=output_stride,
         width_multiplier=0.25,
@@ -174,11 +174,11 @@ def test_shapes(stride_dialect, output_stride, endpoints, padding):
 @pytest.mark.parametrize(
     'attributes',
     [
-        {'block': 'basic', 'stride_dialect': 'deeplab2'},
-        {'block': 'basic', 'stride_dialect': 'torchvision', 'stem': 'beta'},
-        {'stride_dialect': 'torchvision', 'multi_grid': (1, 2)},
-        {'stride_dialect': 'slim', 'multi_grid': (1, 2), 'endpoints': 'inner'},
-        {'block': 'basic', 'stride_dialect': 'slim'},
+        {'block': 'basic', 'stride_convention': 'deeplab2'},
+        {'block': 'basic', 'stride_convention': 'torchvision', 'stem': 'beta'},
+        {'stride_convention': 'torchvision', 'multi_grid': (1, 2)},
+        {'stride_convention': 'slim', 'multi_grid': (1, 2), 'endpoints': 'inner'},
+        {'block': 'basic', 'stride_convention': 'slim'},
     ],
 )
 def test_atrous_consistency(attributes):
@@ -213,7 +213,7 @@ def test_detectron2_is_torchvision_until_a_stride_is_replaced():
     image = jax.random.normal(jax.random.key(1), (1, 33, 33, 3))
     modules = {
         (convention, stride): ResNet(
-            (1, 1, 1, 1), stride_dialect=convention, output_stride=stride, width_multiplier=0.125
+            (1, 1, 1, 1), stride_convention=convention, output_stride=stride, width_multiplier=0.125
         )
         for convention in ('torchvision', 'detectron2')
         for stride in (16, 32)
@@ -236,7 +236,7 @@ def test_endpoints_of_slim():
     def run(endpoints):
         module = ResNet(
             (3, 2, 3, 2),
-            stride_dialect='slim',
+            stride_convention='slim',
             endpoints=endpoints,
             output_stride=16,
             width_multiplier=0.125,
@@ -273,7 +273,7 @@ def test_endpoints_of_slim():
 def test_max_pool_of_slim_follows_the_padding_and_its_convolutions_do_not(padding, pooled):
     module = ResNet(
         (1, 1, 1, 1),
-        stride_dialect='slim',
+        stride_convention='slim',
         width_multiplier=0.125,
         options=LayerOptions(padding=padding),
     )
@@ -303,7 +303,7 @@ def test_max_pool_of_slim_follows_the_padding_and_its_convolutions_do_not(paddin
 
 
 def test_wrong_attributes_are_named():
-    with pytest.raises(ValueError, match=r"stride_dialect must be one of .*'slim'.*not 'caffe'"):
+    with pytest.raises(ValueError, match=r"stride_convention must be one of .*'slim'.*not 'caffe'"):
         _make(50, 'caffe')
     with pytest.raises(ValueError, match="stem must be one of .*'beta'.*not 'deep'"):
         _make(50, stem='deep')
