@@ -1,14 +1,17 @@
-"""`python -m pdl_jax.main` for several CPU processes that share compiled programs, as JAX lets those of GPUs and TPUs do.
+"""`pdl_jax train` for several CPU processes that share compiled programs, as on GPUs and TPUs.
 
-On CPUs the name of a program in the cache depends on the process, for which reason pdl_jax.main uses none there.
+On CPUs the cache key of a program depends on the process, so the program itself uses no cache there.
 """
+
+import sys
 
 from jax._src import cache_key
 
-from pdl_jax import main
+from pdl_jax.commands.command_line import main
+from pdl_jax.runtime import compiler_options
 
 cache_key._hash_accelerator_config = cache_key._hash_devices
-main.keep_compiled_programs = lambda workdir: None
+compiler_options.cache_programs = lambda workdir: None
 
 if __name__ == '__main__':
-    main.run()
+    main(['train', *sys.argv[1:]])
