@@ -20,5 +20,8 @@ def test_names_choose_pairs_in_their_order(tmp_path):
 
 
 def test_a_split_has_images():
+    def load(item):
+        raise AssertionError(item)
+
     with pytest.raises(ValueError, match="'coco' has no annotated image"):
-        annotated_split.AnnotatedSplit(catalog.coco(), (), print, '')
+        annotated_split.AnnotatedSplit(catalog.coco(), (), load, '')

@@ -70,7 +70,7 @@ def test_damaged_exif_data_are_named():
     data = encode(Image.fromarray(RGB), 'PNG')
     chunk = b'eXIf' + b'no exif data at all'
     chunk = struct.pack('>I', len(chunk) - 4) + chunk + struct.pack('>I', zlib.crc32(chunk))
-    # Behind the signature and the header.
+    # The chunk follows the signature and the header.
     data = data[:33] + chunk + data[33:]
     np.testing.assert_array_equal(images.decode_image(data, name='x'), RGB)
     with pytest.raises(ValueError, match=r'photo\.png: damaged'):
@@ -104,7 +104,7 @@ def test_bombs_are_refused_by_their_header(side):
         return struct.pack('>I', len(body)) + kind + body + checksum
 
     header = struct.pack('>IIBBBBB', side, side, 8, 2, 0, 0, 0)
-    # No pixel data follow: decoding would say 'truncated', so the header alone was looked at.
+    # There are no pixel data: the error is not 'truncated', so only the header was read.
     data = b'\x89PNG\r\n\x1a\n' + make_chunk(b'IHDR', header) + make_chunk(b'IDAT', b'')
     for decode in (images.decode_image, images.decode_ids):
         with pytest.raises(ValueError, match=r'bomb\.png.*limit'):

@@ -23,7 +23,7 @@ def source(tmp_path_factory) -> records.RecordSource:
 
 @pytest.fixture(scope='module')
 def damaged(tmp_path_factory) -> records.RecordSource:
-    """Records 1 and 2 of 6 are truncated images, as bit rot or an older tool would leave them."""
+    """Makes six records, of which 1 and 2 are truncated images, as after bit rot."""
     root = tmp_path_factory.mktemp('damaged')
     folder = tiny_folder.write_tiny_folder(root / 'in')
     for name in ('000001.png', '000002.png'):
@@ -45,7 +45,7 @@ def make_iterator(source, **options):
 
 
 def list_indices(batch) -> list[int]:
-    """The images tell their index by their first channel."""
+    """Returns the indices of the images, which their first channel encodes."""
     return [int(image[0, 0, 0]) // 10 for image in batch['image']]
 
 
@@ -130,7 +130,7 @@ def test_processes_share_each_global_batch(source):
     for _ in range(6):
         rows = [list_indices(next(part)) for part in parts]
         assert [len(r) for r in rows] == [2, 2]
-        # In the same order: what is drawn for a row depends on its place in the global batch.
+        # The order matters: augmentation depends on a row's place in the global batch.
         assert rows[0] + rows[1] == list_indices(next(whole))
 
 
@@ -146,7 +146,7 @@ def test_resuming_is_exact(source, shard_count):
     resumed.set_state(state)
     for batch in expected:
         assert_batches_equal(next(resumed), batch)
-    # Also backwards, in an iterator that has read ahead.
+    # Resuming also works backwards, in an iterator that has read ahead.
     iterator.set_state(state)
     assert_batches_equal(next(iterator), expected[0])
     assert iterator.get_state()['next_record'] == state['next_record'] + 4
@@ -206,7 +206,7 @@ def test_damaged_record_stops_training_with_its_name(damaged, num_workers):
 
 def test_damaged_records_are_replaced_and_counted(damaged):
     batch = next(make_iterator(damaged, batch_size=6, skip_unreadable=True))
-    # Record 1 costs two skips to reach 3, record 2 one.
+    # From record 1 two records are skipped up to 3, from record 2 one.
     assert sorted(list_indices(batch)) == [0, 3, 3, 3, 4, 5]
     assert batch['num_unreadable'].dtype == np.int32
     assert sorted(batch['num_unreadable'].tolist()) == [0, 0, 0, 0, 1, 2]
@@ -265,7 +265,7 @@ def test_evaluation_sees_every_record_once(source, shard_count):
                 np.testing.assert_array_equal(batch['panoptic'][row, :height, :width], panoptic)
                 assert (batch['panoptic'][row, height:] == VOID).all()
                 seen.append(index)
-    # Rows of the processes, laid one behind the other, are in the order of the split.
+    # The concatenated rows of the processes are in the order of the split.
     assert seen == list(range(6))
 
 

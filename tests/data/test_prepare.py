@@ -65,7 +65,7 @@ def test_labels_are_translated(folder, tmp_path):
     for index in range(6):
         ids, _ = tiny_folder.make_ids(index)
         expected = np.full(ids.shape, 255_000, np.int32)
-        # The cats are numbered in the file's order, not by id or position.
+        # Cats are numbered in the order of the file, not by id or position.
         labels = {16_000_000: 1001, 300: 1002, 5: 1, 70000 + index: 2000, 999: 0}
         for segment_id, label in labels.items():
             expected[ids == segment_id] = label
@@ -98,7 +98,8 @@ def test_metadata_and_info(folder, tmp_path):
 def test_plain_tfds_reads_the_split(folder, tmp_path):
     prepare_tiny(folder, tmp_path / 'out', split='val', num_shards=4)
     builder = tfds.builder_from_directory(str(tmp_path / 'out' / 'val'))
-    plain = builder.as_data_source('val')
+    # TFDS's decorator hides the parameters.
+    plain = builder.as_data_source('val')  # pyright: ignore[reportCallIssue]
     assert len(plain) == 6
     assert builder.info.splits['val'].num_shards == 4
     np.testing.assert_array_equal(plain[2]['image'], tiny_folder.make_image(2))
@@ -140,7 +141,7 @@ def test_coco_images_keep_their_areas(shared_dir, tmp_path):
 def test_bytes_do_not_depend_on_processes_or_place(folder, tmp_path):
     tiny_folder.write_tiny_folder(tmp_path / 'elsewhere')
     prepare_tiny(folder, tmp_path / 'a', num_shards=2)
-    # Another process, since hashes of Python and of protobuf change from process to process.
+    # In another process, since hash orders of Python and protobuf change between processes.
     code = """
 import pathlib, sys
 from pdl_jax.data import pipeline, prepare, records
@@ -194,8 +195,8 @@ def test_killed_and_started_again(tmp_path):
     folder = tiny_folder.write_tiny_folder(tmp_path / 'in', num_images=60)
     prepare_tiny(folder, tmp_path / 'whole', num_shards=12)
     out = tmp_path / 'out'
-    # One start of Python, which takes seconds, and a fork per attempt. Images are encoded slowly, so
-    # that the signal comes in time.
+    # One start of Python, which takes seconds, and a fork per attempt. Images are encoded slowly,
+    # so that the signal comes in time.
     code = """
 import os, pathlib, sys, time
 from pdl_jax.data import images, prepare
@@ -421,7 +422,7 @@ def test_bad_options_are_named(folder, tmp_path, options, message):
 
 
 def load_ramp(index: int) -> LoadedRecord:
-    """A record whose label has `index` instances of the first class, sky and void."""
+    """Returns a record whose label has `index` instances of the first class, sky and void."""
     panoptic = np.full((4 + index, 12 - index), 255_000, np.int32)
     panoptic[0] = 2000
     panoptic[1, :index] = np.arange(index) + 1

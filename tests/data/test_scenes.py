@@ -48,7 +48,7 @@ def is_instance(segment):
 
 
 def find_touching(scene):
-    """Ids of instances that share a border with another instance of their class."""
+    """Returns the ids of instances that share a border with another instance of their class."""
     category = {s['id']: s['category_id'] for s in scene.segments if is_instance(s)}
     found = set()
     for first, second in (
@@ -63,7 +63,7 @@ def find_touching(scene):
 
 
 def compute_quality(scene_list, predictions):
-    """PQ per category in percent; a prediction is (ids i32[H, W], {id: category_id})."""
+    """Returns PQ per category in percent; a prediction is (ids i32[H, W], {id: category_id})."""
     overlap_sum = collections.Counter()
     counts = collections.defaultdict(collections.Counter)
     for scene, (ids, predicted) in zip(scene_list, predictions, strict=True):
@@ -165,7 +165,7 @@ def test_instances_are_large_and_in_one_piece_mostly(rendered):
 
 
 def _largest_piece(mask):
-    """Pixels of the largest 4-connected piece, found by growing regions row run by row run."""
+    """Returns the number of pixels of the largest 4-connected piece, by a union of row runs."""
     parent = {}
 
     def find(a):

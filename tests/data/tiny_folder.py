@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from typing import TypedDict
 
 import numpy as np
 from PIL import Image
@@ -12,6 +13,14 @@ CATEGORIES = [
     {'id': 7, 'name': 'sky', 'isthing': 0, 'color': [70, 80, 90], 'supercategory': 'outdoor'},
 ]
 SIZES = [(24, 32), (24, 32), (32, 24), (20, 30), (24, 32), (17, 25)]
+
+
+class FolderPaths(TypedDict):
+    """The paths of a folder, by parameter of `prepare_panoptic_folder`."""
+
+    images_dir: pathlib.Path
+    panoptic_dir: pathlib.Path
+    json_path: pathlib.Path
 
 
 def make_ids(index: int) -> tuple[np.ndarray, list[dict]]:
@@ -37,18 +46,18 @@ def make_ids(index: int) -> tuple[np.ndarray, list[dict]]:
 
 
 def make_image(index: int) -> np.ndarray:
-    """Returns u8[H, W, 3]; the value of the first channel tells the index."""
+    """Returns u8[H, W, 3]; the first channel encodes the index."""
     height, width = SIZES[index % len(SIZES)]
     image = np.random.default_rng(index).integers(0, 256, (height, width, 3), dtype=np.uint8)
     image[..., 0] = (10 * index + 5) % 256
     return image
 
 
-def write_tiny_folder(root: pathlib.Path, num_images: int = 6) -> dict[str, pathlib.Path]:
-    """Writes images as PNG and returns the paths as `prepare_panoptic_folder` takes them."""
+def write_tiny_folder(root: pathlib.Path, num_images: int = 6) -> FolderPaths:
+    """Writes images as PNG and returns the paths."""
     (root / 'images').mkdir(parents=True)
     (root / 'panoptic').mkdir()
-    content = {'images': [], 'annotations': [], 'categories': CATEGORIES}
+    content: dict[str, list] = {'images': [], 'annotations': [], 'categories': CATEGORIES}
     for index in range(num_images):
         ids, segments = make_ids(index)
         name, image_id = f'{index:06d}.png', 100 + index

@@ -48,7 +48,7 @@ def make_labels(index: int) -> tuple[np.ndarray, np.ndarray]:
     generator = np.random.default_rng(index)
     semantic = generator.integers(0, 151, (24, 30), dtype=np.uint8)
     semantic.flat[:151] = np.arange(151)
-    # The categories of the objects do not ascend; numbers have gaps, and G = 0 is no object.
+    # Categories of objects are not sorted; numbers have gaps, and G = 0 means no object.
     numbers = generator.choice(256, 120, replace=False)
     category_of_number = generator.integers(1, 101, 256)
     category_of_number[numbers[:100]] = generator.permutation(100) + 1
@@ -74,7 +74,7 @@ def write_layout(root, folder='training', *, has_objects=True):
 
 
 def convert_to_coco(root, written):
-    """Converts as Mask2Former does, and returns the arguments that read the outcome.
+    """Converts as Mask2Former does; returns the arguments of the reader of the result.
 
     Stuff first, then every object in the order of the numbers; ids of segments in this order.
     """
@@ -102,7 +102,7 @@ def convert_to_coco(root, written):
             if (ids == i).any()
         ]
         (root / 'panoptic' / f'{name}.png').write_bytes(images.encode_ids(ids))
-        height, width = ids.shape
+        height, width = semantic.shape
         content['images'].append(
             {'id': name, 'file_name': f'{name}.jpg', 'height': height, 'width': width}
         )
@@ -143,7 +143,7 @@ def test_panoptic_is_the_published_conversion(tmp_path):
     ours = ade20k.read_split(tmp_path, 'train')
     official = panoptic_folder.read_split(*convert_to_coco(tmp_path, written), spec='own')
     assert len(ours.items) == len(official.items) == 2
-    # Worker processes get both as pickles.
+    # Both are pickled for worker processes.
     load, items = pickle.loads(pickle.dumps((ours.load, ours.items)))
     for our_item, official_item in zip(items, official.items, strict=True):
         record, expected = load(our_item), official.load(official_item)

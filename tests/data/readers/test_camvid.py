@@ -51,7 +51,7 @@ FRAMES = {
 
 
 def make_labels(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns u8[H, W, 3] colours of all 32 classes and i32[H, W], the classes they mean."""
+    """Returns u8[H, W, 3], colours of all 32 classes, and i32[H, W], their grouped classes."""
     names = sorted(COLORS)
     index = np.random.default_rng(len(name)).permutation(96).reshape(8, 12) % 32
     colors = np.array([COLORS[n] for n in names], np.uint8)[index]
@@ -95,7 +95,7 @@ def test_both_layouts(tmp_path, write, split):
     write(tmp_path)
     ours = camvid.read_split(tmp_path, split)
     assert [pair.image_id for pair in ours.items] == FRAMES[split]
-    # Worker processes get both as pickles.
+    # Both are pickled for worker processes.
     load, items = pickle.loads(pickle.dumps((ours.load, ours.items)))
     for item in items:
         record = load(item)
@@ -109,7 +109,7 @@ def test_sizes_of_the_splits(tmp_path):
     # The frames of the 701 that are annotated: every 30th, a part of 0016E5 every second.
     frames = [f'0001TP_{i:06d}' for i in range(6690, 10381, 30)]
     frames += [f'0006R0_f{i:05d}' for i in range(930, 3931, 30)]
-    # One was shifted: 901.
+    # Frame 901 breaks the pattern.
     numbers = [n + (n == 900) for n in range(390, 2401, 30)]
     numbers += [*range(4350, 7921, 30), *range(8190, 8641, 30)]
     frames += [f'0016E5_{i:05d}' for i in [*numbers, *range(7959, 8160, 2)]]
@@ -182,7 +182,7 @@ def test_colors_that_are_no_class(tmp_path):
     message = r'0016E5_07959_L\.png has colour \(26, 25, 0\) \(first at y=2, x=3, 1 unknown'
     with pytest.raises(ValueError, match=message):
         split.load(split.items[0])
-    # The published label with such colours.
+    # Only this published label has such colours.
     split = camvid.read_split(tmp_path, 'test')
     expected = make_labels('Seq05VD_f02610')[1] * 1000
     expected[2, 3] = 255_000

@@ -1,4 +1,4 @@
-"""Cityscapes in its published layout: the same labels as the official conversion gives."""
+"""Cityscapes in its published layout: the labels equal those of the official conversion."""
 
 import json
 
@@ -45,7 +45,7 @@ def write_layout(root, split='train', kind='gtFine'):
 
 
 def convert_officially(root, written, *, is_train_id):
-    """Writes what csCreatePanopticImgs writes, and returns the arguments that read it."""
+    """Writes the files of csCreatePanopticImgs and returns the arguments of their reader."""
     spec = catalog.cityscapes()
     panoptic_dir = root / 'panoptic'
     content = {'images': [], 'annotations': [], 'categories': []}
@@ -180,7 +180,7 @@ def test_command_line(tmp_path):
     # 19 classes; of the eight things a crowd and four objects each.
     assert (source.max_segments, source.max_instances) == (11 + 8 * 5, 8 * 4)
     assert source.info(2)['image_id'] == STEMS[2]
-    # The other task is another data set: it needs a place of its own.
+    # The other task is another data set, which needs another directory.
     with pytest.raises(ValueError, match='prepared from other annotations'):
         run_prepare([*command, '--task=semantic', f'--out={tmp_path / "out"}'])
 

@@ -1,4 +1,4 @@
-"""Images with index PNGs: one's own semantic data."""
+"""Label maps: a folder of images and a folder of index PNGs."""
 
 import io
 import json
@@ -75,7 +75,7 @@ def test_text_list_and_another_void(folder):
     assert split.spec.class_names == ('background', 'soil')
     label = split.load(split.items[0]).panoptic
     np.testing.assert_array_equal(label, np.where(make_labels() == 1, 1000, 255_000))
-    # The same files mean something else with another void.
+    # With another void index the same files have other labels.
     assert read(folder, 'classes.txt', void_id=7).fingerprint != split.fingerprint
 
 
@@ -173,7 +173,7 @@ def test_bad_images_are_named(folder):
 
 
 def test_small_palettes_keep_their_indices(folder):
-    # Four bits a pixel, as optimisers write palettes of few colours.
+    # Four bits per pixel, which PNG optimisers use for palettes of few colours.
     labels = np.where(make_labels() == 255, 0, make_labels()).astype(np.uint8)
     image = Image.fromarray(labels).convert('P')
     image.putpalette([9, 9, 9] * 8)

@@ -89,7 +89,7 @@ def test_both_tasks_in_every_layout(tmp_path, version, has_version_folders):
     np.testing.assert_array_equal(record.panoptic, expected)
     assert [item.image_id for item in semantic.items] == sorted(KEYS)
 
-    # Birds are numbered in the file's order; the flock is a crowd.
+    # Birds are numbered in the order of the file; the flock is a crowd.
     expected[12:14, :9], expected[16:19, 5:12] = 1, 2
     record = panoptic.load(panoptic.items[1])
     np.testing.assert_array_equal(record.panoptic, expected)

@@ -36,14 +36,14 @@ def make_objects(index: int) -> np.ndarray:
 
 
 def make_panoptic(index: int) -> np.ndarray:
-    """Returns i32[H, W], what `make_classes` and `make_objects` mean."""
+    """Returns i32[H, W], the panoptic label of `make_classes` and `make_objects`."""
     table = np.zeros(256, np.int32)
     table[[1, 2, 3, 255]] = 15_001, 12_001, 15_002, 255_000
     return table[make_objects(index)]
 
 
 def make_palette() -> np.ndarray:
-    """Returns u8[256, 3], the colours as the development kit spreads the bits of an index."""
+    """Returns u8[256, 3], the palette of the development kit, from the bits of the index."""
     palette = np.zeros((256, 3), np.uint8)
     for index in range(256):
         for bit in range(8):
@@ -106,7 +106,7 @@ def write_mat(path, variable, segmentation, **fields):
 
 
 def make_element(kind: int, content: bytes, size: int | None = None) -> bytes:
-    """An element of a MATLAB 5 file; `size` is what it claims to hold."""
+    """Returns an element of a MATLAB 5 file; `size` is the size that it states."""
     tag = struct.pack('<II', kind, len(content) if size is None else size)
     return tag + content + bytes(-len(content) % 8)
 
@@ -120,10 +120,10 @@ def make_matrix(kind: int, size: tuple[int, ...], content: bytes, name: bytes = 
 def make_mat(
     *, size=SIZE, num_structs=1, num_values=None, num_zeros=0, depth=0, byte_order=b'IM'
 ) -> bytes:
-    """Returns a compressed file with GTinst.Segmentation; the arguments are what may be wrong."""
+    """Returns a compressed file with GTinst.Segmentation; the arguments can make it invalid."""
     segmentation = make_matrix(9, size, make_element(2, bytes(SIZE[0] * SIZE[1]), num_values))
     if depth:
-        # Cells in cells, from the outside in.
+        # Nested cells, from the outermost inwards.
         head = make_matrix(1, (1, 1), b'')[8:]
         sizes = [len(segmentation) + (len(head) + 8) * i for i in range(depth, 0, -1)]
         cells = [struct.pack('<II', 14, size - 8) + head for size in sizes]
@@ -137,7 +137,7 @@ def make_mat(
 
 
 def load_all(split):
-    # Worker processes get both as pickles.
+    # Both are pickled for worker processes.
     load, items = pickle.loads(pickle.dumps((split.load, split.items)))
     return {record.image_id: record for record in map(load, items)}
 
@@ -168,8 +168,9 @@ def test_both_tasks(tmp_path):
         np.testing.assert_array_equal(record.panoptic, make_classes(index).astype(int) * 1000)
         np.testing.assert_array_equal(panoptic.load(other).panoptic, make_panoptic(index))
         assert panoptic.load(other).panoptic.dtype == np.int32
-    assert record.file_name == '2007_000032.jpg'
-    assert record.annotation_file_name == '2007_000032.png'
+    last = semantic.load(semantic.items[-1])
+    assert last.file_name == '2007_000032.jpg'
+    assert last.annotation_file_name == '2007_000032.png'
     assert load_all(voc.read_split(folder, 'val')).keys() == {'2009_000001'}
 
 
@@ -341,7 +342,7 @@ def test_files_that_do_not_fit(tmp_path):
         ),
         (lambda p: (p.parents[1] / 'img/s1.jpg').write_bytes(b'x'), r's1\.jpg: not a readable'),
         (lambda p: p.write_bytes(make_mat(byte_order=b'MI')), 'not start with the header'),
-        # What files claim must cost nothing.
+        # A size that a file states must not be allocated.
         (
             lambda p: p.write_bytes(make_mat(size=(2**31 - 1, 2**31 - 1))),
             r'432 numbers, but size \[2147483647, 2147483647\]',
@@ -370,7 +371,7 @@ def test_numbers_are_those_that_scipy_wrote(tmp_path, dtype, is_compressed):
     sbd = write_sbd(tmp_path, train=['s1'], val=['v2'])
     path = sbd / 'inst/s1.mat'
     objects = (np.arange(SIZE[0] * SIZE[1]).reshape(SIZE) % 5 == 0).astype(dtype)
-    # Fields before and after, and a variable of its own.
+    # The struct has fields before and after, and the file another variable.
     categories = np.array([[20]], 'u1' if dtype == '?' else dtype)
     fields = {'a': {'b': 1}, 'Segmentation': objects, 'Categories': categories, 'c': 'd'}
     content = {'other': np.ones(3), 'GTinst': fields}
@@ -391,7 +392,7 @@ def test_damaged_bytes_never_do_more_than_raise(tmp_path):
     sbd = write_sbd(tmp_path, train=['s1'], val=['v2'])
     split = voc.read_split(folder, 'trainaug', task='panoptic', sbd_root=sbd)
     path = sbd / 'inst/s1.mat'
-    # Without compression, whose checksum would find everything.
+    # Without compression, whose checksum would detect every change.
     fields = {'Segmentation': np.ones(SIZE, np.uint8), 'Categories': np.array([[8]], np.uint8)}
     scipy.io.savemat(path, {'GTinst': fields})
     sound = path.read_bytes()
