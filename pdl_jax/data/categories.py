@@ -1,6 +1,6 @@
 """Categories of annotation files.
 
-The module imports nothing but the standard library, so that commands that read files start at once.
+The module needs only the standard library, so that commands that read files start at once.
 """
 
 import colorsys

@@ -1,6 +1,6 @@
 """Checks of untrusted JSON values, with errors that name the file, the field and the value.
 
-The module imports nothing but the standard library, so that commands that read files start at once.
+The module needs only the standard library, so that commands that read files start at once.
 """
 
 from collections.abc import Hashable, Iterable, Mapping

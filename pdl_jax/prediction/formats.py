@@ -51,7 +51,7 @@ def encode_segments(panoptic: np.ndarray, segments: list[dict[str, Any]]) -> byt
 
     Args:
       panoptic: i32[H, W].
-      segments: what `describe_segments` returned for it.
+      segments: result of `describe_segments`.
 
     Returns:
       An 8-bit RGB PNG, id = R + 256 G + 65536 B.
