@@ -262,7 +262,8 @@ def format_account(account: Account) -> str:
     lines += [f'wrong shape: {mismatch}' for mismatch in account.mismatched]
     lines += [f'ignored {len(keys)}: {reason}' for reason, keys in account.ignored.items()]
     lines.append(
-        f'loaded {len(account.loaded)}, ignored {num_ignored}, unexpected {len(account.unexpected)}, '
-        f'missing {len(account.missing)}, of wrong shape {len(account.mismatched)}'
+        f'loaded {len(account.loaded)}, ignored {num_ignored}, unexpected '
+        f'{len(account.unexpected)}, missing {len(account.missing)}, of wrong shape '
+        f'{len(account.mismatched)}'
     )
     return '\n'.join(lines)

@@ -7,7 +7,7 @@ import numpy as np
 from pdl_jax.convert.conversion import guess_network, load
 from pdl_jax.convert.readers import Contents
 from pdl_jax.convert.sources import SOURCES
-from pdl_jax.models.deeplab import PanopticDeepLab
+from pdl_jax.models.deeplab import DeepLab
 from tests.convert.compiling import run_fast
 from tests.convert.torch_networks import HEADS, draw_image, torch
 
@@ -34,7 +34,7 @@ def check_heads(network, *, source, preset, crop, size):
     """Converts a network and compares its heads, at full resolution, on a random image."""
     conversion, variables = convert_arrays(get_arrays(network), source)
     assert conversion.network.name == preset
-    model = PanopticDeepLab(conversion.num_classes, conversion.network.options, pool_crop=crop)
+    model = DeepLab(conversion.num_classes, conversion.network.options, pool_crop=crop)
 
     def run(variables, image):
         return model.upsample(model.apply(variables, image), image.shape[1:3])

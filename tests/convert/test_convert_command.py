@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from pdl_jax.commands.convert import main
-from pdl_jax.commands.predict import Predictor
+from pdl_jax.commands.command_line import main
 from pdl_jax.convert import write
+from pdl_jax.convert.sources import SOURCES
 from pdl_jax.data import catalog
-from pdl_jax.models.deeplab import PanopticDeepLab
+from pdl_jax.models.deeplab import DeepLab, describe_backbone
+from pdl_jax.prediction.predictor import Predictor
 from pdl_jax.presets import make_options
 from pdl_jax.storage.checkpoint import find_checkpoint, read_description, read_structure
 from pdl_jax.training.initialize import load_initial_variables
@@ -35,7 +36,7 @@ LAYERS = [
 
 
 def make_variables(num_classes, preset=PRESET, **overrides):
-    model = PanopticDeepLab(num_classes, make_options(preset, **overrides))
+    model = DeepLab(num_classes, make_options(preset, **overrides))
     return jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 65, 65, 3))))
 
 
@@ -58,14 +59,15 @@ def arrays():
 
 def run(arrays, folder, *flags, name='out'):
     np.savez(folder / 'in.npz', **arrays)
-    main(['--from=tensorflow', f'--input={folder / "in.npz"}', f'--output={folder / name}', *flags])
+    files = [f'--input={folder / "in.npz"}', f'--output={folder / name}']
+    main(['convert', '--from=tensorflow', *files, *flags])
     return folder / name
 
 
 def run_failing(arrays, folder, capsys, *flags):
     with pytest.raises(SystemExit) as failure:
         run(arrays, folder, *flags)
-    assert failure.value.code == 1
+    assert failure.value.code == 2
     assert not (folder / 'out' / 'checkpoints').exists()
     return capsys.readouterr().err
 
@@ -90,7 +92,7 @@ def test_whole_network_becomes_a_checkpoint_that_predicts(arrays, tmp_path, caps
             'padding': 'same',
         },
     }
-    assert description['config']['model']['is_backbone_norm_frozen']
+    assert description['config']['model']['freeze_backbone_norm']
     # The pooling window has the size of VOC's crops.
     assert description['config']['augment']['crop_height_px'] == 513
     predictor = Predictor.load(out)
@@ -194,12 +196,13 @@ def test_backbone_alone_starts_training_and_nothing_else(arrays, tmp_path, capsy
     names = read_structure(find_checkpoint(out))
     assert {name.split('/')[1] for name in names} == {'backbone'}
     description = read_description(find_checkpoint(out))
-    assert description.keys() == {'origin'} and description['origin']['is_partial']
+    assert description.keys() == {'format', 'origin'} and description['origin']['is_partial']
     network = make_variables(4, 'bowenc0221/mobilenet_v2_os32')
     loaded, report = load_initial_variables(out, network)
     assert loaded.keys() == {'params', 'batch_stats'} and loaded['params'].keys() == {'backbone'}
     assert all(reason == 'not in the checkpoint' for reason in report.left_out.values())
-    assert report.find_differences(make_options('bowenc0221/mobilenet_v2_os32')) == [
+    wanted = describe_backbone(make_options('bowenc0221/mobilenet_v2_os32'))
+    assert report.find_differences(wanted) == [
         "the backbone was trained with normalization 'unit', the network has 'imagenet'",
         'the backbone was trained with norm_epsilon 0.001, the network has 1e-05',
         "the backbone was trained with padding 'same', the network has 'symmetric'",
@@ -224,14 +227,14 @@ def test_logits_of_coco_are_told_by_their_number():
 
 def test_module_runs_and_describes_itself():
     process = subprocess.run(
-        [sys.executable, '-m', 'pdl_jax.commands.convert', '--help'],
+        [sys.executable, '-m', 'pdl_jax', 'convert', '--help'],
         cwd=tiny.ROOT,
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert process.returncode == 0
-    assert '--from {bowenc0221,detectron2,deeplab2,torchvision,keras,tensorflow}' in process.stdout
+    assert f'{{{",".join(sorted(SOURCES))}}}' in process.stdout
     for flag in (
         '--input',
         '--output',

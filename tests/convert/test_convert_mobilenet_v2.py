@@ -9,7 +9,7 @@ from pdl_jax.convert.conversion import choose_network, guess_network, has_folded
 from pdl_jax.convert.readers import Contents, read_file
 from pdl_jax.convert.sources import SOURCES
 from pdl_jax.models.blocks import LayerOptions
-from pdl_jax.models.deeplab import PanopticDeepLab, make_model_backbone
+from pdl_jax.models.deeplab import DeepLab, make_model_backbone
 from tests.convert.compiling import run_fast
 
 
@@ -32,7 +32,9 @@ def test_keras_weights_give_the_features_of_keras(shared_dir):
     folder = shared_dir / 'data' / 'weights' / 'mobilenetv2_0.35_imagenet_keras'
     contents = read_file(str(folder / 'backbone_unfolded_f32.npz'))
     conversion = guess_network(contents, SOURCES['keras'])
-    assert conversion.is_backbone_only and conversion.network.options.width_multiplier == 0.35
+    assert (
+        conversion.is_backbone_only and conversion.network.options.backbone.width_multiplier == 0.35
+    )
     variables = load(conversion, contents)
     assert not has_folded_norm(variables)
     golden = np.load(folder / 'golden_pooled_features.npz')
@@ -59,7 +61,7 @@ def test_folded_weights_segment_as_the_original(shared_dir):
     )
     variables = load(conversion, contents)
     assert has_folded_norm(variables)
-    model = PanopticDeepLab(21, conversion.network.options, pool_crop=(513, 513))
+    model = DeepLab(21, conversion.network.options, pool_crop=(513, 513))
 
     def segment(variables, image):
         return jnp.argmax(
@@ -87,7 +89,7 @@ def test_torchvision_layout_gives_the_features_of_its_folded_norms(shared_dir):
     conversion = guess_network(contents, SOURCES['torchvision'])
     assert (
         conversion.network.name == 'imagenet/mobilenet_v2'
-        and conversion.network.options.norm_epsilon == 1e-5
+        and conversion.network.options.backbone.norm_epsilon == 1e-5
     )
     variables = load(conversion, contents)
     assert has_folded_norm(variables)

@@ -10,7 +10,7 @@ import pytest
 from pdl_jax.convert.conversion import guess_network
 from pdl_jax.convert.readers import Contents
 from pdl_jax.convert.sources import SOURCES
-from pdl_jax.models.deeplab import PanopticDeepLab, make_model_backbone
+from pdl_jax.models.deeplab import DeepLab, make_model_backbone
 from tests.convert import parity
 from tests.convert.compiling import run_fast
 from tests.convert.torch_networks import draw_image, draw_weights, torch
@@ -106,7 +106,7 @@ def test_logits_equal_those_of_pytorch(name, arguments, preset):
     draw_weights(network)
     conversion, variables = parity.convert_arrays(parity.get_arrays(network), 'torchvision')
     assert conversion.network.name == preset
-    model = PanopticDeepLab(conversion.num_classes, conversion.network.options)
+    model = DeepLab(conversion.num_classes, conversion.network.options)
     image = draw_image((65, 97))
     outputs = run_fast(
         lambda variables, x: model.upsample(model.apply(variables, x), (65, 97)),
