@@ -9,8 +9,8 @@ import types
 import jax
 import numpy as np
 import pytest
-
 from pdl_jax.config import make_model
+
 from pdl_jax.prediction.inference import abstract_variables
 from pdl_jax.runtime import sharding
 from pdl_jax.storage.checkpoint import find_checkpoint
