@@ -21,8 +21,8 @@ from pdl_jax.data.images import decode_image
 from pdl_jax.prediction.image_list import make_key
 from pdl_jax.prediction.predictor import PanopticResult, Predictor
 from pdl_jax.prediction.shards import ShardWriter, claim_output, find_complete, hash_list
+from pdl_jax.runtime.progress import format_duration
 from pdl_jax.storage.paths import explain_bucket_errors, is_remote, make_path
-from pdl_jax.training.writers import format_duration
 
 _MAX_THREADS = 32
 _SAY_EVERY_SECONDS = 10.0

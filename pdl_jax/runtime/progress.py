@@ -47,3 +47,10 @@ def _show(text: str, start: float, done: threading.Event, is_terminal: bool) -> 
     if is_shown:
         sys.stderr.write('\r' + ' ' * (len(text) + 12) + '\r')
         sys.stderr.flush()
+
+
+def format_duration(seconds: float) -> str:
+    """Formats seconds as 1:02:03 or 2:03."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f'{hours}:{minutes:02d}:{seconds:02d}' if hours else f'{minutes}:{seconds:02d}'

@@ -26,6 +26,7 @@ from absl import logging
 from etils import epath
 
 from pdl_jax.data.images import encode_image
+from pdl_jax.runtime.progress import format_duration
 from pdl_jax.storage.paths import explain_bucket_errors, is_remote, make_path, write_whole
 
 # Event files on gs:// are copied at most this often; `flush` and `close` always copy them.
@@ -117,13 +118,6 @@ def truncate_after(path: str | os.PathLike, step: int) -> list[str]:
         )
         write_whole(path, kept.encode())
     return lines
-
-
-def format_duration(seconds: float) -> str:
-    """Seconds as 1:02:03 or 2:03."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f'{hours}:{minutes:02d}:{seconds:02d}' if hours else f'{minutes}:{seconds:02d}'
 
 
 def _is_kept(line, step):

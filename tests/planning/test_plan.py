@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
+from pdl_jax.planning.outline import find_split
 
 from pdl_jax.planning import analysis, chips, compare, topology
 from pdl_jax.planning.collectives import Collective, find_collectives, summarize_collectives
 from pdl_jax.planning.hlo import parse_module, parse_shapes
 from pdl_jax.planning.lookups import find_lookups, find_loops
-from pdl_jax.planning.outline import find_split
 from pdl_jax.planning.products import find_products, padding_waste
 from pdl_jax.planning.program import Program
 from pdl_jax.planning.report import format_report, make_report

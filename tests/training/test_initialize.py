@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-
 from pdl_jax.config import config_to_json, make_model, make_model_options
+
 from pdl_jax.data import catalog
 from pdl_jax.storage.checkpointer import Checkpointer
 from pdl_jax.training.initialize import describe_backbone, load_initial_variables, merge_variables

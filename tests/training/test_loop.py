@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from pdl_jax.config import make_model
+
 from pdl_jax.data.records import RecordSource, open_split
 from pdl_jax.prediction.inference import abstract_variables
 from pdl_jax.runtime.sharding import make_mesh
