@@ -1,14 +1,14 @@
-"""The real train step computes what a plain PyTorch program computes from the same weights and batches."""
+"""The train step computes what a plain PyTorch program does from the same weights and batches."""
 
 import jax
 import numpy as np
 import optax
 import pytest
 
-from pdl_jax.models.deeplab import PanopticDeepLab
 from pdl_jax.preprocess.augment import AugmentOptions
 from pdl_jax.preprocess.targets import TargetOptions
 from pdl_jax.presets import make_options
+from pdl_jax.systems.panoptic_deeplab import PanopticDeepLab, PanopticDeepLabOptions
 from pdl_jax.training.optim import OptimizerOptions, make_optimizer, make_schedule
 from pdl_jax.training.state import TrainState
 from pdl_jax.training.step import StepOptions, init_state, make_train_step, make_training_samples
@@ -31,17 +31,16 @@ SIZE = 65
 TOLERANCE = 1e-3
 FORMAT = LabelFormat(num_classes=4, thing_classes=(2, 3), ignore_label=255, label_divisor=100)
 OPTIONS = StepOptions(
-    label_format=FORMAT,
     # Nothing is drawn: every image is its own crop.
     augment=AugmentOptions((SIZE, SIZE), min_scale=1.0, max_scale=1.0, flip_probability=0.0),
-    targets=TargetOptions(sigma_px=3.0, max_instances=8, small_instance_area_px=500),
 )
-# A rate of fine-tuning: at 1e-4 PyTorch parts from itself by 5e-4 in 20 steps if its weights change in their last bit, because
-# ReLUs have kinks and training enlarges what float32 rounds off; at this rate by 1e-6.
+# A rate of fine-tuning: at 1e-4 PyTorch parts from itself by 5e-4 in 20 steps if its weights change
+# in their last bit, because ReLUs have kinks and training enlarges what float32 rounds off; at this
+# rate by 1e-6.
 OPTIMIZER = OptimizerOptions(learning_rate=5e-5)
 
 
-def _make_model() -> PanopticDeepLab:
+def _make_system() -> PanopticDeepLab:
     model = make_options(
         'deeplab2/resnet50_os16',
         backbone='resnet18',
@@ -60,7 +59,9 @@ def _make_model() -> PanopticDeepLab:
         center_head='conv3x3',
         offset_head='conv3x3',
     )
-    return PanopticDeepLab(FORMAT.num_classes, model, pool_crop=(SIZE, SIZE))
+    targets = TargetOptions(sigma_px=3.0, max_instances=8, small_instance_area_px=500)
+    options = PanopticDeepLabOptions((SIZE, SIZE), 'float32', model=model, targets=targets)
+    return options.make_system(FORMAT)
 
 
 def _make_batches():
@@ -79,9 +80,9 @@ def _make_batches():
     return batches
 
 
-def _make_state(model, optimizer) -> TrainState:
-    """A state of random parameters; BatchNorm scales that start at zero would hide the gradients of what is before them."""
-    state = jax.eval_shape(lambda: init_state(model, optimizer, OPTIONS))
+def _make_state(system, optimizer) -> TrainState:
+    """Draws parameters; BatchNorm scales of zero would hide the gradients before them."""
+    state = jax.eval_shape(lambda: init_state(system, optimizer, OPTIONS))
     rng = np.random.default_rng(1)
 
     def draw(path, leaf):
@@ -120,8 +121,14 @@ def _torch_loss(network, sample):
 
 @pytest.fixture(scope='module')
 def samples():
-    """The images and targets of each batch, NumPy arrays that PyTorch gets; our step makes them again from the batches."""
-    make_samples = jax.jit(lambda batch: make_training_samples(batch, 0, OPTIONS))
+    """The images and targets of each batch, as PyTorch gets them; our step makes them again."""
+    system = _make_system()
+
+    @jax.jit
+    def make_samples(batch):
+        samples = make_training_samples(batch, 0, void_label=FORMAT.void_label, options=OPTIONS)
+        return samples.image, system.make_targets(samples.panoptic)
+
     samples = [jax.device_get(make_samples(batch)) for batch in _make_batches()]
     # Both weights are there, and nothing was drawn.
     assert set(np.unique(samples[0][1]['semantic_weight'])) == {1, 3}
@@ -132,13 +139,13 @@ def samples():
 @pytest.fixture(scope='module')
 def ours():
     """Our run: the states before it, after one step and after all of them, and the losses."""
-    model = _make_model()
+    system = _make_system()
     optimizer = make_optimizer(OPTIMIZER, NUM_STEPS)
-    step = make_train_step(model, optimizer, make_schedule(OPTIMIZER, NUM_STEPS), OPTIONS)
+    step = make_train_step(system, optimizer, make_schedule(OPTIMIZER, NUM_STEPS), OPTIONS)
     # So few steps do not pay for better machine code; the arithmetic is that of the same program.
     step = jax.jit(step, compiler_options={'xla_backend_optimization_level': 0})
     batches = _make_batches()
-    start = state = _make_state(model, optimizer)
+    start = state = _make_state(system, optimizer)
     losses = []
     for i in range(NUM_STEPS):
         state, scalars = step(state, batches[i % NUM_BATCHES])
@@ -181,7 +188,7 @@ def theirs(ours, samples):
 
 
 def _compare_first_step(ours, samples, rules):
-    """Relative differences of the loss, and of the gradient of each parameter by the norm of that gradient."""
+    """Relative differences of the loss, and of each gradient by its norm."""
     network = _make_network(ours['start'], rules)
     loss = _torch_loss(network, samples[0])
     loss.backward()
@@ -197,9 +204,10 @@ def _compare_first_step(ours, samples, rules):
 
 
 def test_loss_and_gradients_of_the_first_step_are_the_same(ours, samples):
-    """Float32 leaves 1e-4 in the worst of all gradients, that of the convolution of the pooled map, and 1e-5 in most.
+    """Float32 leaves 1e-4 in the worst gradient, that of the pooled map's kernel, 1e-5 in most.
 
-    BatchNorm takes the statistics of that map from two values, one per image, and so enlarges what rounding did to them.
+    BatchNorm takes the statistics of that map from two values, one per image, and so enlarges what
+    rounding did to them.
     """
     loss, gradients = _compare_first_step(ours, samples, Rules())
     assert loss < 1e-5

@@ -7,7 +7,7 @@ import pytest
 
 from pdl_jax.models.aspp import average_pool
 from pdl_jax.models.backbones import make_backbone
-from pdl_jax.models.deeplab import PanopticDeepLab
+from pdl_jax.models.deeplab import DeepLab
 from pdl_jax.models.options import ModelOptions
 from pdl_jax.presets import make_options
 
@@ -22,7 +22,7 @@ def _shapes(module, size=(65, 65), **arguments):
 @pytest.mark.parametrize('size', [(65, 97), (64, 50), (33, 41)])
 def test_output_shapes_at_any_size(output_stride, size):
     options = make_options('deeplab2/resnet50_os32', output_stride=output_stride)
-    model = PanopticDeepLab(5, options, pool_crop=(65, 65))
+    model = DeepLab(5, options, pool_crop=(65, 65))
     variables = _shapes(model)
 
     def run(variables, image):
@@ -36,7 +36,7 @@ def test_output_shapes_at_any_size(output_stride, size):
 
 
 def test_missing_skip_is_named():
-    model = PanopticDeepLab(5, make_options('bowenc0221/resnet50_os32', output_stride=8))
+    model = DeepLab(5, make_options('bowenc0221/resnet50_os32', output_stride=8))
     with pytest.raises(ValueError, match="skip_strides .*asks for 'stride16'.*output stride 8"):
         _shapes(model)
 
@@ -45,8 +45,8 @@ def test_missing_skip_is_named():
     ('resize', 'size'), [('corner_aligned', (17, 33)), ('half_pixel', (20, 36))]
 )
 def test_offsets_are_scaled_to_image_pixels(resize, size):
-    """All pixels of the small map point at its pixel (2, 3); all of the large one then point at the same place."""
-    model = PanopticDeepLab(3, ModelOptions(resize=resize))
+    """All pixels of the small map point at its pixel (2, 3), and of the large one at that place."""
+    model = DeepLab(3, ModelOptions(resize=resize))
     rows, columns = jnp.meshgrid(jnp.arange(5.0), jnp.arange(9.0), indexing='ij')
     offset = jnp.stack([2 - rows, 3 - columns], axis=-1)[None]
     large = model.upsample({'offset': offset}, size)['offset'][0]
@@ -55,7 +55,8 @@ def test_offsets_are_scaled_to_image_pixels(resize, size):
     if resize == 'corner_aligned':
         np.testing.assert_allclose(target, np.broadcast_to([8, 12], (17, 33, 2)), atol=1e-4)
     else:
-        # Pixel centres: (2 + 1/2) * 4 - 1/2; beyond the outermost centres the resize repeats the border.
+        # Pixel centres: (2 + 1/2) * 4 - 1/2; beyond the outermost centres the resize repeats the
+        # border.
         inside = target[2:-2, 2:-2]
         np.testing.assert_allclose(inside, np.broadcast_to([9.5, 13.5], inside.shape), atol=1e-4)
 
@@ -72,7 +73,9 @@ def test_pool_window_slides_over_a_larger_map_and_is_clipped_to_a_smaller():
 
 
 def test_bfloat16_network_answers_in_float32_and_keeps_float32_parameters():
-    model = PanopticDeepLab(3, ModelOptions(backbone='mobilenet_v2'), dtype=jnp.bfloat16)
+    model = DeepLab(
+        3, make_options('deeplab2/resnet50_os32', backbone='mobilenet_v2'), dtype=jnp.bfloat16
+    )
     variables = _shapes(model)
     outputs = jax.eval_shape(model.apply, variables, jnp.zeros((1, 33, 33, 3)))
     assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype('float32')}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pdl_jax.models.backbones import BACKBONES
-from pdl_jax.models.deeplab import PanopticDeepLab
+from pdl_jax.models.deeplab import DeepLab
 from pdl_jax.presets import make_options
 from pdl_jax.storage.checkpoint import find_checkpoint
 from pdl_jax.storage.checkpointer import Checkpointer
@@ -57,7 +57,7 @@ def _make(name, backbone, dtype, width=1.0):
         )
     )
     options = make_options(MODELS[name], backbone=backbone, width_multiplier=width, **narrow)
-    return PanopticDeepLab(3, options, pool_crop=(33, 33), dtype=dtype)
+    return DeepLab(3, options, pool_crop=(33, 33), dtype=dtype)
 
 
 def _loss(model, size, params, batch_stats, image):
@@ -100,7 +100,7 @@ def test_any_backbone_under_any_decoder_at_any_size(name, backbone, dtype, size)
 
     variables, outputs = jax.eval_shape(run)
     assert set(outputs) == (
-        {'semantic', 'center', 'offset'} if model.model.has_instances else {'semantic'}
+        {'semantic', 'center', 'offset'} if model.options.instance is not None else {'semantic'}
     )
     assert {x.shape[:3] for x in outputs.values()} == {(2, *size)}
     # Outputs, parameters and statistics are float32 whatever the precision of activations.

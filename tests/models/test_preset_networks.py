@@ -8,13 +8,16 @@ import jax.numpy as jnp
 import pytest
 
 from pdl_jax.models.backbones import BACKBONES
-from pdl_jax.models.options import ModelOptions
-from pdl_jax.models.summary import add_up, make_preset_model, summarize
+from pdl_jax.models.classifier import Classifier
+from pdl_jax.models.deeplab import DeepLab
+from pdl_jax.models.options import BackboneOptions, ModelOptions
+from pdl_jax.models.summary import add_up, summarize
 from pdl_jax.preprocess.normalize import NORMALIZATIONS
 from pdl_jax.presets import PRESETS, make_options
 
-# Trainable parameters by preset and number of classes: asserted by the originals' own tests, counted on the original programs,
-# or recomputed from the layer tables that the checks of multiply-adds below confirm.
+# Trainable parameters by preset and number of classes: asserted by the originals' own tests, counted
+# on the original programs, or recomputed from the layer tables that the checks of multiply-adds below
+# confirm.
 PARAMETERS = {
     ('deeplab2/resnet50_os32', 19): 54_973_702,
     ('deeplab2/resnet50_os32', 134): 55_003_257,
@@ -138,12 +141,16 @@ MULTIPLY_ADDS = [
 ]
 
 
+def _make_model(preset, num_classes, size, **overrides):
+    options = make_options(preset, **overrides)
+    if options.decoder == 'classifier':
+        return Classifier(num_classes, options)
+    return DeepLab(num_classes, options, pool_crop=size)
+
+
 @functools.cache
 def _summarize(preset, num_classes, size, **overrides):
-    model = make_preset_model(preset, num_classes, size)
-    if overrides:
-        model = model.clone(model=make_options(preset, **overrides))
-    return summarize(model, size)
+    return summarize(_make_model(preset, num_classes, size, **overrides), size)
 
 
 @pytest.mark.parametrize(('preset', 'num_classes'), PARAMETERS)
@@ -187,8 +194,7 @@ def test_context_modules(is_separable, count):
         if is_separable == 'cell'
         else {'is_aspp_separable': is_separable}
     )
-    model = make_preset_model('deeplab2/resnet50_os32', 19, (65, 65))
-    model = model.clone(model=make_options('deeplab2/resnet50_os32', **fields))
+    model = _make_model('deeplab2/resnet50_os32', 19, (65, 65), **fields)
     parts = summarize(model, (65, 65), depth=2)
     name = 'dense_prediction_cell' if is_separable == 'cell' else 'aspp'
     assert parts[f'semantic_decoder/{name}'].parameters == count
@@ -202,19 +208,17 @@ def test_preset_is_complete(preset):
     options = make_options(preset)
     assert options.normalization in NORMALIZATIONS
     size = (70, 91)
-    model = make_preset_model(preset, 3, size)
+    model = _make_model(preset, 3, size)
 
     def run():
         outputs, _ = model.init_with_output(jax.random.key(0), jnp.zeros((2, *size, 3)))
         return outputs, model.upsample(outputs, size)
 
     outputs, large = jax.eval_shape(run)
-    stride = (
-        8 if options.decoder == 'lr_aspp' else min((*options.skip_strides, options.output_stride))
-    )
-    assert set(outputs) == (
-        {'semantic', 'center', 'offset'} if options.has_instances else {'semantic'}
-    )
+    finest = min((*options.skip_strides, options.backbone.output_stride))
+    stride = 8 if options.decoder == 'lr_aspp' else finest
+    instance = {'center', 'offset'} if options.instance is not None else set()
+    assert set(outputs) == {'semantic', *instance}
     assert {value.shape[1:3] for value in outputs.values()} == {
         tuple(-(-n // stride) for n in size)
     }
@@ -224,17 +228,18 @@ def test_preset_is_complete(preset):
 def test_overrides_replace_fields_of_the_preset():
     options = make_options('deeplab2/resnet50_os16', dropout_rate=0.0, backbone=None)
     assert options == dataclasses.replace(
-        ModelOptions(), output_stride=16, aspp_rates=(6, 12, 18), dropout_rate=0.0
+        ModelOptions(),
+        backbone=BackboneOptions(output_stride=16),
+        aspp_rates=(6, 12, 18),
+        dropout_rate=0.0,
     )
 
 
 def test_another_backbone_leaves_behind_what_belonged_to_the_first():
     options = make_options('detectron2/resnet52_os16', backbone='mobilenet_v2')
-    assert (options.multi_grid, options.stride_convention, options.resize) == (
-        None,
-        None,
-        'half_pixel',
-    )
+    backbone = options.backbone
+    assert (backbone.multi_grid, backbone.stride_convention) == (None, None)
+    assert options.resize == 'half_pixel'
 
 
 @pytest.mark.parametrize(

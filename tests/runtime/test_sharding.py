@@ -1,32 +1,37 @@
 """Eight simulated devices compute the same as one."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from pdl_jax.losses.panoptic_deeplab import panoptic_loss
-from pdl_jax.models.deeplab import PanopticDeepLab
 from pdl_jax.ops.placement import split_rows
 from pdl_jax.preprocess.augment import AugmentOptions
 from pdl_jax.preprocess.targets import TargetOptions
 from pdl_jax.presets import make_options
 from pdl_jax.runtime.sharding import make_mesh, place_state, replicated, shard_batch
+from pdl_jax.systems.panoptic_deeplab import PanopticDeepLab, PanopticDeepLabOptions
 from pdl_jax.training.step import StepOptions, make_training_samples
 from pdl_jax.typing import LabelFormat
 
 FORMAT = LabelFormat(num_classes=4, thing_classes=(2, 3), ignore_label=255, label_divisor=100)
 
 
-OPTIONS = StepOptions(
-    label_format=FORMAT,
-    augment=AugmentOptions((65, 65)),
-    targets=TargetOptions(sigma_px=3.0, max_instances=8),
-)
+OPTIONS = StepOptions(augment=AugmentOptions((65, 65)))
 
 
-def _make_model() -> PanopticDeepLab:
+class _Double(PanopticDeepLab):
+    """A system that computes in float64."""
+
+    @property
+    def network(self):
+        return super().network.clone(dtype=jnp.float64)
+
+
+def _make_system() -> PanopticDeepLab:
     model = make_options(
         'deeplab2/resnet50_os16',
         backbone='mobilenet_v2',
@@ -42,12 +47,13 @@ def _make_model() -> PanopticDeepLab:
         instance_aspp_features=8,
         instance_head_features=8,
     )
-    return PanopticDeepLab(FORMAT.num_classes, model, dtype=jnp.float64)
+    targets = TargetOptions(sigma_px=3.0, max_instances=8)
+    return _Double(FORMAT, PanopticDeepLabOptions((65, 65), model=model, targets=targets))
 
 
 def _run(mesh):
     """Returns samples, loss, gradients and new BatchNorm statistics of one batch on a mesh."""
-    model = _make_model()
+    system = _make_system()
     rng = np.random.default_rng(0)
     blocks = rng.choice([0, 100, 201, 202, 301, 25500], size=(8, 8, 10))
     batch = {
@@ -56,34 +62,26 @@ def _run(mesh):
         'size': np.tile(np.array([[64, 80]], np.int32), (8, 1)),
     }
 
-    def loss_of(params, batch_stats, images, targets):
-        images, targets = split_rows((images, targets))
-        outputs, updates = model.apply(
-            {'params': params, 'batch_stats': batch_stats},
-            images,
-            train=True,
-            mutable=['batch_stats'],
-        )
-        outputs = split_rows(model.upsample(outputs, images.shape[1:3]))
-        loss, _ = panoptic_loss(
-            outputs, targets, ignore_label=FORMAT.ignore_label, options=OPTIONS.loss
-        )
+    def loss_of(params, batch_stats, samples):
+        variables = {'params': params, 'batch_stats': batch_stats}
+        samples = split_rows(samples)
+        loss, (_, updates) = system.loss(variables, samples, rng=jax.random.key(0))
         return loss, updates['batch_stats']
 
     with jax.set_mesh(mesh):
         sharded = shard_batch(batch, mesh)
-        samples = jax.jit(lambda b: make_training_samples(b, 3, OPTIONS))(sharded)
-        samples = jax.device_get(samples)
+        make = functools.partial(
+            make_training_samples, void_label=FORMAT.void_label, options=OPTIONS
+        )
+        samples = jax.device_get(jax.jit(lambda b: make(b, 3))(sharded))
     # In float64, because ReLUs and the choice of hard pixels have kinks: a difference in the last
     # bit of a float32 moves a few units across theirs, which changes their whole gradient.
     with jax.enable_x64(True), jax.set_mesh(mesh):
-        image = np.zeros((1, 65, 65, 3), np.float32)
-        initialize = jax.jit(model.init, out_shardings=replicated(mesh))
-        variables = initialize(jax.random.key(0), image)
+        initialize = jax.jit(system.init, out_shardings=replicated(mesh))
+        variables = initialize(jax.random.key(0))
         step = jax.jit(jax.value_and_grad(loss_of, has_aux=True), out_shardings=replicated(mesh))
-        sharded = shard_batch(samples, mesh)
         (loss, statistics), gradients = step(
-            variables['params'], variables['batch_stats'], *sharded
+            variables['params'], variables['batch_stats'], shard_batch(samples, mesh)
         )
         return samples, *jax.device_get((loss, gradients, statistics))
 
