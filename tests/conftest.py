@@ -1,4 +1,4 @@
-"""Shared fixtures: simulated devices, the compilation cache and the reference data beside the checkout."""
+"""Shared fixtures: simulated devices, the compilation cache, the reference data."""
 
 import os
 import pathlib
@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope='session')
 def shared_dir() -> pathlib.Path:
-    """The folder of reference data (goldens, real images, real weights); skips where it is absent."""
+    """The folder of goldens, real images and real weights; skips where it is absent."""
     path = pathlib.Path(os.environ.get('PDL_JAX_SHARED', ROOT.parent / 'shared'))
     if not path.is_dir():
         pytest.skip(f'reference data not found at {path}; set PDL_JAX_SHARED to run this test')

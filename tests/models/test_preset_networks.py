@@ -1,4 +1,4 @@
-"""Presets against the numbers of their origins: parameters exactly, multiply-adds to one per cent."""
+"""Presets against their origins: parameters exactly, multiply-adds to one per cent."""
 
 import dataclasses
 import functools
@@ -15,9 +15,9 @@ from pdl_jax.models.summary import add_up, summarize
 from pdl_jax.preprocess.normalize import NORMALIZATIONS
 from pdl_jax.presets import PRESETS, make_options
 
-# Trainable parameters by preset and number of classes: asserted by the originals' own tests, counted
-# on the original programs, or recomputed from the layer tables that the checks of multiply-adds below
-# confirm.
+# Trainable parameters by preset and number of classes: asserted by the originals' own tests,
+# counted on the original programs, or recomputed from the layer tables that the checks of
+# multiply-adds below confirm.
 PARAMETERS = {
     ('deeplab2/resnet50_os32', 19): 54_973_702,
     ('deeplab2/resnet50_os32', 134): 55_003_257,

@@ -9,12 +9,12 @@ import types
 import jax
 import numpy as np
 import pytest
-from pdl_jax.config import make_model
 
 from pdl_jax.prediction.inference import abstract_variables
 from pdl_jax.runtime import sharding
 from pdl_jax.storage.checkpoint import find_checkpoint
 from pdl_jax.storage.variables import restore_variables
+from pdl_jax.typing import LabelFormat
 from tests import tiny
 from tests.process_group import NETWORK, ProcessGroup
 
@@ -45,13 +45,10 @@ def _read_losses(workdir):
 
 
 def _read_params(workdir):
-    config = tiny.make_config(
-        'unused', **{key.replace('.', '__'): value for key, value in NETWORK.items()}
-    )
+    experiment = tiny.make_experiment('unused', **NETWORK)
+    system = experiment.make_system(LabelFormat(14, (), 255, 1000))
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return restore_variables(
-        find_checkpoint(workdir), abstract_variables(make_model(config, 14)), device
-    )
+    return restore_variables(find_checkpoint(workdir), abstract_variables(system), device)
 
 
 def _check_same_params(workdir, other):

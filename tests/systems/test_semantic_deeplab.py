@@ -6,24 +6,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pdl_jax.commands.predict import PanopticResult, Predictor, main
+from pdl_jax.commands.command_line import main
 from pdl_jax.data.images import encode_image
 from pdl_jax.data.records import open_split
-from pdl_jax.evaluation.evaluator import evaluate_checkpoint
+from pdl_jax.evaluation.checkpoint import evaluate_checkpoint
+from pdl_jax.prediction.predictor import PanopticResult, Predictor
 from pdl_jax.training.loop import train
 from tests import tiny
-
-
-@pytest.fixture(scope='module', autouse=True)
-def one_device():
-    with tiny.one_device():
-        yield
+from tests.process_group import NETWORK
 
 
 @pytest.fixture(scope='module')
-def config(data):
-    return tiny.make_config(
+def experiment(data):
+    return tiny.make_experiment(
         data,
+        **NETWORK,
         model__has_instances=False,
         optimizer__learning_rate=5e-3,
         train__num_steps=60,
@@ -35,9 +32,9 @@ def config(data):
 
 
 @pytest.fixture(scope='module')
-def workdir(config, tmp_path_factory):
+def workdir(experiment, tmp_path_factory):
     path = tmp_path_factory.mktemp('run')
-    report = train(config, str(path))
+    report = train(experiment, str(path), devices=tiny.one_device())
     assert report['pq'] is None
     return path
 
@@ -67,13 +64,17 @@ def test_evaluations_log_miou_and_no_pq(workdir):
 
 
 def test_predictions_of_a_split_are_label_maps_that_score_the_report(
-    config, workdir, tmp_path, capsys
+    experiment, workdir, tmp_path, capsys
 ):
     report = evaluate_checkpoint(
-        config, str(tmp_path), checkpoint=str(workdir), is_prediction_written=True
+        experiment,
+        str(tmp_path),
+        checkpoint=str(workdir),
+        write_predictions=True,
+        devices=tiny.one_device(),
     )
     assert 'mIoU' in capsys.readouterr().out
-    source = open_split(config.data.path, 'val')
+    source = open_split(experiment.data.path, 'val')
     right = total = 0
     for i in range(len(source)):
         name = source.info(i)['annotation_file_name']
@@ -87,12 +88,13 @@ def test_predictions_of_a_split_are_label_maps_that_score_the_report(
     assert report['pq'] is None and 0 < report['miou'] < 1
 
 
-def test_command_line_writes_classes_scores_and_an_overlay(workdir, tmp_path, config):
-    source = open_split(config.data.path, 'val')
+def test_command_line_writes_classes_scores_and_an_overlay(workdir, tmp_path, experiment):
+    source = open_split(experiment.data.path, 'val')
     image, _ = source.decode(0)
     (tmp_path / 'photo.png').write_bytes(encode_image(image))
     out = tmp_path / 'out'
-    main([f'--checkpoint={workdir}', f'--images={tmp_path}/photo.png', f'--output={out}'])
+    flags = [f'--checkpoint={workdir}', f'--images={tmp_path}/photo.png', f'--output={out}']
+    main(['predict', *flags])
     assert sorted(p.name for p in out.iterdir()) == [
         'photo.json',
         'photo_overlay.png',
@@ -118,8 +120,8 @@ def test_overlay_of_things_has_no_crowds(workdir):
     assert len(np.unique(picture[:12].reshape(-1, 3), axis=0)) == 1
 
 
-def test_scales_and_mirror_change_the_prediction_a_little(workdir, config):
-    image, _ = open_split(config.data.path, 'val').decode(1)
+def test_scales_and_mirror_change_the_prediction_a_little(workdir, experiment):
+    image, _ = open_split(experiment.data.path, 'val').decode(1)
     plain = Predictor.load(workdir)(image).segments
     averaged = Predictor.load(workdir, scales=(0.75, 1.0), is_flipped=True)(image).segments
     assert plain[0].class_id == averaged[0].class_id

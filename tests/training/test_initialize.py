@@ -1,32 +1,38 @@
 """What training takes over from an earlier run, and what it must not."""
 
+import functools
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from pdl_jax.config import config_to_json, make_model, make_model_options
 
 from pdl_jax.data import catalog
+from pdl_jax.prediction.inference import abstract_variables
 from pdl_jax.storage.checkpointer import Checkpointer
-from pdl_jax.training.initialize import describe_backbone, load_initial_variables, merge_variables
+from pdl_jax.training.initialize import load_initial_variables, merge_variables
 from pdl_jax.training.state import TrainState
+from pdl_jax.typing import LabelFormat
 from tests import tiny
 
 
-def make_config(**changes):
-    return tiny.make_config('data', data__num_classes=0, **changes)
+def make_experiment(**changes):
+    return tiny.make_experiment('data', data__num_classes=0, **changes)
 
 
-def draw_variables(config, num_classes, seed=0):
+@functools.cache
+def find_shapes(system_options, num_classes):
+    return abstract_variables(system_options.make_system(LabelFormat(num_classes, (), 255, 1000)))
+
+
+def draw_variables(experiment, num_classes, seed=0):
     """Variables of random numbers, without compiling anything."""
-    model = make_model(config, num_classes)
-    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 33, 33, 3))))
+    shapes = find_shapes(experiment.system, num_classes)
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)
 
 
-def save(folder, config, variables, average=None):
+def save(folder, experiment, variables, average=None):
     state = TrainState(
         step=np.int32(3),
         **variables,
@@ -34,19 +40,19 @@ def save(folder, config, variables, average=None):
         ema_variables=average,
     )
     checkpointer = Checkpointer(str(folder), keep=1)
-    description = {'config': config_to_json(config), 'dataset': catalog.cityscapes().to_dict()}
+    description = {'config': experiment.to_json(), 'dataset': catalog.cityscapes().to_dict()}
     checkpointer.save(state, step=3, input_position={}, description=description)
     checkpointer.close()
 
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
-    """A folder with a checkpoint of 5 classes, its configuration and its variables."""
+    """A folder with a checkpoint of 5 classes, its experiment and its variables."""
     folder = tmp_path_factory.mktemp('run')
-    config = make_config()
-    variables = draw_variables(config, 5)
-    save(folder, config, variables)
-    return folder, config, variables
+    experiment = make_experiment()
+    variables = draw_variables(experiment, 5)
+    save(folder, experiment, variables)
+    return folder, experiment, variables
 
 
 def check_equal(tree, other):
@@ -54,22 +60,25 @@ def check_equal(tree, other):
 
 
 def test_the_same_network_is_taken_over_wholly(run):
-    folder, config, variables = run
-    loaded, report = load_initial_variables(str(folder), draw_variables(config, 5, seed=1))
+    folder, experiment, variables = run
+    loaded, report = load_initial_variables(str(folder), draw_variables(experiment, 5, seed=1))
     check_equal(loaded, variables)
     assert not report.left_out and len(report.loaded) == len(jax.tree.leaves(variables))
     assert not (report.is_partial or report.has_folded_norm)
-    assert report.backbone == describe_backbone(make_model_options(config))
-    assert report.find_differences(make_model_options(config)) == []
+    assert report.expected == experiment.system.describe_weights()
+    assert report.expected['backbone'] == 'mobilenet_v2'
+    assert report.find_differences(experiment.system.describe_weights()) == []
 
 
 def test_heads_of_other_classes_are_left_out(run):
-    folder, config, variables = run
-    drawn = draw_variables(config, 7, seed=1)
+    folder, experiment, variables = run
+    drawn = draw_variables(experiment, 7, seed=1)
     loaded, report = load_initial_variables(str(folder), drawn)
     assert report.left_out == {
         'params/semantic_head/predict/bias': 'of shape [5] in the checkpoint, [7] in the network',
-        'params/semantic_head/predict/kernel': 'of shape [1, 1, 8, 5] in the checkpoint, [1, 1, 8, 7] in the network',
+        'params/semantic_head/predict/kernel': (
+            'of shape [1, 1, 8, 5] in the checkpoint, [1, 1, 8, 7] in the network'
+        ),
     }
     merged = flatten_dict(merge_variables(drawn, loaded))
     drawn, old = flatten_dict(drawn), flatten_dict(variables)
@@ -81,23 +90,23 @@ def test_heads_of_other_classes_are_left_out(run):
 
 
 def test_averaged_variables_are_preferred(run, tmp_path):
-    _, config, variables = run
-    average = draw_variables(config, 5, seed=2)
-    save(tmp_path, config, variables, average)
+    _, experiment, variables = run
+    average = draw_variables(experiment, 5, seed=2)
+    save(tmp_path, experiment, variables, average)
     loaded, _ = load_initial_variables(str(tmp_path), variables)
     check_equal(loaded, average)
 
 
 def test_another_backbone_is_refused(run):
     folder, _, _ = run
-    wider = draw_variables(make_config(model__width_multiplier=0.5), 5)
+    wider = draw_variables(make_experiment(model__width_multiplier=0.5), 5)
     with pytest.raises(
         ValueError,
         match=r'does not hold the backbone of this network: .*block_\d.*Choose the model.preset',
     ):
         load_initial_variables(str(folder), wider)
     other = draw_variables(
-        make_config(model__backbone='resnet18', model__width_multiplier=0.125), 5
+        make_experiment(model__backbone='resnet18', model__width_multiplier=0.125), 5
     )
     with pytest.raises(ValueError, match='stage2_block1'):
         load_initial_variables(str(folder), other)
@@ -106,12 +115,10 @@ def test_another_backbone_is_refused(run):
 
 
 def test_differences_that_shapes_do_not_show_are_told(run):
-    folder, config, variables = run
+    folder, experiment, variables = run
     _, report = load_initial_variables(str(folder), variables)
-    other = make_model_options(
-        make_config(model__normalization='imagenet', model__backbone_padding='symmetric')
-    )
-    assert report.find_differences(other) == [
+    other = make_experiment(model__normalization='imagenet', model__backbone_padding='symmetric')
+    assert report.find_differences(other.system.describe_weights()) == [
         "the backbone was trained with normalization 'unit', the network has 'imagenet'",
         "the backbone was trained with padding 'same', the network has 'symmetric'",
     ]

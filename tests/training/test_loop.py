@@ -1,50 +1,53 @@
-"""Training end to end: falling loss, resuming bit for bit, and clear ends when something goes wrong."""
+"""Training end to end: resuming bit for bit, and clear ends when something goes wrong."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from pdl_jax.config import make_model
 
 from pdl_jax.data.records import RecordSource, open_split
 from pdl_jax.prediction.inference import abstract_variables
-from pdl_jax.runtime.sharding import make_mesh
 from pdl_jax.storage.checkpoint import find_checkpoint, read_structure
 from pdl_jax.storage.variables import restore_variables
 from pdl_jax.training.initialize import InitialReport
 from pdl_jax.training.loop import train
+from pdl_jax.typing import LabelFormat
 from tests import tiny
+from tests.process_group import NETWORK
+
+FLAGS = [f'--config.{key}={value}' for key, value in NETWORK.items()]
 
 
-@pytest.fixture(scope='module', autouse=True)
-def one_device():
-    with tiny.one_device():
-        yield
+def _train(experiment, workdir):
+    return train(experiment, str(workdir), devices=tiny.one_device())
+
+
+def _make_experiment(data, **changes):
+    return tiny.make_experiment(data, **NETWORK, **changes)
+
+
+def _start(data, workdir, *flags, **options):
+    return tiny.start_main(data, workdir, *FLAGS, *flags, **options)
 
 
 @pytest.fixture(scope='module')
 def finished(data, tmp_path_factory):
     """An uninterrupted run of the program: its workdir and its output."""
     workdir = tmp_path_factory.mktemp('finished')
-    process = tiny.start_main(data, workdir)
+    process = _start(data, workdir)
     output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
     return workdir, output
 
 
 def _read_params(workdir, step=None):
-    structure = find_checkpoint(workdir, step)
-    config = tiny.make_config('unused')
-    model = make_model(config, 14)
+    system = _make_experiment('unused').make_system(LabelFormat(14, (), 255, 1000))
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return restore_variables(structure, abstract_variables(model), device)
+    return restore_variables(find_checkpoint(workdir, step), abstract_variables(system), device)
 
 
 def _check_same(workdir, other):
@@ -71,8 +74,21 @@ def test_a_run_leaves_everything_it_should(finished):
     assert any(key.startswith('ema_variables/') for key in read_structure(find_checkpoint(workdir)))
 
 
-def test_killed_run_continues_bit_identically(data, finished, tmp_path):
-    process = tiny.start_main(data, tmp_path)
+@pytest.mark.slow
+def test_stopped_and_killed_run_continues_bit_identically(data, finished, tmp_path):
+    flags = ('--config.train.checkpoint_every_steps=100', '--stopped_status=75')
+    process = _start(data, tmp_path, *flags)
+    for line in process.stdout:
+        if 'step 1/6' in line:
+            process.send_signal(signal.SIGTERM)
+            break
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 75, output
+    (stopped,) = (int(p.name) for p in (tmp_path / 'checkpoints').iterdir())
+    assert 1 <= stopped < 6
+    assert f'saved step {stopped}' in output
+
+    process = _start(data, tmp_path)
     for line in process.stdout:
         # Step 5 comes after the save of step 4 was started and before that of step 6.
         if 'step 5/6' in line:
@@ -82,7 +98,8 @@ def test_killed_run_continues_bit_identically(data, finished, tmp_path):
     assert process.returncode == -signal.SIGKILL
     saved = [int(p.name) for p in (tmp_path / 'checkpoints').iterdir() if p.name.isdigit()]
     assert saved and max(saved) < 6
-    process = tiny.start_main(data, tmp_path)
+
+    process = _start(data, tmp_path)
     output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
     assert f'resuming from step {max(saved)}' in output
@@ -92,31 +109,13 @@ def test_killed_run_continues_bit_identically(data, finished, tmp_path):
     assert [line['step'] for line in lines if 'loss' in line] == [1, 2, 3, 4, 5, 6]
 
 
-def test_sigterm_saves_before_leaving(data, finished, tmp_path):
-    process = tiny.start_main(
-        data, tmp_path, '--config.train.checkpoint_every_steps=100', '--stopped_status=75'
-    )
-    for line in process.stdout:
-        if 'step 1/6' in line:
-            process.send_signal(signal.SIGTERM)
-            break
-    output, _ = process.communicate(timeout=600)
-    assert process.returncode == 75, output
-    steps = [int(p.name) for p in (tmp_path / 'checkpoints').iterdir()]
-    assert len(steps) == 1 and 1 <= steps[0] < 6
-    assert f'saved step {steps[0]}' in output
-    process = tiny.start_main(data, tmp_path)
-    output, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, output
-    _check_same(tmp_path, finished[0])
-
-
+@pytest.mark.slow
 def test_full_disk_names_the_directory_and_keeps_the_older_save(data, finished, tmp_path):
     workdir = tmp_path / 'run'
     shutil.copytree(finished[0], workdir)
     shutil.rmtree(workdir / 'checkpoints' / '6')
     before = _read_params(workdir, 4)
-    process = tiny.start_main(data, workdir, max_file_kib=60)
+    process = _start(data, workdir, max_file_kib=60)
     output, _ = process.communicate(timeout=600)
     assert process.returncode != 0
     assert f'could not write a checkpoint to {workdir}/checkpoints' in output
@@ -127,7 +126,7 @@ def test_full_disk_names_the_directory_and_keeps_the_older_save(data, finished, 
 
 
 def _replace_step(monkeypatch, **scalars):
-    """Puts in the place of the train step one that only counts and reports `scalars`, functions of the step."""
+    """Replaces the train step by one that counts and reports `scalars`, functions of the step."""
 
     def make_step(*_):
         def step(state, batch):
@@ -147,7 +146,7 @@ def test_nan_stops_the_run_and_names_the_last_good_checkpoint(data, tmp_path, mo
     with pytest.raises(
         FloatingPointError, match=f'step 3 has .*{name} nan.*last good checkpoint is step 2'
     ):
-        train(tiny.make_config(data), str(tmp_path))
+        _train(_make_experiment(data), tmp_path)
     assert find_checkpoint(tmp_path).name == '2'
 
 
@@ -157,9 +156,9 @@ def test_failed_evaluation_loses_no_step(data, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise ValueError('val.jpg: damaged')
 
-    monkeypatch.setattr('pdl_jax.training.loop.Evaluator.__call__', fail)
+    monkeypatch.setattr('pdl_jax.evaluation.evaluator.Evaluator.__call__', fail)
     with pytest.raises(ValueError, match='val.jpg'):
-        train(tiny.make_config(data, train__checkpoint_every_steps=100), str(tmp_path))
+        _train(_make_experiment(data, train__checkpoint_every_steps=100), tmp_path)
     assert find_checkpoint(tmp_path).name == '6'
 
 
@@ -170,18 +169,17 @@ def test_told_to_stop_during_the_evaluation_saves_without_it(data, tmp_path, mon
         signal.raise_signal(signal.SIGTERM)
         assert is_stopped()
 
-    monkeypatch.setattr('pdl_jax.training.loop.Evaluator.__call__', stop)
-    config = tiny.make_config(data, train__evaluate_every_steps=3)
-    assert train(config, str(tmp_path)) is None
+    monkeypatch.setattr('pdl_jax.evaluation.evaluator.Evaluator.__call__', stop)
+    config = _make_experiment(data, train__evaluate_every_steps=3)
+    assert _train(config, tmp_path) is None
     assert find_checkpoint(tmp_path).name == '3'
 
 
-def test_batch_that_the_devices_cannot_share_is_refused(data, tmp_path, monkeypatch):
-    monkeypatch.setattr('pdl_jax.training.loop.make_mesh', lambda *_: make_mesh(8, 1))
+def test_batch_that_the_devices_cannot_share_is_refused(data, tmp_path):
     with pytest.raises(
         ValueError, match=r'train.batch_size \(=4\) must be a multiple of the 8 devices'
     ):
-        train(tiny.make_config(data, train__batch_size=4), str(tmp_path))
+        train(_make_experiment(data, train__batch_size=4), str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -197,39 +195,39 @@ def test_batch_that_the_devices_cannot_share_is_refused(data, tmp_path, monkeypa
 )
 def test_checkpoint_of_another_network_is_refused(data, finished, field, value, message):
     with pytest.raises(ValueError, match=message):
-        train(tiny.make_config(data, **{field: value}), str(finished[0]))
+        _train(_make_experiment(data, **{field: value}), finished[0])
 
 
 def test_training_starts_from_another_run(data, finished, tmp_path, monkeypatch):
     _replace_step(monkeypatch)
     report = {'pq': None, 'miou': 0.5, 'pixel_accuracy': 0.5, 'iou_per_class': {}}
-    monkeypatch.setattr('pdl_jax.training.loop.Evaluator.__call__', lambda *_, **__: report)
-    train(tiny.make_config(data, model__init_checkpoint=str(finished[0]), seed=7), str(tmp_path))
+    monkeypatch.setattr('pdl_jax.evaluation.evaluator.Evaluator.__call__', lambda *_, **__: report)
+    _train(_make_experiment(data, model__init_checkpoint=str(finished[0]), seed=7), tmp_path)
     # No step changed them since; those of another seed would be others.
     _check_same(tmp_path, finished[0])
 
 
 def test_folded_weights_are_refused_where_statistics_are_needed(data, tmp_path, monkeypatch):
     def load(path, variables):
-        return {}, InitialReport(path, (), {}, is_partial=True, has_folded_norm=True, backbone={})
+        return {}, InitialReport(path, (), {}, is_partial=True, has_folded_norm=True, expected={})
 
-    monkeypatch.setattr('pdl_jax.training.loop.load_initial_variables', load)
+    monkeypatch.setattr('pdl_jax.training.initialize.load_initial_variables', load)
     with pytest.raises(
         ValueError,
-        match=r"init_checkpoint \(='folded'\) .*set config.model.is_backbone_norm_frozen=True",
+        match=r"init_checkpoint \(='folded'\) .*set config.model.freeze_backbone_norm=True",
     ):
-        train(tiny.make_config(data, model__init_checkpoint='folded'), str(tmp_path))
+        _train(_make_experiment(data, model__init_checkpoint='folded'), tmp_path)
 
 
 def test_missing_data_names_the_command_that_prepares_it(tmp_path):
     with pytest.raises(FileNotFoundError, match='pdl_jax prepare'):
-        train(tiny.make_config(tmp_path / 'absent'), str(tmp_path / 'work'))
+        _train(_make_experiment(tmp_path / 'absent'), tmp_path / 'work')
 
 
 def test_finished_run_only_evaluates_again(data, finished):
     workdir, _ = finished
     before = json.loads((workdir / 'report.json').read_text())
-    report = train(tiny.make_config(data), str(workdir))
+    report = _train(_make_experiment(data), workdir)
     assert json.loads(json.dumps(report)) == before
 
 
@@ -245,27 +243,10 @@ def test_unreadable_record_stops_the_run_unless_skipping_is_allowed(data, tmp_pa
     _replace_step(monkeypatch)
     name = open_split(data, 'train').info(3)['file_name']
     with pytest.raises(ValueError, match=f'{name}.*(damaged|truncated|not a readable)'):
-        train(tiny.make_config(data), str(tmp_path / 'stopped'))
-    config = tiny.make_config(data, data__is_unreadable_skipped=True)
-    assert train(config, str(tmp_path / 'skipped')) is not None
+        _train(_make_experiment(data), tmp_path / 'stopped')
+    config = _make_experiment(data, data__skip_unreadable=True)
+    assert _train(config, tmp_path / 'skipped') is not None
     lines = (tmp_path / 'skipped' / 'metrics.jsonl').read_text().splitlines()
     counts = [json.loads(line).get('num_unreadable') for line in lines if '"loss"' in line]
     # Six batches of eight are four epochs of twelve.
     assert counts[-1] == 4 and counts == sorted(counts)
-
-
-@pytest.mark.parametrize('own', ['', 'elsewhere'])
-def test_compiled_programs_are_kept_in_the_workdir_unless_told_otherwise(own):
-    code = (
-        'import jax; from pdl_jax.main import keep_compiled_programs; keep_compiled_programs("runs/a"); '
-        'print(jax.config.jax_compilation_cache_dir)'
-    )
-    environment = {
-        key: value for key, value in os.environ.items() if key != 'JAX_COMPILATION_CACHE_DIR'
-    }
-    if own:
-        environment['JAX_COMPILATION_CACHE_DIR'] = own
-    process = subprocess.run(
-        [sys.executable, '-c', code], cwd=tiny.ROOT, env=environment, capture_output=True, text=True
-    )
-    assert process.stdout.strip() == (own or 'runs/a/compiled'), process.stderr
