@@ -10,8 +10,9 @@ from tests import tiny
 
 # A network that compiles in seconds.
 NETWORK = {'model.backbone': 'resnet18', 'model.width_multiplier': 0.125}
-# One process compiles for all, which saves time and keeps them together: gloo waits 30 seconds for the slowest. Runs at the same
-# time must not share a cache, because then one process may find what another waits for.
+# One process compiles for all, which saves time and keeps them together: gloo waits 30 seconds for
+# the slowest. Runs at the same time must not share a cache, because then one process may find what
+# another waits for.
 _ENVIRONMENT = {
     'JAX_COMPILATION_CACHE_DIR': (
         os.environ.get('PDL_JAX_TEST_CACHE', '/tmp/pdl_jax_test_cache')
@@ -24,7 +25,7 @@ _ENVIRONMENT = {
 
 
 class ProcessGroup:
-    """`python -m pdl_jax.main` on the tiny configuration in several processes; those that still run at the end are killed.
+    """A run of the tiny configuration by several processes; those left at the end are killed.
 
     Args:
       data: of `tiny.prepare_scenes`.

@@ -1,4 +1,7 @@
-"""Data, runs and predictions on gs://, each command in a process of its own: as on local disks, also when the bucket fails."""
+"""Data, runs and predictions on gs://: as on local disks, also when the bucket fails.
+
+Each command has a process of its own.
+"""
 
 import io
 import itertools
@@ -43,9 +46,9 @@ def bucket_data(gcs, data, local_run):
     """The splits of `data`, prepared anew on the bucket, while the local run goes on."""
     raw = data.parent / 'raw'
     processes = [
-        start_module(
+        start_command(
             gcs,
-            'data.prepare',
+            'prepare',
             '--format=coco_panoptic',
             f'--images={raw}/{split}/images',
             f'--panoptic={raw}/{split}/panoptic_{split}',
@@ -69,7 +72,7 @@ def undisturbed(local_run):
     return workdir
 
 
-def start_module(gcs, module: str, *flags: str) -> subprocess.Popen:
+def start_command(gcs, name: str, *flags: str) -> subprocess.Popen:
     environment = {
         **os.environ,
         'JAX_PLATFORMS': 'cpu',
@@ -79,7 +82,7 @@ def start_module(gcs, module: str, *flags: str) -> subprocess.Popen:
         ),
         **gcs.environment,
     }
-    command = [sys.executable, '-m', f'pdl_jax.{module}', *flags]
+    command = [sys.executable, '-m', 'pdl_jax', name, *flags]
     output = {'stdout': subprocess.PIPE, 'stderr': subprocess.STDOUT}
     return subprocess.Popen(command, cwd=tiny.ROOT, env=environment, text=True, **output)
 
@@ -133,7 +136,7 @@ def test_a_run_on_a_bucket_that_fails_ends_as_an_undisturbed_one(
     assert any(name.startswith('run/checkpoints/4/') for name in gcs.names)
 
     gcs.fail = lambda method, path: 403 if is_save_of(6, method, path) else None
-    output = finish(start_run(gcs, bucket_data), status=1)
+    output = finish(start_run(gcs, bucket_data), status=2)
     assert 'resuming from step 2' in output
     assert 'could not write a checkpoint to gs://bucket/run/checkpoints' in output
     # Nothing buries the reason.
@@ -196,7 +199,7 @@ def test_evaluation_and_prediction_on_a_bucket(gcs, data, bucket_data, undisturb
         *CONFIG,
         environment=gcs.environment,
     )
-    prediction = start_module(
+    prediction = start_command(
         gcs,
         'predict',
         '--checkpoint=gs://bucket/done',

@@ -1,4 +1,4 @@
-"""Ground truth through targets and post-processing, and through the prediction files, comes back as ground truth."""
+"""Ground truth comes back from targets and post-processing, and from prediction files."""
 
 import json
 
@@ -54,7 +54,7 @@ def generated(tmp_path_factory):
 
 
 def _reconstruct(panoptic, label_format):
-    """Targets, then post-processing with the targets in the place of predictions and the stuff filter off."""
+    """Post-processes targets in the place of predictions, with the stuff filter off."""
     options = TargetOptions(max_instances=MAX_INSTANCES)
     targets = make_targets(panoptic, label_format=label_format, options=options)
     centers, _, valid = find_centers(
@@ -71,7 +71,7 @@ def _reconstruct(panoptic, label_format):
 
 
 def _count_shared_centers(panoptic, label_format):
-    """How many instances have the rounded centre of another one: nothing in the targets tells these apart."""
+    """Counts instances with the rounded centre of another: no target tells these apart."""
     centers = []
     for label in np.unique(panoptic):
         semantic, instance = divmod(int(label), label_format.label_divisor)

@@ -1,7 +1,8 @@
-"""A small Panoptic-DeepLab and its losses in plain PyTorch, written from their definitions; skips its importer without torch.
+"""A small Panoptic-DeepLab and its losses in plain PyTorch, written from their definitions.
 
-ResNet-18 of an eighth of the width at output stride 16, arranged as in DeepLab2. Modules bear the names of ours, which is how
-`load_variables` finds their weights; nothing else is shared.
+ResNet-18 of an eighth of the width at output stride 16, arranged as in DeepLab2. Modules bear the
+names of ours, by which `load_variables` finds their weights; nothing else is shared. Importing it
+skips the importer where torch is missing.
 """
 
 import dataclasses
@@ -25,7 +26,7 @@ WIDTH = 8
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """Some of what the networks and losses have to agree on; with other values the comparison has to fail."""
+    """Rules that networks and losses must agree on; the comparison fails with other values."""
 
     norm_epsilon: float = 1e-3
     last_dilation: int = 2
@@ -67,7 +68,7 @@ def separable_conv(inputs, outputs, rules, kernel=5):
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and the input, which is subsampled, and projected where its channels differ."""
+    """Two 3x3 convolutions and the input, subsampled, and projected where its channels differ."""
 
     def __init__(self, inputs, outputs, stride, dilations, rules):
         super().__init__()
@@ -84,7 +85,7 @@ class BasicBlock(nn.Module):
 
 
 class Backbone(nn.Module):
-    """Strides 2 (stem), 4, 8, 16 and 16 (stages); the last stage is dilated where it would have strided."""
+    """Strides 2 (stem), 4, 8, 16 and 16 (stages); the last stage dilates in place of striding."""
 
     def __init__(self, rules):
         super().__init__()
@@ -112,7 +113,7 @@ class Backbone(nn.Module):
 
 
 class ASPP(nn.Module):
-    """1x1, three dilated 3x3 convolutions and the mean of the map, each to `WIDTH` channels, then joined by a 1x1."""
+    """1x1, three dilated 3x3 convolutions and the map's mean, `WIDTH` channels each; then a 1x1."""
 
     def __init__(self, inputs, rules):
         super().__init__()
@@ -132,7 +133,7 @@ class ASPP(nn.Module):
 
 
 class Decoder(nn.Module):
-    """ASPP, then twice: up to the size of a finer feature, joined with its projection, a separable 5x5."""
+    """ASPP, then twice: upsample to a finer feature, join with its projection, separable 5x5."""
 
     def __init__(self, rules):
         super().__init__()
@@ -154,7 +155,7 @@ class Decoder(nn.Module):
 
 
 class PanopticDeepLab(nn.Module):
-    """Maps images [B, 3, H, W] to full-resolution 'semantic', 'center' and 'offset' [B, ., H, W]."""
+    """Maps images [B, 3, H, W] to full-size 'semantic', 'center' and 'offset' [B, ., H, W]."""
 
     def __init__(self, num_classes, rules):
         super().__init__()
@@ -187,9 +188,10 @@ class PanopticDeepLab(nn.Module):
 
 
 def loss_of(outputs, targets, ignore_label, rules):
-    """1 x hard-pixel cross entropy + 200 x squared error of centres + 0.01 x absolute error of offsets, in float[].
+    """1 x hard-pixel cross entropy + 200 x squared error of centres + 0.01 x L1 of offsets.
 
-    Every term of an image is a mean over those of its pixels that have a loss, as in DeepLab2, then one over the images.
+    Every term of an image is a mean over those of its pixels that have a loss, as in DeepLab2, then
+    one over the images.
     """
 
     def mean(losses):
@@ -214,7 +216,7 @@ def loss_of(outputs, targets, ignore_label, rules):
 
 
 def load_variables(network, params, batch_stats):
-    """Copies our variables, nested dicts of arrays, into the modules of the same names; none may be left over."""
+    """Copies our variables, nested dicts, into the modules of the same names; none may be left."""
     names = {
         'kernel': 'weight',
         'scale': 'weight',
@@ -253,10 +255,11 @@ def read_gradients(network):
 
 
 def read_statistics(network, num_steps):
-    """The running means and variances by path, the variances as if each batch had counted with its biased variance.
+    """Running means and variances by path, as if each batch had counted with its biased variance.
 
-    PyTorch normalises with the biased variance but averages the unbiased one, n / (n - 1) times it; Flax averages the biased
-    one. The average is linear in them, and its share of the initial 1 is known, so the one follows from the other.
+    PyTorch normalises with the biased variance but averages the unbiased one, n / (n - 1) times it;
+    Flax averages the biased one. The average is linear in them, and its share of the initial 1 is
+    known, so the one follows from the other.
     """
     statistics = {}
     initial = NORM_MOMENTUM**num_steps

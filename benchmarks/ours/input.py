@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.files import find_annotations
 from benchmarks.ours.compiled import compile_function
-from benchmarks.ours.model import make_network
+from benchmarks.ours.model import make_system_options
 from benchmarks.program import Program, Setup
 from pdl_jax.data.pipeline import TrainIterator, make_train_iterator
 from pdl_jax.data.prepare import prepare_panoptic_folder
@@ -34,8 +34,7 @@ def prepare(setup: Setup) -> Program:
     """
     source = open_source(setup)
     options = StepOptions(
-        label_format=source.spec.label_format,
-        augment=AugmentOptions(
+        AugmentOptions(
             tuple(setup.arguments['crop_size']),
             resize_min_px=setup.arguments['resize_px'],
             resize_max_px=setup.arguments['resize_px'],
@@ -46,7 +45,16 @@ def prepare(setup: Setup) -> Program:
     reader = _Reader(setup, source)
     if setup.arguments['until'] == 'host':
         return _make_reading_program(setup, reader, lambda batch: batch)
-    make = jax.jit(lambda batch, step: make_training_samples(batch, step, options))
+    system_options = make_system_options(setup, size=setup.arguments['crop_size'])
+    system = system_options.make_system(source.spec.label_format)
+
+    @jax.jit
+    def make(batch, step):
+        samples = make_training_samples(
+            batch, step, void_label=source.spec.label_format.void_label, options=options
+        )
+        return samples.image, system.make_targets(samples.panoptic)
+
     return _make_reading_program(
         setup, reader, lambda batch: jax.block_until_ready(make(batch, jnp.zeros((), jnp.int32)))
     )
@@ -105,7 +113,8 @@ def _make_reading_program(setup, reader, use):
 def _prepare_loop(setup, source, options):
     arguments = setup.arguments
     num_batches = arguments['num_images'] // arguments['batch']
-    model = make_network(setup, size=arguments['crop_size'], num_classes=source.spec.num_classes)
+    system_options = make_system_options(setup, size=arguments['crop_size'])
+    system = system_options.make_system(source.spec.label_format)
     optimizer_options = OptimizerOptions()
     optimizer = make_optimizer(optimizer_options, _NUM_STEPS)
     mesh = make_mesh(devices=jax.devices()[:1])
@@ -114,11 +123,11 @@ def _prepare_loop(setup, source, options):
         first = shard_batch(reader.read(), mesh)
     with jax.set_mesh(mesh):
         state = jax.jit(
-            lambda: init_state(model, optimizer, options), out_shardings=replicated(mesh)
+            lambda: init_state(system, optimizer, options), out_shardings=replicated(mesh)
         )()
         step = jax.jit(
             make_train_step(
-                model, optimizer, make_schedule(optimizer_options, _NUM_STEPS), options
+                system, optimizer, make_schedule(optimizer_options, _NUM_STEPS), options
             ),
             donate_argnums=0,
             out_shardings=(replicated(mesh), replicated(mesh)),

@@ -8,13 +8,15 @@ import numpy as np
 
 from benchmarks.inputs import NMS_KERNEL_PX, STUFF_AREA_PX, TOP_K
 from benchmarks.ours.compiled import compile_program
-from benchmarks.ours.model import count_flops, make_network
+from benchmarks.ours.model import count_flops, make_system_options
 from benchmarks.ours.postprocess import make_label_format
 from benchmarks.ours.weights import load_weights
 from benchmarks.program import Program, Setup
 from pdl_jax.evaluation.files.score_files import evaluate_files
+from pdl_jax.experiment import EvaluateOptions
 from pdl_jax.metrics.panoptic_quality import PanopticQuality
-from pdl_jax.prediction.inference import Pass, make_inference_step
+from pdl_jax.postprocess.panoptic import PostprocessOptions
+from pdl_jax.prediction.inference import Inference
 from pdl_jax.preprocess.augment import AugmentOptions
 
 _GROUPS = ('All', 'Things', 'Stuff')
@@ -72,18 +74,16 @@ def _prepare_inference(setup):
     """Makes the inference of the evaluator, from an image to its label map."""
     arguments = setup.arguments
     size = tuple(arguments['size'])
-    model = make_network(setup, size=size, num_classes=arguments['num_classes'])
-    infer = make_inference_step(
-        (Pass(model, size),),
-        label_format=make_label_format(arguments['num_classes']),
-        augment=AugmentOptions(size),
-        postprocess={
-            'nms_kernel_px': NMS_KERNEL_PX,
-            'max_centers': TOP_K,
-            'stuff_area_limit': STUFF_AREA_PX,
-        },
-        input_size=size,
+    postprocess = PostprocessOptions(
+        nms_kernel_px=NMS_KERNEL_PX, max_centers=TOP_K, stuff_area_limit_px=STUFF_AREA_PX
     )
+    options = make_system_options(setup, size=size, postprocess=postprocess)
+    system = options.make_system(make_label_format(arguments['num_classes']))
+    inference = Inference(system, AugmentOptions(size), EvaluateOptions(), size)
+
+    def infer(variables, image, size):
+        return inference.label_maps(variables, image, size)._asdict()
+
     image = jnp.zeros((1, *size, 3), jnp.uint8)
-    inputs = (jax.device_put(load_weights(setup, model)), image, jnp.array([size]))
-    return compile_program(infer, inputs, flops=count_flops(model, size, 1))
+    inputs = (jax.device_put(load_weights(setup, system.network)), image, jnp.array([size]))
+    return compile_program(infer, inputs, flops=count_flops(system.network, size, 1))

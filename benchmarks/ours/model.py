@@ -1,5 +1,8 @@
 """Inference: the network alone, and with its post-processing."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -8,9 +11,10 @@ from benchmarks.ours.compiled import compile_program
 from benchmarks.ours.postprocess import make_post_process
 from benchmarks.ours.weights import load_weights
 from benchmarks.program import Program, Setup
-from pdl_jax.models.deeplab import PanopticDeepLab
+from pdl_jax.models.deeplab import DeepLab
 from pdl_jax.models.summary import add_up, summarize
 from pdl_jax.presets import make_options
+from pdl_jax.systems.panoptic_deeplab import PanopticDeepLabOptions
 
 
 def prepare(setup: Setup) -> Program:
@@ -23,7 +27,7 @@ def prepare(setup: Setup) -> Program:
     scene = None
     if 'stride4_scene' in arguments['inputs']:
         scene = {key: jax.device_put(setup.load(key)) for key in HEADS}
-        post_process = make_post_process(arguments, size=size, resize=model.model.resize)
+        post_process = make_post_process(arguments, size=size, resize=model.options.resize)
 
     def infer(variables, image, scene):
         outputs = model.apply(variables, image, train=False)
@@ -38,11 +42,9 @@ def prepare(setup: Setup) -> Program:
     )
 
 
-def make_network(
-    setup: Setup, *, size: tuple[int, int], num_classes: int, **overrides
-) -> PanopticDeepLab:
+def make_network(setup: Setup, *, size: tuple[int, int], num_classes: int, **overrides) -> DeepLab:
     """Makes the network of a case, in bfloat16 on a GPU; `overrides` are fields of its options."""
-    return PanopticDeepLab(
+    return DeepLab(
         num_classes,
         make_options(setup.arguments['preset'], **overrides),
         pool_crop=tuple(size),
@@ -50,6 +52,25 @@ def make_network(
     )
 
 
-def count_flops(model: PanopticDeepLab, size: tuple[int, int], batch: int) -> float:
+def make_system_options(
+    setup: Setup, *, size: tuple[int, int], overrides: Mapping[str, Any] | None = None, **rules: Any
+) -> PanopticDeepLabOptions:
+    """Selects the system of a case.
+
+    Args:
+      setup: the case.
+      size: (height, width) of the training crop in pixels.
+      overrides: fields of the network's options.
+      **rules: 'targets', 'loss', 'postprocess'.
+    """
+    return PanopticDeepLabOptions(
+        tuple(size),
+        'bfloat16' if setup.device == 'gpu' else 'float32',
+        model=make_options(setup.arguments['preset'], **(overrides or {})),
+        **rules,
+    )
+
+
+def count_flops(model: DeepLab, size: tuple[int, int], batch: int) -> float:
     """Counts two flops per multiply-add of the convolutions by definition, however implemented."""
     return 2.0 * batch * add_up(summarize(model, size)).multiply_adds

@@ -20,8 +20,15 @@ from benchmarks.program import Program, Setup
 from pdl_jax.postprocess.centers import find_centers
 from pdl_jax.postprocess.grouping import group_pixels
 from pdl_jax.postprocess.merge import is_in_classes, merge_panoptic
-from pdl_jax.postprocess.panoptic import post_process
+from pdl_jax.postprocess.panoptic import PostprocessOptions, post_process
 from pdl_jax.typing import LabelFormat
+
+POSTPROCESS = PostprocessOptions(
+    nms_kernel_px=NMS_KERNEL_PX,
+    max_centers=TOP_K,
+    stuff_area_limit_px=STUFF_AREA_PX,
+    top_k_rule='above_kth',
+)
 
 
 def prepare(setup: Setup) -> Program:
@@ -48,10 +55,7 @@ def make_post_process(
         result = post_process(
             maps,
             label_format=label_format,
-            nms_kernel_px=NMS_KERNEL_PX,
-            max_centers=TOP_K,
-            stuff_area_limit=STUFF_AREA_PX,
-            top_k_rule='above_kth',
+            options=POSTPROCESS,
             **rest,
         )
         return {'panoptic': result['panoptic']}

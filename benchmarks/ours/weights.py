@@ -12,12 +12,12 @@ from benchmarks.program import Setup
 from pdl_jax.convert.conversion import check_account, choose_network, load
 from pdl_jax.convert.readers import Contents
 from pdl_jax.convert.sources import SOURCES
-from pdl_jax.models.deeplab import PanopticDeepLab
+from pdl_jax.models.deeplab import DeepLab
 
 _STATISTICS = {'running_mean': 'mean', 'running_var': 'var'}
 
 
-def load_weights(setup: Setup, model: PanopticDeepLab) -> Any:
+def load_weights(setup: Setup, model: DeepLab) -> Any:
     """Loads 'params' and 'batch_stats' from the state that a PyTorch peer has written.
 
     Draws them if the file 'weights' does not exist.

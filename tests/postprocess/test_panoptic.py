@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from pdl_jax.ops.resize import resize_bilinear
 from pdl_jax.postprocess.centers import find_centers
 from pdl_jax.postprocess.grouping import group_pixels
-from pdl_jax.postprocess.panoptic import post_process
+from pdl_jax.postprocess.panoptic import PostprocessOptions, label_semantic, post_process
 from pdl_jax.typing import LabelFormat
 
 CASES = """all_below_threshold all_stuff all_thing border_centers equidistant_centers
@@ -55,27 +55,29 @@ def renumber(panoptic, divisor):
     return result
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def run(outputs, options):
-    return post_process(outputs, **dict(options))
+@functools.partial(jax.jit, static_argnames=('label_format', 'options', 'size', 'resize'))
+def run(outputs, *, label_format, options, size=None, resize='corner_aligned'):
+    return post_process(
+        outputs, label_format=label_format, options=options, size=size, resize=resize
+    )
 
 
 def process_case(case, params, **rules):
-    options = {
-        'label_format': LabelFormat(
-            params['num_classes'],
-            tuple(params['thing_ids']),
-            params['ignore_label'],
-            params['label_divisor'],
-        ),
-        'center_threshold': params['threshold'],
-        'nms_kernel_px': params['nms_kernel'],
-        'max_centers': params['top_k'],
-        'stuff_area_limit': params['stuff_area'],
+    label_format = LabelFormat(
+        params['num_classes'],
+        tuple(params['thing_ids']),
+        params['ignore_label'],
+        params['label_divisor'],
+    )
+    options = PostprocessOptions(
+        center_threshold=params['threshold'],
+        nms_kernel_px=params['nms_kernel'],
+        max_centers=params['top_k'],
+        stuff_area_limit_px=params['stuff_area'],
         **rules,
-    }
+    )
     outputs = make_outputs(case, params['num_classes'])
-    return jax.tree.map(np.asarray, run(outputs, tuple(options.items())))
+    return jax.tree.map(np.asarray, run(outputs, label_format=label_format, options=options))
 
 
 @pytest.mark.parametrize('name', CASES)
@@ -150,16 +152,14 @@ def describe_outputs(batch, height, width):
 
 CITYSCAPES = {
     'label_format': LabelFormat(19, tuple(range(11, 19)), 255, 1000),
-    'nms_kernel_px': 7,
-    'max_centers': 200,
-    'stuff_area_limit': 2048,
+    'options': PostprocessOptions(nms_kernel_px=7),
 }
 
 
 @pytest.mark.parametrize('batch', [1, 2])
 def test_memory_per_image_at_full_resolution(batch):
     outputs = describe_outputs(batch, 1025, 2049)
-    memory = run.lower(outputs, tuple(CITYSCAPES.items())).compile().memory_analysis()
+    memory = run.lower(outputs, **CITYSCAPES).compile().memory_analysis()
     assert memory.temp_size_in_bytes + memory.output_size_in_bytes < 100e6 * batch
 
 
@@ -172,12 +172,11 @@ def test_batch_sharded_over_devices_stays_there():
         'center': rng.random((4, 48, 64, 1), np.float32),
         'offset': rng.normal(0, 4, (4, 48, 64, 2)).astype(np.float32),
     }
-    options = tuple(CITYSCAPES.items())
     sharded = jax.device_put(outputs, sharding)
-    compiled = run.lower(sharded, options).compile()
+    compiled = run.lower(sharded, **CITYSCAPES).compile()
     for collective in ('all-gather', 'all-to-all', 'collective-permute'):
         assert f' {collective}(' not in compiled.as_text()
-    expected = run(outputs, options)
+    expected = run(outputs, **CITYSCAPES)
     for name, value in compiled(sharded).items():
         assert value.sharding.is_equivalent_to(sharding, value.ndim), name
         np.testing.assert_array_equal(value, expected[name], err_msg=name)
@@ -193,19 +192,20 @@ def test_small_logits_give_the_maps_of_upsampled_ones(resize, size):
         'center': rng.random((2, *size, 1), np.float32),
         'offset': rng.normal(0, 4, (2, *size, 2)).astype(np.float32),
     }
-    options = {**CITYSCAPES, 'stuff_area_limit': 5}
-    expected = run(
-        {'semantic': resize_bilinear(small, size, resize), **maps}, tuple(options.items())
-    )
-    options |= {'size': size, 'resize': resize}
-    result = run({'semantic': small, **maps}, tuple(options.items()))
+    label_format = CITYSCAPES['label_format']
+    rules = {
+        'label_format': label_format,
+        'options': PostprocessOptions(nms_kernel_px=7, stuff_area_limit_px=5),
+    }
+    expected = run({'semantic': resize_bilinear(small, size, resize), **maps}, **rules)
+    result = run({'semantic': small, **maps}, **rules, size=size, resize=resize)
     # No two classes tie here.
     np.testing.assert_allclose(
         result.pop('class_probability'), expected.pop('class_probability'), rtol=1e-5
     )
     jax.tree.map(np.testing.assert_array_equal, result, expected)
-    semantic = run({'semantic': small}, tuple(options.items()))
-    np.testing.assert_array_equal(semantic['semantic'], expected['semantic'])
+    semantic, _ = label_semantic(small, label_format=label_format, size=size, resize=resize)
+    np.testing.assert_array_equal(semantic, expected['semantic'])
 
 
 def test_errors_name_the_classes():

@@ -60,7 +60,8 @@ def test_evaluations_log_miou_and_no_pq(workdir):
         for p in sorted(workdir.glob('checkpoints/*/metrics/metrics'))
     ]
     assert scores == pytest.approx([line['eval/miou'] for line in evaluations])
-    assert len(list(workdir.glob('pictures/*/*.png'))) == 2
+    names = [path.name for path in workdir.glob('pictures/*/*.png')]
+    assert sorted(names) == [f'{kind}_{i}.png' for kind in ('prediction', 'target') for i in (0, 1)]
 
 
 def test_predictions_of_a_split_are_label_maps_that_score_the_report(

@@ -8,7 +8,7 @@ from pdl_jax.training.gradient_accumulation import accumulate_gradients
 
 
 def _loss(params, batch_stats, samples, dropout_key):
-    """Squared errors, statistics that remember the order of the parts, and as much noise as the key says."""
+    """Squared errors, noise of the key, and statistics that depend on the order of the parts."""
     error = jnp.mean((samples['x'] @ params['w'] - samples['y']) ** 2)
     noise = jax.random.uniform(dropout_key)
     return error, (

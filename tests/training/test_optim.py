@@ -42,7 +42,7 @@ def test_clipping_bounds_the_global_norm():
 
 
 def test_sgd_with_weight_decay_equals_its_definition():
-    """The penalty of dense kernels joins their gradients; depthwise kernels and biases have none."""
+    """Gradients of dense kernels get the penalty; depthwise kernels and biases have none."""
     options = OptimizerOptions(kind='sgd', learning_rate=0.1, momentum=0.5, weight_decay=0.01)
     optimizer = make_optimizer(options, 10)
     params = {
