@@ -8,7 +8,6 @@ also of those that the preset decides.
 """
 
 import dataclasses
-import difflib
 import json
 import re
 from collections.abc import Mapping
@@ -19,8 +18,8 @@ from ml_collections import ConfigDict
 from pdl_jax.preprocess.augment import AugmentOptions
 from pdl_jax.presets import find_preset, find_system
 from pdl_jax.systems import find_options_class
-from pdl_jax.systems.system import System, SystemOptions
-from pdl_jax.typing import LabelFormat
+from pdl_jax.systems.system import System, SystemOptions, refuse_unknown
+from pdl_jax.typing import LabelFormat, suggest
 
 OPTIMIZERS = ('adam', 'sgd')
 PARAM_RULES = ('replicated', 'largest')
@@ -245,10 +244,14 @@ class Experiment:
           ValueError: names the field, its value and what it may be.
         """
         values = _rename(_to_tuples(values))
+        _refuse_unknown_sections(values)
         model = dict(_find_section(values, 'model'))
         preset_name = model.pop('preset', 'deeplab2/resnet50_os32')
         init_checkpoint = model.pop('init_checkpoint', '')
-        preset = find_preset(preset_name)
+        try:
+            preset = find_preset(preset_name)
+        except ValueError as error:
+            raise ValueError(f'config.{error}') from error
         system_name = find_system(preset, model)
         if not system_name:
             raise ValueError(
@@ -331,6 +334,16 @@ def list_preset_values(config: Mapping[str, Any], experiment: Experiment) -> dic
     return found
 
 
+def _refuse_unknown_sections(values: Mapping[str, Any]) -> None:
+    known = [field.name for field in dataclasses.fields(Experiment)]
+    known = sorted({*known, *_SYSTEM_SECTIONS} - {'preset', 'system'})
+    for name in values:
+        if name not in known:
+            raise ValueError(
+                f'config.{name} is unknown; {suggest(name, known)}it has {", ".join(known)}'
+            )
+
+
 def _find_section(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     section = values.get(name, {})
     if not isinstance(section, Mapping):
@@ -344,12 +357,7 @@ def _make_section(kind: type, name: str, fields: Mapping[str, Any]) -> Any:
     Raises:
       ValueError: a field is unknown or has a value that it cannot have.
     """
-    known = [field.name for field in dataclasses.fields(kind)]
-    for field in fields:
-        if field not in known:
-            close = difflib.get_close_matches(field, known, 1)
-            remedy = f'did you mean config.{name}.{close[0]}?' if close else f'it has {known}'
-            raise ValueError(f'config.{name}.{field} is unknown; {remedy}')
+    refuse_unknown(name, fields, {field.name for field in dataclasses.fields(kind)})
     return kind(**fields)
 
 
