@@ -1,64 +1,65 @@
-"""Configurations: complete, valid, documented, and what the command line says about a wrong one."""
+"""Experiments: configurations are complete, valid and documented, and a wrong one is explained."""
 
 import ast
-import dataclasses
-import importlib.util
-import os
+import json
 import pathlib
 import random
 import re
 import shlex
-import subprocess
-import sys
-import types
-import typing
 
 import numpy as np
 import pytest
 
 from configs import common
-from pdl_jax import config as config_lib
-from pdl_jax.models.options import ModelOptions
+from pdl_jax.commands.config_file import load_config
+from pdl_jax.data import catalog
+from pdl_jax.experiment import RENAMED, Experiment, list_preset_values
+from pdl_jax.models.options import FIELD_TYPES, ModelOptions, list_fields
+from pdl_jax.prediction.inference import find_input_size
 from pdl_jax.preprocess.augment import resize_to_range
+from pdl_jax.presets import PRESETS
+from pdl_jax.systems import SYSTEMS, find_options_class
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FILES = sorted(
     path.stem for path in (ROOT / 'configs').glob('*.py') if path.stem not in ('common', '__init__')
 )
+COMMON = str(ROOT / 'configs' / 'common.py')
 
 
-def load_config(name, monkeypatch):
-    """What the flag --config=configs/NAME.py does: the file is loaded by its path."""
-    monkeypatch.syspath_prepend(str(ROOT))
-    spec = importlib.util.spec_from_file_location(f'config_{name}', ROOT / 'configs' / f'{name}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config()
-
-
-def list_fields(config, prefix=''):
-    """Dotted names of all fields with the types of their values."""
+def list_types(config, prefix=''):
+    """Lists the types of the values of all fields by their dotted names."""
     fields = {}
     for key, value in config.items():
         if hasattr(value, 'items'):
-            fields |= list_fields(value, f'{prefix}{key}.')
+            fields |= list_types(value, f'{prefix}{key}.')
         else:
             fields[prefix + key] = type(value)
     return fields
 
 
 def make_config(**fields):
-    """The defaults with some fields set, by names such as train__batch_size."""
-    config = common.get_config()
+    """Sets some fields of the defaults, by names such as train__batch_size."""
+    config = load_config(COMMON)
     config.data.path = 'data/coco'
     with config.ignore_type():
         config.update_from_flattened_dict({k.replace('__', '.'): v for k, v in fields.items()})
     return config
 
 
+def make_experiment(**fields):
+    return Experiment.from_config(make_config(**fields))
+
+
+def find_size(experiment, max_size):
+    """Finds the network input that holds images of at most `max_size`."""
+    system = experiment.make_system(catalog.cityscapes().label_format)
+    return find_input_size(system, experiment.augment, max_size)
+
+
 @pytest.mark.parametrize('name', FILES)
-def test_file_has_exactly_the_common_fields(name, monkeypatch):
-    fields, defaults = list_fields(load_config(name, monkeypatch)), list_fields(common.get_config())
+def test_file_has_exactly_the_common_fields(name):
+    fields, defaults = list_types(load_config(name)), list_types(load_config(COMMON))
     assert fields.keys() == defaults.keys()
     # A field that the preset decides is empty until a file sets it.
     different = {
@@ -68,20 +69,25 @@ def test_file_has_exactly_the_common_fields(name, monkeypatch):
 
 
 def test_every_field_of_a_network_can_be_overridden():
-    fields = {field.name: field.type for field in dataclasses.fields(ModelOptions)}
-    for name, kind in fields.items():
-        kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-        assert common._MODEL_FIELDS[name] in [typing.get_origin(k) or k for k in kinds], name
-    assert set(common._MODEL_FIELDS) == set(fields)
+    assert set(list_fields(ModelOptions())) == set(FIELD_TYPES)
+    words = {bool: 'False', int: '3', float: '0.5', str: 'other', tuple: '(1, 2)'}
+    for system in SYSTEMS:
+        fields = find_options_class(system).field_types()
+        assert {'dtype', 'freeze_backbone_norm'} <= set(fields)
+        flags = [f'--config.model.{name}={words[kind]}' for name, kind in fields.items()]
+        model = load_config(COMMON, flags).model
+        assert {name: type(model[name]) for name in fields} == dict(fields)
+    for name, kind in FIELD_TYPES.items():
+        assert isinstance(list_fields(ModelOptions())[name], kind | None), name
 
 
 @pytest.mark.parametrize('name', FILES)
-def test_file_is_locked_and_valid(name, monkeypatch):
-    config = load_config(name, monkeypatch)
+def test_file_is_locked_and_valid(name):
+    config = load_config(name)
     assert config.is_locked and config.train.is_locked
     with pytest.raises(AttributeError, match='batch_size'):
         config.train.batch_siz = 3
-    config_lib.validate_config(config)
+    Experiment.from_config(config)
 
 
 @pytest.mark.parametrize('name', FILES)
@@ -134,38 +140,111 @@ def test_each_call_makes_a_new_config():
 )
 def test_values_out_of_range_are_named(field, value):
     config = make_config()
-    config_lib.validate_config(config)
+    Experiment.from_config(config)
     config.update_from_flattened_dict({field: value})
     with pytest.raises(ValueError, match=re.escape(f'config.{field}')) as error:
-        config_lib.validate_config(config)
+        Experiment.from_config(config)
     assert value == '' or repr(value) in str(error.value)
 
 
 @pytest.mark.parametrize('name', FILES)
-def test_json_round_trip(name, monkeypatch):
-    config = load_config(name, monkeypatch)
-    restored = config_lib.config_from_json(config_lib.config_to_json(config))
-    assert restored == config
-    assert restored.is_locked
-    assert list_fields(restored) == list_fields(config)
+def test_round_trip_of_a_file(name):
+    experiment = Experiment.from_config(load_config(name))
+    values = experiment.to_dict()
+    # The list is complete: every field of the defaults that any network of this system has.
+    defaults = {key for key in list_types(load_config(COMMON)) if not key.startswith('model.')}
+    assert {key for key in list_types(values) if not key.startswith('model.')} == defaults
+    assert Experiment.from_dict(values) == experiment
+    stored = json.loads(json.dumps(experiment.to_json()))
+    restored = Experiment.from_dict(stored)
+    assert restored == experiment and restored.to_dict() == values
     assert isinstance(restored.evaluate.scales, tuple)
-    assert config_lib.make_model_options(restored) == config_lib.make_model_options(config)
-    restored.evaluate.scales = (0.5, 2.0)
-    assert restored != config
+    stored['evaluate']['scales'] = [0.5, 2.0]
+    changed = Experiment.from_dict(stored)
+    assert changed.evaluate.scales == (0.5, 2.0) and changed != experiment
+
+
+@pytest.mark.parametrize('preset', [name for name in PRESETS if PRESETS[name].system])
+def test_round_trip_of_a_preset(preset):
+    experiment = make_experiment(model__preset=preset)
+    assert Experiment.from_dict(experiment.to_dict()) == experiment
+    assert Experiment.from_dict(experiment.to_json()) == experiment
+
+
+def test_values_of_the_preset_are_listed():
+    config = make_config(model__preset='bowenc0221/resnet50_os32', model__dropout_rate=0.25)
+    values = list_preset_values(config.to_dict(), Experiment.from_config(config))
+    assert values['model.skip_strides'] == (16, 8, 4) and values['loss.scope'] == 'batch'
+    assert 'model.dropout_rate' not in values and 'loss.center_weight' not in values
+
+
+@pytest.mark.parametrize(
+    ('old', 'new', 'value'),
+    [
+        ('data.is_unreadable_skipped', 'data.skip_unreadable', True),
+        ('model.is_backbone_norm_frozen', 'model.freeze_backbone_norm', True),
+        ('model.stride_dialect', 'model.stride_convention', 'torchvision'),
+    ],
+)
+def test_fields_of_earlier_versions_have_their_names_of_today(old, new, value):
+    assert RENAMED[old] == new
+    stored = make_experiment().to_json()
+    section, name = new.split('.')
+    del stored[section][name]
+    stored[section][old.split('.')[1]] = value
+    restored = Experiment.from_dict(stored).to_dict()
+    assert restored[section][name] == value and old.split('.')[1] not in restored[section]
+    config = load_config(COMMON, ['--config.data.path=x', f'--config.{old}={value}'])
+    assert Experiment.from_config(config).to_dict()[section][name] == value
+
+
+@pytest.mark.parametrize(
+    ('field', 'suggestion'),
+    [
+        ('data.scenes.num_trian', 'num_train'),
+        ('data.pathh', 'path'),
+        ('model.backbon', 'backbone'),
+        ('targets.sigma', 'sigma_px'),
+        ('loss.scop', 'scope'),
+        ('postprocess.max_centres', 'max_centers'),
+        ('augment.min_scal', 'min_scale'),
+        ('optimizer.learning_rat', 'learning_rate'),
+        ('train.batch_siz', 'batch_size'),
+        ('evaluate.scale', 'scales'),
+        ('mesh.spase', 'space'),
+        ('trian', 'train'),
+    ],
+)
+def test_unknown_fields_are_refused_with_a_suggestion(field, suggestion):
+    values = make_experiment().to_json()
+    *sections, name = field.split('.')
+    place = values
+    for section in sections:
+        place = place[section]
+    place[name] = 1
+    with pytest.raises(ValueError, match=rf'config\.{field} is unknown; .*{suggestion}'):
+        Experiment.from_dict(values)
+
+
+def test_section_must_have_fields():
+    values = make_experiment().to_json() | {'train': 7}
+    with pytest.raises(ValueError, match=r'config\.train \(=7\) must be a section'):
+        Experiment.from_dict(values)
 
 
 def test_what_an_older_version_stored_gets_the_defaults_of_later_fields():
-    config = common.get_config()
-    config.data.path = 'data'
-    stored = config_lib.config_to_json(config)
+    experiment = make_experiment()
+    stored = experiment.to_json()
     del (
         stored['train']['accumulation_steps'],
         stored['train']['remat'],
         stored['mesh']['param_rules'],
     )
-    restored = config_lib.config_from_json(stored)
-    config_lib.validate_config(restored)
-    assert config_lib.config_to_json(restored) == config_lib.config_to_json(config)
+    assert Experiment.from_dict(stored) == experiment
+    # Fields without a value are the preset's, as in configurations that were stored as written.
+    stored = json.loads(json.dumps(make_config().to_dict()))
+    assert stored['model']['skip_strides'] is None and stored['loss']['scope'] is None
+    assert Experiment.from_dict(stored) == experiment
 
 
 @pytest.mark.parametrize(
@@ -179,52 +258,51 @@ def test_what_an_older_version_stored_gets_the_defaults_of_later_fields():
     ],
 )
 def test_input_size(limit, stride, max_size, expected):
-    config = make_config(augment__resize_max_px=limit, model__output_stride=stride)
-    assert config_lib.input_size(config, max_size) == expected
+    experiment = make_experiment(augment__resize_max_px=limit, model__output_stride=stride)
+    assert find_size(experiment, max_size) == expected
 
 
 def test_half_pixel_networks_take_multiples_of_the_stride():
-    config = make_config(model__preset='detectron2/resnet52_os16')
-    assert config_lib.input_size(config, (1024, 2041)) == (1024, 2048)
+    experiment = make_experiment(model__preset='detectron2/resnet52_os16')
+    assert find_size(experiment, (1024, 2041)) == (1024, 2048)
 
 
 def test_what_a_backbone_refuses_is_told_with_its_field():
     config = make_config(model__backbone='resnet50', model__stem='gamma')
     with pytest.raises(ValueError, match=r"config.model.backbone \(='resnet50'\): .* not 'gamma'"):
-        config_lib.validate_config(config)
+        Experiment.from_config(config)
     config = make_config(model__backbone='hrnet_w18', model__stem='beta')
     with pytest.raises(
         ValueError, match=r"config.model.stem \(='beta'\) does not apply to .*'hrnet_w18'"
     ):
-        config_lib.validate_config(config)
+        Experiment.from_config(config)
 
 
 def test_unset_fields_are_those_of_the_preset():
-    config = make_config(model__preset='bowenc0221/resnet50_os32', model__dropout_rate=0.25)
-    options = config_lib.make_model_options(config)
+    experiment = make_experiment(model__preset='bowenc0221/resnet50_os32', model__dropout_rate=0.25)
+    options = experiment.system.model
     assert (options.dropout_rate, options.aspp_pool_layer, options.skip_strides) == (
         0.25,
         'plain',
         (16, 8, 4),
     )
-    assert (
-        config_lib.make_step_options(config, label_format=None).augment.normalization == 'imagenet'
-    )
+    assert experiment.augment.normalization == 'imagenet'
 
 
 def test_window_of_the_pooling_grows_with_the_scale_of_the_image():
-    config = make_config(augment__crop_height_px=513, augment__crop_width_px=1025)
-    assert config_lib.make_model(config, 19).pool_crop == (513, 1025)
-    assert config_lib.make_model(config, 19, scale=1.5).pool_crop == (769, 1537)
+    experiment = make_experiment(augment__crop_height_px=513, augment__crop_width_px=1025)
+    system = experiment.make_system(catalog.cityscapes().label_format)
+    assert system.network.pool_crop == (513, 1025)
+    assert system.at_scale(1.5).network.pool_crop == (769, 1537)
 
 
 def test_number_of_classes_must_be_that_of_the_data():
-    config = make_config(data__num_classes=134)
-    assert config_lib.make_model(config, 134).num_classes == 134
+    experiment = make_experiment(data__num_classes=134)
+    assert experiment.make_system(catalog.coco().label_format).network.num_classes == 134
     with pytest.raises(
         ValueError, match=r'config.data.num_classes \(=134\) is not that of the data, 19'
     ):
-        config_lib.make_model(config, 19)
+        experiment.make_system(catalog.cityscapes().label_format)
 
 
 @pytest.mark.parametrize('stride', [8, 16, 32])
@@ -233,12 +311,12 @@ def test_input_holds_the_resized_image_and_is_aligned(stride):
     for _ in range(40):
         minimum, limit = rng.choice([(0, 0), (0, 641), (641, 641), (300, 900)])
         max_size = (rng.randint(1, 1500), rng.randint(1, 1500))
-        config = make_config(
+        experiment = make_experiment(
             augment__resize_min_px=minimum,
             augment__resize_max_px=limit,
             model__output_stride=stride,
         )
-        size = config_lib.input_size(config, max_size)
+        size = find_size(experiment, max_size)
         resized = np.asarray(resize_to_range(np.array(max_size), minimum, limit))
         case = f'{max_size} with {minimum}, {limit}: {resized} in {size}'
         assert (np.array(size) >= resized).all(), case
@@ -250,33 +328,9 @@ def test_input_holds_the_resized_image_and_is_aligned(stride):
 
 def test_common_fields_feed_every_options_class():
     # A field that is renamed on one side only would fail here and not at the start of a run.
-    config = make_config()
-    options = config_lib.make_step_options(config, label_format=None)
-    assert options.augment.crop_size == (1025, 2049)
-    assert options.loss.top_k_fraction == config.loss.top_k_fraction
-    assert config_lib.make_optimizer_options(config).poly_power == config.optimizer.poly_power
-    assert config_lib.postprocess_arguments(config)['stuff_area_limit'] == 2048
-
-
-@pytest.mark.parametrize(
-    ('flag', 'suggestion'),
-    [('train.batch_siz=3', 'batch_size'), ('tran.batch_size=3', '"train"')],
-)
-def test_misspelt_field_is_one_line_on_the_console(flag, suggestion, tmp_path):
-    workdir = tmp_path / 'run'
-    result = subprocess.run(
-        [
-            *(sys.executable, '-m', 'pdl_jax.main', '--config=configs/scenes.py'),
-            *(f'--workdir={workdir}', f'--config.{flag}'),
-        ],
-        cwd=ROOT,
-        env=os.environ | {'JAX_PLATFORMS': 'cpu'},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    output = result.stdout + result.stderr
-    assert result.returncode != 0
-    assert suggestion in output
-    assert 'Traceback' not in output
-    assert not workdir.exists()
+    config = make_config(loss__top_k_fraction=0.3, optimizer__poly_power=0.8)
+    experiment = Experiment.from_config(config)
+    assert experiment.augment.crop_size == (1025, 2049)
+    assert experiment.system.loss.top_k_fraction == config.loss.top_k_fraction
+    assert experiment.optimizer.poly_power == config.optimizer.poly_power
+    assert experiment.system.postprocess.stuff_area_limit_px == 2048
