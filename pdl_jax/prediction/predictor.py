@@ -1,9 +1,9 @@
-"""A trained network with its post-processing: images of any size in, panoptic maps and segments out."""
+"""A trained system in one call: an image of any size in, its label map and segments out."""
 
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,16 +20,17 @@ from pdl_jax.storage.variables import restore_variables
 from pdl_jax.systems.system import Variables
 from pdl_jax.typing import Array
 
-# Where every image is resized to one network input, canvases are multiples of this, so that sizes share programs.
+# If all images are resized to one network input, canvases are multiples of this, so that different
+# image sizes share a compiled program.
 _CANVAS_STEP_PX = 128
 
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-    """One stuff region or one object; of a semantic network all pixels of one class.
+    """One stuff region or one object; for a semantic network, all pixels of one class.
 
     Attributes:
-      label: its value in the panoptic map.
+      label: value in the panoptic map.
       class_id: semantic class of the network.
       class_name: name of the class.
       category_id: id of the class in the annotation file that the network was trained with.
@@ -51,13 +52,13 @@ class Segment:
 
 @dataclasses.dataclass(frozen=True)
 class PanopticResult:
-    """What is where in one image.
+    """The label map and the segments of one image.
 
     Attributes:
       panoptic: i32[H, W], semantic * label_divisor + instance at the size of the image.
       segments: all segments but void, ascending by label.
-      spec: what the labels mean.
-      is_semantic: whether the network tells classes apart only; then no label has an instance.
+      spec: the classes and the meaning of labels.
+      is_semantic: true if the network predicts classes only; then no label has an instance.
     """
 
     panoptic: np.ndarray
@@ -66,7 +67,7 @@ class PanopticResult:
     is_semantic: bool = False
 
     def draw_overlay(self, image: np.ndarray) -> np.ndarray:
-        """The image u8[H, W, 3] with coloured segments, outlines and class names."""
+        """Draws coloured segments, outlines and class names on u8[H, W, 3]."""
         label_format = self.spec.label_format
         if self.is_semantic:
             # Things without an instance would be drawn as crowds.
@@ -81,16 +82,16 @@ class PanopticResult:
         )
 
     def to_png(self) -> bytes:
-        """A PNG in which the i-th segment has the id i + 1 as R + 256 G + 65536 B, and void is 0.
+        """Encodes a PNG in which segment i has the id i + 1 as R + 256 G + 65536 B, and void is 0.
 
-        Of a semantic network one of class indices, see `data.predictions.encode_semantic`.
+        For a semantic network it holds class indices, see `formats.encode_semantic`.
         """
         if self.is_semantic:
             return encode_semantic(self.panoptic // self.spec.label_divisor, self.spec)
         return encode_segments(self.panoptic, [{'label': s.label} for s in self.segments])
 
     def to_json(self) -> list[dict[str, Any]]:
-        """The segments as JSON values; 'id' is that of a panoptic `to_png`."""
+        """Lists the segments as JSON values; 'id' is that of a panoptic `to_png`."""
         return [{'id': i, **dataclasses.asdict(s)} for i, s in enumerate(self.segments, 1)]
 
 
@@ -101,17 +102,17 @@ class Predictor:
     result = predictor(image)
 
     Args:
-      experiment: the run that made the variables.
-      spec: the classes and what labels mean.
-      variables: the system's, replicated on the mesh.
-      checkpoint: where they come from, for `origin`.
+      experiment: the experiment of the run that made the variables.
+      spec: the classes and the meaning of labels.
+      variables: the system's variables, replicated on the mesh.
+      checkpoint: the checkpoint that they come from, for `origin`.
       mesh: the devices, which share the images of a batch.
 
     Attributes:
-      spec: the classes and what labels mean.
-      is_semantic: whether the system tells classes apart only.
-      origin: what decides its results, as JSON values: the 'checkpoint', the 'scales' of the image,
-        and whether the mirror image is averaged too ('is_flipped').
+      spec: the classes and the meaning of labels.
+      is_semantic: true if the system predicts classes only.
+      origin: everything that results depend on, as JSON values: the 'checkpoint', the 'scales' of
+        the image, and whether the mirror image is averaged too ('is_flipped').
       num_devices: devices that share the images of a batch.
     """
 
@@ -123,7 +124,7 @@ class Predictor:
         *,
         checkpoint: str,
         mesh: jax.sharding.Mesh,
-    ):
+    ) -> None:
         self.spec = spec
         self._system = experiment.make_system(spec.label_format)
         self.is_semantic = not self._system.has_instances
@@ -135,7 +136,7 @@ class Predictor:
         }
         self.num_devices = mesh.size
         self._augment = experiment.augment
-        # An oracle needs the truth, which prediction has not.
+        # An oracle needs the ground truth, which prediction does not have.
         self._evaluate = dataclasses.replace(evaluate, oracle=())
         self._variables = variables
         self._mesh = mesh
@@ -148,7 +149,7 @@ class Predictor:
         step: int | str | None = None,
         scales: Sequence[float] | None = None,
         is_flipped: bool | None = None,
-        devices: Sequence[jax.Device] | None = None,
+        devices: Sequence[jax.Device] | None = None,  # pyright: ignore[reportInvalidTypeForm] - jax gives no type.
     ) -> 'Predictor':
         """Loads a checkpoint.
 
@@ -223,30 +224,34 @@ class Predictor:
     ) -> Callable[[], list[PanopticResult]]:
         """Starts to predict a batch and returns while the devices compute.
 
-        With one image a device the results are bit for bit those of each image alone; with more XLA may round scores
-        differently in the last digit.
+        With one image per device the results equal those of each image alone bit for bit; with more
+        XLA may round scores differently in the last digit.
 
         Args:
-          images: u8[H, W, 3] each, RGB, at least one; their canvas must be the same.
-          batch_size: the batch is padded to this, so that smaller ones share its program, and on to a multiple of the devices.
+          images: u8[H, W, 3] each, RGB, at least one; all must have the same canvas.
+          batch_size: size that the batch is padded to, so that smaller ones share its program, and
+            from there to a multiple of the devices.
 
         Returns:
           A function that waits for the results and returns them in the order of the images.
 
         Raises:
-          ValueError: an image has another dtype or shape, is too large, or has another canvas than the first.
+          ValueError: an image has another dtype or shape, is too large, or has another canvas than
+            the first.
         """
         images = [np.asarray(image) for image in images]
         for image in images:
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
                 raise ValueError(
-                    f'an image must be uint8[H, W, 3] in RGB order, not {image.dtype}{list(image.shape)}'
+                    f'an image must be uint8[H, W, 3] in RGB order, not '
+                    f'{image.dtype}{list(image.shape)}'
                 )
         sizes = [image.shape[:2] for image in images]
         canvases = sorted({self.canvas_size(size) for size in sizes})
         if len(canvases) != 1:
             raise ValueError(
-                f'the images of a batch must share one canvas, not {canvases}: see Predictor.canvas_size'
+                f'the images of a batch must share one canvas, not {canvases}: see '
+                f'Predictor.canvas_size'
             )
         num_rows = math.ceil(max(len(images), batch_size) / self.num_devices) * self.num_devices
         batch = np.zeros((num_rows, *canvases[0], 3), np.uint8)
@@ -263,7 +268,7 @@ class Predictor:
                 jax.device_put(batch_sizes, sharding),
             )
 
-        def finish():
+        def finish() -> list[PanopticResult]:
             panoptic, table = jax.device_get(outputs)
             results = []
             for row, (height, width) in enumerate(sizes):
@@ -289,12 +294,13 @@ class Predictor:
 
         return jax.jit(predict, out_shardings=batch_sharding(self._mesh))
 
-    def _list_segments(self, table) -> tuple[Segment, ...]:
+    def _list_segments(self, table: Mapping[str, np.ndarray]) -> tuple[Segment, ...]:
         segments = []
         for i in np.flatnonzero(table['valid']):
             label = int(table['label'][i])
             class_id = label // self.spec.label_divisor
             category = self.spec.category_of_class[class_id]
+            y0, x0, y1, x1 = (int(n) for n in table['box'][i])
             segments.append(
                 Segment(
                     label=label,
@@ -304,7 +310,7 @@ class Predictor:
                     is_thing=category.is_thing and not self.is_semantic,
                     score=float(np.clip(table['score'][i], 0.0, 1.0)),
                     area_px=int(table['area'][i]),
-                    box=tuple(int(n) for n in table['box'][i]),
+                    box=(y0, x0, y1, x1),
                 )
             )
         return tuple(segments)
