@@ -1,4 +1,4 @@
-"""Prediction of lists into shards: equal to single predictions, whatever the processes, devices and interruptions."""
+"""Prediction of lists into shards: equal to single predictions for any processes and devices."""
 
 import fcntl
 import functools
@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import struct
@@ -20,8 +21,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pdl_jax import config
-from pdl_jax.commands.predict import PanopticResult, Predictor, main
+from pdl_jax.commands.command_line import main
 from pdl_jax.convert.write import write_checkpoint
 from pdl_jax.data.images import decode_ids, decode_image
 from pdl_jax.data.records import open_split
@@ -30,6 +30,7 @@ from pdl_jax.prediction.bulk import predict_shards
 from pdl_jax.prediction.formats import encode_segments
 from pdl_jax.prediction.image_list import find_below, read_list
 from pdl_jax.prediction.inference import abstract_variables
+from pdl_jax.prediction.predictor import PanopticResult, Predictor
 from tests import tiny
 from tests.process_group import NETWORK
 
@@ -40,7 +41,7 @@ OTHER_SIZE = (20, 80)
 
 @pytest.fixture(scope='module', autouse=True)
 def quick_compilation():
-    """Does not optimise programs, in this process as in those that `start_process` starts."""
+    """Leaves programs unoptimised, in this process and in those that `start_process` starts."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             jax,
@@ -52,13 +53,13 @@ def quick_compilation():
 
 @pytest.fixture(scope='module')
 def checkpoint(data, tmp_path_factory):
-    """A network that has not been trained: it finds a dozen instances in any image."""
+    """An untrained network, which finds a dozen instances in any image."""
     workdir = tmp_path_factory.mktemp('run')
-    fields = tiny.make_config(
+    experiment = tiny.make_experiment(
         data, **{key.replace('.', '__'): value for key, value in NETWORK.items()}
     )
     spec = open_split(data, 'val').spec
-    model = config.make_model(fields, spec.num_classes)
+    system = experiment.make_system(spec.label_format)
     rng = np.random.default_rng(0)
 
     def draw(path, leaf):
@@ -67,8 +68,8 @@ def checkpoint(data, tmp_path_factory):
             return (rng.normal(size=leaf.shape) * np.sqrt(2 / fan_in)).astype(np.float32)
         return np.full(leaf.shape, path[-1].key in ('scale', 'var'), np.float32)
 
-    variables = jax.tree_util.tree_map_with_path(draw, abstract_variables(model))
-    description = {'config': config.config_to_json(fields), 'dataset': spec.to_dict()}
+    variables = jax.tree_util.tree_map_with_path(draw, abstract_variables(system))
+    description = {'config': experiment.to_json(), 'dataset': spec.to_dict()}
     write_checkpoint(str(workdir), variables, description)
     return workdir
 
@@ -115,7 +116,7 @@ def read_files(output: pathlib.Path) -> dict[str, bytes]:
 
 
 def read_results(output: pathlib.Path) -> tuple[list[dict], dict[str, bytes]]:
-    """The lines of all indices, and the members of all archives in order."""
+    """Reads the lines of all indices, and the members of all archives in order."""
     entries, members = [], {}
     for path in sorted(output.glob('*.jsonl')):
         entries += [json.loads(line) for line in path.read_text().splitlines()]
@@ -298,9 +299,8 @@ def test_images_too_large_for_the_network_are_listed(predictor, tmp_path, monkey
     paths = write_photos(tmp_path / 'photos', 2)
     large = tmp_path / 'large.png'
     Image.new('RGB', (200, 100)).save(large)
-    monkeypatch.setattr(
-        'pdl_jax.prediction.predictor.MAX_PIXELS', np.prod(predictor.canvas_size(SIZES[0]))
-    )
+    limit = np.prod(predictor.canvas_size(SIZES[0]))
+    monkeypatch.setattr('pdl_jax.systems.panoptic_deeplab.MAX_PIXELS', limit)
     predict_shards(
         predictor,
         [paths[0], str(large), paths[1]],
@@ -317,13 +317,13 @@ def test_images_too_large_for_the_network_are_listed(predictor, tmp_path, monkey
 
 def test_a_result_does_not_wait_for_ever_for_another_image(predictor, tmp_path, monkeypatch):
     paths = write_photos(tmp_path / 'photos', 1) + [str(tmp_path / f'{i}.jpg') for i in range(300)]
-    counts, write_first = [], bulk_predict._Flow._write_first
+    counts, write_first = [], bulk_predict._OrderedShards._write_first
 
-    def count_waiting(flow):
-        counts.append(len(flow._order))
-        write_first(flow)
+    def count_waiting(shards):
+        counts.append(len(shards._order))
+        write_first(shards)
 
-    monkeypatch.setattr(bulk_predict._Flow, '_write_first', count_waiting)
+    monkeypatch.setattr(bulk_predict._OrderedShards, '_write_first', count_waiting)
     predict_shards(predictor, paths, str(tmp_path / 'out'), num_shards=1, batch_size=1)
     assert len(counts) == 301 and max(counts) < 100
 
@@ -384,7 +384,7 @@ def test_lists(tmp_path):
 @pytest.mark.parametrize(
     ('flags', 'message'),
     [
-        (['--list=empty.txt', '--shards=2'], 'error: there are no images'),
+        (['--list=empty.txt', '--shards=2'], 'there are no images'),
         (['--list=two.txt', '--shards=3'], r'--shards \(=3\) must lie in 1 .. 2'),
         (['--list=missing.txt', '--shards=3'], 'missing.txt'),
         (
@@ -394,26 +394,27 @@ def test_lists(tmp_path):
         (['--list=same.txt'], 'a/1.jpg and b/1.jpg would both be written as 1.json'),
     ],
 )
-def test_flags_that_do_not_fit(flags, message, checkpoint, tmp_path, monkeypatch):
+def test_flags_that_do_not_fit(flags, message, checkpoint, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'empty.txt').write_text('\n\n')
     (tmp_path / 'two.txt').write_text('1.jpg\n1.jpg\n2.jpg\n')
     (tmp_path / 'same.txt').write_text('a/1.jpg\nb/1.jpg\n')
-    with pytest.raises(SystemExit, match=message):
-        main([f'--checkpoint={checkpoint}', '--output=out', *flags])
+    with pytest.raises(SystemExit) as end:
+        main(['predict', f'--checkpoint={checkpoint}', '--output=out', *flags])
+    assert end.value.code == 2
+    assert re.search(f'^error: .*{message}', capsys.readouterr().err, re.MULTILINE)
 
 
 def test_flags_of_shards_need_shards(capsys):
     with pytest.raises(SystemExit):
-        main(['--checkpoint=x', '--images=y', '--output=z', '--num_processes=2'])
+        main(['predict', '--checkpoint=x', '--images=y', '--output=z', '--num_processes=2'])
     assert '--num_processes needs --shards' in capsys.readouterr().err
 
 
 def start_process(checkpoint, photos, output, *flags, **environment) -> subprocess.Popen:
     command = [
         sys.executable,
-        '-m',
-        'pdl_jax.commands.predict',
+        *('-m', 'pdl_jax', 'predict'),
         f'--checkpoint={checkpoint}',
         f'--list={photos}',
         f'--output={output}',
@@ -433,10 +434,11 @@ def start_process(checkpoint, photos, output, *flags, **environment) -> subproce
     )
 
 
+@pytest.mark.slow
 def test_a_killed_process_stops_no_other_and_its_restart_makes_the_same(
     predictor, checkpoint, tmp_path
 ):
-    """Two processes as Slurm starts them; one is killed half-way. Its part made again, all is as from one process."""
+    """Starts two processes as Slurm does, kills one half-way and makes its part again."""
     paths = write_photos(tmp_path / 'photos', 12)
     # More work than is done before the kill, of few files.
     for i in range(30):
