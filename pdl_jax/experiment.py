@@ -25,8 +25,6 @@ OPTIMIZERS = ('adam', 'sgd')
 PARAM_RULES = ('replicated', 'largest')
 EXTRA_METRICS = ('ap', 'pc')
 
-# Fields of `config.model` that are not the system's.
-_NOT_SYSTEM = ('preset', 'init_checkpoint')
 # Sections of the configuration that the system reads.
 _SYSTEM_SECTIONS = ('model', 'targets', 'loss', 'postprocess')
 # Names of fields in configurations of earlier versions.
@@ -50,7 +48,7 @@ class ScenesOptions:
 
 @dataclasses.dataclass(frozen=True)
 class DataOptions:
-    """Where the data are and how they are read; see configs/common.py for the fields."""
+    """The data and their reading; see configs/common.py for the fields."""
 
     path: str
     train_split: str = 'train'
@@ -80,7 +78,7 @@ class DataOptions:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerOptions:
-    """How parameters are updated.
+    """The optimiser and its schedule.
 
     Attributes:
       kind: 'adam' (Panoptic-DeepLab) or 'sgd' with momentum (the semantic DeepLabs).
@@ -155,7 +153,7 @@ class TrainOptions:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateOptions:
-    """How a system is run on whole images, and scored; see configs/common.py for the fields."""
+    """Inference and scoring of whole images; see configs/common.py for the fields."""
 
     batch_size: int = 8
     scales: tuple[float, ...] = (1.0,)
@@ -173,7 +171,7 @@ class EvaluateOptions:
 
 @dataclasses.dataclass(frozen=True)
 class MeshOptions:
-    """How devices share the work; see configs/common.py for the fields."""
+    """The mesh of devices; see configs/common.py for the fields."""
 
     data: int = -1
     space: int = 1
@@ -352,11 +350,6 @@ def _find_section(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _make_section(kind: type, name: str, fields: Mapping[str, Any]) -> Any:
-    """Makes a section from its fields.
-
-    Raises:
-      ValueError: a field is unknown or has a value that it cannot have.
-    """
     refuse_unknown(name, fields, {field.name for field in dataclasses.fields(kind)})
     return kind(**fields)
 

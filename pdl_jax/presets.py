@@ -261,7 +261,7 @@ _CLASSIFIER = {
 }
 
 
-def _make_classifier(backbone):
+def _make_classifier(backbone: str) -> dict[str, Any]:
     """The arrangement of torchvision, where it has this backbone, and of the authors elsewhere."""
     fields = {**_CLASSIFIER, 'backbone': backbone}
     if backbone.startswith('resnet'):

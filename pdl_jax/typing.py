@@ -10,6 +10,8 @@ import numpy as np
 
 Array = jax.Array
 PyTree = Any
+# To type checkers jax.Device is a variable.
+Device = Any
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,8 +6,14 @@ import importlib.util
 import pathlib
 import sys
 import types
+from typing import TYPE_CHECKING, Any
 
 import pdl_jax
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+    from pdl_jax.experiment import Experiment
 
 # Beside the package, in a checkout and installed.
 _ROOT = pathlib.Path(pdl_jax.__file__).resolve().parents[1]
@@ -24,7 +30,7 @@ def add_config_flag(parser: argparse.ArgumentParser, *, is_required: bool = True
     )
 
 
-def load_config(name: str, overrides: list[str] | None = None):
+def load_config(name: str, overrides: list[str] | None = None) -> 'ConfigDict':
     """Runs a configuration and sets fields.
 
     Args:
@@ -44,7 +50,7 @@ def load_config(name: str, overrides: list[str] | None = None):
     return _override(config, overrides or [])
 
 
-def load_experiment(flags: argparse.Namespace):
+def load_experiment(flags: argparse.Namespace) -> 'Experiment':
     """Makes the experiment of parsed flags, logging what the preset decides."""
     from absl import logging
 
@@ -58,7 +64,7 @@ def load_experiment(flags: argparse.Namespace):
     return experiment
 
 
-def _run_file(name: str):
+def _run_file(name: str) -> Any:
     path, _, argument = name.partition('.py:')
     file = _find_file(f'{path}.py' if argument else name)
     spec = importlib.util.spec_from_file_location(f'{file.stem}_config', file)
@@ -117,7 +123,7 @@ class _configs_importable:
         sys.path.remove(str(self._file.resolve().parent))
 
 
-def _add_system_fields(config) -> None:
+def _add_system_fields(config: Any) -> None:
     """Gives `config.model` every field of every system, so that the command line can set them."""
     from ml_collections import config_dict
 
@@ -132,7 +138,7 @@ def _add_system_fields(config) -> None:
                     config.model[field] = config_dict.placeholder(kind)
 
 
-def _override(config, overrides: list[str]):
+def _override(config: 'ConfigDict', overrides: list[str]) -> 'ConfigDict':
     from absl import flags
     from ml_collections import config_flags
 

@@ -116,7 +116,7 @@ def convert(
     contents = read_file(file)
     fields: dict[str, Any] = {}
     if config_file:
-        config = load_config(config_file, config_overrides)
+        config: Any = load_config(config_file, config_overrides)
         preset = preset or config.model.preset
         options = _make_experiment(config, {'model.preset': preset}).system
         conversion = choose_network(contents, source, preset, write.find_network(options))

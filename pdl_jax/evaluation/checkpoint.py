@@ -17,6 +17,7 @@ from pdl_jax.runtime.processes import choose_together
 from pdl_jax.runtime.sharding import make_mesh, replicated
 from pdl_jax.storage.checkpoint import find_checkpoint, read_description
 from pdl_jax.storage.variables import restore_variables
+from pdl_jax.typing import Device
 
 
 def read_experiment(checkpoint: str) -> Experiment:
@@ -39,7 +40,7 @@ def evaluate_checkpoint(
     *,
     checkpoint: str,
     write_predictions: bool = False,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Device] | None = None,
 ) -> dict[str, Any]:
     """Scores a checkpoint on the eval split; prints the table and writes workdir/report.json.
 

@@ -50,7 +50,7 @@ class Decoder(nn.Module):
             low = ConvNorm(low_level_width, options=self.options, name=f'project_{key}')(
                 features[key], train=train
             )
-            x = resize_bilinear(x, low.shape[1:3], network.resize)
+            x: Array = resize_bilinear(x, low.shape[1:3], network.resize)
             x = jnp.concatenate([low, x] if network.is_skip_first else [x, low], axis=-1)
             fusion = make_fusion(network.fusion, width, width, self.options, name=f'fuse_{key}')
             x = fusion(x, train=train)

@@ -7,6 +7,8 @@ one image.
 
 import dataclasses
 import json
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -14,13 +16,14 @@ import jax.numpy as jnp
 
 from pdl_jax.models.blocks import Conv
 from pdl_jax.models.deeplab import DeepLab
+from pdl_jax.typing import Array, PyTree
 
 _OUTPUTS = 'full-resolution outputs'
 
 
 @dataclasses.dataclass
 class Counts:
-    """What one part of a network, or all of it, costs for one image.
+    """The costs of one part of a network, or of all of it, for one image.
 
     Attributes:
       parameters: number of trainable values.
@@ -46,10 +49,15 @@ def summarize(model: nn.Module, size: tuple[int, int], *, depth: int = 1) -> dic
     """
     parts = {}
 
-    def find_part(path):
+    def find_part(path: Sequence[str]) -> Counts:
         return parts.setdefault('/'.join(path[:depth]), Counts())
 
-    def count(call, arguments, keywords, context):
+    def count(
+        call: Callable[..., Any],
+        arguments: Any,
+        keywords: Any,
+        context: nn.module.InterceptorContext,
+    ) -> Any:
         result = call(*arguments, **keywords)
         if isinstance(context.module, Conv) and context.method_name == '__call__':
             x, module = arguments[0], context.module
@@ -59,7 +67,7 @@ def summarize(model: nn.Module, size: tuple[int, int], *, depth: int = 1) -> dic
             part.activation_bytes += result.size * result.dtype.itemsize
         return result
 
-    def run(key, image):
+    def run(key: Array, image: Array) -> PyTree:
         with nn.intercept_methods(count):
             outputs, variables = model.init_with_output(key, image)
         if isinstance(model, DeepLab):

@@ -20,6 +20,7 @@ from pdl_jax.prediction.batching import Batcher, Encoded, Item
 from pdl_jax.prediction.predictor import Predictor
 from pdl_jax.prediction.shards import ShardWriter, claim_output, find_complete, hash_list
 from pdl_jax.runtime.ordered_map import map_ordered
+from pdl_jax.runtime.progress import format_duration
 from pdl_jax.storage.paths import explain_bucket_errors, is_remote, make_path
 
 _MAX_THREADS = 32

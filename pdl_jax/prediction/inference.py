@@ -6,10 +6,12 @@ Evaluation, prediction, plans and exports run these pure functions and no others
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from pdl_jax.experiment import EvaluateOptions
 from pdl_jax.ops.placement import split_rows
@@ -21,7 +23,14 @@ from pdl_jax.preprocess.augment import (
     sample_image,
     sample_labels,
 )
-from pdl_jax.systems.system import LabelMaps, Outputs, Samples, System, Variables
+from pdl_jax.systems.system import (
+    LabelMaps,
+    Outputs,
+    Samples,
+    System,
+    Variables,
+    image_size,
+)
 from pdl_jax.typing import Array
 
 
@@ -85,7 +94,7 @@ def run_passes(
     if averaging is None:
         raise ValueError(f'{type(passes[0].system).__name__} has no average over passes')
 
-    def look(one: Pass, is_flipped: Array | bool) -> Outputs:
+    def look(one: Pass, is_flipped: ArrayLike) -> Outputs:
         return averaging.to_mean(_look(one, variables, images, is_flipped, False))
 
     def add(one: Pass, total: Outputs, is_flipped: Array) -> tuple[Outputs, None]:
@@ -96,7 +105,7 @@ def run_passes(
     for one in passes:
         # A loop and a barrier keep the maps of one pass in memory at a time; in the loop the
         # mirror image also shares the compiled network.
-        flips = np.array([False, True] if one.is_flipped else [False])
+        flips: Any = np.array([False, True] if one.is_flipped else [False])
         total, _ = jax.lax.scan(functools.partial(add, one), total, flips)
         total = jax.lax.optimization_barrier(total)
     count = sum(2 if one.is_flipped else 1 for one in passes)
@@ -104,19 +113,18 @@ def run_passes(
 
 
 def _look(
-    one: Pass, variables: Variables, images: Array, is_flipped: Array | bool, is_partial: bool
+    one: Pass, variables: Variables, images: Array, is_flipped: ArrayLike, is_partial: bool
 ) -> Outputs:
     """Runs one pass over the image or its mirror image; outputs as if it had been neither."""
     system = one.system
     averaging = system.averaging
-    resized = resize_bilinear(images, one.size, system.grid.resize)
+    resized: Array = resize_bilinear(images, one.size, system.grid.resize)
     if averaging is None:
         outputs = system.outputs(variables, split_rows(resized))
     else:
         x = split_rows(jnp.where(is_flipped, resized[:, :, ::-1], resized))
         outputs = averaging.mirror(system.outputs(variables, x), is_flipped)
-    height, width = images.shape[1:3]
-    return system.upsample(outputs, (height, width), is_partial=is_partial)
+    return system.upsample(outputs, image_size(images), is_partial=is_partial)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,15 +216,15 @@ class Inference:
             labels = self.prepare_labels(panoptic, size)
             outputs = self.system.replace_by_truth(outputs, labels, self.evaluate.oracle)
         maps = self.system.label_maps(outputs, size=self.input_size)
-        canvas = image.shape[1:3]
+        canvas = image_size(image)
 
-        def restore(labels: Array, size: Array, resized: Array, fill: int | float) -> Array:
+        def restore(labels: Array, size: Array, resized: Array, fill: ArrayLike) -> Array:
             window = centered_window(resized, size, canvas)
             return sample_labels(labels, resized, window, fill=fill)
 
         restore_batch = jax.vmap(restore, in_axes=(0, 0, 0, None))
         label_format = self.system.label_format
-        fills = LabelMaps(label_format.void_label, label_format.ignore_label, 0.0, 0.0)
+        fills = (label_format.void_label, label_format.ignore_label, 0.0, 0.0)
         return LabelMaps(
             *(restore_batch(x, size, resized, fill) for x, fill in zip(maps, fills, strict=True))
         )

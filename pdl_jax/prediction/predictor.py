@@ -18,7 +18,7 @@ from pdl_jax.runtime.sharding import batch_sharding, make_mesh, replicated
 from pdl_jax.storage.checkpoint import find_checkpoint, read_description
 from pdl_jax.storage.variables import restore_variables
 from pdl_jax.systems.system import Variables
-from pdl_jax.typing import Array
+from pdl_jax.typing import Array, Device
 
 # If all images are resized to one network input, canvases are multiples of this, so that different
 # image sizes share a compiled program.
@@ -149,7 +149,7 @@ class Predictor:
         step: int | str | None = None,
         scales: Sequence[float] | None = None,
         is_flipped: bool | None = None,
-        devices: Sequence[jax.Device] | None = None,  # pyright: ignore[reportInvalidTypeForm] - jax gives no type.
+        devices: Sequence[Device] | None = None,  # pyright: ignore[reportInvalidTypeForm] - jax gives no type.
     ) -> 'Predictor':
         """Loads a checkpoint.
 

@@ -2,10 +2,11 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from pdl_jax.losses.panoptic_deeplab import LossOptions, panoptic_loss
 from pdl_jax.models.deeplab import DeepLab, describe_backbone, make_model_backbone
@@ -24,6 +25,7 @@ from pdl_jax.systems.system import (
     System,
     SystemOptions,
     Variables,
+    image_size,
     refuse_unknown,
     set_fields,
 )
@@ -37,7 +39,7 @@ _INIT_SIZE = (65, 65)
 
 @dataclasses.dataclass(frozen=True)
 class DeepLabOptions(SystemOptions):
-    """What a configuration decides of a DeepLab.
+    """The options of a DeepLab.
 
     Attributes:
       model: the parts of the network.
@@ -101,7 +103,7 @@ class DeepLabOptions(SystemOptions):
 
     @property
     def normalization(self) -> str:
-        """How pixels become network input, see `preprocess.normalize`."""
+        """See `SystemOptions.normalization`."""
         return self.model.normalization
 
     @property
@@ -165,7 +167,7 @@ class DeepLabSystem(System):
 
     def outputs(self, variables: Variables, images: Array) -> Outputs:
         """See `System.outputs`."""
-        return self.network.apply(variables, images, train=False)
+        return cast(Outputs, self.network.apply(variables, images, train=False))
 
     def upsample(
         self, outputs: Outputs, size: tuple[int, int], *, is_partial: bool = False
@@ -204,7 +206,7 @@ class DeepLabSystem(System):
         updates = dict(updates)
         auxiliary = jax.tree.leaves(updates.pop('losses', {}))
         loss, terms = panoptic_loss(
-            self.upsample(outputs, samples.image.shape[1:3], is_partial=True),
+            self.upsample(outputs, image_size(samples.image), is_partial=True),
             targets,
             ignore_label=self.label_format.ignore_label,
             options=self.options.loss,
@@ -223,7 +225,7 @@ class DeepLabAveraging(Averaging):
     semantic networks.
     """
 
-    def mirror(self, outputs: Outputs, is_flipped: Array) -> Outputs:
+    def mirror(self, outputs: Outputs, is_flipped: ArrayLike) -> Outputs:
         """See `Averaging.mirror`; the offsets' dx changes its sign."""
         outputs = jax.tree.map(lambda x: jnp.where(is_flipped, x[:, :, ::-1], x), outputs)
         if 'offset' in outputs:

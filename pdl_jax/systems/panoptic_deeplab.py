@@ -10,13 +10,13 @@ from pdl_jax.postprocess.centers import MAX_PIXELS
 from pdl_jax.postprocess.panoptic import post_process
 from pdl_jax.systems.deeplab import DeepLabOptions, DeepLabSystem
 from pdl_jax.systems.semantic_deeplab import draw_targets_and_predictions, replace_semantic
-from pdl_jax.systems.system import LabelMaps, Outputs, Samples, Variables
+from pdl_jax.systems.system import LabelMaps, Outputs, Samples, Variables, image_size
 from pdl_jax.typing import Array, LabelFormat
 
 
 @dataclasses.dataclass(frozen=True)
 class PanopticDeepLabOptions(DeepLabOptions):
-    """What a configuration decides of Panoptic-DeepLab."""
+    """The options of Panoptic-DeepLab."""
 
     name: ClassVar[str] = 'panoptic_deeplab'
     oracles: ClassVar[tuple[str, ...]] = ('semantic', 'center', 'offset')
@@ -78,7 +78,7 @@ class PanopticDeepLab(DeepLabSystem):
 
     def picture_maps(self, variables: Variables, samples: Samples) -> dict[str, Array]:
         """See `System.picture_maps`."""
-        size = samples.image.shape[1:3]
+        size = image_size(samples.image)
         targets = self.make_targets(samples.panoptic)
         outputs = self.outputs(variables, samples.image)
         outputs = self.upsample(outputs, size, is_partial=True)

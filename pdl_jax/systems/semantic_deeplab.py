@@ -10,13 +10,13 @@ import numpy as np
 from pdl_jax.drawing.grid import training_pictures
 from pdl_jax.postprocess.panoptic import label_semantic
 from pdl_jax.systems.deeplab import DeepLabOptions, DeepLabSystem
-from pdl_jax.systems.system import LabelMaps, Outputs, Samples, Variables
+from pdl_jax.systems.system import LabelMaps, Outputs, Samples, Variables, image_size
 from pdl_jax.typing import Array, LabelFormat
 
 
 @dataclasses.dataclass(frozen=True)
 class SemanticDeepLabOptions(DeepLabOptions):
-    """What a configuration decides of a semantic DeepLab."""
+    """The options of a semantic DeepLab."""
 
     name: ClassVar[str] = 'semantic_deeplab'
     oracles: ClassVar[tuple[str, ...]] = ('semantic',)
@@ -50,7 +50,7 @@ class SemanticDeepLab(DeepLabSystem):
         """See `System.picture_maps`."""
         targets = self.make_targets(samples.panoptic)
         outputs = self.outputs(variables, samples.image)
-        maps = self.label_maps(outputs, size=samples.image.shape[1:3])
+        maps = self.label_maps(outputs, size=image_size(samples.image))
         keys = ('semantic', 'semantic_weight')
         return {
             'semantic': maps.semantic,

@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from pdl_jax.drawing.colors import color_panoptic, color_semantic
 from pdl_jax.postprocess.scores import segment_table
@@ -52,7 +53,7 @@ class LabelMaps(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ParameterGroup:
-    """How parameters are trained whose path matches a regex; the first matching group decides.
+    """Training rules for parameters whose path matches a regex; the first match decides.
 
     Attributes:
       regex: searched in the path, such as 'semantic_head/predict/kernel'.
@@ -105,10 +106,10 @@ class PixelGrid:
 
 
 class Averaging(abc.ABC):
-    """How full-size outputs of several passes over an image become one."""
+    """The average of full-size outputs over several passes."""
 
     @abc.abstractmethod
-    def mirror(self, outputs: Outputs, is_flipped: Array) -> Outputs:
+    def mirror(self, outputs: Outputs, is_flipped: ArrayLike) -> Outputs:
         """Brings outputs for the mirror image back, where `is_flipped` (bool[]) holds."""
 
     @abc.abstractmethod
@@ -122,7 +123,7 @@ class Averaging(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class SystemOptions(abc.ABC):
-    """What a configuration decides of a system; no data are needed for it.
+    """The options of a system, as a configuration sets them; no data are needed.
 
     Attributes:
       crop_size: (height, width) in pixels of the training crop.
@@ -175,7 +176,7 @@ class SystemOptions(abc.ABC):
 
     @property
     def normalization(self) -> str:
-        """How pixels become network input, see `preprocess.normalize`."""
+        """The normalisation of pixels, see `preprocess.normalize`."""
         return 'unit'
 
     @property
@@ -267,7 +268,7 @@ class System(abc.ABC):
 
     @property
     def averaging(self) -> Averaging | None:
-        """How outputs over scales and the mirror image are averaged; None if they cannot be."""
+        """The average of outputs over scales and the mirror image; None if there is none."""
         return None
 
     @property
@@ -312,9 +313,8 @@ class System(abc.ABC):
 
     def picture_maps(self, variables: Variables, samples: Samples) -> dict[str, Array]:
         """Computes what `draw_pictures` draws; to be jitted. [B, H, W, ...] each."""
-        maps = self.label_maps(
-            self.outputs(variables, samples.image), size=samples.image.shape[1:3]
-        )
+        outputs = self.outputs(variables, samples.image)
+        maps = self.label_maps(outputs, size=image_size(samples.image))
         return {'panoptic': maps.panoptic, 'target_panoptic': samples.panoptic}
 
     def draw_pictures(
@@ -338,6 +338,12 @@ class System(abc.ABC):
                 semantic = maps[key] // self.label_format.label_divisor
                 pictures[name] = color_semantic(semantic, colors)
         return pictures
+
+
+def image_size(images: Array) -> tuple[int, int]:
+    """Returns the (height, width) in pixels of [B, H, W, ...]."""
+    height, width = images.shape[1:3]
+    return height, width
 
 
 def set_fields(section: Mapping[str, Any]) -> dict[str, Any]:

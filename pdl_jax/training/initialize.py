@@ -105,8 +105,8 @@ def initialize(experiment: Experiment, state: TrainState) -> TrainState:
         )
 
     if state.ema_variables is not None:
-        state = state.replace(ema_variables=replace(state.ema_variables))
-    return state.replace(**replace(variables))
+        state = dataclasses.replace(state, ema_variables=replace(state.ema_variables))
+    return dataclasses.replace(state, **replace(variables))
 
 
 def load_initial_variables(path: str, abstract_variables: PyTree) -> tuple[PyTree, InitialReport]:
@@ -133,7 +133,8 @@ def load_initial_variables(path: str, abstract_variables: PyTree) -> tuple[PyTre
     structure = read_structure(checkpoint)
     has_average = any(name.startswith('ema_variables/') for name in structure)
     prefix = 'ema_variables/' if has_average else ''
-    wanted = {name: tuple(x.shape) for name, x in flatten_dict(abstract_variables, sep='/').items()}
+    flat: dict[str, Any] = flatten_dict(abstract_variables, sep='/')
+    wanted = {name: tuple(x.shape) for name, x in flat.items()}
     loaded, left_out = [], {}
     for name, shape in wanted.items():
         found = structure.get(prefix + name)

@@ -15,10 +15,11 @@ from pdl_jax.runtime.sharding import shard_batch
 from pdl_jax.training.run import Run, setup
 from pdl_jax.training.scalar_watch import ScalarWatch
 from pdl_jax.training.state import TrainState
+from pdl_jax.typing import Device
 
 
 def train(
-    experiment: Experiment, workdir: str, *, devices: Sequence[jax.Device] | None = None
+    experiment: Experiment, workdir: str, *, devices: Sequence[Device] | None = None
 ) -> dict[str, Any] | None:
     """Trains until `train.num_steps`, continuing from the newest checkpoint in `workdir`.
 
@@ -158,13 +159,13 @@ class _Loop:
         run = self._run
         if step == run.checkpointer.latest_step:
             return
-        is_evaluated = step == self._evaluated_step and self._report is not None
+        report = self._report if step == self._evaluated_step else None
         run.checkpointer.save(
             state,
             step=step,
             input_position=run.iterator.get_state(),
             description=run.description,
-            score=find_score(self._report) if is_evaluated else None,
+            score=None if report is None else find_score(report),
         )
 
     def _finish(self, step: int) -> dict[str, Any] | None:

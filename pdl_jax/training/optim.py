@@ -1,7 +1,8 @@
 """Learning-rate schedule and optimiser."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,11 +24,11 @@ def make_schedule(options: OptimizerOptions, num_steps: int) -> optax.Schedule:
         options.learning_rate, 0.0, power=options.poly_power, transition_steps=num_steps
     )
 
-    def schedule(step: Array) -> Array:
+    def schedule(step: jax.typing.ArrayLike) -> jax.typing.ArrayLike:
         if not options.warmup_steps:
             return decay(step)
         warm = options.learning_rate * step / options.warmup_steps
-        return jnp.where(step < options.warmup_steps, warm, decay(step))
+        return jnp.where(jnp.less(step, options.warmup_steps), warm, decay(step))
 
     return schedule
 
@@ -66,8 +67,8 @@ def _add_weight_decay(
         return optax.add_decayed_weights(decay, mask=_find_dense_kernels)
 
     def update(
-        updates: PyTree, state: optax.EmptyState, params: PyTree | None = None
-    ) -> tuple[PyTree, optax.EmptyState]:
+        updates: PyTree, state: optax.OptState, params: PyTree | None = None
+    ) -> tuple[PyTree, optax.OptState]:
         def decays(group: ParameterGroup | None) -> float:
             return decay if group is None or group.weight_decay is None else group.weight_decay
 
@@ -109,10 +110,14 @@ def _scale_frozen(groups: Sequence[ParameterGroup]) -> optax.GradientTransformat
     return optax.stateless(scale)
 
 
-def _map_groups(function, tree: PyTree, groups: Sequence[ParameterGroup]) -> PyTree:
+def _map_groups(
+    function: Callable[[ParameterGroup | None], Any],
+    tree: PyTree,
+    groups: Sequence[ParameterGroup],
+) -> PyTree:
     """Maps a function of a parameter's group, None if it has none, over a tree of parameters."""
 
-    def find(path: tuple, _: Array):
+    def find(path: tuple[Any, ...], _: Array) -> Any:
         name = jax.tree_util.keystr(path, simple=True, separator='/')
         return function(next((g for g in groups if re.search(g.regex, name)), None))
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
 
 import jax
 from jax.sharding import Mesh
@@ -14,7 +13,6 @@ from pdl_jax.systems.system import System
 from pdl_jax.training.optim import make_optimizer, make_schedule
 from pdl_jax.training.state import TrainState
 from pdl_jax.training.step import StepOptions, init_state, make_train_step
-from pdl_jax.typing import Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,14 +20,14 @@ class StepProgram:
     """One train step.
 
     Attributes:
-      init: jitted, draws the first state.
+      init: jitted; draws the first state.
       step: jitted (state, batch) -> (state, scalars); the incoming state is donated.
       abstract_state: shapes, types and shardings of the state.
       crop_size: (height, width) in pixels of the images that the network sees.
     """
 
-    init: Callable[[], TrainState]
-    step: Callable[[TrainState, dict[str, Array]], tuple[TrainState, dict[str, Array]]]
+    init: jax.stages.Wrapped
+    step: jax.stages.Wrapped
     abstract_state: TrainState
     crop_size: tuple[int, int]
 

@@ -24,6 +24,7 @@ from pdl_jax.training.program import StepProgram, make_step_program
 from pdl_jax.training.scenes import ensure_scenes
 from pdl_jax.training.state import TrainState
 from pdl_jax.training.writers import MetricWriter, make_writer
+from pdl_jax.typing import Device
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Run:
 
 @contextlib.contextmanager
 def setup(
-    experiment: Experiment, workdir: str, *, devices: Sequence[jax.Device] | None = None
+    experiment: Experiment, workdir: str, *, devices: Sequence[Device] | None = None
 ) -> Iterator[Run]:
     """Opens the data, builds the programs, and restores or draws the state.
 

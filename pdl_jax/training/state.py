@@ -1,4 +1,4 @@
-"""What a train step reads and writes, and a checkpoint holds."""
+"""The training state: read and written by a train step, and saved in checkpoints."""
 
 import flax.struct
 
@@ -13,9 +13,9 @@ class TrainState:
       step: i32[], finished steps.
       params: trainable parameters, float32.
       batch_stats: running statistics of BatchNorm, float32.
-      opt_state: of the optimiser.
-      ema_variables: averaged {'params', 'batch_stats'}, or None without averaging. The statistics are averaged too, because
-        those of the newest parameters do not fit the averaged ones.
+      opt_state: the optimiser's state.
+      ema_variables: averaged {'params', 'batch_stats'}, or None without averaging. The statistics are
+        averaged too, because those of the newest parameters do not fit the averaged ones.
     """
 
     step: Array
@@ -26,7 +26,7 @@ class TrainState:
 
     @property
     def eval_variables(self) -> dict[str, PyTree]:
-        """The variables to evaluate and predict with: the averaged ones where there are any."""
+        """The variables to evaluate and predict with: the averaged ones if there are any."""
         if self.ema_variables is not None:
             return self.ema_variables
         return {'params': self.params, 'batch_stats': self.batch_stats}

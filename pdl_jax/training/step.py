@@ -83,7 +83,7 @@ def make_training_samples(
 def make_train_step(
     system: System,
     optimizer: optax.GradientTransformation,
-    schedule: Callable[[Array], Array],
+    schedule: optax.Schedule,
     options: StepOptions,
 ) -> Callable[[TrainState, dict[str, Array]], tuple[TrainState, dict[str, Array]]]:
     """Makes the step (state, batch) -> (state, scalars), to be jitted with the state donated."""

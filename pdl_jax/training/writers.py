@@ -1,8 +1,8 @@
-"""Where the numbers and pictures of a run go: console, metrics.jsonl, TensorBoard files, PNGs.
+"""Writers of a run's numbers and pictures: console, metrics.jsonl, TensorBoard files, PNGs.
 
     WORKDIR/metrics.jsonl                     one JSON object per line: {"step": 100, "loss": 1.2}
     WORKDIR/tensorboard/                      tensorboard --logdir=WORKDIR/tensorboard
-    WORKDIR/pictures/step_00000100/NAME.png   what `write_images` was given
+    WORKDIR/pictures/step_00000100/NAME.png   the pictures of `write_images`
 
 TensorBoard files come from tensorboardX, so nothing here needs TensorFlow. All of it works on gs://
 too. An object store cannot append: there metrics.jsonl is rewritten whole, which is cheap since it
@@ -36,7 +36,7 @@ _FLUSH_EVERY_SECONDS = 5
 
 
 class MetricWriter(Protocol):
-    """What the training loop writes to."""
+    """The places that the training loop writes to."""
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Writes numbers; with a 'loss' they are a train step's and get its rates added."""
@@ -70,10 +70,10 @@ def make_writer(
     What a killed run wrote beyond `initial_step` is dropped, since those steps are done again.
 
     Args:
-      workdir: local or gs://; made where it is missing.
-      total_steps: of the whole run, for the progress bar and the time left.
+      workdir: local or gs://; created if it is missing.
+      total_steps: steps of the whole run, for the progress bar and the time left.
       initial_step: steps that are done already; 0 for a new run.
-      batch_size: images of a step over all processes; without it no image rate is written.
+      batch_size: images per step over all processes; None writes no image rate.
       is_main_process: the writer of any other process writes nothing.
 
     Raises:
@@ -99,7 +99,7 @@ def truncate_after(path: str | os.PathLike, step: int) -> list[str]:
     The file is replaced at once, so a run killed here loses nothing.
 
     Args:
-      path: of the file; where it is missing, nothing happens.
+      path: the file; if it is missing, nothing happens.
       step: the last step to keep.
 
     Returns:
@@ -120,7 +120,7 @@ def truncate_after(path: str | os.PathLike, step: int) -> list[str]:
     return lines
 
 
-def _is_kept(line, step):
+def _is_kept(line: str, step: int) -> bool:
     try:
         return json.loads(line)['step'] <= step
     except (ValueError, KeyError, TypeError):
@@ -130,7 +130,14 @@ def _is_kept(line, step):
 class _RunWriter:
     """Hands everything to all places."""
 
-    def __init__(self, clock, console, json_lines, event_files, pictures):
+    def __init__(
+        self,
+        clock: '_Clock',
+        console: '_Console',
+        json_lines: '_JsonLines',
+        event_files: '_EventFiles',
+        pictures: epath.Path,
+    ):
         self._clock, self._console = clock, console
         self._json_lines, self._event_files = json_lines, event_files
         self._pictures = pictures
@@ -194,16 +201,16 @@ class _SilentWriter:
 class _Clock:
     """Measures steps between two logs."""
 
-    def __init__(self, *, total_steps, initial_step, batch_size):
+    def __init__(self, *, total_steps: int, initial_step: int, batch_size: int | None):
         self._total_steps, self._batch_size = total_steps, batch_size
-        self._seconds_per_step = None
+        self._seconds_per_step: float | None = None
         self.restart(initial_step)
 
-    def restart(self, step):
+    def restart(self, step: int) -> None:
         self._last_step, self._last_time = step, time.monotonic()
 
-    def measure(self, step):
-        """Rates since the last log; none where no step was done since."""
+    def measure(self, step: int) -> dict[str, float]:
+        """Computes rates since the last log; none if no step was done since."""
         num_steps = step - self._last_step
         seconds = time.monotonic() - self._last_time
         self.restart(step)
@@ -215,16 +222,16 @@ class _Clock:
             rates['images_per_second'] = num_steps * self._batch_size / seconds
         return rates
 
-    def seconds_left(self, step):
+    def seconds_left(self, step: int) -> float | None:
         if self._seconds_per_step is None:
             return None
         return max(self._total_steps - step, 0) * self._seconds_per_step
 
 
 class _Console:
-    """One log line per call, and a progress bar below where someone watches."""
+    """One log line per call, and on a terminal a progress bar below."""
 
-    def __init__(self, *, total_steps, initial_step):
+    def __init__(self, *, total_steps: int, initial_step: int):
         self._total_steps = total_steps
         self._bar = None
         if sys.stderr.isatty():
@@ -232,10 +239,18 @@ class _Console:
                 total=total_steps, initial=initial_step, unit='step', leave=False, mininterval=0.2
             )
 
-    def write(self, step, scalars, rates, seconds_left):
-        left = f' (ETA {format_duration(seconds_left)})' if rates else ''
+    def write(
+        self,
+        step: int,
+        scalars: dict[str, float],
+        rates: dict[str, float],
+        seconds_left: float | None,
+    ) -> None:
+        left = ''
+        if rates and seconds_left is not None:
+            left = f' (ETA {format_duration(seconds_left)})'
         values = ', '.join(f'{key} {value:.4g}' for key, value in (scalars | rates).items())
-        # The bar is cleared while the line is logged, so that the two do not run into each other.
+        # Clear the bar while the line is logged, so that the two do not run into each other.
         quiet = (
             tqdm.tqdm.external_write_mode(file=sys.stderr)
             if self._bar
@@ -244,27 +259,27 @@ class _Console:
         with quiet:
             logging.info('step %d/%d%s: %s', step, self._total_steps, left, values)
 
-    def show_progress(self, step, loss):
+    def show_progress(self, step: int, loss: float | None) -> None:
         if self._bar is not None:
             if loss is not None:
                 self._bar.set_postfix(loss=f'{loss:.4g}', refresh=False)
             self._bar.update(step - self._bar.n)
 
-    def close(self):
+    def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
 
 
 class _JsonLines:
-    """metrics.jsonl: a line per call, each valid JSON; numbers that are not finite are null."""
+    """The file metrics.jsonl: one JSON object per line; numbers that are not finite are null."""
 
-    def __init__(self, path, initial_step):
+    def __init__(self, path: epath.Path, initial_step: int):
         self._path = path
         lines = truncate_after(path, initial_step)
         # Local files are appended to, so only a remote one must be remembered.
         self._lines = lines if is_remote(path) else None
 
-    def write(self, step, scalars):
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
         finite = {key: value if math.isfinite(value) else None for key, value in scalars.items()}
         line = json.dumps({'step': int(step), **finite}, allow_nan=False)
         if self._lines is None:
@@ -278,52 +293,52 @@ class _JsonLines:
 class _EventFiles:
     """TensorBoard event files."""
 
-    def __init__(self, folder, initial_step):
+    def __init__(self, folder: epath.Path, initial_step: int):
         self._folder = folder
-        self._temporary = None
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
         local = os.fspath(folder)
         if is_remote(folder):
             self._temporary = tempfile.TemporaryDirectory(prefix='pdl_jax_tensorboard_')
             self._last_copy = time.monotonic()
             local = self._temporary.name
-        # purge_step hides what a killed run wrote beyond its last checkpoint.
-        # It imports PyTorch where that is installed, which takes a second.
+        # It imports PyTorch if that is installed, which takes a second.
         import tensorboardX
 
+        # purge_step hides what a killed run wrote beyond its last checkpoint.
         self._writer = tensorboardX.SummaryWriter(
             local, purge_step=initial_step + 1, flush_secs=_FLUSH_EVERY_SECONDS
         )
 
-    def write_scalars(self, step, scalars):
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         for key, value in scalars.items():
             self._writer.add_scalar(key, value, step)
         if self._temporary is not None and time.monotonic() - self._last_copy > _COPY_EVERY_SECONDS:
             self.flush()
 
-    def write_image(self, step, name, image):
+    def write_image(self, step: int, name: str, image: np.ndarray) -> None:
         if self._temporary is None:
             self._writer.add_image(name, image, step, dataformats='HWC')
 
-    def write_text(self, step, name, text):
-        # Indented by four spaces Markdown keeps lines as they are, whatever they hold.
+    def write_text(self, step: int, name: str, text: str) -> None:
+        # Markdown keeps lines that are indented by four spaces as they are, whatever they hold.
         indented = ''.join(f'    {line}\n' for line in text.splitlines())
         self._writer.add_text(name, indented, step)
 
-    def flush(self):
+    def flush(self) -> None:
         self._writer.flush()
         if self._temporary is not None:
-            self._copy()
+            self._copy(self._temporary.name)
 
-    def close(self):
+    def close(self) -> None:
         # Closing waits for the thread that writes.
         self._writer.close()
         if self._temporary is not None:
-            self._copy()
+            self._copy(self._temporary.name)
             self._temporary.cleanup()
 
-    def _copy(self):
+    def _copy(self, temporary: str) -> None:
         with explain_bucket_errors(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
-        for path in epath.Path(self._temporary.name).iterdir():
+        for path in epath.Path(temporary).iterdir():
             write_whole(self._folder / path.name, path.read_bytes())
         self._last_copy = time.monotonic()
