@@ -3,8 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+from pdl_jax.systems.system import ParameterGroup
 from pdl_jax.training.optim import OptimizerOptions, make_optimizer, make_schedule
 
 
@@ -67,3 +69,87 @@ def test_sgd_with_weight_decay_equals_its_definition():
 def test_unknown_kind_is_refused():
     with pytest.raises(ValueError, match="kind .*'lamb'.* must be one of"):
         make_optimizer(OptimizerOptions(kind='lamb'), 10)
+
+
+PARAMS = {
+    'backbone': {'kernel': jnp.full((1, 1, 2, 3), 4.0), 'bias': jnp.full(3, 4.0)},
+    'head': {'kernel': jnp.full((1, 1, 2, 3), 4.0)},
+}
+
+
+def _update(options, groups=(), gradient=1.0):
+    """Updates of the first step of SGD, one number for each parameter."""
+    optimizer = make_optimizer(options, 10, groups)
+    gradients = jax.tree.map(lambda x: jnp.full_like(x, gradient), PARAMS)
+    updates, _ = optimizer.update(gradients, optimizer.init(PARAMS), PARAMS)
+    flat = {
+        jax.tree_util.keystr(path, simple=True, separator='/'): np.unique(update)
+        for path, update in jax.tree.leaves_with_path(updates)
+    }
+    assert all(len(values) == 1 for values in flat.values())
+    return {key: values.item() for key, values in flat.items()}
+
+
+SGD = OptimizerOptions(kind='sgd', learning_rate=0.5)
+
+
+def test_a_group_has_its_own_learning_rate():
+    found = _update(SGD, (ParameterGroup('head/', learning_rate_factor=10.0),))
+    assert found == pytest.approx(
+        {'backbone/kernel': -0.5, 'backbone/bias': -0.5, 'head/kernel': -5.0}
+    )
+    adam = OptimizerOptions(learning_rate=0.5)
+    found = _update(adam, (ParameterGroup('head/', learning_rate_factor=0.1),))
+    plain = _update(adam)
+    assert found == pytest.approx({**plain, 'head/kernel': 0.1 * plain['head/kernel']})
+
+
+def test_a_group_has_its_own_weight_decay():
+    options = OptimizerOptions(kind='sgd', learning_rate=0.5, weight_decay=0.25)
+    plain = {'backbone/kernel': -0.5 * (1 + 1.0), 'backbone/bias': -0.5}
+    assert _update(options) == pytest.approx({**plain, 'head/kernel': -0.5 * (1 + 1.0)})
+    for decay, expected in ((0.5, 1 + 2.0), (0.0, 1.0), (None, 1 + 1.0)):
+        found = _update(options, (ParameterGroup('head/', weight_decay=decay),))
+        assert found == pytest.approx({**plain, 'head/kernel': -0.5 * expected})
+    # A group may be the only one that has any; biases have none in a group either.
+    found = _update(SGD, (ParameterGroup('backbone/', weight_decay=0.5),))
+    assert found == pytest.approx(
+        {'backbone/kernel': -0.5 * (1 + 2.0), 'backbone/bias': -0.5, 'head/kernel': -0.5}
+    )
+
+
+def test_a_frozen_group_stays_and_leaves_the_clipped_norm_to_the_others():
+    options = OptimizerOptions(kind='sgd', learning_rate=1.0, clip_norm=1.0, weight_decay=0.25)
+    found = _update(options, (ParameterGroup('backbone/', learning_rate_factor=0.0),), 100.0)
+    # Six equal gradients of norm 1 together, and the penalty.
+    assert found == pytest.approx(
+        {'backbone/kernel': 0.0, 'backbone/bias': 0.0, 'head/kernel': -(1 / np.sqrt(6) + 1.0)}
+    )
+
+
+def test_the_first_group_that_matches_decides():
+    groups = (
+        ParameterGroup('kernel$', learning_rate_factor=2.0),
+        ParameterGroup('backbone', learning_rate_factor=0.0),
+    )
+    assert _update(SGD, groups) == pytest.approx(
+        {'backbone/kernel': -1.0, 'backbone/bias': 0.0, 'head/kernel': -1.0}
+    )
+
+
+def test_without_groups_the_state_is_that_of_the_plain_optimizer():
+    """Checkpoints of runs without groups can be restored."""
+    schedule = make_schedule(OptimizerOptions(), 10)
+
+    def find_structure(optimizer):
+        return jax.tree.structure(jax.eval_shape(optimizer.init, PARAMS))
+
+    plain = find_structure(optax.adam(schedule))
+    assert find_structure(make_optimizer(OptimizerOptions(), 10)) == plain
+    options = OptimizerOptions(clip_norm=1.0, weight_decay=0.1)
+    masked = optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.add_decayed_weights(0.1, mask=lambda params: jax.tree.map(jnp.ndim, params)),
+        optax.adam(schedule),
+    )
+    assert find_structure(make_optimizer(options, 10)) == find_structure(masked)
