@@ -22,6 +22,8 @@ from tests import tiny
 from tests.gcs_emulator import serve_gcs
 from tests.process_group import NETWORK
 
+pytestmark = pytest.mark.slow
+
 CONFIG = [f'--config.{key}={value}' for key, value in NETWORK.items()]
 
 

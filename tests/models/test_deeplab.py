@@ -21,15 +21,16 @@ def _shapes(module, size=(65, 65), **arguments):
 @pytest.mark.parametrize('output_stride', [8, 16, 32])
 @pytest.mark.parametrize('size', [(65, 97), (64, 50), (33, 41)])
 def test_output_shapes_at_any_size(output_stride, size):
-    options = make_options('deeplab2/resnet50_os32', output_stride=output_stride)
+    options = make_options(
+        'deeplab2/resnet50_os32', backbone='resnet18', output_stride=output_stride
+    )
     model = DeepLab(5, options, pool_crop=(65, 65))
-    variables = _shapes(model)
 
-    def run(variables, image):
-        outputs = model.apply(variables, image)
+    def run(image):
+        outputs, _ = model.init_with_output(jax.random.key(0), image)
         return outputs, model.upsample(outputs, image.shape[1:3])
 
-    outputs, large = jax.eval_shape(run, variables, jnp.zeros((2, *size, 3)))
+    outputs, large = jax.eval_shape(run, jnp.zeros((2, *size, 3)))
     for key, channels in (('semantic', 5), ('center', 1), ('offset', 2)):
         assert outputs[key].shape == (2, *(-(-n // 4) for n in size), channels)
         assert large[key].shape == (2, *size, channels)
@@ -76,8 +77,9 @@ def test_bfloat16_network_answers_in_float32_and_keeps_float32_parameters():
     model = DeepLab(
         3, make_options('deeplab2/resnet50_os32', backbone='mobilenet_v2'), dtype=jnp.bfloat16
     )
-    variables = _shapes(model)
-    outputs = jax.eval_shape(model.apply, variables, jnp.zeros((1, 33, 33, 3)))
+    outputs, variables = jax.eval_shape(
+        model.init_with_output, jax.random.key(0), jnp.zeros((1, 33, 33, 3))
+    )
     assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype('float32')}
     assert {x.dtype for x in outputs.values()} == {jnp.dtype('float32')}
 

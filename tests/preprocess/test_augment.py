@@ -72,7 +72,7 @@ def test_random_window_equals_definition(seed):
     assert np.mean(np.asarray(sampled) == expected_labels) > 0.99
     # Void and padding are the same pixels.
     np.testing.assert_array_equal(np.asarray(sampled) == 0, expected_labels == 0)
-    # The spelling of a TPU, which a CPU does not choose.
+    # The implementation for TPUs, which a CPU does not choose.
     low, high, fraction, _ = sampling._split(window.rows, size[0])
     matrix = sampling._interpolation(low, high, fraction, 20)
     np.testing.assert_allclose(matrix.sum(1), 1, atol=1e-5)

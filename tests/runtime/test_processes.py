@@ -55,6 +55,7 @@ def _check_same_params(workdir, other):
     jax.tree.map(np.testing.assert_array_equal, _read_params(workdir), _read_params(other))
 
 
+@pytest.mark.slow
 def test_two_processes_do_what_one_does(alone, undisturbed):
     workdir, printed = undisturbed
     np.testing.assert_allclose(_read_losses(workdir), _read_losses(alone), rtol=1e-4)
@@ -68,6 +69,7 @@ def test_two_processes_do_what_one_does(alone, undisturbed):
     assert len(list((workdir / 'tensorboard').iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_three_processes_count_each_image_once(data, alone, tmp_path):
     workdir = tmp_path / 'run'
     with ProcessGroup(
@@ -84,6 +86,7 @@ def test_three_processes_count_each_image_once(data, alone, tmp_path):
     assert count(report) == count(expected) and sum(count(report).values()) > 5
 
 
+@pytest.mark.slow
 def test_one_told_to_stop_stops_all_and_another_topology_goes_on(data, alone, tmp_path):
     workdir = tmp_path / 'run'
     flags = ('--config.train.checkpoint_every_steps=100', '--stopped_status=75')
@@ -102,27 +105,27 @@ def test_one_told_to_stop_stops_all_and_another_topology_goes_on(data, alone, tm
     np.testing.assert_allclose(_read_losses(workdir), _read_losses(alone), rtol=1e-4)
 
 
-@pytest.mark.parametrize(('step', 'killed'), [(3, 0), (5, 1)])
-def test_killed_process_ends_all_and_the_run_goes_on_bit_for_bit(
-    data, undisturbed, tmp_path, step, killed
-):
+@pytest.mark.slow
+def test_killed_processes_end_all_and_the_run_goes_on_bit_for_bit(data, undisturbed, tmp_path):
     workdir = tmp_path / 'run'
-    with ProcessGroup(data, workdir, '--heartbeat_timeout_seconds=15', num_processes=2) as group:
-        group.wait_for(f'step {step}/6')
-        group.processes[killed].kill()
-        statuses = group.wait(timeout=60)
-        assert statuses[killed] == -signal.SIGKILL and statuses[1 - killed] not in (
-            0,
-            -signal.SIGKILL,
-        )
-        # The message is JAX's if the coordinator was lost.
-        assert re.search('another process was lost|another task died', group.read(1 - killed))
+    flags = ('--heartbeat_timeout_seconds=15',)
+    for step, killed in ((3, 0), (5, 1)):
+        with ProcessGroup(data, workdir, *flags, num_processes=2) as group:
+            group.wait_for(f'step {step}/6')
+            group.processes[killed].kill()
+            statuses = group.wait(timeout=60)
+            assert statuses[killed] == -signal.SIGKILL
+            assert statuses[1 - killed] not in (0, -signal.SIGKILL)
+            # The message is JAX's if the coordinator was lost.
+            printed = group.read(1 - killed)
+            assert re.search('another process was lost|another task died', printed)
     with ProcessGroup(data, workdir, num_processes=2) as group:
         group.finish()
     _check_same_params(workdir, undisturbed[0])
     assert _read_losses(workdir) == _read_losses(undisturbed[0])
 
 
+@pytest.mark.slow
 def test_damaged_checkpoint_is_passed_over_by_all(data, undisturbed, tmp_path):
     workdir = tmp_path / 'run'
     shutil.copytree(undisturbed[0], workdir)

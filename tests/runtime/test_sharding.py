@@ -40,7 +40,7 @@ class _Double(PanopticDeepLab):
 def _make_options() -> PanopticDeepLabOptions:
     model = make_options(
         'deeplab2/resnet50_os16',
-        backbone='mobilenet_v2',
+        backbone='mobilenet_v3_small_minimalistic',
         width_multiplier=0.35,
         aspp_rates=(1, 2, 3),
         dropout_rate=0.0,
