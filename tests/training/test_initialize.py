@@ -75,9 +75,9 @@ def test_heads_of_other_classes_are_left_out(run):
     drawn = draw_variables(experiment, 7, seed=1)
     loaded, report = load_initial_variables(str(folder), drawn)
     assert report.left_out == {
-        'params/semantic_head/predict/bias': 'of shape [5] in the checkpoint, [7] in the network',
+        'params/semantic_head/predict/bias': 'shape [5] in the checkpoint, [7] in the network',
         'params/semantic_head/predict/kernel': (
-            'of shape [1, 1, 8, 5] in the checkpoint, [1, 1, 8, 7] in the network'
+            'shape [1, 1, 8, 5] in the checkpoint, [1, 1, 8, 7] in the network'
         ),
     }
     merged = flatten_dict(merge_variables(drawn, loaded))
