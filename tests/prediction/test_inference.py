@@ -5,26 +5,31 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import common
-from pdl_jax.config import make_passes
-from pdl_jax.models.deeplab import PanopticDeepLab
-from pdl_jax.models.options import ModelOptions
+from pdl_jax.experiment import EvaluateOptions
+from pdl_jax.models.options import make_model_options
 from pdl_jax.ops.resize import resize_bilinear
-from pdl_jax.prediction.inference import Pass, abstract_variables, run_passes
+from pdl_jax.prediction.inference import Pass, abstract_variables, make_passes, run_passes
 from pdl_jax.presets import make_options
+from pdl_jax.systems.panoptic_deeplab import PanopticDeepLab, PanopticDeepLabOptions
+from pdl_jax.systems.semantic_deeplab import SemanticDeepLab, SemanticDeepLabOptions
+from pdl_jax.typing import LabelFormat
+from tests.convert.compiling import run_fast
 
 STRIDE = 4
 PARTS = ('features', 'aspp_features', 'head_features')
 
 
-class _Known(PanopticDeepLab):
-    """Answers from the position and the content of its input, as a network of stride 4 would that knew them."""
+LABEL_FORMAT = LabelFormat(3, thing_classes=(1,), ignore_label=255, label_divisor=256)
 
-    def apply(self, variables, image, train):
-        """Offsets to one place of the image, given as a share of its extent; heat and logits from the grey level."""
+
+class _Known(PanopticDeepLab):
+    """Answers from the position and the content of its input, as an ideal network of stride 4."""
+
+    def outputs(self, variables, image):
+        """Points to one place, a share of the image's extent; heat and logits are grey levels."""
         height, width = image.shape[1:3]
         size = tuple(-(-n // STRIDE) for n in (height, width))
-        is_corner = self.model.resize == 'corner_aligned'
+        is_corner = self.grid.is_corner_aligned
         # A mirrored input shows its place at the other end.
         is_mirrored = image[0, 0, 0, 0] > image[0, 0, -1, 0]
         target = jnp.array(variables['target'])
@@ -47,18 +52,14 @@ class _Known(PanopticDeepLab):
 
 
 def _ramp(size):
-    """An image whose grey level grows from left to right: it shows where each pixel was, and whether it is mirrored."""
+    """Makes images whose grey level grows from left to right: it tells position and mirroring."""
     return jnp.broadcast_to(jnp.linspace(-1, 1, size[1])[None, None, :, None], (2, *size, 3))
 
 
 def _make_passes(size, scales, is_flipped, resize):
-    config = common.get_config()
-    config.model.resize = resize
-    config.model.output_stride = 16
-    config.evaluate.scales = scales
-    config.evaluate.is_flipped = is_flipped
-    passes = make_passes(config, 3, size)
-    return [Pass(_Known(3, p.model.model, p.model.pool_crop), p.size, p.is_flipped) for p in passes]
+    model = make_model_options({'resize': resize, 'output_stride': 16})
+    system = _Known(LABEL_FORMAT, PanopticDeepLabOptions((1025, 2049), model=model))
+    return make_passes(system, size, EvaluateOptions(scales=scales, is_flipped=is_flipped))
 
 
 @pytest.mark.parametrize(
@@ -101,19 +102,15 @@ def test_probabilities_are_averaged_not_logits():
     size = (17, 33)
     answers = jnp.asarray(np.random.default_rng(0).normal(size=(2, 1, *size, 4)) * 3, jnp.float32)
 
-    class Fixed:
-        model = ModelOptions()
+    class Fixed(SemanticDeepLab):
+        def outputs(self, variables, image):
+            return {'semantic': answers[int(self.scale)]}
 
-        def __init__(self, index):
-            self.index = index
-
-        def apply(self, variables, image, train):
-            return {'semantic': answers[self.index]}
-
-        def upsample(self, outputs, size):
+        def upsample(self, outputs, size, *, is_partial=False):
             return outputs
 
-    passes = [Pass(Fixed(i), size) for i in range(2)]
+    system = Fixed(LABEL_FORMAT, SemanticDeepLabOptions(size))
+    passes = [Pass(system.at_scale(i), size) for i in range(2)]
     outputs = run_passes(passes, {}, jnp.zeros((1, *size, 3)))
     expected = np.asarray(jax.nn.softmax(answers, -1)).mean(0)
     assert set(outputs) == {'semantic'}
@@ -127,8 +124,8 @@ def test_logits_of_a_single_pass_may_stay_small():
     size = (33, 65)
     passes = _make_passes(size, (1.0,), False, 'corner_aligned')
     images = _ramp(size)
-    large = run_passes(passes, {'target': (0.25, 0.7)}, images)
-    small = run_passes(passes, {'target': (0.25, 0.7)}, images, is_semantic_enlarged=False)
+    large = run_passes(passes, {'target': (0.25, 0.7)}, images, is_partial=False)
+    small = run_passes(passes, {'target': (0.25, 0.7)}, images)
     assert small['semantic'].shape == (2, 9, 17, 3)
     np.testing.assert_allclose(
         resize_bilinear(small['semantic'], size), large['semantic'], atol=1e-6
@@ -138,37 +135,52 @@ def test_logits_of_a_single_pass_may_stay_small():
 
 
 def test_sizes_and_windows_of_the_passes():
-    config = common.get_config()
-    config.augment.crop_height_px = config.augment.crop_width_px = 513
-    config.evaluate.scales = (0.5, 1.0, 1.75)
-    passes = make_passes(config, 3, (513, 1025))
+    evaluate = EvaluateOptions(scales=(0.5, 1.0, 1.75))
+    system = PanopticDeepLab(LABEL_FORMAT, PanopticDeepLabOptions((513, 513)))
+    passes = make_passes(system, (513, 1025), evaluate)
     assert [p.size for p in passes] == [(257, 513), (513, 1025), (897, 1793)]
-    assert [p.model.pool_crop for p in passes] == [(257, 257), (513, 513), (897, 897)]
-    config.model.resize = 'half_pixel'
-    assert [p.size for p in make_passes(config, 3, (512, 1024))] == [
+    windows = [p.system.network.pool_crop for p in passes]
+    assert windows == [(257, 257), (513, 513), (897, 897)]
+    model = make_model_options({'resize': 'half_pixel'})
+    system = PanopticDeepLab(LABEL_FORMAT, PanopticDeepLabOptions((513, 513), model=model))
+    assert [p.size for p in make_passes(system, (512, 1024), evaluate)] == [
         (256, 512),
         (512, 1024),
         (896, 1792),
     ]
 
 
-def _make_network(resize):
+def test_systems_without_an_average_say_so():
+    class Alone(PanopticDeepLab):
+        averaging = None
+
+    system = Alone(LABEL_FORMAT, PanopticDeepLabOptions((33, 33)))
+    assert len(make_passes(system, (33, 33), EvaluateOptions())) == 1
+    for evaluate in (EvaluateOptions(is_flipped=True), EvaluateOptions(scales=(1.0, 2.0))):
+        with pytest.raises(ValueError, match='Alone cannot average.*config.evaluate.scales'):
+            make_passes(system, (33, 33), evaluate)
+
+
+def _make_system(resize):
     width = {f'{branch}_{part}': 8 for branch in ('semantic', 'instance') for part in PARTS}
     skips = {f'{branch}_low_level_features': (8, 8) for branch in ('semantic', 'instance')}
     options = make_options(
         'deeplab2/resnet50_os16',
-        backbone='mobilenet_v2',
+        backbone='resnet18',
         width_multiplier=0.25,
         resize=resize,
         aspp_rates=(1, 2),
         **width,
         **skips,
     )
-    return PanopticDeepLab(3, options, pool_crop=(33, 33))
+    return PanopticDeepLab(LABEL_FORMAT, PanopticDeepLabOptions((33, 33), model=options))
 
 
-def _draw_variables(network):
-    """Variables with which every layer keeps the size of its input: those at the start answer almost nothing."""
+def _draw_variables(system):
+    """Draws variables with which every layer keeps the scale of its input.
+
+    The outputs of initial variables are almost nothing.
+    """
     rng = np.random.default_rng(0)
 
     def draw(path, x):
@@ -176,7 +188,7 @@ def _draw_variables(network):
             return rng.normal(0, np.sqrt(2 / np.prod(x.shape[:-1])), x.shape).astype(np.float32)
         return np.full(x.shape, path[-1].key in ('scale', 'var'), np.float32)
 
-    return jax.tree_util.tree_map_with_path(draw, abstract_variables(network))
+    return jax.tree_util.tree_map_with_path(draw, abstract_variables(system))
 
 
 # A size that fits no stride, and one that does.
@@ -184,12 +196,13 @@ def _draw_variables(network):
     ('resize', 'size'), [('corner_aligned', (30, 44)), ('half_pixel', (32, 48))]
 )
 def test_mirror_image_has_the_mirrored_average(resize, size):
-    network = _make_network(resize)
-    variables = _draw_variables(network)
+    system = _make_system(resize)
+    variables = _draw_variables(system)
     images = jax.random.normal(jax.random.key(1), (1, *size, 3))
-    passes = [Pass(network, tuple(n + 8 for n in size), True)]
-    run = jax.jit(lambda images: run_passes(passes, variables, images))
-    outputs, mirrored = run(images), run(images[:, :, ::-1])
+    passes = [Pass(system, tuple(n + 8 for n in size), True)]
+    both = jnp.concatenate([images, images[:, :, ::-1]])
+    found = run_fast(lambda images: run_passes(passes, variables, images), both)
+    outputs, mirrored = ({key: x[i : i + 1] for key, x in found.items()} for i in range(2))
     mirrored['offset'] *= jnp.array([1.0, -1.0])
     for key, value in outputs.items():
         reach = np.abs(value).max()
@@ -198,18 +211,19 @@ def test_mirror_image_has_the_mirrored_average(resize, size):
 
 
 def test_memory_is_that_of_one_pass():
-    class Shallow(PanopticDeepLab):
-        def apply(self, variables, image, train):
+    label_format = LabelFormat(19, thing_classes=(), ignore_label=255, label_divisor=256)
+
+    class Shallow(SemanticDeepLab):
+        def outputs(self, variables, image):
             return {'semantic': jnp.tanh(image[:, ::STRIDE, ::STRIDE, :1] * jnp.arange(19.0))}
 
     def measure(passes):
         run = jax.jit(lambda images: run_passes(passes, {}, images))
-        return (
-            run.lower(jax.ShapeDtypeStruct((1, 257, 513, 3), jnp.float32))
-            .compile()
-            .memory_analysis()
-        )
+        images = jax.ShapeDtypeStruct((1, 257, 513, 3), jnp.float32)
+        return run.lower(images).compile().memory_analysis()
 
-    several = measure([Pass(Shallow(19), (257 - 8 * i, 513), True) for i in range(5)])
-    # Logits, probabilities, the sum and what they are made of; the maps of ten passes would be twice that.
+    system = Shallow(label_format, SemanticDeepLabOptions((257, 513)))
+    several = measure([Pass(system, (257 - 8 * i, 513), True) for i in range(5)])
+    # Logits, probabilities, the sum and what they are made of; the maps of ten passes would be
+    # twice that.
     assert several.temp_size_in_bytes < 5 * several.output_size_in_bytes
