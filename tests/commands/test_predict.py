@@ -1,38 +1,54 @@
 """Evaluating and predicting from a checkpoint, in Python and from the command line."""
 
 import json
-import os
+import re
 import shutil
-import subprocess
-import sys
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from pdl_jax.commands.predict import Predictor, predict_file
+from pdl_jax.commands.command_line import main
 from pdl_jax.data.images import decode_ids
 from pdl_jax.data.records import open_split
-from pdl_jax.evaluation.evaluator import evaluate_checkpoint
+from pdl_jax.evaluation.checkpoint import evaluate_checkpoint
 from pdl_jax.evaluation.files.score_files import evaluate_files
 from pdl_jax.metrics.panoptic_quality import PanopticQuality
 from pdl_jax.prediction.image_list import find_images, refuse_equal_stems
+from pdl_jax.prediction.predict_files import predict_file
+from pdl_jax.prediction.predictor import Predictor
 from pdl_jax.training.loop import train
 from tests import tiny
+from tests.convert.compiling import compiling_fast
+from tests.process_group import NETWORK
 
 
 @pytest.fixture(scope='module', autouse=True)
-def one_device():
-    with tiny.one_device():
+def quick_compilation():
+    with compiling_fast():
         yield
+
+
+def make_experiment(data, **changes):
+    """The tiny experiment with a network of fewer layers."""
+    network = {key.replace('.', '__'): value for key, value in NETWORK.items()}
+    return tiny.make_experiment(data, **network, **changes)
+
+
+def evaluate(experiment, folder, workdir, **options):
+    """Evaluates the checkpoint of a run on one device."""
+    return evaluate_checkpoint(
+        experiment, str(folder), checkpoint=str(workdir), devices=tiny.one_device(), **options
+    )
 
 
 @pytest.fixture(scope='module')
 def workdir(data, tmp_path_factory):
     path = tmp_path_factory.mktemp('run')
     # After 40 steps it is a matter of rounding whether any instance is found.
-    train(tiny.make_config(data, train__num_steps=80, train__checkpoint_every_steps=80), str(path))
+    experiment = make_experiment(data, train__num_steps=80, train__checkpoint_every_steps=80)
+    train(experiment, str(path), devices=tiny.one_device())
     return path
 
 
@@ -75,9 +91,7 @@ def test_wrong_arrays_are_refused(predictor):
 
 
 def test_predictions_equal_those_of_the_evaluation(data, workdir, predictor, tmp_path):
-    report = evaluate_checkpoint(
-        tiny.make_config(data), str(tmp_path), checkpoint=str(workdir), is_prediction_written=True
-    )
+    report = evaluate(make_experiment(data), tmp_path, workdir, write_predictions=True)
     assert json.loads((tmp_path / 'report.json').read_text()) == json.loads(json.dumps(report))
     source = open_split(data, 'val')
     annotations = json.loads((tmp_path / 'predictions.json').read_text())['annotations']
@@ -111,36 +125,27 @@ def test_evaluation_refuses_data_of_other_classes(workdir, data, tmp_path):
     path = other / 'val' / 'metadata.json'
     path.write_text(path.read_text().replace('"sheep"', '"goat"'))
     with pytest.raises(ValueError, match='14 classes.*same categories in the same order'):
-        evaluate_checkpoint(tiny.make_config(other), str(tmp_path), checkpoint=str(workdir))
+        evaluate(make_experiment(other), tmp_path, workdir)
 
 
-def test_command_line_writes_three_files_and_reports_broken_images(workdir, tmp_path):
+def test_command_line_writes_three_files_and_reports_broken_images(workdir, tmp_path, capsys):
     photos, out = tmp_path / 'photos', tmp_path / 'out'
     photos.mkdir()
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 255, (50, 70, 3)).astype(np.uint8)).save(photos / 'a.png')
     Image.fromarray(rng.integers(0, 255, (50, 70)).astype(np.uint8)).save(photos / 'grey.png')
     (photos / 'broken.png').write_bytes((photos / 'a.png').read_bytes()[:2000])
-    process = subprocess.run(
-        [
-            sys.executable,
-            '-m',
-            'pdl_jax.commands.predict',
-            f'--checkpoint={workdir}',
-            f'--images={photos}/*.png',
-            f'--output={out}',
-        ],
-        cwd=tiny.ROOT,
-        env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert process.returncode == 1
-    assert '2 of 3 images predicted' in process.stdout and 'broken.png' in process.stderr
+    flags = [f'--checkpoint={workdir}', f'--images={photos}/*.png', f'--output={out}']
+    with pytest.raises(SystemExit) as end:
+        main(['predict', *flags])
+    # Python prints the text and ends with status 1.
+    assert re.match(r'error: not predicted:\n.*broken\.png', end.value.code)
+    assert '2 of 3 images predicted' in capsys.readouterr().out
     assert sorted(p.name for p in out.iterdir()) == [
-        'a.json', 'a_overlay.png', 'a_panoptic.png', 'grey.json', 'grey_overlay.png', 'grey_panoptic.png',
-    ]  # fmt: skip
+        f'{stem}{kind}'
+        for stem in ('a', 'grey')
+        for kind in ('.json', '_overlay.png', '_panoptic.png')
+    ]
     description = json.loads((out / 'a.json').read_text())
     assert (description['height'], description['width']) == (50, 70)
     ids = decode_ids((out / 'a_panoptic.png').read_bytes(), name='a')
@@ -176,37 +181,48 @@ def test_missing_checkpoint(workdir, tmp_path):
         Predictor.load(workdir, step=7)
 
 
-@pytest.mark.parametrize('oracle', [('semantic',), ('semantic', 'center', 'offset')])
-def test_ground_truth_in_the_place_of_outputs(data, workdir, tmp_path, oracle):
-    """With all three replaced and the stuff filter off only objects that share a centre, one inside the other, are lost."""
-    config = tiny.make_config(
+@pytest.fixture(scope='module')
+def true_classes(data, workdir, tmp_path_factory):
+    """The report of an evaluation with the true classes, and its folder with the predictions."""
+    folder = tmp_path_factory.mktemp('true_classes')
+    experiment = make_experiment(
         data,
-        evaluate__oracle=oracle,
+        evaluate__oracle=('semantic',),
+        evaluate__extra_metrics=('pc', 'ap'),
         postprocess__nms_kernel_px=3,
         postprocess__stuff_area_limit_px=0,
     )
-    report = evaluate_checkpoint(config, str(tmp_path), checkpoint=str(workdir))
+    return evaluate(experiment, folder, workdir, write_predictions=True), folder
+
+
+def test_ground_truth_in_the_place_of_classes(true_classes):
+    report, _ = true_classes
     assert report['miou'] == 1.0 and report['pixel_accuracy'] == 1.0
-    if len(oracle) == 3:
-        assert report['pq']['All']['pq'] > 0.95
-    else:
-        assert report['pq']['Stuff']['pq'] == 1.0
-        assert report['pq']['Things']['pq'] < 0.9
+    assert report['pq']['Stuff']['pq'] == 1.0
+    assert report['pq']['Things']['pq'] < 0.9
 
 
-def test_ap_and_covering_equal_those_of_the_written_files(data, workdir, tmp_path):
-    config = tiny.make_config(
-        data, evaluate__oracle=('semantic',), evaluate__extra_metrics=('pc', 'ap')
+def test_ground_truth_in_the_place_of_all_outputs(data, workdir, tmp_path):
+    """Without the stuff filter only objects that share a centre with another one are lost."""
+    experiment = make_experiment(
+        data,
+        evaluate__oracle=('semantic', 'center', 'offset'),
+        postprocess__nms_kernel_px=3,
+        postprocess__stuff_area_limit_px=0,
     )
-    report = evaluate_checkpoint(
-        config, str(tmp_path), checkpoint=str(workdir), is_prediction_written=True
-    )
+    report = evaluate(experiment, tmp_path, workdir)
+    assert report['miou'] == 1.0 and report['pixel_accuracy'] == 1.0
+    assert report['pq']['All']['pq'] > 0.95
+
+
+def test_ap_and_covering_equal_those_of_the_written_files(data, true_classes):
+    report, folder = true_classes
     labels = data.parent / 'raw' / 'val'
     paths = {
         'gt_json': labels / 'panoptic_val.json',
         'gt_folder': labels / 'panoptic_val',
-        'pred_json': tmp_path / 'predictions.json',
-        'pred_folder': tmp_path / 'predictions',
+        'pred_json': folder / 'predictions.json',
+        'pred_folder': folder / 'predictions',
     }
     files, _ = evaluate_files(**paths, metrics=('pq', 'pc', 'ap'))
     assert 0 < report['ap']['ap'] < 1 and 0 < report['pc']['Things']['pc'] < 1

@@ -152,6 +152,7 @@ def test_resuming_is_exact(source, shard_count):
     assert iterator.get_state()['next_record'] == state['next_record'] + 4
 
 
+@pytest.mark.slow
 def test_workers_give_the_same_batches_and_resume(damaged):
     options = {'shard_index': 1, 'shard_count': 2, 'skip_unreadable': True}
     iterator = make_iterator(damaged, **options)
@@ -194,7 +195,7 @@ def test_foreign_states_are_refused(source, change, message):
         iterator.set_state({**iterator.get_state(), **change})
 
 
-@pytest.mark.parametrize('num_workers', [0, 1])
+@pytest.mark.parametrize('num_workers', [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_damaged_record_stops_training_with_its_name(damaged, num_workers):
     iterator = make_iterator(damaged, num_workers=num_workers)
     try:

@@ -138,6 +138,7 @@ def test_coco_images_keep_their_areas(shared_dir, tmp_path):
         assert source.info(index)['annotation_file_name'] == annotation['file_name']
 
 
+@pytest.mark.slow
 def test_bytes_do_not_depend_on_processes_or_place(folder, tmp_path):
     tiny_folder.write_tiny_folder(tmp_path / 'elsewhere')
     prepare_tiny(folder, tmp_path / 'a', num_shards=2)

@@ -4,6 +4,7 @@ launch_dry_runs.txt holds the dry runs. In real runs of the scripts, stubs that 
 replace the commands of the clouds.
 """
 
+import argparse
 import json
 import pathlib
 import re
@@ -16,6 +17,7 @@ import tomllib
 import pytest
 import yaml
 
+from pdl_jax.commands import train
 from tests.launch.launch_stubs import ROOT, Stubs
 
 SCRIPTS = [
@@ -242,8 +244,11 @@ def test_documented_commands_are_accepted(stubs):
 
 
 def test_documented_flags_exist():
-    text = (ROOT / 'pdl_jax/main.py').read_text()
-    defined = {'config', *re.findall(r"DEFINE_\w+\(\s*'(\w+)'", text)}
+    parser = argparse.ArgumentParser()
+    train.add_flags(parser)
+    defined = {
+        flag.removeprefix('--') for action in parser._actions for flag in action.option_strings
+    }
     commands = [
         command.partition(' -- ')[2] for command in (*DRY_RUNS, *read_documented_commands())
     ]

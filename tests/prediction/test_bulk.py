@@ -1,7 +1,6 @@
 """Prediction of lists into shards: equal to single predictions for any processes and devices."""
 
 import fcntl
-import functools
 import io
 import json
 import os
@@ -32,6 +31,7 @@ from pdl_jax.prediction.image_list import find_below, read_list
 from pdl_jax.prediction.inference import abstract_variables
 from pdl_jax.prediction.predictor import PanopticResult, Predictor
 from tests import tiny
+from tests.convert.compiling import compiling_fast
 from tests.process_group import NETWORK
 
 # They share a canvas; the other one has its own.
@@ -42,12 +42,7 @@ OTHER_SIZE = (20, 80)
 @pytest.fixture(scope='module', autouse=True)
 def quick_compilation():
     """Leaves programs unoptimised, in this process and in those that `start_process` starts."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            jax,
-            'jit',
-            functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0}),
-        )
+    with compiling_fast():
         yield
 
 

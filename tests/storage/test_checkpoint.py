@@ -12,7 +12,12 @@ from etils import epath
 from jax.sharding import PartitionSpec as P
 
 from pdl_jax.runtime.sharding import make_mesh
-from pdl_jax.storage.checkpoint import check_structure, find_checkpoint, read_description
+from pdl_jax.storage.checkpoint import (
+    FORMAT,
+    check_structure,
+    find_checkpoint,
+    read_description,
+)
 from pdl_jax.storage.checkpointer import Checkpointer
 from pdl_jax.storage.checksums import check_files, write_checksums
 from pdl_jax.training.state import TrainState
@@ -54,7 +59,7 @@ def test_the_newest_and_the_best_are_kept(tmp_path, monkeypatch):
     assert find_checkpoint(tmp_path.name).name == '6'
     assert find_checkpoint(tmp_path, 2) == find_checkpoint(tmp_path / 'checkpoints' / '2')
     assert find_checkpoint(tmp_path, 'best').name == '2'
-    assert read_description(find_checkpoint(tmp_path)) == {'config': {'a': 6}}
+    assert read_description(find_checkpoint(tmp_path)) == {'format': FORMAT, 'config': {'a': 6}}
 
 
 def test_restores_onto_another_mesh(tmp_path):
@@ -88,6 +93,21 @@ def test_half_written_saves_are_not_taken_for_checkpoints(tmp_path):
     checkpointer = Checkpointer(tmp_path, keep=2)
     assert checkpointer.latest_step == 1
     checkpointer.close()
+
+
+def test_format_is_stored_and_a_later_one_is_refused(tmp_path):
+    checkpointer = Checkpointer(tmp_path, keep=2)
+    _save(checkpointer, 1)
+    checkpointer.close()
+    checkpoint = find_checkpoint(tmp_path)
+    (path,) = (path for path in (checkpoint / 'description').iterdir() if path.name == 'metadata')
+    stored = json.loads(path.read_text())
+    path.write_text(json.dumps({**stored, 'format': FORMAT + 1}))
+    with pytest.raises(ValueError, match=f'has format {FORMAT + 1}, .* reads up to {FORMAT}'):
+        read_description(checkpoint)
+    del stored['format']
+    path.write_text(json.dumps(stored))
+    assert read_description(checkpoint)['format'] == 1
 
 
 def test_structure_differences_are_named():
@@ -135,6 +155,8 @@ def test_damaged_checkpoints_are_named_and_the_one_before_is_used(
     for step in (1, 2, 3):
         _save(checkpointer, step, score=step / 10)
     checkpointer.close()
+    # Orbax says so where a save waited for a busy disk.
+    caplog.clear()
     assert find_checkpoint(tmp_path).name == '3' and not caplog.records
     files = [
         path for path in (tmp_path / 'checkpoints' / '3' / 'state').rglob('*') if path.is_file()
