@@ -1,1 +1,4 @@
-"""Configurations: each file's get_config() returns a ConfigDict; its docstring holds the command and the result."""
+"""Configurations.
+
+Each file's get_config() returns a ConfigDict; its docstring holds the commands and the result.
+"""

@@ -4,9 +4,9 @@
     pdl_jax prepare --format=ade20k --input=ADEChallengeData2016 --split=val --out=data/ade20k
     python -m pdl_jax.main --config=configs/ade20k.py --workdir=runs/ade20k
 
-No number of Panoptic-DeepLab with ResNet-50 on ADE20K was published; kMaX-DeepLab, a mask transformer on the same backbone,
-has 41.5 PQ on val (DeepLab2's model zoo). The recipe is DeepLab2's for COCO, with its label format for ADE20K. Not run to its
-end here.
+No number of Panoptic-DeepLab with ResNet-50 on ADE20K was published; kMaX-DeepLab, a mask
+transformer on the same backbone, has 41.5 PQ on val (DeepLab2's model zoo). The recipe is
+DeepLab2's for COCO, with its label format for ADE20K. Not run to its end here.
 """
 
 from ml_collections import ConfigDict

@@ -4,8 +4,8 @@
     pdl_jax prepare --format=cityscapes --input=CITYSCAPES --split=val --out=data/cityscapes
     python -m pdl_jax.main --config=configs/cityscapes.py --workdir=runs/cityscapes
 
-Aims at 59.8 PQ and 76.0 mIoU on val (DeepLab2's model zoo, resnet50_os32: 60k steps of 8, from ImageNet weights, which are
-not part of this file). Not run to its end here.
+Aims at 59.8 PQ and 76.0 mIoU on val (DeepLab2's model zoo, resnet50_os32: 60k steps of 8, from
+ImageNet weights, which are not part of this file). Not run to its end here.
 """
 
 from ml_collections import ConfigDict

@@ -4,8 +4,8 @@ Data as for configs/cityscapes.py: the panoptic labels hold the semantic ones.
 
     python -m pdl_jax.main --config=configs/cityscapes_lr_aspp.py --workdir=runs/cityscapes_lr_aspp
 
-Aims at 72.36 mIoU on val (Howard et al., ICCV 2019, table 7: reduced last block, 128 filters, output stride 16, from scratch).
-Not run to its end here.
+Aims at 72.36 mIoU on val (Howard et al., ICCV 2019, table 7: reduced last block, 128 filters,
+output stride 16, from scratch). Not run to its end here.
 """
 
 from ml_collections import ConfigDict

@@ -2,10 +2,12 @@
 
 Data as for configs/cityscapes.py.
 
-    python -m pdl_jax.main --config=configs/cityscapes_mobilenet_v3.py --workdir=runs/cityscapes_mobilenet_v3
+    python -m pdl_jax.main --config=configs/cityscapes_mobilenet_v3.py \
+        --workdir=runs/cityscapes_mobilenet_v3
 
-Aims at 55.3 PQ and 74.5 mIoU on val (DeepLab2's model zoo, mobilenet_v3_large_os16: 60k steps of 64 with AutoAugment, from
-ImageNet weights, neither of which is part of this file). Not run to its end here.
+Aims at 55.3 PQ and 74.5 mIoU on val (DeepLab2's model zoo, mobilenet_v3_large_os16: 60k steps of 64
+with AutoAugment, from ImageNet weights, neither of which is part of this file). Not run to its end
+here.
 """
 
 from ml_collections import ConfigDict
@@ -14,7 +16,10 @@ from configs import common
 
 
 def get_config() -> ConfigDict:
-    """DeepLab2's recipe; --config.model.preset=paper/mobilenet_v3 takes the paper's smaller network."""
+    """DeepLab2's recipe.
+
+    --config.model.preset=paper/mobilenet_v3 takes the paper's smaller network.
+    """
     config = common.get_config()
     common.use_cityscapes(config)
     config.model.preset = 'deeplab2/mobilenet_v3_large_os16'

@@ -2,10 +2,11 @@
 
 Data as for configs/cityscapes.py: the panoptic labels hold the semantic ones.
 
-    python -m pdl_jax.main --config=configs/cityscapes_semantic.py --workdir=runs/cityscapes_semantic
+    python -m pdl_jax.main --config=configs/cityscapes_semantic.py \
+        --workdir=runs/cityscapes_semantic
 
-Aims at 78.79 mIoU on val (TF DeepLab's model zoo, 418.64 G multiply-adds at 1025x2049, from ImageNet weights, which are not
-part of this file). Not run to its end here.
+Aims at 78.79 mIoU on val (TF DeepLab's model zoo, 418.64 G multiply-adds at 1025x2049, from
+ImageNet weights, which are not part of this file). Not run to its end here.
 """
 
 from ml_collections import ConfigDict

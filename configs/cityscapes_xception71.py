@@ -2,10 +2,12 @@
 
 Data as for configs/cityscapes.py.
 
-    python -m pdl_jax.main --config=configs/cityscapes_xception71.py --workdir=runs/cityscapes_xception71
+    python -m pdl_jax.main --config=configs/cityscapes_xception71.py \
+        --workdir=runs/cityscapes_xception71
 
-Aims at 63.0 PQ, 80.5 mIoU on val (Cheng et al., CVPR 2020, ablation row 7: 46.72 M parameters, 547.49 G multiply-adds, from
-ImageNet weights, which are not part of this file). Not run to its end here.
+Aims at 63.0 PQ, 80.5 mIoU on val (Cheng et al., CVPR 2020, ablation row 7: 46.72 M parameters,
+547.49 G multiply-adds, from ImageNet weights, which are not part of this file). Not run to its end
+here.
 """
 
 from ml_collections import ConfigDict

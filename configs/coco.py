@@ -6,8 +6,9 @@
         --json=panoptic_val2017.json --out=data/coco --split=val
     python -m pdl_jax.main --config=configs/coco.py --workdir=runs/coco
 
-Aims at 34.1 PQ on val (DeepLab2's model zoo, resnet50_os32 at 641x641: 200k steps of 64, from ImageNet weights and with
-AutoAugment, neither of which is part of this file). Not run to its end here.
+Aims at 34.1 PQ on val (DeepLab2's model zoo, resnet50_os32 at 641x641: 200k steps of 64, from
+ImageNet weights and with AutoAugment, neither of which is part of this file). Not run to its end
+here.
 """
 
 from ml_collections import ConfigDict

@@ -1,11 +1,11 @@
-"""COCO-Stuff 164k semantic segmentation with DeepLabv3 on ResNet-50 at output stride 8: 171 classes.
+"""COCO-Stuff 164k semantic segmentation with DeepLabv3 on ResNet-50, output stride 8, 171 classes.
 
     pdl_jax prepare --format=coco_stuff --input=COCO_STUFF --split=train --out=data/coco_stuff
     pdl_jax prepare --format=coco_stuff --input=COCO_STUFF --split=val --out=data/coco_stuff
     python -m pdl_jax.main --config=configs/coco_stuff.py --workdir=runs/coco_stuff
 
-Aims at 39.4 mIoU on val (mmsegmentation's model zoo, DeepLabV3 R-50-D8, 80k steps, a network with the deeper stem; from
-ImageNet weights, which are not part of this file). Not run to its end here.
+Aims at 39.4 mIoU on val (mmsegmentation's model zoo, DeepLabV3 R-50-D8, 80k steps, a network with
+the deeper stem; from ImageNet weights, which are not part of this file). Not run to its end here.
 """
 
 from ml_collections import ConfigDict

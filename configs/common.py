@@ -1,14 +1,15 @@
-"""Every field a configuration has, with its default; the other files change what differs.
+"""Every field of a configuration with its default; the other files change what differs.
 
-Units are in the names. `python -m pdl_jax.main --config=configs/coco.py --config.optimizer.learning_rate=1e-4` sets a
-field from the command line.
+Units are in the names. The command line sets a field:
+
+    pdl_jax train --config=coco --workdir=runs/coco --config.optimizer.learning_rate=1e-4
 """
 
 from ml_collections import ConfigDict, config_dict
 
 
 def get_config() -> ConfigDict:
-    """The defaults: Panoptic-DeepLab with ResNet-50 at output stride 32, as DeepLab2 trains it on Cityscapes."""
+    """The defaults: DeepLab2's Panoptic-DeepLab with ResNet-50, stride 32, for Cityscapes."""
     config = ConfigDict()
     config.seed = 0
 
@@ -17,16 +18,18 @@ def get_config() -> ConfigDict:
     config.data.path = ''
     config.data.train_split = 'train'
     config.data.eval_split = 'val'
-    # Logits, where a network is looked at without its data (pdl_jax summary); 0 takes the data's.
+    # Number of logits, for a network without its data (pdl_jax summary, pdl_jax plan); 0 takes that
+    # of the data.
     config.data.num_classes = 0
-    # Training images lie on a canvas of this size; larger ones are shrunk to fit. 0 takes the largest image's.
+    # Training images lie on a canvas of this size; larger ones are shrunk to fit. 0 takes the size
+    # of the largest image.
     config.data.canvas_height_px = 0
     config.data.canvas_width_px = 0
     # Processes that read and decode; 0 reads in threads of this process.
     config.data.num_workers = 0
     # Skip and count records that cannot be read instead of stopping.
     config.data.skip_unreadable = False
-    # Generated scenes to make at `path` when nothing is there; num_train = 0 makes none.
+    # Scenes to generate at `path` if nothing is there; num_train = 0 generates none.
     config.data.scenes = ConfigDict()
     config.data.scenes.num_train = 0
     config.data.scenes.num_eval = 0
@@ -39,8 +42,8 @@ def get_config() -> ConfigDict:
     # loss and post-processing. Fields of the network set here override it, such as
     # config.model.backbone = 'convnext_tiny': pdl_jax/models/options.py explains all of them.
     config.model.preset = 'deeplab2/resnet50_os32'
-    # What to start from: an earlier run or what `pdl_jax convert` wrote; every variable that fits is
-    # taken. '' starts at random.
+    # A checkpoint to start from, of an earlier run or of `pdl_jax convert`; every variable that
+    # fits is loaded. '' starts from scratch.
     config.model.init_checkpoint = ''
     # Use the backbone's stored BatchNorm statistics in training too.
     config.model.freeze_backbone_norm = config_dict.placeholder(bool)
@@ -51,13 +54,14 @@ def get_config() -> ConfigDict:
     config.augment = ConfigDict()
     config.augment.crop_height_px = 1025
     config.augment.crop_width_px = 2049
-    # First bring the shorter side to resize_min_px and the longer to at most resize_max_px; 0 for neither. Applies to
-    # evaluation and prediction too.
+    # First bring the shorter side to resize_min_px and the longer to at most resize_max_px; 0 for
+    # neither. Applies to evaluation and prediction too.
     config.augment.resize_min_px = 0
     config.augment.resize_max_px = 0
     config.augment.min_scale = 0.5
     config.augment.max_scale = 2.0
-    # Draw the scale from so many equidistant values, DeepLab2's recipe; 0 draws from the whole interval.
+    # Draw the scale from so many equidistant values, DeepLab2's recipe; 0 draws from the whole
+    # interval.
     config.augment.num_scales = 15
     config.augment.flip_probability = 0.5
 
@@ -66,7 +70,7 @@ def get_config() -> ConfigDict:
     config.targets.small_instance_area_px = 4096
     config.targets.small_instance_weight = 3.0
     config.targets.max_instances = 256
-    # Fields without a value are set by the preset, see pdl_jax/presets.py.
+    # The preset decides fields without a value, see pdl_jax/presets.py.
     config.targets.is_crowd_ignored = config_dict.placeholder(bool)
     config.targets.center_rounding = config_dict.placeholder(str)
     config.targets.is_offset_to_pixel = config_dict.placeholder(bool)
@@ -94,16 +98,19 @@ def get_config() -> ConfigDict:
 
     config.train = ConfigDict()
     config.train.batch_size = 32  # over all devices and processes
-    # Compute a batch in so many parts, one after the other, where it is too large for the memory; see pdl_jax/training/gradient_accumulation.py.
+    # Compute a batch that is too large for the memory in so many parts, one after the other; see
+    # pdl_jax/training/gradient_accumulation.py.
     config.train.accumulation_steps = 1
-    # Where it still is: regexes of modules whose inside the backward pass computes again, such as ('backbone/stage._block',).
+    # If it still is: regexes of modules whose inside the backward pass computes again, such as
+    # ('backbone/stage._block',).
     config.train.remat = ()
     config.train.num_steps = 60_000
     config.train.log_every_steps = 100
     config.train.picture_every_steps = 1000
     config.train.checkpoint_every_steps = 1000
     config.train.evaluate_every_steps = 10_000
-    # The newest so many and the one with the best PQ, or mIoU of a semantic network, are kept.
+    # The newest checkpoints, so many, and the one with the best PQ, or mIoU of a semantic network,
+    # are kept.
     config.train.keep_checkpoints = 5
 
     config.evaluate = ConfigDict()
@@ -111,9 +118,11 @@ def get_config() -> ConfigDict:
     # Average the outputs over the image at several scales, and over its mirror image.
     config.evaluate.scales = (1.0,)
     config.evaluate.is_flipped = False
-    # Ground truth in the place of these outputs: any of 'semantic', 'center', 'offset'; what do the others cost?
+    # Put the ground truth in the place of these outputs, any of 'semantic', 'center', 'offset', to
+    # see what the others cost.
     config.evaluate.oracle = ()
-    # Of panoptic networks beside PQ and mIoU: 'ap' (of Cityscapes for its data, else of COCO), 'pc' (Parsing Covering).
+    # For panoptic networks beside PQ and mIoU: 'ap' (by the rules of Cityscapes for its data, else
+    # of COCO), 'pc' (Parsing Covering).
     config.evaluate.extra_metrics = ()
 
     config.postprocess = ConfigDict()
@@ -130,8 +139,9 @@ def get_config() -> ConfigDict:
     config.mesh = ConfigDict()
     config.mesh.data = -1  # devices along the batch; -1 takes all that are left
     config.mesh.space = 1  # devices along image rows
-    # Which arrays of the training state are split over the devices along the batch: (regex, rule) pairs, the first match decides.
-    # (('.*', 'largest'),) splits all large ones, see pdl_jax/runtime/sharding.py.
+    # Arrays of the training state to split over the devices along the batch: (regex, rule) pairs,
+    # of which the first match decides. (('.*', 'largest'),) splits all large ones, see
+    # pdl_jax/runtime/sharding.py.
     config.mesh.param_rules = ()
     config.lock()
     # Open for the fields of any system; `Experiment.from_config` refuses unknown ones.
@@ -140,13 +150,13 @@ def get_config() -> ConfigDict:
 
 
 def use_crop(config: ConfigDict, height_px: int, width_px: int) -> None:
-    """Trains on crops of this size."""
+    """Sets the size of training crops."""
     config.augment.crop_height_px = height_px
     config.augment.crop_width_px = width_px
 
 
 def use_cityscapes(config: ConfigDict, path: str = 'data/cityscapes') -> None:
-    """Cityscapes' data and, as they are the defaults, DeepLab2's recipe for it: 1025x2049, 60k steps."""
+    """Sets the data of Cityscapes; the defaults are DeepLab2's recipe: 1025x2049, 60k steps."""
     config.data.path = path
     config.data.num_classes = 19
     config.data.num_workers = 8
@@ -154,7 +164,13 @@ def use_cityscapes(config: ConfigDict, path: str = 'data/cityscapes') -> None:
 
 
 def use_coco(config: ConfigDict, path: str = 'data/coco', side_px: int = 641) -> None:
-    """COCO's data and DeepLab2's recipe for it: images resized to `side_px`, 200k steps of 64 images."""
+    """Sets the data of COCO and DeepLab2's recipe for it: 200k steps of 64 images.
+
+    Args:
+      config: changed in place.
+      path: the prepared data.
+      side_px: side in pixels of the square that images are resized to fit.
+    """
     config.data.path = path
     config.data.num_classes = 134
     config.data.canvas_height_px = 640
@@ -178,7 +194,10 @@ def use_coco(config: ConfigDict, path: str = 'data/coco', side_px: int = 641) ->
 
 
 def use_semantic_recipe(config: ConfigDict) -> None:
-    """How the semantic DeepLabs are trained: SGD, plain cross entropy over all pixels of every class, crowds included."""
+    """Sets the recipe of the semantic DeepLabs.
+
+    SGD, and plain cross entropy over all pixels of every class, crowds included.
+    """
     config.augment.num_scales = 0
     config.targets.is_crowd_ignored = False
     config.targets.small_instance_weight = 1.0

@@ -4,8 +4,8 @@
     pdl_jax prepare --format=mapillary_vistas --input=VISTAS --split=val --out=data/mapillary
     python -m pdl_jax.main --config=configs/mapillary.py --workdir=runs/mapillary
 
-Aims at 37.7 PQ on val (Cheng et al., CVPR 2020, table of Mapillary Vistas, single scale, from ImageNet weights, which are
-not part of this file). Not run to its end here.
+Aims at 37.7 PQ on val (Cheng et al., CVPR 2020, table of Mapillary Vistas, single scale, from
+ImageNet weights, which are not part of this file). Not run to its end here.
 """
 
 from ml_collections import ConfigDict
@@ -18,7 +18,8 @@ def get_config() -> ConfigDict:
     config = common.get_config()
     config.data.path = 'data/mapillary'
     config.data.num_classes = 65
-    # Larger images are shrunk while they are read: many have three times as many pixels as the network sees.
+    # Larger images are shrunk while they are read: many have three times as many pixels as the
+    # network sees.
     config.data.canvas_height_px = 2176
     config.data.canvas_width_px = 2176
     config.data.num_workers = 16

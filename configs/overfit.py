@@ -1,13 +1,15 @@
-"""A first check of data and code: a few COCO images learnt by heart, MobileNetV2 started from real weights.
+"""A first check of data and code: a few COCO images learnt by heart.
 
 Prepare a JSON with a handful of images as `train` and as `val` of one directory, then
 
-    pdl_jax convert --from=tensorflow --preset=imagenet/mobilenet_v2 --input=folded_f32.npz --output=runs/mobilenet_v2
-    python -m pdl_jax.main --config=configs/overfit.py --workdir=runs/overfit --config.data.path=data/overfit \
-        --config.model.init_checkpoint=runs/mobilenet_v2
+    pdl_jax convert --from=tensorflow --preset=imagenet/mobilenet_v2 --input=folded_f32.npz \
+        --output=runs/mobilenet_v2
+    python -m pdl_jax.main --config=configs/overfit.py --workdir=runs/overfit \
+        --config.data.path=data/overfit --config.model.init_checkpoint=runs/mobilenet_v2
 
-with the weights of a TF-slim MobileNetV2 whose BatchNorm is folded in. On the first four images of COCO's training split, 22
-segments, PQ reaches 79 after 300 steps, ten minutes on two CPU cores; 74 after 100.
+with the weights of a TF-slim MobileNetV2 whose BatchNorm is folded into its kernels. On the first
+four images of COCO's training split, 22 segments, PQ reaches 79 after 300 steps, ten minutes on two
+CPU cores; 74 after 100.
 """
 
 from ml_collections import ConfigDict
@@ -16,7 +18,7 @@ from configs import coco
 
 
 def get_config() -> ConfigDict:
-    """COCO's recipe at low resolution with narrower decoders, without augmentation, for a few hundred steps."""
+    """COCO's recipe at low resolution, with narrower decoders and without augmentation."""
     config = coco.get_config()
     config.data.path = 'data/overfit'
     config.data.num_workers = 0

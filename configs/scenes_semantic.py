@@ -1,6 +1,8 @@
-"""Semantic segmentation of generated scenes with Lite R-ASPP on MobileNetV3 small; from scratch on two CPU cores.
+"""Semantic segmentation of generated scenes with Lite R-ASPP on MobileNetV3 small.
 
-python -m pdl_jax.main --config=configs/scenes_semantic.py --workdir=runs/scenes_semantic
+    python -m pdl_jax.main --config=configs/scenes_semantic.py --workdir=runs/scenes_semantic
+
+Trains from scratch on two CPU cores.
 """
 
 from ml_collections import ConfigDict
