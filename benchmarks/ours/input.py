@@ -18,6 +18,7 @@ from pdl_jax.data.records import RecordSource, open_split
 from pdl_jax.preprocess.augment import AugmentOptions
 from pdl_jax.runtime.compiler_options import train_compiler_options
 from pdl_jax.runtime.sharding import make_mesh, replicated, shard_batch
+from pdl_jax.systems.panoptic_deeplab import PanopticDeepLabOptions
 from pdl_jax.training.optim import OptimizerOptions, make_optimizer, make_schedule
 from pdl_jax.training.step import StepOptions, init_state, make_train_step, make_training_samples
 
@@ -45,7 +46,8 @@ def prepare(setup: Setup) -> Program:
     reader = _Reader(setup, source)
     if setup.arguments['until'] == 'host':
         return _make_reading_program(setup, reader, lambda batch: batch)
-    system_options = make_system_options(setup, size=setup.arguments['crop_size'])
+    # The rules for targets are the default ones, and no network is run.
+    system_options = PanopticDeepLabOptions(tuple(setup.arguments['crop_size']))
     system = system_options.make_system(source.spec.label_format)
 
     @jax.jit
