@@ -17,6 +17,7 @@ from pdl_jax.models.backbones.mobilenet_v3 import MobileNetV3
 from pdl_jax.models.backbones.resnet import ResNet
 from pdl_jax.models.backbones.wide_resnet import WideResNet
 from pdl_jax.models.backbones.xception import Xception
+from pdl_jax.typing import suggest
 
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
     'resnet18': functools.partial(ResNet, block_counts=(2, 2, 2, 2), block='basic'),
@@ -78,7 +79,8 @@ def make_backbone(backbone: str, **attributes: Any) -> nn.Module:
     """
     if backbone not in BACKBONES:
         raise ValueError(
-            f'model.backbone {backbone!r} is unknown; choose one of {sorted(BACKBONES)}'
+            f'model.backbone {backbone!r} is unknown; {suggest(backbone, BACKBONES)}choose one of '
+            f'{", ".join(sorted(BACKBONES))}'
         )
     make = BACKBONES[backbone]
     attributes = {key: value for key, value in attributes.items() if value is not None}
