@@ -1,9 +1,6 @@
 """Plans: numbers read from compiled programs against hand counts, and the command end to end."""
 
 import json
-import os
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +9,8 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from pdl_jax.planning.outline import find_split
 
+from pdl_jax.commands.command_line import main
+from pdl_jax.commands.plan_programs import find_split
 from pdl_jax.planning import analysis, chips, compare, topology
 from pdl_jax.planning.collectives import Collective, find_collectives, summarize_collectives
 from pdl_jax.planning.hlo import parse_module, parse_shapes
@@ -22,6 +21,8 @@ from pdl_jax.planning.report import format_report, make_report
 from pdl_jax.planning.traffic import count_bytes
 from pdl_jax.runtime.sharding import make_mesh
 from tests import tiny
+from tests.convert.compiling import compiling_fast
+from tests.process_group import NETWORK
 
 # Output in the style of the TPU compiler: tiled layouts, on-chip values (S(1)), a loop that carries
 # its bound, and a fusion that reads one slice of a large array.
@@ -227,17 +228,17 @@ def test_topologies_are_checked(monkeypatch):
 
 
 def test_missing_splits_are_outlined(data, tmp_path):
-    config = tiny.make_config(data)
-    assert find_split(config, 'train').max_size == (48, 64)
-    config = tiny.make_config(tmp_path / 'none', data__canvas_height_px=50)
-    split = find_split(config, 'train')
+    experiment = tiny.make_experiment(data)
+    assert find_split(experiment, 'train').max_size == (48, 64)
+    experiment = tiny.make_experiment(tmp_path / 'none', data__canvas_height_px=50)
+    split = find_split(experiment, 'train')
     assert (split.max_size, split.spec.num_classes) == ((50, 33), 14)
-    assert find_split(config, 'val', (70, 90)).max_size == (70, 90)
+    assert find_split(experiment, 'val', (70, 90)).max_size == (70, 90)
     # Images of a known dataset may be larger than the crop.
-    split = find_split(tiny.make_config(tmp_path / 'none', data__num_classes=19), 'val')
+    split = find_split(tiny.make_experiment(tmp_path / 'none', data__num_classes=19), 'val')
     assert (split.max_size, split.spec.name) == ((1024, 2048), 'cityscapes')
     with pytest.raises(ValueError, match='set config.data.num_classes'):
-        find_split(tiny.make_config(tmp_path / 'none', data__num_classes=0), 'train')
+        find_split(tiny.make_experiment(tmp_path / 'none', data__num_classes=0), 'train')
 
 
 def test_a_program_that_exceeds_the_memory_is_reported():
@@ -324,56 +325,21 @@ def test_documented_plans_are_those_of_the_json_files():
     assert compare.compare_plans(paths[:2], program='eval') in scaling
 
 
-# Runs the command once per list of options in a fork of one process, because most of the time of
-# a short run is spent on imports. Errors go to the files 0, 1, ...; statuses to standard output.
-RUN_FORKED = """
-import json, os, runpy, sys
-import pdl_jax.planning.programs
-for i, options in enumerate(json.loads(sys.argv[1])):
-    if os.fork() == 0:
-        os.dup2(os.open(os.path.join(sys.argv[2], str(i)), os.O_WRONLY | os.O_CREAT), 2)
-        sys.argv = ['plan', '--config=configs/scenes.py', *options]
-        runpy.run_module('pdl_jax.commands.plan', run_name='__main__', alter_sys=True)
-        sys.exit()
-    print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
-"""
-
-
-def run_python(*arguments):
-    excluded = ('XLA_FLAGS', 'JAX_NUM_CPU_DEVICES')
-    environment = {key: value for key, value in os.environ.items() if key not in excluded}
-    # A second run of the test finds the compiled programs in the cache.
-    environment['JAX_COMPILATION_CACHE_DIR'] = jax.config.jax_compilation_cache_dir
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=tiny.ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-
-def test_command_plans_a_run(tmp_path):
+def test_command_plans_a_run(tmp_path, capsys):
     fields = {
         **tiny.overrides(tmp_path / 'none'),
         # Few layers compile fast.
-        'model.backbone': 'resnet18',
+        **NETWORK,
         'model.decoder': 'lr_aspp',
         'model.aspp_rates': (),
         'model.has_instances': False,
         'optimizer.ema_decay': 0.0,
     }
     path = tmp_path / 'plan.json'
-    result = run_python(
-        '-m',
-        'pdl_jax.commands.plan',
-        '--config=configs/scenes.py',
-        '--topology=cpu:2',
-        f'--json={path}',
-        *(f'--config.{key}={value}' for key, value in fields.items()),
-    )
-    assert result.returncode == 0, result.stderr
+    flags = [f'--config.{key}={value}' for key, value in fields.items()]
+    with compiling_fast():
+        main(['plan', '--config=scenes', '--topology=cpu:2', f'--json={path}', *flags])
+    printed = capsys.readouterr().out
     report = json.loads(path.read_text())
     train, evaluation = report['programs']['train'], report['programs']['eval']
     assert report['fits'] is True and report['num_chips'] == 2 and report['is_simulated'] is True
@@ -399,22 +365,26 @@ def test_command_plans_a_run(tmp_path):
         'post-processing alone',
         'at best',
     ):
-        assert text in result.stdout
+        assert text in printed
 
 
-def test_command_explains_mistakes(tmp_path):
-    mistakes = {
-        'must name some of train,eval,postprocess': ['--topology=cpu:1', '--programs=train,sleep'],
-        "error: topology 'tpu:2x2' must be one of": ['--topology=tpu:2x2'],
-        'Did you mean "batch_size"': ['--topology=cpu:1', '--config.train.batch_siz=1'],
-        'error: config.train.batch_size (=16) must be a multiple of the 3': ['--topology=cpu:3'],
-        'the configuration cannot be read: [Errno 2]': [
-            '--topology=cpu:1',
-            '--config=configs/none.py',
-        ],
-    }
-    result = run_python('-c', RUN_FORKED, json.dumps(list(mistakes.values())), str(tmp_path))
-    assert result.stdout.split() == ['1'] * len(mistakes), result.stderr
-    for i, message in enumerate(mistakes):
-        errors = (tmp_path / str(i)).read_text()
-        assert message in errors and 'Traceback' not in errors, errors
+@pytest.mark.parametrize(
+    ('flags', 'message'),
+    [
+        (
+            ['--topology=cpu:1', '--programs=train,sleep'],
+            'must name some of train,eval,postprocess',
+        ),
+        (['--topology=tpu:2x2'], "topology 'tpu:2x2' must be one of"),
+        (['--topology=cpu:1', '--config.train.batch_siz=1'], 'Did you mean "batch_size"'),
+        (['--topology=cpu:3'], 'config.train.batch_size (=16) must be a multiple of the 3'),
+        (['--topology=cpu:1', '--config=configs/none.py'], 'no such configuration'),
+        ([], 'give --config and --topology, or --compare'),
+    ],
+)
+def test_command_explains_mistakes(flags, message, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(['plan', '--config=scenes', *flags])
+    assert end.value.code == 2
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if not x.startswith('pdl_jax: ')]
+    assert line.startswith('error: ') and message in line
