@@ -10,9 +10,9 @@ from tests import tiny
 
 # A network that compiles in seconds.
 NETWORK = {'model.backbone': 'resnet18', 'model.width_multiplier': 0.125}
-# One process compiles for all, which saves time and keeps them together: gloo waits 30 seconds for
-# the slowest. Runs at the same time must not share a cache, because then one process may find what
-# another waits for.
+# One process compiles for all, which saves time and keeps them together: Gloo waits 30 seconds for
+# the slowest. Runs at the same time must not share a cache: one process might find there what
+# another one waits for.
 _ENVIRONMENT = {
     'JAX_COMPILATION_CACHE_DIR': (
         os.environ.get('PDL_JAX_TEST_CACHE', '/tmp/pdl_jax_test_cache')
@@ -25,14 +25,16 @@ _ENVIRONMENT = {
 
 
 class ProcessGroup:
-    """A run of the tiny configuration by several processes; those left at the end are killed.
+    """`pdl_jax train` on the tiny configuration in several processes.
+
+    Processes that still run at the end of the context are killed.
 
     Args:
-      data: of `tiny.prepare_scenes`.
-      workdir: of the run; what the processes print goes to files beside it.
-      flags: of all of them.
-      num_processes: one of them needs no coordinator.
-      num_devices: simulated, of each.
+      data: the dataset, see `tiny.prepare_scenes`.
+      workdir: directory of the run; the output of the processes goes to files beside it.
+      flags: flags of every process.
+      num_processes: number of processes; a single one needs no coordinator.
+      num_devices: simulated devices of each process.
     """
 
     def __init__(
@@ -77,11 +79,11 @@ class ProcessGroup:
             process.wait()
 
     def read(self, index: int = 0) -> str:
-        """What a process has printed so far."""
+        """Returns the output of a process so far."""
         return self._paths[index].read_text(errors='replace')
 
     def wait_for(self, text: str, *, timeout: float = 240) -> None:
-        """Waits until process 0 has printed something."""
+        """Waits until process 0 has printed `text`."""
         end = time.monotonic() + timeout
         while text not in self.read():
             if self.processes[0].poll() is not None or time.monotonic() > end:
@@ -89,7 +91,7 @@ class ProcessGroup:
             time.sleep(0.02)
 
     def wait(self, *, timeout: float = 240) -> list[int]:
-        """Waits for all processes; returns how each exited."""
+        """Waits for all processes; returns their exit statuses."""
         end = time.monotonic() + timeout
         try:
             return [process.wait(max(end - time.monotonic(), 0.1)) for process in self.processes]
@@ -100,7 +102,7 @@ class ProcessGroup:
             raise AssertionError(f'not over after {timeout} s\n{printed}') from error
 
     def finish(self, *, timeout: float = 240) -> str:
-        """Waits until all processes have succeeded; returns what process 0 printed."""
+        """Waits until all processes have succeeded; returns the output of process 0."""
         statuses = self.wait(timeout=timeout)
         assert not any(statuses), f'{statuses}:\n' + '\n'.join(
             self.read(i)[-3000:] for i in range(len(self._paths))

@@ -237,11 +237,8 @@ def test_imagenet_files_hold_a_backbone(prefix):
     conversion = guess_network(contents, SOURCE)
     assert conversion.network.name == 'imagenet/mobilenet_v3_large' and conversion.is_backbone_only
     options = conversion.network.options
-    assert (
-        options.normalization,
-        options.backbone.squeeze_excite_gate,
-        options.backbone.norm_epsilon,
-    ) == (
+    gate, epsilon = options.backbone.squeeze_excite_gate, options.backbone.norm_epsilon
+    assert (options.normalization, gate, epsilon) == (
         'unit',
         'sigmoid',
         1e-3,

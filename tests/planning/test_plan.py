@@ -21,7 +21,6 @@ from pdl_jax.planning.report import format_report, make_report
 from pdl_jax.planning.traffic import count_bytes
 from pdl_jax.runtime.sharding import make_mesh
 from tests import tiny
-from tests.convert.compiling import compiling_fast
 from tests.process_group import NETWORK
 
 # Output in the style of the TPU compiler: tiled layouts, on-chip values (S(1)), a loop that carries
@@ -325,6 +324,7 @@ def test_documented_plans_are_those_of_the_json_files():
     assert compare.compare_plans(paths[:2], program='eval') in scaling
 
 
+@pytest.mark.slow
 def test_command_plans_a_run(tmp_path, capsys):
     fields = {
         **tiny.overrides(tmp_path / 'none'),
@@ -337,8 +337,7 @@ def test_command_plans_a_run(tmp_path, capsys):
     }
     path = tmp_path / 'plan.json'
     flags = [f'--config.{key}={value}' for key, value in fields.items()]
-    with compiling_fast():
-        main(['plan', '--config=scenes', '--topology=cpu:2', f'--json={path}', *flags])
+    main(['plan', '--config=scenes', '--topology=cpu:2', f'--json={path}', *flags])
     printed = capsys.readouterr().out
     report = json.loads(path.read_text())
     train, evaluation = report['programs']['train'], report['programs']['eval']
