@@ -350,6 +350,7 @@ def _find_section(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _make_section(kind: type, name: str, fields: Mapping[str, Any]) -> Any:
+    """Makes a section; raises ValueError for an unknown field or a value that it cannot have."""
     refuse_unknown(name, fields, {field.name for field in dataclasses.fields(kind)})
     return kind(**fields)
 
