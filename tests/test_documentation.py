@@ -1,0 +1,329 @@
+"""The commands, links and examples of the documentation.
+
+Every ```bash block is read. Each command of pdl_jax is parsed by its own parser, and its
+configuration is loaded. Then it runs, on a tiny network and with small stand-ins for the data,
+images and runs that the documents name, unless `find_obstacle` knows what it needs that cannot be
+here.
+"""
+
+import contextlib
+import dataclasses
+import glob
+import importlib
+import pathlib
+import re
+import shlex
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from pdl_jax.commands import processes
+from pdl_jax.commands.command_line import COMMANDS, main
+from pdl_jax.commands.config_file import load_config
+from pdl_jax.experiment import Experiment
+from pdl_jax.models.backbones import BACKBONES
+from pdl_jax.models.blocks import ConvNorm, LayerOptions
+from pdl_jax.runtime import host_memory
+from tests import tiny
+
+ROOT = tiny.ROOT
+DOCUMENTS = ('README.md', *sorted(f'docs/{path.name}' for path in (ROOT / 'docs').glob('*.md')))
+DOCUMENTS = (*DOCUMENTS, 'launch/README.md')
+# Pages that may link to others.
+PAGES = (*DOCUMENTS, 'CONTRIBUTING.md', 'CHANGELOG.md')
+# Programs of others, and of ours those that other tests run: launch/ and benchmarks/.
+_NOT_OURS = (
+    'pip install ',
+    'python3 -m venv ',
+    '.venv/bin/pip install ',
+    '.venv/bin/python -m pytest ',
+    'python -m benchmarks.',
+    'docker run ',
+    'kubectl ',
+    'scancel ',
+)
+# The run that the first command of README.md makes.
+_WORKDIR = 'runs/scenes'
+_list_devices = jax.devices
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A command of pdl_jax in a document.
+
+    Attributes:
+      name: a key of `COMMANDS`.
+      words: its arguments, without the quotes of the shell.
+    """
+
+    name: str
+    words: tuple[str, ...]
+
+    def get(self, flag: str) -> str:
+        """Returns the value of --FLAG=VALUE, '' if it is absent."""
+        return next((w.split('=', 1)[1] for w in self.words if w.startswith(f'--{flag}=')), '')
+
+    def __str__(self) -> str:
+        return shlex.join(('pdl_jax', self.name, *self.words))
+
+
+def read_blocks(name: str, language: str) -> list[str]:
+    """Reads the blocks of a document that are marked with a language."""
+    text = (ROOT / name).read_text()
+    return re.findall(rf'^```{language}\n(.*?)^```', text, re.MULTILINE | re.DOTALL)
+
+
+def read_commands(name: str) -> list[Command]:
+    """Reads the commands of pdl_jax in a document; continued lines are joined, `a && b` is two."""
+    lines = ''.join(read_blocks(name, 'bash')).replace('\\\n', ' ').splitlines()
+    parts = (part.strip() for line in lines for part in line.split(' && '))
+    found = (parse_command(part) for part in parts if part)
+    return [command for command in found if command is not None]
+
+
+def parse_command(line: str) -> Command | None:
+    """Finds the command of pdl_jax in a line; None for other programs.
+
+    Raises:
+      ValueError: no rule covers the line.
+    """
+    words = shlex.split(line)
+    if words[0].startswith('launch/'):
+        # What follows -- are flags of training.
+        flags = words[words.index('--') + 1 :] if '--' in words else []
+        return Command('train', tuple(flags)) if flags else None
+    if words[0] == '.venv/bin/python':
+        words[0] = 'python'
+    if words[:3] == ['python', '-m', 'pdl_jax.main']:
+        return Command('train', tuple(words[3:]))
+    if words[:3] == ['python', '-m', 'pdl_jax']:
+        words[:3] = ['pdl_jax']
+    if words[0] == 'pdl_jax' and words[1] in COMMANDS:
+        return Command(words[1], tuple(words[2:]))
+    if not line.startswith(_NOT_OURS):
+        raise ValueError(f'no rule for the command: {line}')
+    return None
+
+
+def find_obstacle(command: Command) -> str:
+    """Names what a command needs that cannot be here; '' if it runs here."""
+    if any('gs://' in word for word in command.words):
+        return 'a bucket'
+    if '--distributed' in command.words or command.get('coordinator_address'):
+        return 'other processes'
+    if command.name == 'convert' or command.get('config.model.init_checkpoint'):
+        return 'published weights'
+    if command.name == 'prepare' and command.get('format') not in ('coco_panoptic', 'label_maps'):
+        return 'a published dataset'
+    if command.name == 'plan' and not command.get('topology').startswith('cpu:'):
+        return '' if '--compare' in command.words else 'the TPU compiler, and minutes'
+    return ''
+
+
+class ToyBackbone(nn.Module):
+    """Five strided convolutions, which compile in no time."""
+
+    output_stride: int = 32
+    width_multiplier: float = 1.0
+    options: LayerOptions = LayerOptions()
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+        """Maps f32[B, H, W, 3] to {'stride4', 'stride8', ..., 'last'}."""
+        features = {}
+        for i in range(1, self.output_stride.bit_length()):
+            x = ConvNorm(8, 3, 2, options=self.options, name=f'conv_{i}')(x, train=train)
+            features[f'stride{2**i}'] = x
+        return {**features, 'last': x}
+
+
+def list_tiny_flags(data: pathlib.Path) -> dict[str, str]:
+    """Lists flags, by field, that turn any configuration into a run of two steps."""
+    config = tiny.make_config(
+        data,
+        model__backbone='toy',
+        model__aspp_rates=(),
+        train__num_steps=2,
+        train__checkpoint_every_steps=2,
+    )
+    fields = {}
+    for section, values in config.to_dict().items():
+        if section != 'seed':
+            fields |= {f'{section}.{name}': value for name, value in values.items()}
+    scenes = fields.pop('data.scenes')
+    fields |= {f'data.scenes.{name}': value for name, value in scenes.items()}
+    return {key: f'--config.{key}={x}' for key, x in fields.items() if x is not None}
+
+
+@pytest.fixture(scope='module')
+def as_a_process():
+    """Lets commands run in this process as in one of their own with a single device."""
+    with pytest.MonkeyPatch.context() as patch:
+        devices = tiny.one_device()
+        patch.setattr(jax, 'devices', lambda *_: devices)
+        patch.setattr(jax, 'local_devices', lambda *_, **__: devices)
+        # These change the whole process, which other tests share.
+        patch.setattr(processes, 'show_own_messages', lambda: None)
+        patch.setattr(host_memory, 'keep_freed_memory', lambda: False)
+        patch.setitem(BACKBONES, 'toy', ToyBackbone)
+        yield
+
+
+@pytest.fixture(scope='module')
+def sandbox(data, tmp_path_factory):
+    """A folder with stand-ins for the data, images and files that the documents name."""
+    folder = tmp_path_factory.mktemp('sandbox')
+    raw = data.parent / 'raw'
+    links = {'data/scenes': data, 'data/scenes_raw': raw, 'docs': ROOT / 'docs'}
+    for split in ('train', 'val'):
+        links[f'{split}2017'] = raw / split / 'images'
+        links[f'panoptic_{split}2017'] = raw / split / f'panoptic_{split}'
+        links[f'panoptic_{split}2017.json'] = raw / split / f'panoptic_{split}.json'
+    for name, target in links.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).symlink_to(target)
+    (folder / 'photos').mkdir()
+    (folder / 'masks').mkdir()
+    rng = np.random.default_rng(0)
+    for name in 'abc':
+        image = rng.integers(0, 255, (48, 64, 3)).astype(np.uint8)
+        Image.fromarray(image).save(folder / 'photos' / f'{name}.jpg')
+        Image.fromarray(image[..., 0] % 2).save(folder / 'masks' / f'{name}.png')
+    (folder / 'classes.txt').write_text('background\ncell\n')
+    # Blocks of Python that begin with a file name are configurations.
+    for document in DOCUMENTS:
+        for block in read_blocks(document, 'python'):
+            if match := re.match(r'# (\w+\.py)\n', block):
+                (folder / match[1]).write_text(block)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def runs(sandbox, data, as_a_process):
+    """The sandbox with a run of two steps in it, made by the first command of README.md."""
+    command = read_commands('README.md')[0]
+    assert command.name == 'train' and command.get('workdir') == _WORKDIR
+    with contextlib.chdir(sandbox):
+        main([command.name, *command.words, *list_tiny_flags(data).values()])
+    for name in ('checkpoints', 'metrics.jsonl', 'tensorboard', 'report.json'):
+        assert (sandbox / _WORKDIR / name).exists()
+    return sandbox
+
+
+def check_configuration(flags) -> None:
+    """Loads the configuration of parsed flags, if they name one."""
+    if getattr(flags, 'config', None):
+        Experiment.from_config(load_config(flags.config, flags.config_overrides))
+
+
+@pytest.mark.parametrize('name', DOCUMENTS)
+def test_commands_are_accepted(name, sandbox, monkeypatch):
+    monkeypatch.chdir(sandbox)
+    for command in read_commands(name):
+        module = importlib.import_module(f'pdl_jax.commands.{COMMANDS[command.name]}')
+        monkeypatch.setattr(module, 'run', check_configuration)
+        with explained(command):
+            main([command.name, *command.words])
+
+
+def test_every_command_is_documented():
+    assert {c.name for name in DOCUMENTS for c in read_commands(name)} == set(COMMANDS)
+
+
+@pytest.mark.parametrize('line', ['pdl_jax paint a.jpg', 'python -m pdl_jax.predict', 'ls runs'])
+def test_unknown_commands_are_noticed(line):
+    with pytest.raises(ValueError, match='no rule for the command'):
+        parse_command(line)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', DOCUMENTS)
+def test_commands_run(name, runs, data, monkeypatch):
+    monkeypatch.chdir(runs)
+    for command in read_commands(name):
+        if not find_obstacle(command):
+            with explained(command):
+                run_tiny(command, data, monkeypatch)
+
+
+def run_tiny(command: Command, data: pathlib.Path, monkeypatch) -> None:
+    """Runs a command with fewer steps, smaller networks and stand-ins for its runs."""
+    words = [*command.words]
+    tiny_flags = list_tiny_flags(data)
+    if command.name == 'train' and '--mode=evaluate' not in words:
+        # Tiny, all training commands are the one that has run; a second run would say no more.
+        stand_in(command.get('workdir'))
+        return
+    if command.name in ('train', 'evaluate', 'predict'):
+        stand_in(command.get('checkpoint') or command.get('workdir'))
+    if command.name in ('train', 'evaluate', 'plan') and command.get('config'):
+        # The command's own fields count.
+        words += [flag for key, flag in tiny_flags.items() if not command.get(f'config.{key}')]
+    if command.name == 'plan':
+        words.append('--programs=postprocess')
+        monkeypatch.setattr(jax, 'devices', _list_devices)
+    if command.name == 'prepare':
+        words.append('--num_processes=0')
+    main([command.name, *(part for word in words for part in expand(word))])
+
+
+def stand_in(path: str) -> None:
+    """Puts the tiny run where a document has another one."""
+    if not pathlib.Path(path).exists():
+        pathlib.Path(path).symlink_to(pathlib.Path(_WORKDIR).resolve())
+
+
+def expand(word: str) -> list[str]:
+    """Expands a pattern as the shell does if it is no part of a flag, where patterns are quoted."""
+    is_pattern = '*' in word and not word.startswith('--')
+    return sorted(glob.glob(word)) if is_pattern else [word]
+
+
+@contextlib.contextmanager
+def explained(command: Command):
+    """Names the command that fails."""
+    try:
+        yield
+    except SystemExit as error:
+        assert not error.code, f'{command}: status {error.code}'
+    except Exception as error:
+        raise AssertionError(f'{command}: {error!r}') from error
+
+
+def test_readme_is_short():
+    assert len((ROOT / 'README.md').read_text().split()) <= 900
+
+
+@pytest.mark.parametrize('name', PAGES)
+def test_links_lead_somewhere(name):
+    text = (ROOT / name).read_text()
+    for target in re.findall(r'\]\(([^)\s]+)\)', text):
+        path, _, anchor = target.partition('#')
+        if re.match(r'[a-z]+:', path):
+            continue
+        file = (ROOT / name).parent / path if path else ROOT / name
+        assert file.exists(), f'{name} links to {target}, which does not exist'
+        if anchor:
+            assert anchor in list_anchors(file), f'{name} links to {target}: no such heading'
+
+
+def list_anchors(file: pathlib.Path) -> set[str]:
+    """Lists the anchors of the headings of a page, as GitHub names them."""
+    headings = re.findall(r'^#+ (.*)', file.read_text(), re.MULTILINE)
+    return {re.sub(r'[^\w -]', '', h.lower()).replace(' ', '-') for h in headings}
+
+
+@pytest.mark.parametrize('name', [name for name in PAGES if name != 'CHANGELOG.md'])
+def test_named_files_exist(name):
+    pattern = r'`((?:pdl_jax|tests|configs|docs|benchmarks|launch)/[\w/.]*?)(?: [^`]*)?`'
+    for path in re.findall(pattern, (ROOT / name).read_text()):
+        assert (ROOT / path).exists(), f'{name} names {path}, which does not exist'
+
+
+def test_python_examples_parse():
+    for name in DOCUMENTS:
+        for block in read_blocks(name, 'python'):
+            compile(block, name, 'exec')
