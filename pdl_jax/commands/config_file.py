@@ -1,11 +1,12 @@
 """Configurations on the command line: --config=FILE or --config=NAME, and --config.field=value."""
 
 import argparse
+import contextlib
 import difflib
 import importlib.util
 import pathlib
 import sys
-import types
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pdl_jax
@@ -71,7 +72,7 @@ def _run_file(name: str) -> Any:
     if spec is None or spec.loader is None:
         raise ValueError(f'--config={name} is no Python file')
     module = importlib.util.module_from_spec(spec)
-    with _configs_importable(file):
+    with _importable(file):
         try:
             spec.loader.exec_module(module)
             return module.get_config(*([argument] if argument else []))
@@ -97,30 +98,22 @@ def _find_file(name: str) -> pathlib.Path:
     )
 
 
-class _configs_importable:
-    """Makes `from configs import ...` find the package's configurations, and the user's beside."""
-
-    def __init__(self, file: pathlib.Path):
-        self._file = file
-
-    def __enter__(self) -> None:
-        sys.path.insert(0, str(_ROOT))
+@contextlib.contextmanager
+def _importable(file: pathlib.Path) -> Iterator[None]:
+    """Lets a configuration import the package's `configs` and the modules beside itself."""
+    folder = str(file.resolve().parent)
+    sys.path[:0] = [str(_ROOT)]
+    sys.path.append(folder)
+    try:
         import configs
 
-        folder = str(self._file.resolve().parent)
+        # Modules of a folder of the user's that is called configs too.
         if folder not in configs.__path__ and pathlib.Path(folder).name == 'configs':
             configs.__path__.append(folder)
-        # A configuration also finds modules that lie beside it.
-        sys.path.append(folder)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: types.TracebackType | None,
-    ) -> None:
+        yield
+    finally:
         sys.path.remove(str(_ROOT))
-        sys.path.remove(str(self._file.resolve().parent))
+        sys.path.remove(folder)
 
 
 def _add_system_fields(config: Any) -> None:
