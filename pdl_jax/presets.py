@@ -1,7 +1,7 @@
 """Recipes by name, as data: what each paper and each original program is made of.
 
-A preset is whole: the system, the fields of its network that differ from the defaults (DeepLab2's), and
-the rules for targets, loss and post-processing in which its program differs. The families are
+A preset is whole: the system, the fields of its network that differ from the defaults (DeepLab2's),
+and the rules for targets, loss and post-processing in which its program differs. The families are
 'deeplab2' (google-research/deeplab2), 'bowenc0221' (bowenc0221/panoptic-deeplab), 'detectron2' (its
 projects/Panoptic-DeepLab), 'paper' (the parameters and multiply-adds that Cheng et al. print),
 'tensorflow' (tensorflow/models' research/deeplab), 'torchvision', and 'imagenet' (the classifiers
@@ -99,7 +99,8 @@ _DEEPLAB2 = {
     },
 }
 
-# align_corners, three skips at output stride 32, dropout 0.5, no BatchNorm behind the image pooling.
+# align_corners, three skips at output stride 32, dropout 0.5, no BatchNorm behind the image
+# pooling.
 _BOWENC0221_BASE = {
     'normalization': 'imagenet',
     'norm_epsilon': 1e-5,
@@ -277,10 +278,10 @@ _PYTORCH_TARGETS = {
     'is_crowd_drawn': True,
 }
 _PYTORCH_POSTPROCESS = {'top_k_rule': 'above_kth', 'score_rule': 'centroid'}
-# A rule that is not listed has the default: the well-defined one, which is DeepLab2's except for its
-# choice of the highest centres (arbitrary if more than K pass) and the merge of its custom op, whose
-# rules `postprocess.merge` has too. Not reproduced: detectron2 resizes offsets without rescaling them
-# if an image is not shown at its own size, and uses void id -1.
+# A rule that is not listed has the default: the well-defined one, which is DeepLab2's except for
+# its choice of the highest centres (arbitrary if more than K pass) and the merge of its custom op,
+# whose rules `postprocess.merge` has too. Not reproduced: detectron2 resizes offsets without
+# rescaling them if an image is not shown at its own size, and uses void id -1.
 _RULES = {
     'bowenc0221': {
         'targets': {**_PYTORCH_TARGETS, 'center_rounding': 'down'},

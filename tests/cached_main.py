@@ -1,6 +1,7 @@
 """`pdl_jax train` for several CPU processes that share compiled programs, as on GPUs and TPUs.
 
-On CPUs the cache key of a program depends on the process, so the program itself uses no cache there.
+On CPUs the cache key of a program depends on the process, so the program itself uses no cache
+there.
 """
 
 import sys

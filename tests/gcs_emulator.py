@@ -1,4 +1,4 @@
-"""Google Cloud Storage on loopback: gcp-storage-emulator, made truer and able to fail on request."""
+"""Google Cloud Storage on loopback: gcp-storage-emulator, truer and able to fail on request."""
 
 import contextlib
 import importlib.util
@@ -29,8 +29,8 @@ class Gcs:
 
     Attributes:
       environment: variables that send all clients of a child process here.
-      fail: is asked for the status, such as 503, that a request (method, path) shall fail with; None lets it pass. Tests
-        replace it.
+      fail: returns the status, such as 503, that a request (method, path) shall fail with; None
+        lets it pass. Tests replace it.
     """
 
     def __init__(self, port: int, objects: storage.Storage):
@@ -41,7 +41,8 @@ class Gcs:
             'STORAGE_EMULATOR_HOST': endpoint,  # gcsfs
             'TENSORSTORE_GCS_HTTP_URL': endpoint,
             'CLOUD_STORAGE_EMULATOR_ENDPOINT': endpoint,  # ArrayRecord
-            # gcsfs would ask for the kind of each bucket by gRPC, which the emulator does not speak, for a minute.
+            # gcsfs would ask for the kind of each bucket by gRPC, which the emulator does not
+            # speak, for a minute.
             'GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT': 'false',
         }
 
@@ -98,7 +99,7 @@ class _Storage(storage.Storage):
 
 
 class _Handler(emulator.RequestHandler):
-    """Adds generations, on which TensorStore relies: in headers of downloads and as preconditions."""
+    """Adds generations, which TensorStore relies on: in headers of downloads, as preconditions."""
 
     def __init__(self, request, address, server):
         super().__init__(server.objects, request, address, server)
@@ -134,7 +135,7 @@ class _Handler(emulator.RequestHandler):
         self._refuse(status)
 
     def _check_generation(self):
-        """Notes the generation of the object; the status to refuse with where it is not the one asked for."""
+        """Notes the generation of the object; returns the status to refuse with on a mismatch."""
         url = urllib.parse.urlsplit(self.path)
         query = dict(urllib.parse.parse_qsl(url.query))
         match = re.search(r'/b/[^/]+/o(?:/(.+))?$', url.path)

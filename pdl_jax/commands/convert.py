@@ -1,8 +1,8 @@
 """Converts published weights to a checkpoint that evaluation, prediction and training start from.
 
-Whole networks become a checkpoint to predict and to evaluate with. Files that hold a part, such as a
-backbone, become one that only training starts from. Every key of the file and every variable of the
-network is accounted for: loaded, ignored and why, or missing.
+Whole networks become a checkpoint to predict and to evaluate with. Files that hold a part, such as
+a backbone, become one that only training starts from. Every key of the file and every variable of
+the network is accounted for: loaded, ignored and why, or missing.
 """
 
 import argparse

@@ -1,9 +1,9 @@
 """Says what a configuration takes of given chips: compiles its programs, runs nothing.
 
 The real TPU compiler needs no TPU, only `pip install "jax[tpu]"`; it takes minutes, for a large
-network on a small machine up to an hour. A plan for cpu:N is done sooner and shows collectives, loops
-and lookups as XLA:CPU compiles them. Times are the least possible ones at published rates: a bound to
-compare configurations by, not a forecast.
+network on a small machine up to an hour. A plan for cpu:N is done sooner and shows collectives,
+loops and lookups as XLA:CPU compiles them. Times are the least possible ones at published rates: a
+bound to compare configurations by, not a forecast.
 """
 
 import argparse

@@ -2,11 +2,12 @@
 
 Each photo gets NAME_panoptic.png (ids as in the COCO panoptic format; a semantic network writes
 NAME_semantic.png, class indices), NAME.json (the segments) and NAME_overlay.png (a picture for
-people). With --shards millions of images are written to archives instead: predictions-00000-of-01000.tar
-holds KEY.panoptic.png and KEY.json of each image, and the .jsonl beside it has a line per image, also
-for those that cannot be read. Run again, the command leaves out the shards that are complete. Several
-processes divide the shards among themselves by --num_processes and --process_id, or --distributed
-where the platform tells (TPU pods, Slurm, Open MPI).
+people). With --shards millions of images are written to archives instead:
+predictions-00000-of-01000.tar holds KEY.panoptic.png and KEY.json of each image, and the .jsonl
+beside it has a line per image, also for those that cannot be read. Run again, the command leaves
+out the shards that are complete. Several processes divide the shards among themselves by
+--num_processes and --process_id, or --distributed where the platform tells (TPU pods, Slurm, Open
+MPI).
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Counts parameters, multiply-adds and activations of a network, part by part, without running it."""
+"""Counts parameters, multiply-adds and activations of a network by part, without running it."""
 
 import argparse
 from typing import TYPE_CHECKING

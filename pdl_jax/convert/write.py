@@ -33,7 +33,8 @@ def find_dataset(num_classes: int) -> str:
         if any(spec.num_classes == num_classes for spec in _list_specs(name)):
             return name
     raise ValueError(
-        f'a head has {num_classes} classes, as none of {", ".join(_CONFIGS)} has: give --dataset=DIRECTORY, a dataset that '
+        f'a head has {num_classes} classes, as none of {", ".join(_CONFIGS)} has: give '
+        f'--dataset=DIRECTORY, a dataset that '
         f'`pdl_jax prepare` wrote with the classes in the order of the logits, and --config'
     )
 

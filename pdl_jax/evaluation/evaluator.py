@@ -1,4 +1,4 @@
-"""Evaluation on a split: padded batches, metrics on the device, exact sums on the host, a report."""
+"""Evaluation on a split: padded batches, metrics on the device, exact sums on the host."""
 
 import time
 from collections.abc import Callable, Mapping

@@ -180,7 +180,8 @@ class ModelOptions:
         return self.decoder != 'classifier' and self.instance is None
 
 
-# Fields of `config.model` by the fields of the parts; those of ModelOptions itself keep their names.
+# Fields of `config.model` by the fields of the parts; those of ModelOptions itself keep their
+# names.
 _BACKBONE_FIELDS = {
     'backbone': 'name',
     'output_stride': 'output_stride',

@@ -95,7 +95,8 @@ def format_table(parts: dict[str, Counts]) -> str:
     lines = [f'{"":{width}} | {"parameters":>13} | {"multiply-adds":>17} | {"activations":>12}']
     for name, part in rows:
         lines.append(
-            f'{name:{width}} | {part.parameters:13,} | {part.multiply_adds:17,} | {part.activation_bytes / 2**20:8.1f} MiB'
+            f'{name:{width}} | {part.parameters:13,} | {part.multiply_adds:17,} | '
+            f'{part.activation_bytes / 2**20:8.1f} MiB'
         )
     return '\n'.join(lines)
 

@@ -1,6 +1,7 @@
-"""Systems: ways to label pixels, each a network, its targets and losses, and the way back to labels.
+"""Systems: ways to label pixels, each with network, targets, losses and the way back to labels.
 
-A new one is a file here with a `SystemOptions` and a `System`, and a line in `SYSTEMS`; presets name it.
+A new one is a file here with a `SystemOptions` and a `System`, and a line in `SYSTEMS`; presets
+name it.
 """
 
 import importlib

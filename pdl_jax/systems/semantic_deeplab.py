@@ -1,4 +1,4 @@
-"""The semantic DeepLabs: DeepLabv3, DeepLabv3+, Lite R-ASPP, and Panoptic-DeepLab's semantic branch."""
+"""The semantic DeepLabs: DeepLabv3, v3+, Lite R-ASPP, and Panoptic-DeepLab's semantic branch."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

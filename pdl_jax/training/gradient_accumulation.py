@@ -15,10 +15,10 @@ Gradient = Callable[[PyTree, PyTree, PyTree, Array], Any]
 def accumulate_gradients(gradient: Gradient, num_parts: int) -> Gradient:
     """Makes a function that computes gradients in parts of the batch.
 
-    Losses, terms and gradients are means over the parts. They equal those of the whole batch if each
-    image counts alike (LossOptions.scope 'image') and does not depend on the others: BatchNorm that
-    is not frozen normalises each part by itself and updates its running statistics after each, and
-    dropout draws anew for each.
+    Losses, terms and gradients are means over the parts. They equal those of the whole batch if
+    each image counts alike (LossOptions.scope 'image') and does not depend on the others: BatchNorm
+    that is not frozen normalises each part by itself and updates its running statistics after each,
+    and dropout draws anew for each.
 
     Args:
       gradient: (params, batch_stats, samples, rng) -> ((loss, (terms, batch_stats)), gradients), as

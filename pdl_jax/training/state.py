@@ -14,8 +14,8 @@ class TrainState:
       params: trainable parameters, float32.
       batch_stats: running statistics of BatchNorm, float32.
       opt_state: the optimiser's state.
-      ema_variables: averaged {'params', 'batch_stats'}, or None without averaging. The statistics are
-        averaged too, because those of the newest parameters do not fit the averaged ones.
+      ema_variables: averaged {'params', 'batch_stats'}, or None without averaging. The statistics
+        are averaged too, because those of the newest parameters do not fit the averaged ones.
     """
 
     step: Array

@@ -42,7 +42,7 @@ class MetricWriter(Protocol):
         """Writes numbers; with a 'loss' they are a train step's and get its rates added."""
 
     def show_progress(self, step: int, loss: float | None) -> None:
-        """Moves the progress bar, where someone watches, to a step; the loss may be an earlier one."""
+        """Moves the progress bar of a terminal to a step; the loss may be an earlier one."""
 
     def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
         """Writes u8[H, W, 3] pictures."""

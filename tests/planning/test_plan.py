@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
-from pdl_jax.planning.outline import find_split
 
 from pdl_jax.commands.command_line import main
 from pdl_jax.commands.plan_programs import find_split

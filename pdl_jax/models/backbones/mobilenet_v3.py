@@ -77,7 +77,7 @@ class MobileNetV3(nn.Module):
       endpoints: features at each stride for decoders: 'inner', the depthwise convolution of the
         last block there (DeepLab, DeepLab2), or 'outputs', the output of the first block there
         (torchvision). At stride 32 it is 'last'.
-      stride_convention: convention for the first dilated block: the one after the block whose stride
+      stride_convention: convention for the first dilated block: the one after that whose stride
         is replaced ('deeplab2', also TF-slim), or that block itself ('torchvision').
       output_stride: 4, 8, 16 or 32.
       width_multiplier: scales all channels, rounded to multiples of 8.
