@@ -55,7 +55,12 @@ def renumber(panoptic, divisor):
     return result
 
 
-@functools.partial(jax.jit, static_argnames=('label_format', 'options', 'size', 'resize'))
+@functools.partial(
+    jax.jit,
+    static_argnames=('label_format', 'options', 'size', 'resize'),
+    # Each program runs once: compiling costs more than what better code would save.
+    compiler_options={'xla_backend_optimization_level': 0},
+)
 def run(outputs, *, label_format, options, size=None, resize='corner_aligned'):
     return post_process(
         outputs, label_format=label_format, options=options, size=size, resize=resize
