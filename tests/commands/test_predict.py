@@ -133,8 +133,8 @@ def test_command_line_writes_three_files_and_reports_broken_images(workdir, tmp_
     photos.mkdir()
     rng = np.random.default_rng(0)
     # The canvas of 48x64 pixels, whose compiled program is in the cache.
-    Image.fromarray(rng.integers(0, 255, (50, 60, 3)).astype(np.uint8)).save(photos / 'a.png')
-    Image.fromarray(rng.integers(0, 255, (50, 60)).astype(np.uint8)).save(photos / 'grey.png')
+    Image.fromarray(rng.integers(0, 255, (46, 60, 3)).astype(np.uint8)).save(photos / 'a.png')
+    Image.fromarray(rng.integers(0, 255, (46, 60)).astype(np.uint8)).save(photos / 'grey.png')
     (photos / 'broken.png').write_bytes((photos / 'a.png').read_bytes()[:2000])
     flags = [f'--checkpoint={workdir}', f'--images={photos}/*.png', f'--output={out}']
     with pytest.raises(SystemExit) as end:
@@ -148,9 +148,9 @@ def test_command_line_writes_three_files_and_reports_broken_images(workdir, tmp_
         for kind in ('.json', '_overlay.png', '_panoptic.png')
     ]
     description = json.loads((out / 'a.json').read_text())
-    assert (description['height'], description['width']) == (50, 60)
+    assert (description['height'], description['width']) == (46, 60)
     ids = decode_ids((out / 'a_panoptic.png').read_bytes(), name='a')
-    assert ids.shape == (50, 60)
+    assert ids.shape == (46, 60)
     assert sorted(set(np.unique(ids)) - {0}) == [s['id'] for s in description['segments']]
     for segment in description['segments']:
         assert (ids == segment['id']).sum() == segment['area_px']
@@ -159,9 +159,9 @@ def test_command_line_writes_three_files_and_reports_broken_images(workdir, tmp_
 def test_photo_is_turned_upright(predictor, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # The camera was held upright: turn by 90 degrees.
-    Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(tmp_path / 'phone.jpg', exif=exif)
+    Image.fromarray(np.zeros((64, 48, 3), np.uint8)).save(tmp_path / 'phone.jpg', exif=exif)
     result = predict_file(predictor, str(tmp_path / 'phone.jpg'), tmp_path)
-    assert result.panoptic.shape == (60, 40)
+    assert result.panoptic.shape == (48, 64)
 
 
 def test_find_images(tmp_path):
