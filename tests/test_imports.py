@@ -40,7 +40,7 @@ ALLOWED = {
         'systems',
     ),
     'experiment': ('typing', 'preprocess', 'presets', 'systems'),
-    'data': ('typing', 'runtime', 'storage', 'data'),
+    'data': ('typing', 'ops.rounding', 'runtime', 'storage', 'data'),
     'prediction': (
         *_LEAVES,
         'data',
@@ -95,7 +95,7 @@ ALLOWED = {
         'systems',
     ),
     # A leaf: it analyses compiled programs, whatever they compute.
-    'planning': ('typing', 'planning'),
+    'planning': ('typing', 'ops.rounding', 'planning'),
     'main': ('commands',),
     '__main__': ('commands',),
 }

@@ -16,7 +16,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from pdl_jax.commands.command_line import add_switch
-from pdl_jax.commands.processes import announce
+from pdl_jax.commands.processes import announce, show_own_messages
 
 if TYPE_CHECKING:
     from pdl_jax.prediction.predictor import Predictor
@@ -77,6 +77,7 @@ def run(flags: argparse.Namespace) -> None:
         return
     refuse_equal_stems(paths)
     announce(f'predicting {len(paths)} images with {flags.checkpoint}')
+    show_own_messages()
     from pdl_jax.prediction.predict_files import predict_files
     from pdl_jax.prediction.predictor import Predictor
     from pdl_jax.runtime.host_memory import keep_freed_memory
@@ -96,6 +97,7 @@ def run(flags: argparse.Namespace) -> None:
 
 def _predict_shards(flags: argparse.Namespace, paths: list[str]) -> None:
     announce(f'predicting {len(paths)} images with {flags.checkpoint}')
+    show_own_messages()
     import jax
 
     from pdl_jax.prediction.bulk import predict_shards

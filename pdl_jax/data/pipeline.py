@@ -21,6 +21,7 @@ from absl import flags, logging
 from PIL import Image
 
 from pdl_jax.data import records
+from pdl_jax.ops.rounding import ceil_div
 from pdl_jax.runtime import ordered_map
 
 Batch = dict[str, np.ndarray]
@@ -182,7 +183,7 @@ class EvalBatches:
 
     def __len__(self) -> int:
         """Returns the number of batches, the same for all shards."""
-        return -(-len(self._source) // (self._local_batch_size * self._shard_count))
+        return ceil_div(len(self._source), self._local_batch_size * self._shard_count)
 
     def __iter__(self) -> Iterator[Batch]:
         num_threads = _count_threads()

@@ -11,7 +11,6 @@ import hashlib
 import importlib
 import itertools
 import json
-import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -26,6 +25,7 @@ from pdl_jax.data.annotated_split import AnnotatedSplit
 from pdl_jax.data.dataset_formats import FORMATS
 from pdl_jax.data.readers import panoptic_folder
 from pdl_jax.data.record_encoding import EncodedRecord, encode_item
+from pdl_jax.ops.rounding import ceil_div
 from pdl_jax.runtime import process_map
 from pdl_jax.storage import paths
 
@@ -68,7 +68,7 @@ def prepare_split(
     _check_split_name(split)
     num_images = len(source.items)
     if num_shards is None:
-        num_shards = min(MAX_SHARDS, math.ceil(num_images / RECORDS_PER_SHARD))
+        num_shards = min(MAX_SHARDS, ceil_div(num_images, RECORDS_PER_SHARD))
     if not 1 <= num_shards <= num_images:
         raise ValueError(
             f'num_shards (={num_shards}) must lie in 1 .. {num_images}, the number of images'

@@ -18,9 +18,11 @@ from pdl_jax.metrics.panoptic_quality import PanopticQuality
 from pdl_jax.metrics.parsing_covering import ParsingCovering
 from pdl_jax.metrics.semantic_iou import SemanticIoU
 from pdl_jax.ops.placement import replicate
+from pdl_jax.ops.rounding import ceil_div
 from pdl_jax.prediction.formats import PanopticWriter, SemanticWriter
 from pdl_jax.prediction.inference import Inference
 from pdl_jax.runtime.compiled import CompiledOnFirstCall
+from pdl_jax.runtime.progress import show_items
 from pdl_jax.runtime.sharding import batch_sharding, find_batch_shard, replicated, shard_batch
 from pdl_jax.systems.system import System, Variables
 from pdl_jax.typing import Array
@@ -62,7 +64,7 @@ class Evaluator:
         self._predictions_dir = predictions_dir
         # The devices along 'data' must divide a batch; the padding is masked.
         data = mesh.shape['data']
-        self.batch_size = -(-experiment.evaluate.batch_size // data) * data
+        self.batch_size = ceil_div(experiment.evaluate.batch_size, data) * data
         self.inference = Inference.for_images(
             system, experiment.augment, experiment.evaluate, source.max_size
         )
@@ -119,7 +121,8 @@ class Evaluator:
         totals = {key: metric.empty() for key, metric in self._metrics.items()}
         start = time.monotonic()
         pending = None
-        for batch in batches:
+        # Within a run the bar of the steps stays above.
+        for batch in show_items(batches, 'evaluating'):
             if is_stopped():
                 return None
             with jax.set_mesh(self._mesh):

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from pdl_jax.ops.rounding import ceil_div
 from pdl_jax.planning.collectives import Collective, find_collectives, summarize_collectives
 from pdl_jax.planning.hlo import Module, parse_module
 from pdl_jax.planning.lookups import find_lookups, find_loops
@@ -135,7 +136,7 @@ def analyze(
     device_bytes = count_bytes(module)
     seconds = _bound_seconds(device_flops, device_bytes, collectives, topology)
     bound = max(seconds, key=lambda key: seconds[key])
-    rows, columns = (-(-n // 4) for n in program.size)
+    rows, columns = (ceil_div(n, 4) for n in program.size)
     rows //= mesh.shape['space']
     return ProgramPlan(
         name=program.name,

@@ -6,6 +6,8 @@ import math
 import re
 from collections.abc import Iterator
 
+from pdl_jax.ops.rounding import ceil_div
+
 # Bits per element; other types (token, opaque) have no size.
 _BITS = {
     'pred': 8, 's4': 4, 'u4': 4, 's8': 8, 'u8': 8, 's16': 16, 'u16': 16, 's32': 32, 'u32': 32,
@@ -64,7 +66,7 @@ class Shape:
         """
         tile = self.tile or tile or ()
         pairs = zip(self.minor_to_major, reversed(tile), strict=False)
-        return {dim: -(-self.dims[dim] // n) * n for dim, n in pairs}
+        return {dim: ceil_div(self.dims[dim], n) * n for dim, n in pairs}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,7 @@ import numpy as np
 from etils import epath
 
 from pdl_jax.data.images import decode_image
+from pdl_jax.ops.rounding import ceil_div
 from pdl_jax.prediction.batching import Batcher, Encoded, Item
 from pdl_jax.prediction.predictor import Predictor
 from pdl_jax.prediction.shards import ShardWriter, claim_output, find_complete, hash_list
@@ -77,7 +78,7 @@ def predict_shards(
         Item(i, paths[i], shard) for shard in todo for i in range(bounds[shard], bounds[shard + 1])
     )
     # Rows without an image are computed too: fill the batch up to a multiple of the devices.
-    batch_size = -(-batch_size // predictor.num_devices) * predictor.num_devices
+    batch_size = ceil_div(batch_size, predictor.num_devices) * predictor.num_devices
     progress = _Progress(total, say)
     _predict_items(predictor, items, folder, num_shards, batch_size, progress)
     progress.finish()

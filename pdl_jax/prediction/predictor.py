@@ -12,8 +12,10 @@ import numpy as np
 from pdl_jax.data.catalog import DatasetSpec
 from pdl_jax.drawing.overlay import overlay_panoptic
 from pdl_jax.experiment import Experiment
+from pdl_jax.ops.rounding import ceil_div
 from pdl_jax.prediction.formats import encode_segments, encode_semantic
 from pdl_jax.prediction.inference import Inference, abstract_variables, find_input_size
+from pdl_jax.runtime.progress import stage
 from pdl_jax.runtime.sharding import batch_sharding, make_mesh, replicated
 from pdl_jax.storage.checkpoint import find_checkpoint, read_description
 from pdl_jax.storage.variables import restore_variables
@@ -206,7 +208,7 @@ class Predictor:
           ValueError: the system cannot take an image as large as this.
         """
         if self._augment.resize_max_px:
-            height, width = (math.ceil(n / _CANVAS_STEP_PX) * _CANVAS_STEP_PX for n in size)
+            height, width = (ceil_div(n, _CANVAS_STEP_PX) * _CANVAS_STEP_PX for n in size)
             return height, width
         # The canvas size fixes the network input; rounding it up would add padding that evaluation
         # does not have.
@@ -253,7 +255,7 @@ class Predictor:
                 f'the images of a batch must share one canvas, not {canvases}: see '
                 f'Predictor.canvas_size'
             )
-        num_rows = math.ceil(max(len(images), batch_size) / self.num_devices) * self.num_devices
+        num_rows = ceil_div(max(len(images), batch_size), self.num_devices) * self.num_devices
         batch = np.zeros((num_rows, *canvases[0], 3), np.uint8)
         # Rows without an image are one black pixel.
         batch_sizes = np.ones((num_rows, 2), np.int32)
@@ -262,7 +264,7 @@ class Predictor:
             batch_sizes[row] = height, width
         sharding = batch_sharding(self._mesh)
         with jax.set_mesh(self._mesh):
-            outputs = self._compile(canvases[0])(
+            outputs = self._compile(canvases[0], num_rows)(
                 self._variables,
                 jax.device_put(batch, sharding),
                 jax.device_put(batch_sizes, sharding),
@@ -283,7 +285,7 @@ class Predictor:
         return finish
 
     @functools.lru_cache(maxsize=128)  # noqa: B019 - a predictor lives as long as its programs.
-    def _compile(self, canvas_size: tuple[int, int]) -> Callable[..., Any]:
+    def _compile(self, canvas_size: tuple[int, int], num_rows: int) -> jax.stages.Compiled:
         inference = Inference.for_images(self._system, self._augment, self._evaluate, canvas_size)
 
         def predict(
@@ -292,7 +294,12 @@ class Predictor:
             maps = inference.label_maps(variables, image, size)
             return maps.panoptic, self._system.describe_segments(maps)
 
-        return jax.jit(predict, out_shardings=batch_sharding(self._mesh))
+        sharding = batch_sharding(self._mesh)
+        image = jax.ShapeDtypeStruct((num_rows, *canvas_size, 3), np.uint8, sharding=sharding)
+        size = jax.ShapeDtypeStruct((num_rows, 2), np.int32, sharding=sharding)
+        program = jax.jit(predict, out_shardings=sharding)
+        with stage(f'compiling for images of up to {canvas_size[0]}x{canvas_size[1]} pixels'):
+            return program.lower(self._variables, image, size).compile()
 
     def _list_segments(self, table: Mapping[str, np.ndarray]) -> tuple[Segment, ...]:
         segments = []

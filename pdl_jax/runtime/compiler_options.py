@@ -42,6 +42,7 @@ def cache_programs(workdir: str) -> None:
         # On CPU only process 0 hits the compilation cache; it would then wait for the others to
         # compile for longer than Gloo's timeout.
         jax.config.update('jax_enable_compilation_cache', False)
-    elif not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue] - set by jax at import.
+    # JAX defines its options at run time.
+    elif not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
         folder = os.path.join(os.path.expanduser(workdir), 'compiled')
         jax.config.update('jax_compilation_cache_dir', folder)

@@ -4,9 +4,13 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
+import tqdm
 from absl import logging
+
+_Item = TypeVar('_Item')
 
 # A terminal shows seconds as they pass; a log gets a line now and then.
 _TERMINAL_SECONDS = 1.0
@@ -17,9 +21,15 @@ _LOG_SECONDS = 30.0
 def stage(text: str) -> Iterator[None]:
     """Announces a stage, shows that it goes on, and logs how long it took.
 
+    Commands show this; in other programs messages of level info have to be turned on.
+
     Args:
       text: what is being done, such as 'compiling the train step'.
     """
+    if not logging.vlog_is_on(0):
+        # Nobody asked for messages, as in a script that uses the library.
+        yield
+        return
     start = time.monotonic()
     is_terminal = sys.stderr.isatty()
     logging.info('%s ...', text)
@@ -47,6 +57,12 @@ def _show(text: str, start: float, done: threading.Event, is_terminal: bool) -> 
     if is_shown:
         sys.stderr.write('\r' + ' ' * (len(text) + 12) + '\r')
         sys.stderr.flush()
+
+
+def show_items(items: Iterable[_Item], text: str) -> Iterable[_Item]:
+    """Returns the items, which show a bar on a terminal while they are walked through."""
+    is_shown = sys.stderr.isatty() and logging.vlog_is_on(0)
+    return tqdm.tqdm(items, desc=text, leave=False, disable=not is_shown)
 
 
 def format_duration(seconds: float) -> str:

@@ -3,7 +3,6 @@
 import abc
 import dataclasses
 import functools
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Self, get_type_hints
 
@@ -14,6 +13,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from pdl_jax.drawing.colors import color_panoptic, color_semantic
+from pdl_jax.ops.rounding import ceil_div
 from pdl_jax.postprocess.scores import segment_table
 from pdl_jax.presets import Preset
 from pdl_jax.typing import Array, LabelFormat, PyTree, suggest
@@ -88,7 +88,7 @@ class PixelGrid:
         """Returns the smallest input (height, width) in pixels that holds `size`."""
         excess = int(self.is_corner_aligned)
         height, width = (
-            math.ceil(max(n - excess, 1) / self.stride) * self.stride + excess for n in size
+            ceil_div(max(n - excess, 1), self.stride) * self.stride + excess for n in size
         )
         return height, width
 

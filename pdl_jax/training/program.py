@@ -7,6 +7,7 @@ import jax
 from jax.sharding import Mesh
 
 from pdl_jax.experiment import Experiment
+from pdl_jax.ops.rounding import ceil_div
 from pdl_jax.runtime.compiler_options import single_use_compiler_options, train_compiler_options
 from pdl_jax.runtime.sharding import place_state, replicated
 from pdl_jax.systems.system import System
@@ -76,6 +77,6 @@ def _check_batch_size(batch_size: int, num_devices: int, num_parts: int) -> None
         parts = f' times config.train.accumulation_steps (={num_parts})' if num_parts > 1 else ''
         raise ValueError(
             f'config.train.batch_size (={batch_size}) must be a multiple of the {num_devices} '
-            f'devices along the batch{parts}: set it to {-(-batch_size // least) * least}, or put '
-            f'more devices along image rows (config.mesh.space)'
+            f'devices along the batch{parts}: set it to {ceil_div(batch_size, least) * least}, or '
+            f'put more devices along image rows (config.mesh.space)'
         )

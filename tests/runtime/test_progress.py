@@ -14,6 +14,7 @@ from pdl_jax.runtime import progress
 def lines(monkeypatch):
     lines = []
     monkeypatch.setattr(progress.logging, 'info', lambda text, *values: lines.append(text % values))
+    monkeypatch.setattr(progress.logging, 'vlog_is_on', lambda level: True)
     return lines
 
 
