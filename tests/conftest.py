@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from collections.abc import Callable
 
 import jax
 import pytest
@@ -32,3 +33,16 @@ def data(tmp_path_factory) -> pathlib.Path:
     from tests import tiny
 
     return tiny.prepare_scenes(tmp_path_factory.mktemp('scenes'))
+
+
+@pytest.fixture(scope='session')
+def find_golden(request) -> Callable[[str, str], pathlib.Path]:
+    """Finds a golden case by its group and name, small ones here, others in the reference data."""
+
+    def find(group: str, case: str) -> pathlib.Path:
+        path = ROOT / 'tests' / 'goldens' / group / f'{case}.npz'
+        if path.exists():
+            return path
+        return request.getfixturevalue('shared_dir') / 'golden' / group / f'{case}.npz'
+
+    return find

@@ -21,11 +21,11 @@ CASES = (
 
 @pytest.mark.parametrize('convention', ['deeplab2', 'bowen', 'd2'])
 @pytest.mark.parametrize('case', CASES)
-def test_equals_the_originals(shared_dir, case, convention):
+def test_equals_the_originals(find_golden, case, convention):
     scope = 'image' if convention == 'deeplab2' else 'batch'
     # Results of the originals; for DeepLab2 of an exact NumPy version.
     suffix = '_np' if convention == 'deeplab2' else ''
-    golden = np.load(shared_dir / 'golden' / 'losses' / f'{case}.npz')
+    golden = np.load(find_golden('losses', case))
     params = json.loads(str(golden['params']))
     outputs = {
         'semantic': jnp.asarray(golden['logits'].transpose(0, 2, 3, 1)),
@@ -58,8 +58,8 @@ def test_equals_the_originals(shared_dir, case, convention):
 
 
 @pytest.mark.parametrize('case', ['basic', 'mostly_ignored', 'no_things'])
-def test_gradients_equal_those_of_bowenc0221(shared_dir, case):
-    golden = np.load(shared_dir / 'golden' / 'losses' / f'{case}.npz')
+def test_gradients_equal_those_of_bowenc0221(find_golden, case):
+    golden = np.load(find_golden('losses', case))
     params = json.loads(str(golden['params']))
     targets = {
         'semantic': jnp.asarray(golden['labels']),

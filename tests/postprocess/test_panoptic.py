@@ -28,8 +28,8 @@ RULES = {
 }
 
 
-def read_case(shared_dir, name):
-    with np.load(shared_dir / 'golden' / 'postprocess' / f'{name}.npz') as arrays:
+def read_case(find_golden, name):
+    with np.load(find_golden('postprocess', name)) as arrays:
         case = dict(arrays)
     return case, json.loads(str(case['params']))
 
@@ -86,8 +86,8 @@ def process_case(case, params, **rules):
 
 
 @pytest.mark.parametrize('name', CASES)
-def test_equals_reference_programs(shared_dir, name):
-    case, params = read_case(shared_dir, name)
+def test_equals_reference_programs(find_golden, name):
+    case, params = read_case(find_golden, name)
     result = process_case(case, params)
     np.testing.assert_array_equal(result['semantic'][0], case['sem'])
     centers = result['centers'][0][result['center_valid'][0]]
@@ -107,10 +107,10 @@ def test_equals_reference_programs(shared_dir, name):
 
 @pytest.mark.parametrize('convention', RULES)
 @pytest.mark.parametrize('name', CASES)
-def test_equals_reference_programs_in_their_conventions(shared_dir, name, convention):
+def test_equals_reference_programs_in_their_conventions(find_golden, name, convention):
     if convention == 'deeplab2_op' and name in TOP_K_CASES:
         pytest.skip('the choice of its unsorted top_k is arbitrary')
-    case, params = read_case(shared_dir, name)
+    case, params = read_case(find_golden, name)
     result = process_case(case, params, **RULES[convention])
     is_clear, divisor = ~case['ambiguous'], params['label_divisor']
     void = params['ignore_label'] * divisor
@@ -138,8 +138,8 @@ def test_toy_of_deeplab2():
     np.testing.assert_array_equal(scores, np.array([1.0, 0.7], np.float32))
 
 
-def test_center_score_lies_on_things_only(shared_dir):
-    case, params = read_case(shared_dir, 'random_00')
+def test_center_score_lies_on_things_only(find_golden):
+    case, params = read_case(find_golden, 'random_00')
     result = process_case(case, params)
     is_thing = np.isin(result['semantic'][0], params['thing_ids'])
     np.testing.assert_array_equal(result['instance'][0] > 0, is_thing)

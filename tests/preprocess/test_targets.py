@@ -51,8 +51,8 @@ RULES = {
         for case in ('crowd_and_void', 'half_pixel_centers')
     ],
 )
-def test_equals_the_originals(shared_dir, case, convention):
-    golden = np.load(shared_dir / 'golden' / 'targets' / f'{case}.npz')
+def test_equals_the_originals(find_golden, case, convention):
+    golden = np.load(find_golden('targets', case))
     params = json.loads(str(golden['params']))
     label_format = LabelFormat(
         params['num_classes'],
