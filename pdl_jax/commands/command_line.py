@@ -131,12 +131,15 @@ def _parse(module: Any, words: list[str], program: str) -> argparse.Namespace:
 def _split_overrides(words: list[str]) -> tuple[list[str], list[str]]:
     """Separates --config.field=value, or --config.field value, from the other arguments."""
     overrides, others = [], []
-    remaining = iter(words)
-    for word in remaining:
-        if word.startswith(('--config.', '--noconfig.')):
-            is_complete = '=' in word or word.startswith('--noconfig.')
-            following = '' if is_complete else next(remaining, '')
-            overrides.append(f'{word}={following}' if following else word)
+    is_value = False
+    for word, following in zip(words, [*words[1:], '--'], strict=True):
+        if is_value:
+            overrides[-1] += f'={word}'
+            is_value = False
+        elif word.startswith(('--config.', '--noconfig.')):
+            overrides.append(word)
+            # A boolean field may stand alone.
+            is_value = '=' not in word and not following.startswith('--')
         else:
             others.append(word)
     return overrides, others

@@ -135,7 +135,7 @@ def describe(
       variables: see `conversion.load`.
       source: the program that published the file.
       file: its name.
-      experiment: of a network that is not partial.
+      experiment: the experiment of a network that is not partial.
       spec: the classes of a network that is not partial.
 
     Returns:

@@ -27,8 +27,8 @@ class Counts:
 
     Attributes:
       parameters: number of trainable values.
-      multiply_adds: of its convolutions.
-      activation_bytes: of their results.
+      multiply_adds: number of multiply-adds of its convolutions.
+      activation_bytes: size of their results.
     """
 
     parameters: int = 0
@@ -42,7 +42,7 @@ def summarize(model: nn.Module, size: tuple[int, int], *, depth: int = 1) -> dic
     Args:
       model: maps f32[1, H, W, 3] to outputs; all its products are `blocks.Conv`.
       size: (height, width) of the input in pixels.
-      depth: of the module path that makes a part.
+      depth: number of names of a module path that make a part.
 
     Returns:
       The counts by part, in the order of the forward pass.
