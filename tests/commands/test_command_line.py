@@ -10,7 +10,7 @@ import sys
 import pytest
 
 import pdl_jax
-from pdl_jax.commands.command_line import COMMANDS, main
+from pdl_jax.commands.command_line import COMMANDS, _split_overrides, main
 from pdl_jax.commands.config_file import load_config
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -301,3 +301,16 @@ def test_argument_of_a_configuration(tmp_path):
 def test_old_names_of_fields_are_understood(flag, expected, trained):
     main(['train', '--config=scenes', '--workdir=run', flag])
     assert trained[0][0].data.skip_unreadable is expected
+
+
+def test_fields_of_the_configuration_are_told_from_flags():
+    words = ['--config=scenes', '--config.evaluate.is_flipped', '--workdir=x']
+    words += ['--config.train.batch_size', '3', '--config.seed=1', '--noconfig.evaluate.is_flipped']
+    overrides, others = _split_overrides(words)
+    assert others == ['--config=scenes', '--workdir=x']
+    assert overrides == [
+        '--config.evaluate.is_flipped',
+        '--config.train.batch_size=3',
+        '--config.seed=1',
+        '--noconfig.evaluate.is_flipped',
+    ]
