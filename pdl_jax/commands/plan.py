@@ -46,22 +46,25 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--json', help='also write the report here as JSON; local or gs://')
     parser.add_argument(
-        '--compare', nargs='+', metavar='FILE', help='hold written plans against all chips'
+        '--compare',
+        nargs='+',
+        metavar='FILE',
+        help='hold written plans, of the first of --programs, against all chips',
     )
 
 
 def run(flags: argparse.Namespace) -> None:
     """Runs the command."""
-    if flags.compare:
-        from pdl_jax.planning.compare import compare_plans
-
-        print(compare_plans(flags.compare))
-        return
-    if not flags.config or not flags.topology:
-        raise ValueError('give --config and --topology, or --compare')
     programs = tuple(flags.programs.split(','))
     if not set(programs) <= set(PROGRAMS):
         raise ValueError(f'--programs={flags.programs} must name some of {",".join(PROGRAMS)}')
+    if flags.compare:
+        from pdl_jax.planning.compare import compare_plans
+
+        print(compare_plans(flags.compare, program=programs[0]))
+        return
+    if not flags.config or not flags.topology:
+        raise ValueError('give --config and --topology, or --compare')
     size = parse_size('image_size', flags.image_size) if flags.image_size else None
     announce(f'planning {flags.config} for {flags.topology}')
     import json
