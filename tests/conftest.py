@@ -1,11 +1,15 @@
 """Shared fixtures: simulated devices, the compilation cache, the reference data."""
 
+import collections
 import os
 import pathlib
 from collections.abc import Callable
 
 import jax
 import pytest
+
+# Nearly all tests compile for longer than they compute. Read when JAX first asks for devices.
+os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0')
 
 jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 8)
@@ -46,3 +50,9 @@ def find_golden(request) -> Callable[[str, str], pathlib.Path]:
         return request.getfixturevalue('shared_dir') / 'golden' / group / f'{case}.npz'
 
     return find
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Starts with the files that take long, so that no worker is left with one at the end."""
+    slow = collections.Counter(item.path for item in items if item.get_closest_marker('slow'))
+    items.sort(key=lambda item: -slow[item.path])

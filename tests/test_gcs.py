@@ -20,11 +20,11 @@ import pytest
 from pdl_jax.storage.checkpoint import find_checkpoint
 from tests import tiny
 from tests.gcs_emulator import serve_gcs
-from tests.process_group import NETWORK
+from tests.process_group import BARE_NETWORK
 
 pytestmark = pytest.mark.slow
 
-CONFIG = [f'--config.{key}={value}' for key, value in NETWORK.items()]
+CONFIG = [f'--config.{key}={value}' for key, value in BARE_NETWORK.items()]
 
 
 @pytest.fixture(scope='module')

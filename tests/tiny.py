@@ -101,7 +101,11 @@ def start_main(
       environment: variables to set for this process.
       output: a file for what it prints; by default a pipe.
     """
-    fields = [f'--config.{key}={value}' for key, value in overrides(data).items()]
+    # A tuple that is given twice is joined, so what the flags set is left out before them.
+    given = {flag.partition('=')[0].removeprefix('--config.') for flag in flags}
+    fields = [
+        f'--config.{key}={value}' for key, value in overrides(data).items() if key not in given
+    ]
     command = [sys.executable, '-m', program, '--config=configs/scenes.py', f'--workdir={workdir}']
     if max_file_kib:
         command = ['bash', '-c', f'ulimit -f {max_file_kib}; exec "$@"', 'bash', *command]

@@ -131,17 +131,16 @@ def _parse(module: Any, words: list[str], program: str) -> argparse.Namespace:
 def _split_overrides(words: list[str]) -> tuple[list[str], list[str]]:
     """Separates --config.field=value, or --config.field value, from the other arguments."""
     overrides, others = [], []
-    is_value = False
-    for word, following in zip(words, [*words[1:], '--'], strict=True):
-        if is_value:
+    needs_value = False
+    for word in words:
+        if needs_value and not word.startswith('--'):
             overrides[-1] += f'={word}'
-            is_value = False
         elif word.startswith(('--config.', '--noconfig.')):
             overrides.append(word)
-            # A boolean field may stand alone.
-            is_value = '=' not in word and not following.startswith('--')
         else:
             others.append(word)
+        # A boolean field may stand alone.
+        needs_value = word.startswith('--config.') and '=' not in word
     return overrides, others
 
 

@@ -70,7 +70,7 @@ def show_own_messages() -> None:
     from absl import logging
 
     logging.set_verbosity(logging.INFO)
-    handler = stdlib_logging.StreamHandler(sys.stderr)
+    handler = _StderrHandler()
     handler.setFormatter(stdlib_logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S'))
     handler.addFilter(
         lambda record: record.levelno >= stdlib_logging.WARNING or 'pdl_jax' in record.pathname
@@ -79,6 +79,14 @@ def show_own_messages() -> None:
     logger = logging.get_absl_logger()
     logger.handlers = [handler]
     logger.propagate = False
+
+
+class _StderrHandler(stdlib_logging.StreamHandler):
+    """Writes to what standard error is at the moment, as progress bars do."""
+
+    def emit(self, record: stdlib_logging.LogRecord) -> None:
+        self.setStream(sys.stderr)
+        super().emit(record)
 
 
 def _positive(text: str) -> int:

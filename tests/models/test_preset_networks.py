@@ -247,7 +247,7 @@ def test_another_backbone_leaves_behind_what_belonged_to_the_first():
     [
         (
             {'preset': 'deeplab2/resnet49'},
-            "model.preset 'deeplab2/resnet49' is unknown; choose one of bowenc0221/",
+            "model.preset 'deeplab2/resnet49' is unknown; did you mean .*choose one of bowenc0221/",
         ),
         ({'resize': 'nearest'}, r"model.resize \(='nearest'\) must be one of"),
         (

@@ -16,7 +16,7 @@ from pdl_jax.storage.checkpoint import find_checkpoint
 from pdl_jax.storage.variables import restore_variables
 from pdl_jax.typing import LabelFormat
 from tests import tiny
-from tests.process_group import NETWORK, ProcessGroup
+from tests.process_group import BARE_NETWORK, ProcessGroup
 
 
 @pytest.fixture(scope='module')
@@ -45,7 +45,7 @@ def _read_losses(workdir):
 
 
 def _read_params(workdir):
-    experiment = tiny.make_experiment('unused', **NETWORK)
+    experiment = tiny.make_experiment('unused', **BARE_NETWORK)
     system = experiment.make_system(LabelFormat(14, (), 255, 1000))
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     return restore_variables(find_checkpoint(workdir), abstract_variables(system), device)

@@ -17,9 +17,9 @@ from pdl_jax.training.initialize import InitialReport
 from pdl_jax.training.loop import train
 from pdl_jax.typing import LabelFormat
 from tests import tiny
-from tests.process_group import NETWORK
+from tests.process_group import BARE_NETWORK
 
-FLAGS = [f'--config.{key}={value}' for key, value in NETWORK.items()]
+FLAGS = [f'--config.{key}={value}' for key, value in BARE_NETWORK.items()]
 
 
 def _train(experiment, workdir):
@@ -27,7 +27,7 @@ def _train(experiment, workdir):
 
 
 def _make_experiment(data, **changes):
-    return tiny.make_experiment(data, **NETWORK, **changes)
+    return tiny.make_experiment(data, **BARE_NETWORK, **changes)
 
 
 def _start(data, workdir, *flags, **options):
@@ -239,7 +239,7 @@ def test_finished_run_only_evaluates_again(data, finished):
     output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
     assert json.loads(path.read_text()) == before
-    assert 'resuming from step 6' in output and 'step 6/6' not in output
+    assert 'resuming from step 6' in output and 'compiling the train step' not in output
 
 
 def test_unreadable_record_stops_the_run_unless_skipping_is_allowed(data, tmp_path, monkeypatch):

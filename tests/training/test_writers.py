@@ -196,6 +196,9 @@ def test_progress_bar_only_for_a_terminal(tmp_path, monkeypatch):
         stream = kind()
         monkeypatch.setattr(sys, 'stderr', stream)
         writer = make_writer(tmp_path, total_steps=40)
+        # The bar is drawn a few times a second.
+        time.sleep(0.3)
+        writer.show_progress(10, 1.0)
         writer.write_scalars(10, {'loss': 1.0})
         writer.close()
         assert ('10/40 [' in stream.getvalue()) == is_drawn
