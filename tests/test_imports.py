@@ -21,7 +21,6 @@ ALLOWED = {
     'runtime': ('typing', 'runtime'),
     'storage': ('typing', 'runtime', 'storage'),
     'storage.paths': (),
-    'drawing': ('typing', 'drawing'),
     'models': (*_LEAVES, 'models'),
     'preprocess': (*_LEAVES, 'preprocess'),
     'losses': (*_LEAVES, 'losses'),
@@ -31,7 +30,6 @@ ALLOWED = {
     # The only place where networks, targets, losses and post-processing meet.
     'systems': (
         *_LEAVES,
-        'drawing',
         'losses',
         'models',
         'postprocess',
@@ -39,17 +37,19 @@ ALLOWED = {
         'presets',
         'systems',
     ),
+    # Label maps as pictures, for whoever shows some.
+    'systems.drawing': ('typing', 'systems.drawing'),
     'experiment': ('typing', 'preprocess', 'presets', 'systems'),
     'data': ('typing', 'ops.rounding', 'runtime', 'storage', 'data'),
     'prediction': (
         *_LEAVES,
         'data',
-        'drawing',
         'experiment',
         'prediction',
         'preprocess',
         'runtime',
         'storage',
+        'systems.drawing',
         'systems.system',
     ),
     'evaluation': (

@@ -80,7 +80,7 @@ def test_code_is_small_annotated_and_documented(folder):
 
 def test_the_top_of_the_house_is_small():
     rooms = [p.name for p in (ROOT / 'pdl_jax').iterdir() if p.suffix == '.py' or p.is_dir()]
-    rooms = [name for name in rooms if name not in ('__init__.py', '__pycache__')]
+    rooms = [name for name in rooms if name not in ('__pycache__', 'py.typed')]
     rooms += ['configs', 'launch', 'benchmarks']
     assert len(rooms) <= MAX_ROOMS, sorted(rooms)
 

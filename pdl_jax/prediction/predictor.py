@@ -10,7 +10,6 @@ import jax
 import numpy as np
 
 from pdl_jax.data.catalog import DatasetSpec
-from pdl_jax.drawing.overlay import overlay_panoptic
 from pdl_jax.experiment import Experiment
 from pdl_jax.ops.rounding import ceil_div
 from pdl_jax.prediction.formats import encode_segments, encode_semantic
@@ -19,6 +18,7 @@ from pdl_jax.runtime.progress import stage
 from pdl_jax.runtime.sharding import batch_sharding, make_mesh, replicated
 from pdl_jax.storage.checkpoint import find_checkpoint, read_description
 from pdl_jax.storage.variables import restore_variables
+from pdl_jax.systems.drawing.overlay import overlay_panoptic
 from pdl_jax.systems.system import Variables
 from pdl_jax.typing import Array, Device
 

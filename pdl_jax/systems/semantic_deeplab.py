@@ -7,9 +7,9 @@ from typing import ClassVar
 import jax.numpy as jnp
 import numpy as np
 
-from pdl_jax.drawing.grid import training_pictures
 from pdl_jax.postprocess.panoptic import label_semantic
 from pdl_jax.systems.deeplab import DeepLabOptions, DeepLabSystem
+from pdl_jax.systems.drawing.grid import training_pictures
 from pdl_jax.systems.system import LabelMaps, Outputs, Samples, Variables, image_size
 from pdl_jax.typing import Array, LabelFormat
 

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from pdl_jax.drawing.colors import color_panoptic, color_semantic
 from pdl_jax.ops.rounding import ceil_div
 from pdl_jax.postprocess.scores import segment_table
 from pdl_jax.presets import Preset
+from pdl_jax.systems.drawing.colors import color_panoptic, color_semantic
 from pdl_jax.typing import Array, LabelFormat, PyTree, suggest
 
 Variables = dict[str, PyTree]

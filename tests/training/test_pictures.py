@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from pdl_jax.data.records import RecordSource, open_split
-from pdl_jax.drawing.colors import color_panoptic
 from pdl_jax.experiment import EvaluateOptions
 from pdl_jax.prediction.inference import Inference
 from pdl_jax.preprocess.augment import AugmentOptions
 from pdl_jax.runtime.sharding import make_mesh
+from pdl_jax.systems.drawing.colors import color_panoptic
 from pdl_jax.systems.system import LabelMaps, System
 from pdl_jax.training.pictures import PictureMaker
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pdl_jax.drawing.grid import picture_grid, training_pictures
-from tests.drawing.scene import COLORS, FORMAT, make_scene
+from pdl_jax.systems.drawing.grid import picture_grid, training_pictures
+from tests.systems.drawing.scene import COLORS, FORMAT, make_scene
 
 
 def test_grid_places_pictures_and_titles():

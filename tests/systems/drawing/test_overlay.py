@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import ImageDraw
 
-from pdl_jax.drawing.overlay import _measure_room, overlay_panoptic
-from tests.drawing.scene import COLORS, FORMAT, NAMES, VOID, make_scene
+from pdl_jax.systems.drawing.overlay import _measure_room, overlay_panoptic
+from tests.systems.drawing.scene import COLORS, FORMAT, NAMES, VOID, make_scene
 
 
 def overlay(panoptic, image=None, **arguments):

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from pdl_jax.drawing.colors import color_panoptic, index_labels
-from pdl_jax.drawing.fonts import load_font
+from pdl_jax.systems.drawing.colors import color_panoptic, index_labels
+from pdl_jax.systems.drawing.fonts import load_font
 from pdl_jax.typing import LabelFormat
 
 # Segments below this share of the picture get no name: it would cover them.

@@ -5,14 +5,14 @@ import itertools
 import numpy as np
 import pytest
 
-from pdl_jax.drawing.colors import (
+from pdl_jax.systems.drawing.colors import (
     class_palette,
     color_panoptic,
     color_semantic,
     heatmap_picture,
     offset_picture,
 )
-from tests.drawing.scene import COLORS, FORMAT, VOID, make_scene
+from tests.systems.drawing.scene import COLORS, FORMAT, VOID, make_scene
 
 
 def test_palette_is_deterministic_and_distinct():

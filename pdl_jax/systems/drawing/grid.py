@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from pdl_jax.drawing.colors import (
+from pdl_jax.systems.drawing.colors import (
     color_panoptic,
     color_semantic,
     heatmap_picture,
     offset_picture,
 )
-from pdl_jax.drawing.fonts import load_font
+from pdl_jax.systems.drawing.fonts import load_font
 from pdl_jax.typing import LabelFormat
 
 _GAP_PX = 4
