@@ -85,7 +85,7 @@ class _StderrHandler(stdlib_logging.StreamHandler):
     """Writes to what standard error is at the moment, as progress bars do."""
 
     def emit(self, record: stdlib_logging.LogRecord) -> None:
-        self.setStream(sys.stderr)
+        self.stream = sys.stderr
         super().emit(record)
 
 
