@@ -63,10 +63,11 @@ def _find_preset(flags: argparse.Namespace) -> tuple[str, int, tuple[int, int], 
 
 
 def _find_config(flags: argparse.Namespace) -> tuple[str, int, tuple[int, int], 'nn.Module']:
-    from pdl_jax.commands.config_file import load_experiment
+    from pdl_jax.commands.config_file import load_config
+    from pdl_jax.experiment import Experiment
     from pdl_jax.typing import LabelFormat
 
-    experiment = load_experiment(flags)
+    experiment = Experiment.from_config(load_config(flags.config, flags.config_overrides))
     num_classes = flags.num_classes or experiment.data.num_classes
     if not num_classes:
         raise ValueError('config.data.num_classes is 0 (that of the data): add --num_classes=N')
