@@ -36,10 +36,10 @@ def run(flags: argparse.Namespace) -> None:
         raise ValueError(f'{flags.config_overrides[0]} needs --config')
     with start_processes(flags, f'evaluating {checkpoint}'):
         from pdl_jax.commands.config_file import load_experiment
-        from pdl_jax.evaluation.checkpoint import evaluate_checkpoint, read_experiment
+        from pdl_jax.evaluation.checkpoint import evaluate_checkpoint
 
         evaluate_checkpoint(
-            load_experiment(flags) if flags.config else read_experiment(checkpoint),
+            load_experiment(flags) if flags.config else None,
             flags.workdir,
             checkpoint=checkpoint,
             write_predictions=flags.write_predictions,

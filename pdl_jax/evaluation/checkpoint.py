@@ -20,22 +20,8 @@ from pdl_jax.storage.variables import restore_variables
 from pdl_jax.typing import Device
 
 
-def read_experiment(checkpoint: str) -> Experiment:
-    """Reads the experiment that a checkpoint, a workdir or one step of it, was saved with.
-
-    Raises:
-      FileNotFoundError: there is no such checkpoint.
-      ValueError: it is damaged, or holds a part of a network only.
-    """
-    path = find_checkpoint(checkpoint)
-    description = read_description(path)
-    if 'config' not in description:
-        raise ValueError(f'{path} holds a part of a network: give --config')
-    return Experiment.from_dict(description['config'])
-
-
 def evaluate_checkpoint(
-    experiment: Experiment,
+    experiment: Experiment | None,
     workdir: str,
     *,
     checkpoint: str,
@@ -45,7 +31,8 @@ def evaluate_checkpoint(
     """Scores a checkpoint on the eval split; prints the table and writes workdir/report.json.
 
     Args:
-      experiment: gives the data and the network; it must fit the checkpoint.
+      experiment: gives the data and the network, which must fit the checkpoint; None takes the one
+        that the checkpoint was saved with.
       workdir: where the report and the predictions go.
       checkpoint: a workdir or one step of it.
       write_predictions: write the predictions to the workdir, see `prediction.formats`.
@@ -53,11 +40,16 @@ def evaluate_checkpoint(
 
     Raises:
       FileNotFoundError: there is no such checkpoint or split.
-      ValueError: the checkpoint has other classes or another architecture.
+      ValueError: the checkpoint has other classes or another architecture, or is a part of one.
     """
     path = epath.Path(choose_together(functools.partial(find_checkpoint, checkpoint)))
+    description = read_description(path)
+    if 'config' not in description:
+        raise ValueError(f'{path} holds a part of a network, which only training starts from')
+    if experiment is None:
+        experiment = Experiment.from_dict(description['config'])
     source = open_split(experiment.data.path, experiment.data.eval_split)
-    check_same_classes(read_description(path)['dataset'], source, path)
+    check_same_classes(description['dataset'], source, path)
     mesh = make_mesh(experiment.mesh.data, experiment.mesh.space, devices=devices)
     system = experiment.make_system(source.spec.label_format)
     variables = restore_variables(path, abstract_variables(system), replicated(mesh))
