@@ -19,7 +19,7 @@ from pdl_jax.preprocess.augment import AugmentOptions
 from pdl_jax.presets import find_preset, find_system
 from pdl_jax.systems import find_options_class
 from pdl_jax.systems.system import System, SystemOptions, refuse_unknown
-from pdl_jax.typing import LabelFormat, suggest
+from pdl_jax.typing import LabelFormat, check_positive, suggest
 
 OPTIMIZERS = ('adam', 'sgd')
 PARAM_RULES = ('replicated', 'largest')
@@ -113,7 +113,7 @@ class OptimizerOptions:
             raise ValueError(
                 f'config.optimizer.kind (={self.kind!r}) must be one of {list(OPTIMIZERS)}'
             )
-        _check_positive('optimizer', self, 'learning_rate')
+        check_positive('optimizer', self, 'learning_rate')
         _check_share('optimizer', self, 'ema_decay', 'momentum')
 
 
@@ -137,7 +137,7 @@ class TrainOptions:
     init_checkpoint: str = ''
 
     def __post_init__(self) -> None:
-        _check_positive(
+        check_positive(
             'train',
             self,
             'accumulation_steps',
@@ -162,7 +162,7 @@ class EvaluateOptions:
     extra_metrics: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _check_positive('evaluate', self, 'batch_size')
+        check_positive('evaluate', self, 'batch_size')
         if not self.scales or not all(scale > 0 for scale in self.scales):
             raise ValueError(
                 f'config.evaluate.scales (={self.scales!r}) must be positive numbers, at least one'
@@ -372,13 +372,6 @@ def _to_tuples(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _to_tuples(item) for key, item in value.items()}
     return tuple(map(_to_tuples, value)) if isinstance(value, list | tuple) else value
-
-
-def _check_positive(section: str, options: Any, *fields: str) -> None:
-    for field in fields:
-        value = getattr(options, field)
-        if not value > 0:
-            raise ValueError(f'config.{section}.{field} (={value!r}) must be positive')
 
 
 def _check_share(section: str, options: Any, *fields: str) -> None:

@@ -85,3 +85,15 @@ def suggest(name: str, names: Iterable[str]) -> str:
     """Words the likely intention behind an unknown name: "did you mean 'x'? ", or nothing."""
     close = difflib.get_close_matches(name, list(names), 1)
     return f'did you mean {close[0]!r}? ' if close else ''
+
+
+def check_positive(section: str, options: Any, *fields: str) -> None:
+    """Checks fields of a section of the configuration.
+
+    Raises:
+      ValueError: names the first that is not positive, and its value.
+    """
+    for field in fields:
+        value = getattr(options, field)
+        if not value > 0:
+            raise ValueError(f'config.{section}.{field} (={value!r}) must be positive')

@@ -10,7 +10,7 @@ from pdl_jax.postprocess.centers import TOP_K_RULES, find_centers
 from pdl_jax.postprocess.grouping import group_pixels
 from pdl_jax.postprocess.merge import is_in_classes, merge_panoptic
 from pdl_jax.postprocess.scores import map_center_scores, score_at_centroids
-from pdl_jax.typing import Array, LabelFormat
+from pdl_jax.typing import Array, LabelFormat, check_positive
 
 SCORE_RULES = ('assigned', 'centroid')
 
@@ -43,10 +43,7 @@ class PostprocessOptions:
     is_rest_instance: bool = False
 
     def __post_init__(self) -> None:
-        for field in ('nms_kernel_px', 'max_centers'):
-            value = getattr(self, field)
-            if not value > 0:
-                raise ValueError(f'config.postprocess.{field} (={value!r}) must be positive')
+        check_positive('postprocess', self, 'nms_kernel_px', 'max_centers')
         for field, choices in (('top_k_rule', TOP_K_RULES), ('score_rule', SCORE_RULES)):
             value = getattr(self, field)
             if value not in choices:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pdl_jax.ops.segments import index_labels, lookup, segment_centroids, unique_labels
-from pdl_jax.typing import Array, LabelFormat
+from pdl_jax.typing import Array, LabelFormat, check_positive
 
 ROUNDINGS = ('nearest', 'down')
 
@@ -46,10 +46,7 @@ class TargetOptions:
     is_crowd_drawn: bool = False
 
     def __post_init__(self) -> None:
-        for field in ('max_instances', 'sigma_px'):
-            value = getattr(self, field)
-            if not value > 0:
-                raise ValueError(f'config.targets.{field} (={value!r}) must be positive')
+        check_positive('targets', self, 'max_instances', 'sigma_px')
         if self.center_rounding not in ROUNDINGS:
             raise ValueError(
                 f'config.targets.center_rounding (={self.center_rounding!r}) must be one of '
