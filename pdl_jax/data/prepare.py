@@ -25,6 +25,7 @@ from pdl_jax.data.annotated_split import AnnotatedSplit
 from pdl_jax.data.dataset_formats import FORMATS
 from pdl_jax.data.readers import panoptic_folder
 from pdl_jax.data.record_encoding import EncodedRecord, encode_item
+from pdl_jax.data.statistics import StatisticsCollector, find_warnings, format_statistics
 from pdl_jax.ops.rounding import ceil_div
 from pdl_jax.runtime import process_map
 from pdl_jax.storage import paths
@@ -102,6 +103,7 @@ def prepare_split(
             )
         split_directory.publish(built, final)
     print(f'wrote {num_images} images to {os.fspath(final)}')
+    _print_statistics(final)
     return final
 
 
@@ -177,7 +179,9 @@ def _write_split(
         max_instances=0,
         image_id_type='',
         fingerprint=fingerprint,
+        statistics={},
     )
+    collector = StatisticsCollector(spec)
 
     def generate() -> Iterator[tuple[int, dict[str, Any]]]:
         progress = tqdm.tqdm(encoded, total=num_images, desc=split, unit='image', disable=None)
@@ -190,6 +194,11 @@ def _write_split(
             ):
                 metadata[name] = max(metadata[name], value)
             metadata['image_id_type'] = record.image_id_type
+            collector.add(record.statistics)
+            if (
+                key + 1 == num_images
+            ):  # Nothing asks for more, so no line behind the loop would run.
+                metadata['statistics'] = collector.compute().to_dict()
             yield key, record.example
 
     stream = generate()
@@ -205,6 +214,14 @@ def _write_split(
     )
     builder.download_and_prepare(file_format='array_record')
     return epath.Path(builder.data_dir)
+
+
+def _print_statistics(directory: epath.Path) -> None:
+    source = records.open_split(directory.parent, directory.name)
+    assert source.statistics is not None  # Just written.
+    print(format_statistics(source.statistics, source.spec))
+    for warning in find_warnings(source.statistics, source.spec):
+        print(f'warning: {warning}')
 
 
 def _fingerprint(source: AnnotatedSplit) -> str:

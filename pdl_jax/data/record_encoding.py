@@ -10,6 +10,7 @@ import numpy as np
 
 from pdl_jax.data import catalog, images
 from pdl_jax.data.annotated_split import LoadedRecord
+from pdl_jax.data.statistics import ImageStatistics, count_labels
 
 
 class EncodedRecord(NamedTuple):
@@ -20,12 +21,14 @@ class EncodedRecord(NamedTuple):
       image_id_type: 'int' or 'str'.
       num_segments: number of segments, crowds included, void excluded.
       num_instances: number of thing instances.
+      statistics: counts over the label.
     """
 
     example: dict[str, Any]
     image_id_type: str
     num_segments: int
     num_instances: int
+    statistics: ImageStatistics
 
 
 def encode_item(
@@ -55,4 +58,10 @@ def encode_item(
     labels = np.flatnonzero(np.bincount(loaded.panoptic.ravel()))
     labels = labels[labels != spec.label_format.void_label]
     num_instances = int((labels % spec.label_divisor > 0).sum())
-    return EncodedRecord(example, type(loaded.image_id).__name__, len(labels), num_instances)
+    return EncodedRecord(
+        example,
+        type(loaded.image_id).__name__,
+        len(labels),
+        num_instances,
+        count_labels(loaded.panoptic, spec),
+    )

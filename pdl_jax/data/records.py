@@ -16,6 +16,7 @@ from tensorflow_datasets.core import writer
 from tensorflow_datasets.proto import tf_example_pb2
 
 from pdl_jax.data import catalog, images, split_directory
+from pdl_jax.data.statistics import SplitStatistics
 from pdl_jax.storage import paths
 
 FORMAT_VERSION = '1.0.0'
@@ -119,6 +120,7 @@ class RecordSource:
       max_segments: largest number of segments of an image.
       max_instances: largest number of thing instances of an image.
       fingerprint: identity of the annotations, the classes and the record format.
+      statistics: counts over the labels; None for a split of version 0.2 or before.
     """
 
     def __init__(self, directory: epath.Path, split: str, metadata: Mapping[str, Any]) -> None:
@@ -129,6 +131,8 @@ class RecordSource:
         self.max_segments = metadata['max_segments']
         self.max_instances = metadata['max_instances']
         self.fingerprint = metadata['fingerprint']
+        statistics = metadata.get('statistics')
+        self.statistics = SplitStatistics.from_dict(statistics) if statistics else None
         self._num_images = metadata['num_images']
         self._image_id_type = _IMAGE_ID_TYPES[metadata['image_id_type']]
         self._records: Sequence[Any] | None = None

@@ -11,6 +11,7 @@ from absl import logging
 from pdl_jax.data.catalog import DatasetSpec
 from pdl_jax.data.pipeline import make_eval_batches
 from pdl_jax.data.records import RecordSource
+from pdl_jax.data.statistics import find_warnings
 from pdl_jax.evaluation.report import make_report
 from pdl_jax.experiment import Experiment
 from pdl_jax.metrics.instance_ap import CityscapesAP, InstanceAP
@@ -137,7 +138,9 @@ class Evaluator:
             writer.close()
         values = {key: total.compute() for key, total in totals.items()}
         logging.info('evaluated %d images in %.1f s', len(source), time.monotonic() - start)
-        return make_report(values, source.spec, num_images=len(source))
+        statistics = source.statistics
+        warnings = [] if statistics is None else find_warnings(statistics, source.spec)
+        return make_report(values, source.spec, num_images=len(source), warnings=warnings)
 
     def _collect(
         self,

@@ -24,7 +24,11 @@ _CLASS_COLUMNS = (
 
 
 def make_report(
-    values: Mapping[str, Any], spec: 'DatasetSpec', *, num_images: int
+    values: Mapping[str, Any],
+    spec: 'DatasetSpec',
+    *,
+    num_images: int,
+    warnings: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Makes the report of a run's evaluation.
 
@@ -33,13 +37,17 @@ def make_report(
         optionally 'pc' and 'ap'.
       spec: description of the dataset, for the names of the classes.
       num_images: number of images scored.
+      warnings: what a reader must know of the labels, see `data.statistics.find_warnings`.
 
     Returns:
       The values of `convert_metrics` by class name, with 'pq' None for a semantic network, and
-      'num_images'.
+      'num_images' and 'warnings'. With a single class every pixel is right whatever the network
+      says, so 'miou' and 'pixel_accuracy' are None.
     """
     metrics = convert_metrics(values, spec.class_names)
-    return {'pq': None, **metrics, 'num_images': num_images}
+    if len(spec.categories) == 1:
+        metrics |= {'miou': None, 'pixel_accuracy': None, 'iou_per_class': {}}
+    return {'pq': None, **metrics, 'num_images': num_images, 'warnings': list(warnings)}
 
 
 def convert_metrics(values: Mapping[str, Any], class_keys: Sequence[str]) -> dict[str, Any]:
@@ -86,7 +94,8 @@ def format_report(report: Mapping[str, Any], class_names: Mapping[str, str] | No
         values of None, or 'tp', 'fp' and 'fn' of 0.
       class_names: name of each class by its key in the report; None if the keys are names.
     """
-    return '\n'.join([*_format_averages(report), *_format_classes(report, class_names)])
+    warnings = [f'warning: {text}' for text in report.get('warnings', ())]
+    return '\n'.join([*_format_averages(report), *_format_classes(report, class_names), *warnings])
 
 
 def write_report(report: Mapping[str, Any], path: str) -> None:

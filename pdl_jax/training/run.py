@@ -11,6 +11,7 @@ from absl import logging
 
 from pdl_jax.data.pipeline import TrainIterator, make_train_iterator
 from pdl_jax.data.records import RecordSource, open_split
+from pdl_jax.data.statistics import find_warnings
 from pdl_jax.evaluation.evaluator import Evaluator, check_same_classes
 from pdl_jax.experiment import Experiment
 from pdl_jax.runtime.compiled import CompiledOnFirstCall
@@ -91,6 +92,8 @@ def setup(
             # Opened before the first step: a wrong split is found now and not after hours.
             eval_source = open_split(experiment.data.path, experiment.data.eval_split)
         check_same_classes(source.spec.to_dict(), eval_source, source.directory)
+        _warn_of_labels(source)
+        _warn_of_labels(eval_source)
         _warn_of_many_instances(experiment, source)
         system = experiment.make_system(source.spec.label_format)
         program = make_step_program(experiment, system, mesh)
@@ -164,6 +167,12 @@ def _start(
         if experiment.train.init_checkpoint:
             state = initialize(experiment, state)
     return state, 0
+
+
+def _warn_of_labels(source: RecordSource) -> None:
+    if source.statistics is not None:
+        for warning in find_warnings(source.statistics, source.spec):
+            logging.warning('split %r: %s', source.split, warning)
 
 
 def _warn_of_many_instances(experiment: Experiment, source: RecordSource) -> None:

@@ -14,7 +14,7 @@ from pdl_jax.metrics.averages import average_covering, average_iou, average_qual
 # Class 2 is neither labelled nor predicted, class 3 is only ever part of the semantic map.
 NAMES = ('person', 'car', 'boat', 'road')
 GROUPS = {'thing_classes': (0, 1, 2), 'stuff_classes': (3,)}
-SPEC = types.SimpleNamespace(class_names=NAMES)
+SPEC = types.SimpleNamespace(class_names=NAMES, categories=NAMES)
 CATEGORIES = Categories((1, 3, 9, 100), NAMES, np.array([True, True, True, False]))
 
 
@@ -97,7 +97,7 @@ def test_files_list_all_categories_by_id(values):
 def test_a_semantic_network_has_no_panoptic_quality(values):
     report = make_report({'miou': values['miou']}, SPEC, num_images=4)
     assert report['pq'] is None and report.keys() == {
-        'pq', 'miou', 'pixel_accuracy', 'iou_per_class', 'num_images'
+        'pq', 'miou', 'pixel_accuracy', 'iou_per_class', 'num_images', 'warnings'
     }  # fmt: skip
     assert find_score(report) == report['miou'] == pytest.approx((0.6 + 0 + 2 / 3) / 3)
     assert find_score({'pq': None, 'miou': None}) == 0.0
@@ -109,3 +109,14 @@ def test_a_semantic_network_has_no_panoptic_quality(values):
         'car                      |    0.0',
         'road                     |   66.7',
     ]
+
+
+def test_a_single_class_has_no_mean_iou_and_warnings_are_shown(values):
+    spec = types.SimpleNamespace(class_names=NAMES[:1], categories=NAMES[:1])
+    iou = average_iou(*[np.array([30])] * 3)
+    report = make_report({'miou': iou}, spec, num_images=4, warnings=['only one class'])
+    assert report['miou'] is None and report['pixel_accuracy'] is None
+    table = format_report(report)
+    assert 'mIoU                     |      -' in table and table.endswith(
+        'warning: only one class'
+    )
