@@ -14,6 +14,7 @@ COMMANDS = {
     'evaluate': 'evaluate',
     'predict': 'predict',
     'prepare': 'prepare',
+    'suggest': 'suggest',
     'convert': 'convert',
     'score': 'score',
     'plan': 'plan',
