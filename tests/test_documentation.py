@@ -206,7 +206,7 @@ def sandbox(data, tmp_path_factory):
         Image.fromarray(image[..., 0] % 2).save(folder / 'masks' / f'{name}.png')
     (folder / 'classes.txt').write_text('background\ncell\n')
     # Stands for what `suggest` writes.
-    (folder / 'own.py').write_text('from configs.small import get_config\n')
+    (folder / 'own.py').write_text('from configs.scenes import get_config\n')
     # Blocks of Python that begin with a file name are configurations.
     for document in DOCUMENTS:
         for block in read_blocks(document, 'python'):
