@@ -76,6 +76,18 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--num_processes', type=int, help='default: one per CPU core')
     parser.add_argument('--num_shards', type=int, help='default: one per 128 images')
     parser.add_argument('--overwrite', action='store_true', help='build a finished split again')
+    parser.add_argument(
+        '--num_channels',
+        type=int,
+        default=3,
+        help='channels of the images: 1 grey, 3 RGB (default), 4 RGBA, or that of TIFF files',
+    )
+    parser.add_argument(
+        '--value_range',
+        default='dataset',
+        help='values of files with more than 8 bits that become 0 and 255: dataset (percentiles of '
+        'the data set, default), image (of each image) or LOW,HIGH',
+    )
     # A flag that is not given leaves no attribute, so that the reader's own default holds.
     inputs = parser.add_argument_group(
         'inputs, depending on the format', argument_default=argparse.SUPPRESS
@@ -107,6 +119,8 @@ def run(flags: argparse.Namespace) -> None:
         num_processes=flags.num_processes,
         num_shards=flags.num_shards,
         overwrite=flags.overwrite,
+        num_channels=flags.num_channels,
+        value_range=flags.value_range,
     )
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from pdl_jax.storage.outside_files import refuse_irregular
 from pdl_jax.storage.paths import file_size
 
 _MAX_BYTES = 2**33
@@ -74,6 +75,7 @@ def read_file(path: str) -> Contents:
       ImportError: the package that reads it is not installed; the message names the extra.
       ValueError: the file is damaged, too large, or holds other things than arrays.
     """
+    refuse_irregular(path)
     if epath.Path(f'{path}.index').exists():
         return _read_tensorflow(path)
     file = epath.Path(path)

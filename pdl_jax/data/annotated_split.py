@@ -19,6 +19,7 @@ import numpy as np
 from etils import epath
 
 from pdl_jax.data import catalog, images
+from pdl_jax.storage.outside_files import read_outside_file
 
 # Threads that read files for a fingerprint. The files are small, so latency dominates.
 _NUM_READERS = 16
@@ -29,7 +30,8 @@ class LoadedRecord:
     """An image with its label.
 
     Attributes:
-      image: unchanged bytes of the image file.
+      image: unchanged bytes of the image file, whose size is that of `panoptic` as it is stored or
+        as its EXIF orientation turns it.
       panoptic: i32[H, W], semantic * label_divisor + instance.
       image_id: an integer (COCO) or a string, the same type throughout a split.
       file_name: name of the image without folders.
@@ -159,6 +161,9 @@ def translate_by_table(
 def load_image(path: epath.Path, *, size: tuple[int, int], name: str, label_name: str) -> bytes:
     """Reads an image file and checks that it can be decoded and has the size of its label.
 
+    The label may have been drawn on the picture as viewers show it, turned by its EXIF orientation,
+    or on the pixels as they are stored; `record_images.encode_record_image` turns it to fit.
+
     Args:
       path: the file.
       size: (height, width) of the label in pixels.
@@ -168,13 +173,18 @@ def load_image(path: epath.Path, *, size: tuple[int, int], name: str, label_name
       The bytes of the file.
 
     Raises:
-      ValueError: the image is damaged or of another size.
+      ValueError: the image is damaged or of another size, or no regular file.
     """
-    data = path.read_bytes()
-    height, width = images.decode_image(data, name=name).shape[:2]
-    if (height, width) != size:
+    data = read_outside_file(path)
+    images.decode_values(data, name=name, num_channels=None)
+    header = images.read_header(data, name=name)
+    if size not in (header.size, header.upright_size):
+        height, width = header.size
+        turned = ''
+        if header.upright_size != header.size:
+            turned = f' and asks to be turned (EXIF orientation {header.orientation})'
         raise ValueError(
-            f'{name} has {height}x{width} pixels (height x width), {label_name} has '
+            f'{name} has {height}x{width} pixels (height x width){turned}, {label_name} has '
             f'{size[0]}x{size[1]}: repair one of them'
         )
     return data
@@ -299,7 +309,7 @@ def fingerprint_files(folder: epath.Path, names: Sequence[str], *, options: Any 
     """
 
     def hash_file(name: str) -> str:
-        return hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        return hashlib.sha256(read_outside_file(folder / name)).hexdigest()
 
     with concurrent.futures.ThreadPoolExecutor(_NUM_READERS) as pool:
         hashes = list(zip(names, pool.map(hash_file, names), strict=True))
@@ -314,7 +324,7 @@ def _load_pair(
     images_dir: epath.Path,
     labels_dir: epath.Path,
 ) -> LoadedRecord:
-    label_bytes = (labels_dir / pair.label_path).read_bytes()
+    label_bytes = read_outside_file(labels_dir / pair.label_path)
     index_map = images.decode_index_map(label_bytes, name=pair.label_path)
     image = load_image(
         images_dir / pair.image_path,

@@ -1,49 +1,158 @@
 """Decoding images, id maps and index maps from untrusted bytes, and encoding, with Pillow."""
 
+import dataclasses
 import io
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
+
+from pdl_jax.data import tiff_images, truncation
+from pdl_jax.data.pixel_format import PixelFormat
 
 # 8192 x 8192: far above street scenes and photographs, far below the memory of a host.
 MAX_PIXELS = 2**26
+# A strip of one pixel by millions is no picture, and whatever pads or turns it fills the memory.
+MAX_SIDE_PX = 2**20
 MAX_IDS = 2**24
 
 _IMAGE_FORMATS = ('JPEG', 'PNG', 'BMP', 'WEBP')
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', *tiff_images.SUFFIXES)
 # Offset of the bits per sample in a PNG, whose header chunk always comes first.
 _PNG_BIT_DEPTH = 24
+_ORIENTATION = 0x0112
+# Pillow expands run-length coded BMP files in Python, pixel by pixel.
+_MAX_BMP_RLE_PIXELS = 2**22
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageHeader:
+    """Description of an image file.
+
+    Attributes:
+      size: (height, width) in pixels, as stored.
+      orientation: EXIF orientation, 1 .. 8; 1 is upright.
+      num_channels: channels of the file: 1, 2 with opacity, 3, 4 with opacity; any number in TIFF.
+      is_deep: whether a channel may have more than 8 bits.
+      is_tiff: whether it is a TIFF file.
+    """
+
+    size: tuple[int, int]
+    orientation: int
+    num_channels: int
+    is_deep: bool
+    is_tiff: bool = False
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """(height, width) in pixels of the picture as viewers show it."""
+        return self.size[::-1] if self.orientation >= 5 else self.size
+
+
+def read_header(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> ImageHeader:
+    """Reads the header of an image file; see `decode_image` for arguments and errors."""
+    if tiff_images.is_tiff(data):
+        tiff = tiff_images.read_tiff_header(data, name=name, max_pixels=max_pixels)
+        size = (tiff.height, tiff.width)
+        _check_size(size, name, max_pixels)
+        return ImageHeader(size, tiff.orientation, tiff.num_channels, tiff.bits > 8, True)
+    image = _open(data, name, max_pixels, _IMAGE_FORMATS)
+    is_deep = _find_png_depth(data, image) == 16
+    # Pillow has no grey of 16 bits with opacity.
+    num_channels = 2 if is_deep and _has_grey_alpha(data) else len(_native_mode(image))
+    orientation = _read_orientation(image)
+    return ImageHeader((image.height, image.width), orientation, num_channels, is_deep)
 
 
 def decode_image(
-    data: bytes, *, name: str, max_pixels: int = MAX_PIXELS, is_exif_applied: bool = False
+    data: bytes,
+    *,
+    name: str,
+    max_pixels: int = MAX_PIXELS,
+    is_exif_applied: bool = False,
+    is_checked: bool = True,
+    pixels: PixelFormat = PixelFormat(),  # noqa: B008 - it is immutable.
 ) -> np.ndarray:
-    """Decodes a JPEG, PNG, BMP or WebP file of any mode to RGB.
+    """Decodes a JPEG, PNG, BMP, WebP or TIFF file to 8 bits per channel.
 
-    Grey and palette images become RGB, alpha is dropped, 16-bit grey keeps its upper 8 bits.
+    For three channels grey and palette images become RGB, and alpha is dropped.
 
     Args:
       data: the bytes of the file.
       name: name of the file, for error messages.
       max_pixels: larger images are refused before their pixels are decoded.
-      is_exif_applied: whether the image is rotated by its EXIF orientation. Annotations are drawn
-        on the pixels as stored, so images with labels must not be rotated.
+      is_exif_applied: whether the image is rotated by its EXIF orientation.
+      is_checked: whether data that end early are looked for; records were checked when they were
+        written.
+      pixels: number of channels, and the value range of files with more than 8 bits.
 
     Returns:
-      u8[H, W, 3].
+      u8[H, W, pixels.num_channels].
 
     Raises:
-      ValueError: the bytes are not such an image, are damaged, or exceed `max_pixels`.
+      ValueError: the bytes are not such an image, are damaged, exceed `max_pixels`, or have another
+        number of channels.
     """
+    values = decode_values(
+        data,
+        name=name,
+        max_pixels=max_pixels,
+        num_channels=pixels.num_channels,
+        is_checked=is_checked,
+    )
+    if is_exif_applied:
+        header = read_header(data, name=name, max_pixels=max_pixels)
+        values = turn_upright(values, header.orientation)
+    return pixels.scale(values)
+
+
+def decode_values(
+    data: bytes,
+    *,
+    name: str,
+    max_pixels: int = MAX_PIXELS,
+    num_channels: int | None = 3,
+    is_checked: bool = True,
+) -> np.ndarray:
+    """Decodes an image file to the values that it holds, not turned.
+
+    Args:
+      data, name, max_pixels, is_checked: see `decode_image`.
+      num_channels: number of channels; None takes those of the file.
+
+    Returns:
+      number[H, W, C]: u8 for files of up to 8 bits per channel, u16 for PNG files of 16 bits, and
+      the type of the file for TIFF.
+
+    Raises:
+      ValueError: see `decode_image`.
+    """
+    if tiff_images.is_tiff(data):
+        values, header = tiff_images.decode_tiff(data, name=name, max_pixels=max_pixels)
+        _check_size(values.shape[:2], name, max_pixels)
+        if header.bits < 8:
+            values = values * np.uint8(255 // (2**header.bits - 1))
+        return _match_channels(values, num_channels, header.has_alpha, name)
     image = _open(data, name, max_pixels, _IMAGE_FORMATS)
-    image = _load(image, name, is_exif_applied)
-    if image.mode.startswith('I'):
-        # 16-bit grey, which Pillow would clip to 255 instead of scaling.
-        grey = (np.asarray(image).astype(np.int32) >> 8).clip(0, 255).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
-    if image.mode != 'RGB':
-        image = image.convert('RGB')
-    return np.asarray(image)
+    if _find_png_depth(data, image) == 16:
+        values = _load_png_of_16_bits(data, image, name, max_pixels)
+        return _match_channels(values, num_channels, values.shape[2] in (2, 4), name)
+    image = _load(data, image, name, is_checked)
+    mode = 'RGB' if num_channels == 3 else _native_mode(image)
+    values = np.asarray(image if image.mode == mode else image.convert(mode))
+    if values.ndim == 2:
+        values = values[..., None]
+    return _match_channels(values, num_channels, mode in ('LA', 'RGBA'), name)
+
+
+def turn_upright(values: np.ndarray, orientation: int) -> np.ndarray:
+    """Turns [H, W, ...] as an EXIF orientation, 1 .. 8, says."""
+    if orientation in (3, 4, 6, 7):
+        values = values[::-1]
+    if orientation in (2, 3, 7, 8):
+        values = values[:, ::-1]
+    if orientation >= 5:
+        values = values.swapaxes(0, 1)
+    return np.ascontiguousarray(values)
 
 
 def decode_ids(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -68,7 +177,7 @@ def decode_ids(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> np.nd
         )
     # Pillow packs four bytes per pixel in one pass; each reads as one little-endian integer.
     packing = 'RGBA' if image.mode == 'RGBA' else 'RGBX'
-    ids = np.frombuffer(_load(image, name).tobytes('raw', packing), '<i4') & (MAX_IDS - 1)
+    ids = np.frombuffer(_load(data, image, name).tobytes('raw', packing), '<i4') & (MAX_IDS - 1)
     return ids.reshape(image.height, image.width)
 
 
@@ -96,7 +205,7 @@ def decode_index_map(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS) ->
             f'{name}: indices must be a PNG with a palette or with one grey channel of 8 or 16 '
             f'bits, got mode {image.mode!r} with {bits} bits: save the class index of each pixel'
         )
-    return np.asarray(_load(image, name)).astype(np.int32)
+    return np.asarray(_load(data, image, name)).astype(np.int32)
 
 
 def encode_ids(ids: np.ndarray) -> bytes:
@@ -119,9 +228,9 @@ def encode_ids(ids: np.ndarray) -> bytes:
 
 
 def encode_image(image: np.ndarray) -> bytes:
-    """Encodes u8[H, W, 3] as PNG."""
+    """Encodes u8[H, W, C], of 1, 2, 3 or 4 channels, as PNG."""
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format='PNG')
+    Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(buffer, format='PNG')
     return buffer.getvalue()
 
 
@@ -136,24 +245,119 @@ def _open(data: bytes, name: str, max_pixels: int, formats: tuple[str, ...]) -> 
         raise
     except Exception as error:
         # Pillow's own message shows the address of a buffer, not the file.
+        names = (*formats, 'TIFF') if formats is _IMAGE_FORMATS else formats
         raise ValueError(
-            f'{name}: not a readable {"/".join(formats)} image ({len(data)} bytes)'
+            f'{name}: not a readable {"/".join(names)} image ({len(data)} bytes)'
         ) from error
     width, height = image.size
+    _check_size((height, width), name, max_pixels)
+    is_run_length_coded = image.format == 'BMP' and image.info.get('compression') in (1, 2)
+    if is_run_length_coded and width * height > _MAX_BMP_RLE_PIXELS:
+        raise ValueError(f'{name} is a large run-length coded BMP file: save it as PNG')
+    return image
+
+
+def _check_size(size: tuple[int, ...], name: str, max_pixels: int) -> None:
+    height, width = size
     if width * height > max_pixels:
         raise ValueError(
             f'{name}: {height}x{width} pixels exceed the limit of {max_pixels}: '
             f'shrink or tile the image'
         )
-    return image
+    if max(size) > MAX_SIDE_PX:
+        raise ValueError(
+            f'{name}: a side of {max(size)} pixels exceeds the limit of {MAX_SIDE_PX}: cut the '
+            f'image into parts'
+        )
 
 
-def _load(image: Image.Image, name: str, is_exif_applied: bool = False) -> Image.Image:
+def _load(data: bytes, image: Image.Image, name: str, is_checked: bool = True) -> Image.Image:
     # Pillow raises OSError, SyntaxError, ValueError, EOFError or struct.error for damaged files.
     try:
+        scans = None
+        if is_checked and image.format == 'JPEG':
+            scans = truncation.check_jpeg_cost(data, image.width * image.height)
         image.load()
-        return ImageOps.exif_transpose(image) if is_exif_applied else image
+        if not is_checked:
+            return image
+        if scans is not None:
+            truncation.check_jpeg(data, image, scans)
+        elif image.format == 'PNG':
+            truncation.check_png(data, image)
+        return image
     except MemoryError:
         raise
     except Exception as error:
         raise ValueError(f'{name}: damaged or truncated image: {error}') from error
+
+
+def _read_orientation(image: Image.Image) -> int:
+    # Damaged EXIF data do not make the picture unreadable: viewers show it as it is stored.
+    try:
+        orientation = image.getexif().get(_ORIENTATION)
+    except Exception:
+        return 1
+    return orientation if orientation in range(1, 9) else 1
+
+
+def _native_mode(image: Image.Image) -> str:
+    """Returns the mode with the channels of a file: L, LA, RGB or RGBA."""
+    if image.mode in ('1', 'L') or image.mode.startswith('I'):
+        return 'L'
+    if image.mode in ('LA', 'RGBA'):
+        return image.mode
+    return 'RGBA' if image.mode == 'PA' or 'transparency' in image.info else 'RGB'
+
+
+def _match_channels(
+    values: np.ndarray, num_channels: int | None, has_alpha: bool, name: str
+) -> np.ndarray:
+    """Brings [H, W, C] to a number of channels, if nothing but opacity is lost by it."""
+    found = values.shape[2]
+    if num_channels in (None, found):
+        return values
+    colors = values[..., :-1] if has_alpha else values
+    if colors.shape[2] == num_channels:
+        return colors
+    if num_channels == 3 and colors.shape[2] == 1:
+        return np.repeat(colors, 3, axis=2)
+    is_grey = num_channels == 1 and colors.shape[2] == 3
+    if is_grey and (colors == colors[..., :1]).all():
+        return colors[..., :1]
+    opacity = ' with its opacity' if has_alpha else ''
+    raise ValueError(
+        f'{name} has {found} channels{opacity}, not the {num_channels} of num_channels: convert '
+        f'the image, or choose another --num_channels of prepare and config.data.num_channels'
+    )
+
+
+def _find_png_depth(data: bytes, image: Image.Image) -> int:
+    """Returns the bits per channel of a PNG, 0 for other formats."""
+    return data[_PNG_BIT_DEPTH] if image.format == 'PNG' else 0
+
+
+def _has_grey_alpha(data: bytes) -> bool:
+    return data[_PNG_BIT_DEPTH + 1] == 4
+
+
+def _load_png_of_16_bits(data: bytes, image: Image.Image, name: str, max_pixels: int) -> np.ndarray:
+    """Decodes all 16 bits, of which Pillow keeps the upper 8 in all modes but grey.
+
+    Returns:
+      u16[H, W, C].
+    """
+    if image.mode.startswith('I'):
+        return np.asarray(_load(data, image, name)).astype(np.uint16)[..., None]
+    # Pillow unpacks the first or the second byte of each sample; of grey with opacity all four
+    # bytes of a pixel as one of RGBA.
+    has_grey_alpha = _has_grey_alpha(data)
+    rawmodes = ('RGBA',) if has_grey_alpha else (f'{image.mode};16B', f'{image.mode};16L')
+    parts = []
+    for rawmode in rawmodes:
+        image = _open(data, name, max_pixels, ('PNG',))
+        image.tile = [tile._replace(args=rawmode) for tile in image.tile]
+        parts.append(np.asarray(_load(data, image, name)))
+    if has_grey_alpha:
+        samples = parts[0].reshape(*parts[0].shape[:2], 2, 2)
+        parts = [samples[..., 0], samples[..., 1]]
+    return parts[0].astype(np.uint16) << 8 | parts[1]

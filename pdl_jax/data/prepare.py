@@ -6,6 +6,7 @@ the end, so a split is complete or missing: after a crash, call again. `pdl_jax 
 command.
 """
 
+import collections
 import functools
 import hashlib
 import importlib
@@ -23,8 +24,11 @@ from etils import epath
 from pdl_jax.data import catalog, records, split_directory
 from pdl_jax.data.annotated_split import AnnotatedSplit
 from pdl_jax.data.dataset_formats import FORMATS
+from pdl_jax.data.pixel_format import PixelFormat, parse_value_range
 from pdl_jax.data.readers import panoptic_folder
 from pdl_jax.data.record_encoding import EncodedRecord, encode_item
+from pdl_jax.data.record_images import UnknownRangeError
+from pdl_jax.data.split_pixels import choose_pixel_format, describe_changes, measure_split
 from pdl_jax.data.statistics import StatisticsCollector, find_warnings, format_statistics
 from pdl_jax.ops.rounding import ceil_div
 from pdl_jax.runtime import process_map
@@ -44,6 +48,8 @@ def prepare_split(
     num_processes: int | None = None,
     num_shards: int | None = None,
     overwrite: bool = False,
+    num_channels: int = 3,
+    value_range: str = 'dataset',
 ) -> epath.Path:
     """Writes one split as records; a finished one with the same annotations and spec is kept.
 
@@ -55,12 +61,18 @@ def prepare_split(
         per CPU core.
       num_shards: number of files; None: one per 128 images.
       overwrite: build a finished split again.
+      num_channels: channels of the images: 3 makes RGB of grey, palette and RGBA files; any other
+        number must be that of the files.
+      value_range: values of files with more than 8 bits that become 0 and 255: 'dataset' takes
+        percentiles of the data set, those of another split in `out_dir` if it has any; 'image' of
+        each image; 'LOW,HIGH' are given.
 
     Returns:
       The directory of the split, out_dir/split.
 
     Raises:
-      ValueError: the inputs contradict each other, or out_dir/split was made from other inputs.
+      ValueError: the inputs contradict each other, or out_dir/split was made from other inputs, or
+        an image has another number of channels.
       FileNotFoundError: an input is missing.
       FileExistsError: out_dir/split holds files of something else.
       OSError: the disk is full, or another process prepares the same split.
@@ -79,14 +91,54 @@ def prepare_split(
     if num_processes < 0:
         raise ValueError(f'num_processes (={num_processes}) must not be negative')
 
+    chosen_range = parse_value_range(value_range)
     final = paths.make_path(out_dir) / split
-    fingerprint = _fingerprint(source)
+    fingerprint = _fingerprint(source, num_channels, value_range)
     if _is_finished(final, fingerprint, overwrite):
         print(f'{os.fspath(final)} exists already, made from the same annotations: kept')
         return final
     if source.num_images_without_annotation:
         print(f'{source.num_images_without_annotation} images have no annotation: left out')
-    encode = functools.partial(encode_item, load=source.load, spec=source.spec)
+    build = functools.partial(
+        _build,
+        source,
+        final,
+        split=split,
+        num_processes=num_processes,
+        num_shards=num_shards,
+        fingerprint=fingerprint,
+    )
+    pixels, has_range = choose_pixel_format(final, num_channels, chosen_range)
+    try:
+        changes = build(pixels=pixels, has_range=has_range)
+    except UnknownRangeError:
+        # Most data sets have 8 bits, so that the values are looked at only where one is met that
+        # has more: at the first image of a data set of one kind.
+        pixels = measure_split(source, num_channels)
+        changes = build(pixels=pixels, has_range=True)
+    for line in describe_changes(changes, pixels):
+        print(line)
+    print(f'wrote {num_images} images to {os.fspath(final)}')
+    _print_statistics(final)
+    return final
+
+
+def _build(
+    source: AnnotatedSplit,
+    final: epath.Path,
+    *,
+    split: str,
+    num_processes: int,
+    num_shards: int,
+    fingerprint: str,
+    pixels: PixelFormat,
+    has_range: bool,
+) -> collections.Counter[str]:
+    """Writes the split and moves it to its place; returns how often images were changed."""
+    encode = functools.partial(
+        encode_item, load=source.load, spec=source.spec, pixels=pixels, has_range=has_range
+    )
+    changes: collections.Counter[str] = collections.Counter()
     with (
         split_directory.explain_full_disk(final),
         split_directory.claim_workspace(final) as workspace,
@@ -96,15 +148,15 @@ def prepare_split(
                 encoded,
                 source.spec,
                 split=split,
-                num_images=num_images,
+                num_images=len(source.items),
                 num_shards=num_shards,
                 fingerprint=fingerprint,
+                pixels=pixels,
+                changes=changes,
                 workspace=workspace,
             )
         split_directory.publish(built, final)
-    print(f'wrote {num_images} images to {os.fspath(final)}')
-    _print_statistics(final)
-    return final
+    return changes
 
 
 def prepare_panoptic_folder(
@@ -119,12 +171,15 @@ def prepare_panoptic_folder(
     num_shards: int | None = None,
     overwrite: bool = False,
     check_area: bool = True,
+    num_channels: int = 3,
+    value_range: str = 'dataset',
 ) -> epath.Path:
     """Writes one split in the COCO panoptic format as records.
 
     Args:
       images_dir, panoptic_dir, json_path, spec: see `panoptic_folder.read_folder`.
-      out_dir, split, num_processes, num_shards, overwrite: see `prepare_split`.
+      out_dir, split, num_processes, num_shards, overwrite, num_channels, value_range: see
+        `prepare_split`.
       check_area: see `panoptic_folder.load_record`.
 
     Returns:
@@ -142,6 +197,8 @@ def prepare_panoptic_folder(
         num_processes=num_processes,
         num_shards=num_shards,
         overwrite=overwrite,
+        num_channels=num_channels,
+        value_range=value_range,
     )
 
 
@@ -166,9 +223,11 @@ def _write_split(
     num_images: int,
     num_shards: int,
     fingerprint: str,
+    pixels: PixelFormat,
+    changes: collections.Counter[str],
     workspace: epath.Path,
 ) -> epath.Path:
-    """Writes the TFDS dataset below `workspace` and returns its directory."""
+    """Writes the TFDS dataset below `workspace` and returns its directory; counts in `changes`."""
     # The maxima and the type of the ids are known only when all records have been generated.
     metadata = tfds.core.MetadataDict(
         spec=spec.to_dict(),
@@ -180,6 +239,7 @@ def _write_split(
         image_id_type='',
         fingerprint=fingerprint,
         statistics={},
+        pixels=pixels.to_dict(),
     )
     collector = StatisticsCollector(spec)
 
@@ -199,6 +259,7 @@ def _write_split(
                 key + 1 == num_images
             ):  # Nothing asks for more, so no line behind the loop would run.
                 metadata['statistics'] = collector.compute().to_dict()
+            changes.update(record.image_changes)
             yield key, record.example
 
     stream = generate()
@@ -224,9 +285,12 @@ def _print_statistics(directory: epath.Path) -> None:
         print(f'warning: {warning}')
 
 
-def _fingerprint(source: AnnotatedSplit) -> str:
+def _fingerprint(source: AnnotatedSplit, num_channels: int, value_range: str) -> str:
     """Returns a SHA-256 of the annotations, classes and record format, not of the files' places."""
     content = [records.FORMAT_VERSION, source.fingerprint, source.spec.to_dict()]
+    if (num_channels, value_range) != (3, 'dataset'):
+        # Splits of earlier versions keep their fingerprints.
+        content += [num_channels, value_range]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -237,6 +301,7 @@ def _is_finished(final: epath.Path, fingerprint: str, overwrite: bool) -> bool:
     if records.read_metadata(final)['fingerprint'] == fingerprint:
         return True
     raise ValueError(
-        f'{os.fspath(final)} was prepared from other annotations or with another --spec or --task: '
+        f'{os.fspath(final)} was prepared from other annotations or with another --spec, --task, '
+        f'--num_channels or --value_range: '
         f'pass --overwrite to replace it, or choose another --out'
     )

@@ -16,6 +16,8 @@ from tensorflow_datasets.core import writer
 from tensorflow_datasets.proto import tf_example_pb2
 
 from pdl_jax.data import catalog, images, split_directory
+from pdl_jax.data.pixel_format import PixelFormat
+from pdl_jax.data.record_images import decode_record_image
 from pdl_jax.data.statistics import SplitStatistics
 from pdl_jax.storage import paths
 
@@ -71,7 +73,7 @@ class PanopticRecords(tfds.core.ShardBasedBuilder):
         return tfds.core.DatasetInfo(
             builder=self,
             description='Images with one panoptic label per pixel.',
-            features=_make_features(),
+            features=_make_features(self._metadata['pixels']['num_channels']),
             metadata=self._metadata,
             disable_shuffling=True,
         )
@@ -121,6 +123,7 @@ class RecordSource:
       max_instances: largest number of thing instances of an image.
       fingerprint: identity of the annotations, the classes and the record format.
       statistics: counts over the labels; None for a split of version 0.2 or before.
+      pixels: number of channels of the images, and the value range of their files.
     """
 
     def __init__(self, directory: epath.Path, split: str, metadata: Mapping[str, Any]) -> None:
@@ -133,6 +136,10 @@ class RecordSource:
         self.fingerprint = metadata['fingerprint']
         statistics = metadata.get('statistics')
         self.statistics = SplitStatistics.from_dict(statistics) if statistics else None
+        # Splits of earlier versions do not name it: they have three channels.
+        self.pixels = PixelFormat.from_dict(
+            metadata.get('pixels', {}), source=f'{os.fspath(directory)}/metadata.json'
+        )
         self._num_images = metadata['num_images']
         self._image_id_type = _IMAGE_ID_TYPES[metadata['image_id_type']]
         self._records: Sequence[Any] | None = None
@@ -185,14 +192,15 @@ class RecordSource:
         """Reads and decodes one record.
 
         Returns:
-          The image u8[H, W, 3] and the panoptic label i32[H, W].
+          The image u8[H, W, pixels.num_channels] and the panoptic label i32[H, W].
 
         Raises:
           ValueError: the record is damaged; the message names the image file.
         """
         record = self[index]
         name = f'{record["file_name"]} (record {index} of {self.directory})'
-        image = images.decode_image(record['image'], name=name)
+        num_channels = self.pixels.num_channels
+        image = decode_record_image(record['image'], name=name, num_channels=num_channels)
         panoptic = images.decode_ids(record['panoptic'], name=f'label of {name}')
         if image.shape[:2] != panoptic.shape:
             raise ValueError(f'{name}: image {image.shape[:2]} and label {panoptic.shape} differ')
@@ -267,7 +275,8 @@ def read_metadata(directory: epath.Path) -> dict[str, Any]:
 
     Returns:
       The fields num_images, max_height_px, max_width_px, max_segments, max_instances,
-      image_id_type, fingerprint, and 'spec' as `catalog.DatasetSpec.from_dict` takes it.
+      image_id_type, fingerprint, 'spec' as `catalog.DatasetSpec.from_dict` takes it, and, unless an
+      earlier version wrote it, 'pixels' as `PixelFormat.from_dict` takes it.
 
     Raises:
       ValueError: the directory was written by something else, or in another format.
@@ -288,11 +297,14 @@ def read_metadata(directory: epath.Path) -> dict[str, Any]:
     return metadata
 
 
-def _make_features() -> tfds.features.FeaturesDict:
+def _make_features(num_channels: int) -> tfds.features.FeaturesDict:
+    # Numbers of channels that PNG does not have are stored as grey planes, see `record_images`.
+    stored_channels = num_channels if num_channels in (1, 3, 4) else 1
     return tfds.features.FeaturesDict(
         {
-            # Bytes of the original file, in any format and mode that `images.decode_image` takes.
-            'image': tfds.features.Image(shape=(None, None, 3)),
+            # Bytes of the original file, in any format and mode that `images.decode_image` takes,
+            # or of a PNG if the original is not of 8 bits or not upright.
+            'image': tfds.features.Image(shape=(None, None, stored_channels)),
             # semantic * label_divisor + instance = R + 256 G + 65536 B.
             'panoptic': tfds.features.Image(shape=(None, None, 3), encoding_format='png'),
             'image_id': tfds.features.Text(),

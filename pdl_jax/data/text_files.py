@@ -6,6 +6,8 @@ from typing import Any
 
 from etils import epath
 
+from pdl_jax.storage.outside_files import MAX_JSON_BYTES, read_outside_file
+
 
 def read_names(path: epath.Path, *, remedy: str) -> tuple[str, ...]:
     """Reads a list of plain names, one per line, which is how data sets define their splits.
@@ -49,7 +51,7 @@ def read_text(path: epath.Path, *, remedy: str) -> str:
     if not path.exists():
         raise FileNotFoundError(f'file {os.fspath(path)} does not exist: {remedy}')
     try:
-        return path.read_bytes().decode('utf-8-sig')
+        return read_outside_file(path, max_bytes=MAX_JSON_BYTES).decode('utf-8-sig')
     except UnicodeDecodeError as error:
         raise ValueError(f'{os.fspath(path)} is no UTF-8 text: {error}') from error
 

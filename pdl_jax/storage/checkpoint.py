@@ -11,6 +11,7 @@ from absl import logging
 from etils import epath
 
 from pdl_jax.storage.checksums import check_files
+from pdl_jax.storage.paths import refuse_web_address
 from pdl_jax.typing import PyTree
 
 # The folder of a workdir that holds the checkpoints, each in a folder named by its step.
@@ -157,7 +158,12 @@ def get_score(metrics: Mapping[str, float]) -> float:
 
 
 def make_absolute(path: str | os.PathLike) -> epath.Path:
-    """Makes a path absolute, as Orbax requires; buckets are absolute already."""
+    """Makes a path absolute, as Orbax requires; buckets are absolute already.
+
+    Raises:
+      ValueError: the path is a web address.
+    """
+    refuse_web_address(path)
     name = os.fspath(path)
     return epath.Path(name if '://' in name else os.path.abspath(os.path.expanduser(name)))
 

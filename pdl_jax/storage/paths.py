@@ -6,14 +6,19 @@ from collections.abc import Iterator
 
 from etils import epath
 
+# Schemes of the buckets that epath reads.
+_BUCKETS = ('gs', 's3', 'az')
+
 
 def make_path(path: str | os.PathLike) -> epath.Path:
     """Makes a path with open, iterdir and exists, for local folders and for gs://.
 
     Raises:
+      ValueError: the path is a web address.
       ImportError: the path is on gs:// and the package that reads buckets is missing.
       OSError: the bucket cannot be reached.
     """
+    refuse_web_address(path)
     made = epath.Path(os.path.expanduser(os.fspath(path)))
     if is_remote(made):
         try:
@@ -25,6 +30,20 @@ def make_path(path: str | os.PathLike) -> epath.Path:
                 f'pip install gcsfs'
             ) from error
     return made
+
+
+def refuse_web_address(path: str | os.PathLike) -> None:
+    """Checks that a path is a local one or one in a bucket.
+
+    Raises:
+      ValueError: it is the address of a web page or of another service.
+    """
+    scheme, separator, _ = os.fspath(path).partition('://')
+    if separator and scheme.lower() not in _BUCKETS:
+        raise ValueError(
+            f'{os.fspath(path)} is an address ({scheme}://) and cannot be read from here: download '
+            f'the file, and give its local path or one on gs://'
+        )
 
 
 def is_remote(path: str | os.PathLike) -> bool:

@@ -36,6 +36,7 @@ from pdl_jax.data.annotated_split import (
 )
 from pdl_jax.data.categories import read_table
 from pdl_jax.storage import paths
+from pdl_jax.storage.outside_files import read_outside_file
 
 SPLITS = {'train': 'training', 'val': 'validation'}
 TASKS = ('panoptic', 'semantic')
@@ -125,7 +126,7 @@ def _load_with_objects(
     pair, object_path = item
     record = load_stuff(pair)
     name = f'annotations_instance/{object_path}'
-    codes = images.decode_ids((objects_dir / object_path).read_bytes(), name=name)
+    codes = images.decode_ids(read_outside_file(objects_dir / object_path), name=name)
     if codes.shape != record.panoptic.shape:
         raise ValueError(
             f'{name} has (height, width) {codes.shape}, annotations/{pair.label_path} has '

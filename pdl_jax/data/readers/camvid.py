@@ -34,6 +34,7 @@ from pdl_jax.data.annotated_split import (
 from pdl_jax.data.categories import Category, parse_color
 from pdl_jax.data.text_files import read_names
 from pdl_jax.storage import paths
+from pdl_jax.storage.outside_files import read_outside_file
 
 SPLITS = ('train', 'val', 'test')
 
@@ -130,7 +131,7 @@ def _get_split(name: str) -> str:
 def _load_colors(
     pair: ImagePair, *, spec: catalog.DatasetSpec, images_dir: epath.Path, labels_dir: epath.Path
 ) -> LoadedRecord:
-    label_bytes = (labels_dir / pair.label_path).read_bytes()
+    label_bytes = read_outside_file(labels_dir / pair.label_path)
     codes = images.decode_ids(label_bytes, name=pair.label_path)
     image = load_image(
         images_dir / pair.image_path,

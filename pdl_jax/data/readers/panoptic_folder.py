@@ -17,10 +17,11 @@ import numpy as np
 from etils import epath
 
 from pdl_jax.data import catalog, images
-from pdl_jax.data.annotated_split import AnnotatedSplit, LoadedRecord
+from pdl_jax.data.annotated_split import AnnotatedSplit, LoadedRecord, load_image
 from pdl_jax.data.json_fields import get_field, refuse_repeated
 from pdl_jax.data.text_files import check_plain_name
 from pdl_jax.storage import paths
+from pdl_jax.storage.outside_files import MAX_JSON_BYTES, read_outside_file
 
 
 class Segment(NamedTuple):
@@ -128,7 +129,7 @@ def read_folder(
     if not json_path.exists():
         raise FileNotFoundError(f'annotation file {json_path} does not exist')
     source = json_path.name
-    json_bytes = json_path.read_bytes()
+    json_bytes = read_outside_file(json_path, max_bytes=MAX_JSON_BYTES)
     try:
         content = json.loads(json_bytes)
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -181,17 +182,21 @@ def load_record(folder: PanopticFolder, entry: Entry, *, check_area: bool = True
     Raises:
       ValueError: a file is damaged, or image, PNG and JSON contradict each other.
     """
-    image_bytes = (folder.images_dir / entry.image_path).read_bytes()
-    ids_bytes = (folder.panoptic_dir / entry.annotation_file_name).read_bytes()
-    image = images.decode_image(image_bytes, name=entry.image_path)
+    ids_bytes = read_outside_file(folder.panoptic_dir / entry.annotation_file_name)
     ids = images.decode_ids(ids_bytes, name=entry.annotation_file_name)
     stated = (entry.height_px, entry.width_px)
-    for name, array in ((entry.image_path, image), (entry.annotation_file_name, ids)):
-        if array.shape[:2] != stated:
-            raise ValueError(
-                f'{name} has {array.shape[0]}x{array.shape[1]} pixels (height x width), the JSON '
-                f'says {stated[0]}x{stated[1]} for image {entry.image_id!r}: repair one of them'
-            )
+    if ids.shape != stated:
+        raise ValueError(
+            f'{entry.annotation_file_name} has {ids.shape[0]}x{ids.shape[1]} pixels (height x '
+            f'width), the JSON says {stated[0]}x{stated[1]} for image {entry.image_id!r}: repair '
+            f'one of them'
+        )
+    image_bytes = load_image(
+        folder.images_dir / entry.image_path,
+        size=stated,
+        name=entry.image_path,
+        label_name=f'the JSON for image {entry.image_id!r}',
+    )
     labels = _number_segments(entry, folder.spec)
     panoptic, counts = _translate_ids(ids, entry, labels, folder.spec.label_format.void_label)
     if check_area:

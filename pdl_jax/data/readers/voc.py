@@ -44,6 +44,7 @@ from pdl_jax.data.categories import read_table
 from pdl_jax.data.readers import matlab
 from pdl_jax.data.text_files import read_names
 from pdl_jax.storage import paths
+from pdl_jax.storage.outside_files import read_outside_file
 
 SPLITS = ('train', 'val', 'trainval', 'trainaug')
 TASKS = ('panoptic', 'semantic')
@@ -165,7 +166,7 @@ def _load_voc_objects(
     pair, object_path = item
     record = load_classes(pair)
     name = f'SegmentationObject/{object_path}'
-    objects = images.decode_index_map((objects_dir / object_path).read_bytes(), name=name)
+    objects = images.decode_index_map(read_outside_file(objects_dir / object_path), name=name)
     if objects.shape != record.panoptic.shape:
         raise ValueError(
             f'{name} has (height, width) {objects.shape}, SegmentationClass/{pair.label_path} has '
@@ -233,7 +234,7 @@ def _load_sbd(
     labels_dir: epath.Path,
 ) -> LoadedRecord:
     name = f'{labels_dir.name}/{pair.label_path}'
-    panoptic = decode((labels_dir / pair.label_path).read_bytes(), name=name)
+    panoptic = decode(read_outside_file(labels_dir / pair.label_path), name=name)
     image = load_image(
         images_dir / pair.image_path, size=panoptic.shape, name=pair.image_path, label_name=name
     )
