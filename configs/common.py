@@ -21,6 +21,9 @@ def get_config() -> ConfigDict:
     # Number of logits, for a network without its data (pdl_jax summary, pdl_jax plan); 0 takes that
     # of the data.
     config.data.num_classes = 0
+    # Channels of images, as they were prepared (pdl_jax prepare --num_channels): 1 for grey, 3 for
+    # RGB. The first convolution of initial weights is adapted.
+    config.data.num_channels = 3
     # Training images lie on a canvas of this size; larger ones are shrunk to fit. 0 takes the size
     # of the largest image.
     config.data.canvas_height_px = 0

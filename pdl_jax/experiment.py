@@ -16,6 +16,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from pdl_jax.preprocess.augment import AugmentOptions
+from pdl_jax.preprocess.normalize import ChannelStatistics
 from pdl_jax.presets import find_preset, find_system
 from pdl_jax.systems import find_options_class
 from pdl_jax.systems.system import System, SystemOptions, refuse_unknown
@@ -54,6 +55,7 @@ class DataOptions:
     train_split: str = 'train'
     eval_split: str = 'val'
     num_classes: int = 0
+    num_channels: int = 3
     canvas_height_px: int = 0
     canvas_width_px: int = 0
     num_workers: int = 0
@@ -66,6 +68,7 @@ class DataOptions:
                 'config.data.path is empty: give the directory that `pdl_jax prepare` wrote, for '
                 'example --config.data.path=data/coco'
             )
+        check_positive('data', self, 'num_channels')
 
     def canvas_size(self, max_size: tuple[int, int]) -> tuple[int, int]:
         """Returns the (height, width) in pixels that training images are padded to.
@@ -213,6 +216,8 @@ class Experiment:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if isinstance(self.augment.normalization, ChannelStatistics):
+            self.augment.normalization.check_channels(self.data.num_channels)
         has_instances = self.system.has_instances
         extra_metrics = EXTRA_METRICS if has_instances else ()
         for field, allowed in (('oracle', self.system.oracles), ('extra_metrics', extra_metrics)):
@@ -261,6 +266,7 @@ class Experiment:
         sections = {key: _find_section(values, key) for key in _SYSTEM_SECTIONS} | {'model': model}
         system = find_options_class(system_name).from_sections(preset, sections, crop_size)
         data = dict(_find_section(values, 'data'))
+        system = dataclasses.replace(system, num_channels=data.get('num_channels', 3))
         scenes = _make_section(ScenesOptions, 'data.scenes', data.pop('scenes', {}))
         train = {**_find_section(values, 'train'), 'init_checkpoint': init_checkpoint}
         common = {'crop_size': crop_size, 'normalization': system.normalization}

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from pdl_jax.data import catalog
+from pdl_jax.data.pixel_format import PixelFormat
 from pdl_jax.data.records import RecordSource, open_split
 from pdl_jax.evaluation.evaluator import Evaluator
 from pdl_jax.experiment import Experiment
@@ -29,11 +30,13 @@ class SplitOutline:
     Attributes:
       spec: the classes.
       max_size: (height, width) in pixels of the largest image.
+      pixels: the number of channels.
       max_segments: most segments of an image.
     """
 
     spec: catalog.DatasetSpec
     max_size: tuple[int, int]
+    pixels: PixelFormat
     max_segments: int = 0
 
 
@@ -66,7 +69,7 @@ def find_split(
         )
     spec, largest = _find_dataset(data.num_classes)
     size = image_size or data.canvas_size(largest or experiment.augment.crop_size)
-    return SplitOutline(spec, size)
+    return SplitOutline(spec, size, PixelFormat(data.num_channels))
 
 
 def make_programs(
@@ -95,7 +98,8 @@ def _make_train(
     program = make_step_program(experiment, system, mesh)
     batch_size = experiment.train.batch_size
     canvas = experiment.data.canvas_size(source.max_size)
-    batch = _place(_outline_batch(batch_size, canvas), batch_sharding(mesh))
+    batch = _outline_batch(batch_size, canvas, source.pixels.num_channels)
+    batch = _place(batch, batch_sharding(mesh))
     arguments = program.abstract_state, batch
     return (
         Program('train', program.step, arguments, batch_size, program.crop_size),
@@ -107,7 +111,7 @@ def _make_eval(
     evaluator: Evaluator, mesh: jax.sharding.Mesh, source: Source, state: TrainState
 ) -> Program:
     batch_size = evaluator.batch_size
-    batch = _outline_batch(batch_size, source.max_size)
+    batch = _outline_batch(batch_size, source.max_size, source.pixels.num_channels)
     batch['valid'] = jax.ShapeDtypeStruct((batch_size,), jnp.bool_)
     batch['record'] = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
     variables = state.eval_variables
@@ -126,7 +130,9 @@ def _make_postprocess(
     evaluator: Evaluator, mesh: jax.sharding.Mesh, evaluation: Program
 ) -> Program:
     inference = evaluator.inference
-    images = jax.ShapeDtypeStruct((evaluation.num_images, *evaluation.size, 3), jnp.float32)
+    num_channels = evaluation.arguments[1]['image'].shape[3]
+    shape = (evaluation.num_images, *evaluation.size, num_channels)
+    images = jax.ShapeDtypeStruct(shape, jnp.float32)
     run = functools.partial(run_passes, inference.passes, is_partial=inference.is_partial)
     outputs = jax.eval_shape(run, evaluation.arguments[0], images)
 
@@ -147,10 +153,10 @@ def _make_postprocess(
     )
 
 
-def _outline_batch(batch_size: int, canvas: tuple[int, int]) -> dict[str, Any]:
+def _outline_batch(batch_size: int, canvas: tuple[int, int], num_channels: int) -> dict[str, Any]:
     """Outlines the arrays of `data.pipeline` that every step takes."""
     return {
-        'image': jax.ShapeDtypeStruct((batch_size, *canvas, 3), jnp.uint8),
+        'image': jax.ShapeDtypeStruct((batch_size, *canvas, num_channels), jnp.uint8),
         'panoptic': jax.ShapeDtypeStruct((batch_size, *canvas), jnp.int32),
         'size': jax.ShapeDtypeStruct((batch_size, 2), jnp.int32),
     }

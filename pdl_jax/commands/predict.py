@@ -48,6 +48,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--scales', type=float, nargs='+', help='average over the image at these scales'
     )
+    parser.add_argument(
+        '--value_range',
+        default='dataset',
+        help='values of files with more than 8 bits that become 0 and 255: of the training data '
+        '(dataset, default), of each image (image) or LOW,HIGH',
+    )
     add_switch(parser, 'flip', default=None, help='average over the mirror image too')
     bulk = parser.add_argument_group('many images')
     bulk.add_argument(
@@ -85,7 +91,11 @@ def run(flags: argparse.Namespace) -> None:
 
     keep_freed_memory()
     predictor = Predictor.load(
-        flags.checkpoint, step=flags.step, scales=flags.scales, is_flipped=flags.flip
+        flags.checkpoint,
+        step=flags.step,
+        scales=flags.scales,
+        is_flipped=flags.flip,
+        value_range=flags.value_range,
     )
     output = make_path(flags.output)
     output.mkdir(parents=True, exist_ok=True)
@@ -128,7 +138,12 @@ def _load_for_shards(flags: argparse.Namespace) -> tuple['Predictor', int, int]:
     if flags.distributed:
         jax.distributed.initialize()
     keep_freed_memory()
-    load = functools.partial(Predictor.load, scales=flags.scales, is_flipped=flags.flip)
+    load = functools.partial(
+        Predictor.load,
+        scales=flags.scales,
+        is_flipped=flags.flip,
+        value_range=flags.value_range,
+    )
     if not flags.distributed:
         predictor = load(flags.checkpoint, step=flags.step, devices=jax.local_devices())
         return predictor, flags.process_id, flags.num_processes

@@ -36,8 +36,12 @@ def run(flags: argparse.Namespace) -> None:
         raise ValueError('--depth and --num_classes must be positive')
     from pdl_jax.models.summary import format_table, summarize, to_json
 
-    name, num_classes, size, model = _find_config(flags) if flags.config else _find_preset(flags)
-    parts = summarize(model, size, depth=flags.depth)
+    num_channels = 3
+    if flags.config:
+        name, num_classes, size, model, num_channels = _find_config(flags)
+    else:
+        name, num_classes, size, model = _find_preset(flags)
+    parts = summarize(model, size, depth=flags.depth, num_channels=num_channels)
     if flags.json:
         print(to_json(parts, name=name, num_classes=num_classes, size=size))
         return
@@ -62,7 +66,7 @@ def _find_preset(flags: argparse.Namespace) -> tuple[str, int, tuple[int, int], 
     return flags.model, flags.num_classes, size, model
 
 
-def _find_config(flags: argparse.Namespace) -> tuple[str, int, tuple[int, int], 'nn.Module']:
+def _find_config(flags: argparse.Namespace) -> tuple[str, int, tuple[int, int], 'nn.Module', int]:
     from pdl_jax.commands.config_file import load_config
     from pdl_jax.experiment import Experiment
     from pdl_jax.typing import LabelFormat
@@ -77,4 +81,5 @@ def _find_config(flags: argparse.Namespace) -> tuple[str, int, tuple[int, int], 
     system = experiment.system.make_system(LabelFormat(num_classes, (), num_classes, 256))
     if system.network is None:
         raise ValueError(f'{type(system).__name__} is no network of convolutions to be counted')
-    return experiment.preset, num_classes, size, system.network
+    num_channels = experiment.data.num_channels
+    return experiment.preset, num_classes, size, system.network, num_channels

@@ -1,7 +1,7 @@
 """Batches on a fixed canvas: endless shuffled ones for training, padded ones for evaluation.
 
 Every batch has the keys
-  'image': u8[B, Hc, Wc, 3], the image in the top-left corner of the canvas, 0 outside;
+  'image': u8[B, Hc, Wc, C], the image in the top-left corner of the canvas, 0 outside;
   'panoptic': i32[B, Hc, Wc], void outside the image;
   'size': i32[B, 2], (height, width) of the image in pixels;
 and those that the functions name. B counts the rows of the global batch that this process feeds:
@@ -151,7 +151,7 @@ def make_train_iterator(
     if not 0 <= seed < 2**32:
         raise ValueError(f'seed (={seed}) must lie in 0 .. 2**32 - 1')
     decode = _Decode(source, (height, width), skip_unreadable)
-    stack = _Stack((height, width), source.spec.label_format.void_label)
+    stack = _Stack((height, width), source)
     elements = (
         grain.MapDataset.range(len(source))
         .seed(seed)
@@ -187,7 +187,7 @@ class EvalBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         num_threads = _count_threads()
-        stack = _Stack(self._canvas_size, self._source.spec.label_format.void_label)
+        stack = _Stack(self._canvas_size, self._source)
         indices = [self._list_records(batch) for batch in range(len(self))]
         with (
             concurrent.futures.ThreadPoolExecutor(num_threads) as pool,
@@ -302,14 +302,15 @@ class _Decode:
 class _Stack:
     """Function that places images and labels of several sizes on the canvases of one batch."""
 
-    def __init__(self, canvas_size: tuple[int, int], void_label: int) -> None:
+    def __init__(self, canvas_size: tuple[int, int], source: records.RecordSource) -> None:
         self._canvas_size = canvas_size
-        self._void_label = void_label
+        self._void_label = source.spec.label_format.void_label
+        self._num_channels = source.pixels.num_channels
 
     def __call__(self, elements: Sequence[dict[str, Any]], num_rows: int | None = None) -> Batch:
         num_rows = len(elements) if num_rows is None else num_rows
         batch = {
-            'image': np.zeros((num_rows, *self._canvas_size, 3), np.uint8),
+            'image': np.zeros((num_rows, *self._canvas_size, self._num_channels), np.uint8),
             'panoptic': np.full((num_rows, *self._canvas_size), self._void_label, np.int32),
             'size': np.zeros((num_rows, 2), np.int32),
         }
@@ -330,12 +331,12 @@ def shrink_to_fit(
     """Shrinks an image and its label by one factor to fit the canvas; smaller ones are unchanged.
 
     Args:
-      image: u8[H, W, 3].
+      image: u8[H, W, C].
       panoptic: i32[H, W].
       canvas_size: (height, width) in pixels.
 
     Returns:
-      The image u8[h, w, 3], bilinear with the support scaled by the factor, and the label
+      The image u8[h, w, C], bilinear with the support scaled by the factor, and the label
       i32[h, w], nearest neighbour.
     """
     height, width = panoptic.shape
@@ -344,9 +345,18 @@ def shrink_to_fit(
         return image, panoptic
     # A side of a thin image must not round to 0.
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    small_image = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)
     small_label = Image.fromarray(panoptic).resize(size, Image.Resampling.NEAREST)
-    return np.asarray(small_image), np.asarray(small_label)
+    return _resize_bilinear(image, size), np.asarray(small_label)
+
+
+def _resize_bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resizes u8[H, W, C] to (width, height)."""
+    if image.shape[2] == 3:
+        return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+    # Each channel by itself: Pillow would weight those of RGBA by the fourth.
+    channels = [Image.fromarray(channel) for channel in np.moveaxis(image, -1, 0)]
+    resized = [channel.resize(size, Image.Resampling.BILINEAR) for channel in channels]
+    return np.stack([np.asarray(channel) for channel in resized], axis=-1)
 
 
 def _divide_batch(batch_size: int, shard_index: int, shard_count: int) -> int:

@@ -9,7 +9,7 @@ import jax
 from etils import epath
 
 from pdl_jax.data.records import open_split
-from pdl_jax.evaluation.evaluator import Evaluator, check_same_classes
+from pdl_jax.evaluation.evaluator import Evaluator, check_same_classes, warn_of_other_range
 from pdl_jax.evaluation.report import format_report, write_report
 from pdl_jax.experiment import Experiment
 from pdl_jax.prediction.inference import abstract_variables
@@ -50,6 +50,7 @@ def evaluate_checkpoint(
         experiment = Experiment.from_dict(description['config'])
     source = open_split(experiment.data.path, experiment.data.eval_split)
     check_same_classes(description['dataset'], source, path)
+    warn_of_other_range(description, source, path)
     mesh = make_mesh(experiment.mesh.data, experiment.mesh.space, devices=devices)
     system = experiment.make_system(source.spec.label_format)
     variables = restore_variables(path, abstract_variables(system), replicated(mesh))

@@ -10,6 +10,7 @@ from absl import logging
 
 from pdl_jax.data.catalog import DatasetSpec
 from pdl_jax.data.pipeline import make_eval_batches
+from pdl_jax.data.pixel_format import PixelFormat, format_range
 from pdl_jax.data.records import RecordSource
 from pdl_jax.data.statistics import find_warnings
 from pdl_jax.evaluation.report import make_report
@@ -45,7 +46,8 @@ class Evaluator:
       batch_size: images per batch, over all processes.
 
     Raises:
-      ValueError: predictions are to be written by several processes.
+      ValueError: predictions are to be written by several processes, or the images of the split
+        have another number of channels.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Evaluator:
         self.inference = Inference.for_images(
             system, experiment.augment, experiment.evaluate, source.max_size
         )
+        check_channels(experiment, source)
         self._metrics = _make_metrics(system, source, experiment.evaluate.extra_metrics)
         has_scores = 'ap' in self._metrics or (bool(predictions_dir) and system.has_instances)
 
@@ -217,4 +220,49 @@ def check_same_classes(trained: dict[str, Any], source: RecordSource, origin: An
         f'{", ".join(trained_spec.class_names[:4])}..., but {source} has {spec.num_classes}: '
         f'{", ".join(spec.class_names[:4])}...; set config.data.path to data with the same '
         f'categories in the same order, or start anew in another --workdir'
+    )
+
+
+def check_channels(experiment: Experiment, source: RecordSource) -> None:
+    """Checks that the images of a split have the channels that a network takes.
+
+    Raises:
+      ValueError: they have another number of them.
+    """
+    wanted, found = experiment.data.num_channels, source.pixels.num_channels
+    if wanted != found:
+        raise ValueError(
+            f'config.data.num_channels (={wanted}) is not that of {source}, {found}: set it to '
+            f'{found}, or prepare the split with --num_channels={wanted}'
+        )
+
+
+def warn_of_other_range(trained: Mapping[str, Any], source: RecordSource, origin: Any) -> None:
+    """Warns if the values of a split were scaled otherwise than those a network was trained on.
+
+    Args:
+      trained: the description of a checkpoint, or of something else with 'pixels'.
+      source: the split.
+      origin: where `trained` comes from, for the message.
+
+    Raises:
+      ValueError: the description is damaged.
+    """
+    if 'pixels' not in trained:
+        # A checkpoint of an earlier version.
+        return
+    pixels = PixelFormat.from_dict(trained['pixels'], source=str(origin))
+    if pixels.value_range == source.pixels.value_range:
+        return
+    shown = [
+        format_range(found.value_range) if found.value_range else 'the range of each image'
+        for found in (pixels, source.pixels)
+    ]
+    logging.warning(
+        '%s was made for images whose values of more than 8 bits were scaled from %s, %s has '
+        'scaled them from %s: prepare both with the same --value_range',
+        origin,
+        shown[0],
+        source,
+        shown[1],
     )

@@ -107,6 +107,7 @@ class ModelOptions:
     Attributes:
       backbone: the backbone.
       normalization: how pixels become network input, see `preprocess.normalize`.
+      pixel_mean, pixel_deviation: of pixels in [0, 255] by channel, for the normalisation 'given'.
       norm_momentum, norm_epsilon: BatchNorm's, behind the backbone.
       resize: 'corner_aligned' for odd input sizes (k * stride + 1), 'half_pixel' for even ones.
       context: 'aspp' or 'dense_prediction_cell', the module that widens the field of view.
@@ -136,6 +137,8 @@ class ModelOptions:
 
     backbone: BackboneOptions = BackboneOptions()
     normalization: str = 'unit'
+    pixel_mean: tuple[float, ...] = ()
+    pixel_deviation: tuple[float, ...] = ()
     norm_momentum: float = 0.99
     norm_epsilon: float = 1e-3
     resize: str = 'corner_aligned'

@@ -36,13 +36,16 @@ class Counts:
     activation_bytes: int = 0
 
 
-def summarize(model: nn.Module, size: tuple[int, int], *, depth: int = 1) -> dict[str, Counts]:
+def summarize(
+    model: nn.Module, size: tuple[int, int], *, depth: int = 1, num_channels: int = 3
+) -> dict[str, Counts]:
     """Counts a network by tracing it.
 
     Args:
-      model: maps f32[1, H, W, 3] to outputs; all its products are `blocks.Conv`.
+      model: maps f32[1, H, W, C] to outputs; all its products are `blocks.Conv`.
       size: (height, width) of the input in pixels.
       depth: number of names of a module path that make a part.
+      num_channels: channels of the input.
 
     Returns:
       The counts by part, in the order of the forward pass.
@@ -76,7 +79,7 @@ def summarize(model: nn.Module, size: tuple[int, int], *, depth: int = 1) -> dic
                 find_part((_OUTPUTS,)).activation_bytes += value.size * value.dtype.itemsize
         return variables
 
-    variables = jax.eval_shape(run, jax.random.key(0), jnp.zeros((1, *size, 3)))
+    variables = jax.eval_shape(run, jax.random.key(0), jnp.zeros((1, *size, num_channels)))
     for path, value in jax.tree.leaves_with_path(variables['params']):
         find_part([key.key for key in path]).parameters += value.size
     return parts

@@ -144,7 +144,7 @@ class Batcher:
     def _start(self, batch: _Batch, batch_size: int) -> _Finish:
         try:
             return self._predictor.start([image for _, image in batch], batch_size=batch_size)
-        except jax.errors.JaxRuntimeError as error:
+        except (MemoryError, jax.errors.JaxRuntimeError) as error:
             return _make_raiser(error)
 
     def _finish_batch(self) -> None:
@@ -166,9 +166,11 @@ class Batcher:
                 self._fail_batch(part)
 
     def _encode_results(self, batch: _Batch, finish: _Finish) -> bool:
-        """Waits for the results of a batch; returns false if it exceeded a device's memory."""
+        """Waits for the results of a batch; returns false if it exceeded a memory."""
         try:
             results = finish()
+        except MemoryError:
+            return False
         except jax.errors.JaxRuntimeError as error:
             # Other failures, such as a lost device, end the run.
             if 'RESOURCE_EXHAUSTED' not in str(error):

@@ -7,6 +7,7 @@ its part of the list and on the predictor only.
 
 import collections
 import concurrent.futures
+import functools
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,14 +16,15 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from pdl_jax.data.images import decode_image
+from pdl_jax.data.pixel_format import PixelFormat
 from pdl_jax.ops.rounding import ceil_div
 from pdl_jax.prediction.batching import Batcher, Encoded, Item
+from pdl_jax.prediction.image_files import read_image
 from pdl_jax.prediction.predictor import Predictor
 from pdl_jax.prediction.shards import ShardWriter, claim_output, find_complete, hash_list
 from pdl_jax.runtime.ordered_map import map_ordered
 from pdl_jax.runtime.progress import format_duration
-from pdl_jax.storage.paths import explain_bucket_errors, is_remote, make_path
+from pdl_jax.storage.paths import is_remote, make_path
 
 _MAX_THREADS = 32
 _SAY_EVERY_SECONDS = 10.0
@@ -133,7 +135,8 @@ def _predict_items(
         )
         batcher = Batcher(predictor, workers, shards.take, batch_size=batch_size, window=window)
         # Enough reads to fill the next batch and to keep every thread busy.
-        images = map_ordered(workers, _read_item, items, max_in_flight=num_threads + batch_size + 1)
+        read_item = functools.partial(_read_item, pixels=predictor.pixels)
+        images = map_ordered(workers, read_item, items, max_in_flight=num_threads + batch_size + 1)
         try:
             for item, image in images:
                 shards.expect(item)
@@ -146,23 +149,18 @@ def _predict_items(
             workers.shutdown(wait=False, cancel_futures=True)
 
 
-def _read_item(item: Item) -> tuple[Item, np.ndarray | str]:
-    return item, _read_image(item.path)
-
-
-def _read_image(path: str) -> np.ndarray | str:
-    """Reads and decodes an image; returns u8[H, W, 3], or the reason why it cannot."""
-    # A bucket that cannot be reached is no fault of its images: the run stops and is continued
-    # later.
-    with explain_bucket_errors(path):
-        try:
-            return decode_image(epath.Path(path).read_bytes(), name=path, is_exif_applied=True)
-        except (ValueError, FileNotFoundError) as error:
-            return str(error)
-        except OSError as error:
-            if is_remote(path):
-                raise
-            return str(error)
+def _read_item(item: Item, *, pixels: PixelFormat) -> tuple[Item, np.ndarray | str]:
+    """Reads and decodes an image; returns u8[H, W, C], or the reason why it cannot."""
+    try:
+        return item, read_image(item.path, pixels)
+    except (ValueError, FileNotFoundError) as error:
+        return item, str(error)
+    except OSError as error:
+        # A bucket that cannot be reached is no fault of its images: the run stops and is continued
+        # later.
+        if is_remote(item.path):
+            raise
+        return item, str(error)
 
 
 class _OrderedShards:

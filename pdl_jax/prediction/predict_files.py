@@ -9,7 +9,8 @@ import jax
 import tqdm
 from etils import epath
 
-from pdl_jax.data.images import decode_image, encode_image
+from pdl_jax.data.images import encode_image
+from pdl_jax.prediction.image_files import read_image
 from pdl_jax.prediction.image_list import stem_of
 from pdl_jax.prediction.predictor import PanopticResult, Predictor
 from pdl_jax.storage.paths import explain_bucket_errors, write_whole
@@ -24,9 +25,7 @@ def predict_file(predictor: Predictor, path: str, output: epath.Path) -> Panopti
       ValueError: the file is no image, is truncated or too large; the message names it.
       OSError: the image cannot be read, or the results cannot be written.
     """
-    with explain_bucket_errors(path):
-        data = epath.Path(path).read_bytes()
-    image = decode_image(data, name=path, is_exif_applied=True)
+    image = read_image(path, predictor.pixels)
     result = predictor(image)
     stem = stem_of(path)
     height, width = image.shape[:2]
@@ -52,6 +51,9 @@ def predict_files(predictor: Predictor, paths: Sequence[str], output: epath.Path
         # One image that cannot be read does not stop the others.
         try:
             result = predict_file(predictor, path, output)
+        except MemoryError:
+            failures.append(f'{path}: does not fit into the memory: shrink or tile it')
+            continue
         except (OSError, ValueError, jax.errors.JaxRuntimeError) as error:
             failures.append(f'{path}: {error}')
             continue

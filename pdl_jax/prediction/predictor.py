@@ -10,6 +10,8 @@ import jax
 import numpy as np
 
 from pdl_jax.data.catalog import DatasetSpec
+from pdl_jax.data.images import MAX_PIXELS
+from pdl_jax.data.pixel_format import PixelFormat, parse_value_range
 from pdl_jax.experiment import Experiment
 from pdl_jax.ops.rounding import ceil_div
 from pdl_jax.prediction.formats import encode_segments, encode_semantic
@@ -18,6 +20,7 @@ from pdl_jax.runtime.progress import stage
 from pdl_jax.runtime.sharding import batch_sharding, make_mesh, replicated
 from pdl_jax.storage.checkpoint import find_checkpoint, read_description
 from pdl_jax.storage.variables import restore_variables
+from pdl_jax.systems.drawing.colors import show_channels
 from pdl_jax.systems.drawing.overlay import overlay_panoptic
 from pdl_jax.systems.system import Variables
 from pdl_jax.typing import Array, Device
@@ -25,6 +28,9 @@ from pdl_jax.typing import Array, Device
 # If all images are resized to one network input, canvases are multiples of this, so that different
 # image sizes share a compiled program.
 _CANVAS_STEP_PX = 128
+# Somewhat more than the largest image that is decoded, for the padding of its canvas. A long strip,
+# whose canvas is mostly padding, must not fill the memory.
+_MAX_CANVAS_PIXELS = MAX_PIXELS * 17 // 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,13 +75,16 @@ class PanopticResult:
     is_semantic: bool = False
 
     def draw_overlay(self, image: np.ndarray) -> np.ndarray:
-        """Draws coloured segments, outlines and class names on u8[H, W, 3]."""
+        """Draws coloured segments, outlines and class names on u8[H, W, C].
+
+        Of other than three channels the first ones are shown, see `colors.show_channels`.
+        """
         label_format = self.spec.label_format
         if self.is_semantic:
             # Things without an instance would be drawn as crowds.
             label_format = dataclasses.replace(label_format, thing_classes=())
         return overlay_panoptic(
-            image,
+            show_channels(image),
             self.panoptic,
             label_format,
             class_names=self.spec.class_names,
@@ -109,9 +118,12 @@ class Predictor:
       variables: the system's variables, replicated on the mesh.
       checkpoint: the checkpoint that they come from, for `origin`.
       mesh: the devices, which share the images of a batch.
+      pixels: how image files become the pixels that the network was trained on; None: three
+        channels of 8 bits.
 
     Attributes:
       spec: the classes and the meaning of labels.
+      pixels: for `images.decode_image`, which makes the images of a predictor from files.
       is_semantic: true if the system predicts classes only.
       origin: everything that results depend on, as JSON values: the 'checkpoint', the 'scales' of
         the image, and whether the mirror image is averaged too ('is_flipped').
@@ -126,8 +138,10 @@ class Predictor:
         *,
         checkpoint: str,
         mesh: jax.sharding.Mesh,
+        pixels: PixelFormat | None = None,
     ) -> None:
         self.spec = spec
+        self.pixels = pixels or PixelFormat(experiment.data.num_channels)
         self._system = experiment.make_system(spec.label_format)
         self.is_semantic = not self._system.has_instances
         evaluate = experiment.evaluate
@@ -136,6 +150,8 @@ class Predictor:
             'scales': list(map(float, evaluate.scales)),
             'is_flipped': evaluate.is_flipped,
         }
+        if self.pixels.value_range is not None:
+            self.origin['value_range'] = self.pixels.to_dict()['value_range']
         self.num_devices = mesh.size
         self._augment = experiment.augment
         # An oracle needs the ground truth, which prediction does not have.
@@ -151,6 +167,7 @@ class Predictor:
         step: int | str | None = None,
         scales: Sequence[float] | None = None,
         is_flipped: bool | None = None,
+        value_range: str = 'dataset',
         devices: Sequence[Device] | None = None,  # pyright: ignore[reportInvalidTypeForm] - jax gives no type.
     ) -> 'Predictor':
         """Loads a checkpoint.
@@ -160,6 +177,8 @@ class Predictor:
           step: which step of a workdir, or 'best'; by default the newest.
           scales: scales of the image whose outputs are averaged; by default the run's.
           is_flipped: whether the mirror image is averaged too; by default as in the run.
+          value_range: values of image files with more than 8 bits that become 0 and 255: those of
+            the run's 'dataset', percentiles of each 'image', or 'LOW,HIGH'.
           devices: devices of this process that share a batch; by default the first one.
 
         Raises:
@@ -171,6 +190,7 @@ class Predictor:
         try:
             experiment = Experiment.from_dict(description['config'])
             spec = DatasetSpec.from_dict(description['dataset'])
+            pixels = _find_pixels(description, experiment, value_range, str(checkpoint))
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(
                 f'{checkpoint}/description lacks or misstates a field that this version needs: '
@@ -186,13 +206,16 @@ class Predictor:
         mesh = make_mesh(devices=jax.local_devices()[:1] if devices is None else devices)
         system = experiment.make_system(spec.label_format)
         variables = restore_variables(checkpoint, abstract_variables(system), replicated(mesh))
-        return cls(experiment, spec, variables, checkpoint=str(checkpoint), mesh=mesh)
+        return cls(
+            experiment, spec, variables, checkpoint=str(checkpoint), mesh=mesh, pixels=pixels
+        )
 
     def __call__(self, image: np.ndarray) -> PanopticResult:
         """Predicts one image.
 
         Args:
-          image: u8[H, W, 3], RGB, of any size.
+          image: u8[H, W, 3], RGB, of any size; of a network for another number of channels
+            u8[H, W, C].
 
         Raises:
           ValueError: the image has another dtype or shape.
@@ -209,11 +232,17 @@ class Predictor:
         """
         if self._augment.resize_max_px:
             height, width = (ceil_div(n, _CANVAS_STEP_PX) * _CANVAS_STEP_PX for n in size)
-            return height, width
-        # The canvas size fixes the network input; rounding it up would add padding that evaluation
-        # does not have.
-        canvas = find_input_size(self._system, self._augment, size)
-        limit = self._system.max_pixels
+            canvas = (height, width)
+        else:
+            # The canvas size fixes the network input; rounding it up would add padding that
+            # evaluation does not have.
+            canvas = find_input_size(self._system, self._augment, size)
+        if math.prod(canvas) > _MAX_CANVAS_PIXELS:
+            raise ValueError(
+                f'an image of {size[0]}x{size[1]} pixels needs a canvas of {canvas[0]}x{canvas[1]}'
+                f', and the limit is {_MAX_CANVAS_PIXELS} pixels: cut it into parts'
+            )
+        limit = None if self._augment.resize_max_px else self._system.max_pixels
         if limit is not None and math.prod(canvas) > limit:
             raise ValueError(
                 f'an image of {size[0]}x{size[1]} pixels is too large for a network input of at '
@@ -230,7 +259,8 @@ class Predictor:
         XLA may round scores differently in the last digit.
 
         Args:
-          images: u8[H, W, 3] each, RGB, at least one; all must have the same canvas.
+          images: u8[H, W, C] each, RGB of three channels, at least one; all must have the same
+            canvas.
           batch_size: size that the batch is padded to, so that smaller ones share its program, and
             from there to a multiple of the devices.
 
@@ -242,10 +272,13 @@ class Predictor:
             the first.
         """
         images = [np.asarray(image) for image in images]
+        channels = self.pixels.num_channels
         for image in images:
-            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+            is_image = image.dtype == np.uint8 and image.ndim == 3 and image.size
+            if not is_image or image.shape[2] != channels:
+                order = ' in RGB order' if channels == 3 else ''
                 raise ValueError(
-                    f'an image must be uint8[H, W, 3] in RGB order, not '
+                    f'an image must be uint8[H, W, {channels}]{order}, not '
                     f'{image.dtype}{list(image.shape)}'
                 )
         sizes = [image.shape[:2] for image in images]
@@ -256,7 +289,7 @@ class Predictor:
                 f'Predictor.canvas_size'
             )
         num_rows = ceil_div(max(len(images), batch_size), self.num_devices) * self.num_devices
-        batch = np.zeros((num_rows, *canvases[0], 3), np.uint8)
+        batch = np.zeros((num_rows, *canvases[0], channels), np.uint8)
         # Rows without an image are one black pixel.
         batch_sizes = np.ones((num_rows, 2), np.int32)
         for row, (height, width) in enumerate(sizes):
@@ -295,7 +328,8 @@ class Predictor:
             return maps.panoptic, self._system.describe_segments(maps)
 
         sharding = batch_sharding(self._mesh)
-        image = jax.ShapeDtypeStruct((num_rows, *canvas_size, 3), np.uint8, sharding=sharding)
+        shape = (num_rows, *canvas_size, self.pixels.num_channels)
+        image = jax.ShapeDtypeStruct(shape, np.uint8, sharding=sharding)
         size = jax.ShapeDtypeStruct((num_rows, 2), np.int32, sharding=sharding)
         program = jax.jit(predict, out_shardings=sharding)
         with stage(f'compiling for images of up to {canvas_size[0]}x{canvas_size[1]} pixels'):
@@ -321,3 +355,17 @@ class Predictor:
                 )
             )
         return tuple(segments)
+
+
+def _find_pixels(
+    description: Mapping[str, Any], experiment: Experiment, value_range: str, source: str
+) -> PixelFormat:
+    """Returns the pixel format of a checkpoint, with another value range if one is asked for."""
+    pixels = PixelFormat.from_dict(
+        {'num_channels': experiment.data.num_channels, **description.get('pixels', {})},
+        source=f'{source}/description',
+    )
+    chosen = parse_value_range(value_range)
+    if chosen == 'dataset':
+        return pixels
+    return PixelFormat(pixels.num_channels, None if isinstance(chosen, str) else chosen)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from pdl_jax.ops.sampling import sample_bilinear, sample_nearest
-from pdl_jax.preprocess.normalize import normalize_image
+from pdl_jax.preprocess.normalize import Normalization, normalize_image
 from pdl_jax.typing import Array
 
 
@@ -36,7 +36,7 @@ class AugmentOptions:
     max_scale: float = 2.0
     num_scales: int = 0
     flip_probability: float = 0.5
-    normalization: str = 'unit'
+    normalization: Normalization = 'unit'
 
     def __post_init__(self) -> None:
         for field, value in (
@@ -160,8 +160,10 @@ def _source_positions(index: Array, source: Array, target: Array) -> Array:
     return jnp.where(is_inside, index * jnp.where(target > 1, step, 0.0), -1.0)
 
 
-def sample_image(image: Array, size: Array, window: Window, *, normalization: str) -> Array:
-    """Normalises and resamples a canvas: u8[H, W, 3] to f32[H', W', 3], 0 outside of the image."""
+def sample_image(
+    image: Array, size: Array, window: Window, *, normalization: Normalization
+) -> Array:
+    """Normalises and resamples a canvas: u8[H, W, C] to f32[H', W', C], 0 outside of the image."""
     image = normalize_image(image, size, kind=normalization)
     return sample_bilinear(image, window.rows, window.columns, size, fill=0.0)
 

@@ -67,7 +67,8 @@ def read_description(checkpoint: epath.Path) -> dict[str, Any]:
 
     Returns:
       'format', the version of its layout (1 before there was one), and as JSON values the 'config'
-      and 'dataset' it was saved with; converted weights also have an 'origin'.
+      and 'dataset' it was saved with, and the 'pixels' of its images; converted weights also have
+      an 'origin'.
 
     Raises:
       ValueError: a later version of this program wrote it.

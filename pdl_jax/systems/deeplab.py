@@ -13,7 +13,7 @@ from pdl_jax.models.deeplab import DeepLab, describe_backbone, make_model_backbo
 from pdl_jax.models.options import FIELD_TYPES, ModelOptions, list_fields
 from pdl_jax.ops.placement import map_per_device, split_rows
 from pdl_jax.postprocess.panoptic import PostprocessOptions
-from pdl_jax.preprocess.normalize import NORMALIZATIONS
+from pdl_jax.preprocess.normalize import NORMALIZATIONS, ChannelStatistics, Normalization
 from pdl_jax.preprocess.targets import TargetOptions, make_targets
 from pdl_jax.presets import Preset, make_network
 from pdl_jax.systems.system import (
@@ -102,9 +102,12 @@ class DeepLabOptions(SystemOptions):
         }
 
     @property
-    def normalization(self) -> str:
+    def normalization(self) -> Normalization:
         """See `SystemOptions.normalization`."""
-        return self.model.normalization
+        model = self.model
+        if model.normalization == 'given':
+            return ChannelStatistics(model.pixel_mean, model.pixel_deviation)
+        return model.normalization
 
     @property
     def trains_backbone_norm(self) -> bool:
@@ -163,7 +166,7 @@ class DeepLabSystem(System):
 
     def init(self, rng: Array) -> Variables:
         """See `System.init`."""
-        return dict(self.network.init(rng, jnp.zeros((1, *_INIT_SIZE, 3))))
+        return dict(self.network.init(rng, jnp.zeros((1, *_INIT_SIZE, self.options.num_channels))))
 
     def outputs(self, variables: Variables, images: Array) -> Outputs:
         """See `System.outputs`."""

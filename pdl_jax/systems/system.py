@@ -14,6 +14,7 @@ from jax.typing import ArrayLike
 
 from pdl_jax.ops.rounding import ceil_div
 from pdl_jax.postprocess.scores import segment_table
+from pdl_jax.preprocess.normalize import Normalization
 from pdl_jax.presets import Preset
 from pdl_jax.systems.drawing.colors import color_panoptic, color_semantic
 from pdl_jax.typing import Array, LabelFormat, PyTree, suggest
@@ -27,7 +28,7 @@ class Samples(NamedTuple):
     """A batch as the network sees it.
 
     Attributes:
-      image: f32[B, H, W, 3], normalised.
+      image: f32[B, H, W, C], normalised.
       panoptic: i32[B, H, W], the label map on the same pixels.
     """
 
@@ -128,6 +129,7 @@ class SystemOptions(abc.ABC):
     Attributes:
       crop_size: (height, width) in pixels of the training crop.
       dtype: dtype of activations; 'auto' is bfloat16 on TPU and GPU and float32 on CPU.
+      num_channels: channels of images (`config.data.num_channels`).
     """
 
     # A name of `SYSTEMS`.
@@ -138,6 +140,7 @@ class SystemOptions(abc.ABC):
 
     crop_size: tuple[int, int]
     dtype: str = 'auto'
+    num_channels: int = 3
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -148,7 +151,7 @@ class SystemOptions(abc.ABC):
         """Returns the type of each field of `config.model` that the system reads."""
         hints = get_type_hints(cls)
         names = (field.name for field in dataclasses.fields(cls))
-        return {name: hints[name] for name in names if name != 'crop_size'}
+        return {name: hints[name] for name in names if name not in ('crop_size', 'num_channels')}
 
     @classmethod
     def from_sections(cls, preset: Preset, sections: Sections, crop_size: tuple[int, int]) -> Self:
@@ -171,11 +174,11 @@ class SystemOptions(abc.ABC):
     def to_sections(self) -> dict[str, dict[str, Any]]:
         """Lists the effective value of every field, by section; the inverse of `from_sections`."""
         fields = dataclasses.asdict(self)
-        del fields['crop_size']
+        del fields['crop_size'], fields['num_channels']
         return {'model': fields}
 
     @property
-    def normalization(self) -> str:
+    def normalization(self) -> Normalization:
         """The normalisation of pixels, see `preprocess.normalize`."""
         return 'unit'
 
@@ -235,7 +238,7 @@ class System(abc.ABC):
 
     @abc.abstractmethod
     def outputs(self, variables: Variables, images: Array) -> Outputs:
-        """Runs the network on f32[B, H, W, 3], normalised; its outputs at its own stride."""
+        """Runs the network on f32[B, H, W, C], normalised; its outputs at its own stride."""
 
     @abc.abstractmethod
     def label_maps(self, outputs: Outputs, *, size: tuple[int, int]) -> LabelMaps:

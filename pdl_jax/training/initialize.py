@@ -13,6 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from pdl_jax.experiment import Experiment
 from pdl_jax.storage.checkpoint import find_checkpoint, read_description, read_structure
 from pdl_jax.storage.variables import restore_variables
+from pdl_jax.training.first_convolution import adapt_channels, is_first_convolution
 from pdl_jax.training.state import TrainState
 from pdl_jax.typing import PyTree
 
@@ -33,6 +34,7 @@ class InitialReport:
         on with then: train with config.model.freeze_backbone_norm.
       expected: what the weights depend on besides their shapes, see
         `SystemOptions.describe_weights`; empty if that is unknown.
+      adapted: first convolutions that were brought to another number of channels, each with both.
     """
 
     checkpoint: str
@@ -41,6 +43,7 @@ class InitialReport:
     is_partial: bool
     has_folded_norm: bool
     expected: dict[str, Any]
+    adapted: tuple[str, ...] = ()
 
     def find_differences(self, network: Mapping[str, Any]) -> list[str]:
         """Compares what the weights expect with a network, shapes aside; one sentence each.
@@ -70,7 +73,7 @@ class InitialReport:
         for (module, _), names in groups.items():
             more = f' and {len(names) - 1} more' if len(names) > 1 else ''
             lines.append(f'drawn: {len(names)} variables of {module}: {names[0]}{more}')
-        return lines
+        return lines + [f'adapted: {text}' for text in self.adapted]
 
 
 def initialize(experiment: Experiment, state: TrainState) -> TrainState:
@@ -112,9 +115,9 @@ def initialize(experiment: Experiment, state: TrainState) -> TrainState:
 def load_initial_variables(path: str, abstract_variables: PyTree) -> tuple[PyTree, InitialReport]:
     """Reads the variables of a checkpoint that fit a network.
 
-    The backbone must fit wholly. Of the rest every variable is taken whose path and shape agree, so
-    that the last layers of heads are left out if the number of classes differs, and the decoder if
-    there is none.
+    The backbone must fit wholly, except that its first convolution is adapted to another number of
+    image channels. Of the rest every variable is taken whose path and shape agree, so that the last
+    layers of heads are left out if the number of classes differs, and the decoder if there is none.
 
     Args:
       path: as `find_checkpoint` takes it; written by training, whose averaged variables are taken
@@ -130,16 +133,21 @@ def load_initial_variables(path: str, abstract_variables: PyTree) -> tuple[PyTre
       ValueError: the backbone is another one.
     """
     checkpoint = find_checkpoint(path)
+    description = read_description(checkpoint)
+    num_found = description.get('config', {}).get('data', {}).get('num_channels', 3)
     structure = read_structure(checkpoint)
     has_average = any(name.startswith('ema_variables/') for name in structure)
     prefix = 'ema_variables/' if has_average else ''
     flat: dict[str, Any] = flatten_dict(abstract_variables, sep='/')
     wanted = {name: tuple(x.shape) for name, x in flat.items()}
-    loaded, left_out = [], {}
+    loaded, left_out, adapted = [], {}, []
     for name, shape in wanted.items():
         found = structure.get(prefix + name)
         if found == shape:
             loaded.append(name)
+        elif found is not None and is_first_convolution(name, found, shape, num_found=num_found):
+            loaded.append(name)
+            adapted.append(f'{name} from {found[2]} to {shape[2]} channels')
         elif found is None:
             left_out[name] = 'not in the checkpoint'
         else:
@@ -151,7 +159,6 @@ def load_initial_variables(path: str, abstract_variables: PyTree) -> tuple[PyTre
             f'{"; ".join(lacking[:3]) or "nothing fits"} ({len(lacking)} differences). Choose the '
             f'model.preset or model.backbone that it was made for'
         )
-    description = read_description(checkpoint)
     origin = description.get('origin', {})
     report = InitialReport(
         checkpoint=str(checkpoint),
@@ -160,8 +167,13 @@ def load_initial_variables(path: str, abstract_variables: PyTree) -> tuple[PyTre
         is_partial=origin.get('is_partial', False),
         has_folded_norm=origin.get('has_folded_norm', False),
         expected=origin.get('backbone') or _describe_trained(description),
+        adapted=tuple(adapted),
     )
-    return _restore(checkpoint, prefix, loaded, structure), report
+    restored = flatten_dict(_restore(checkpoint, prefix, loaded, structure), sep='/')
+    for name in loaded:
+        restored[name] = adapt_channels(restored[name], wanted[name])
+    variables = unflatten_dict(restored, sep='/')
+    return {'params': {}, 'batch_stats': {}, **variables}, report
 
 
 def merge_variables(variables: PyTree, loaded: PyTree) -> PyTree:
@@ -182,5 +194,4 @@ def _restore(
         tuple(name.split('/')): jax.ShapeDtypeStruct(structure[prefix + name], np.float32)
         for name in names
     }
-    restored = restore_variables(checkpoint, unflatten_dict(wanted))
-    return {'params': {}, 'batch_stats': {}, **restored}
+    return restore_variables(checkpoint, unflatten_dict(wanted))

@@ -9,6 +9,7 @@ from pdl_jax.ops.placement import replicate
 from pdl_jax.prediction.inference import Inference
 from pdl_jax.runtime.compiled import CompiledOnFirstCall
 from pdl_jax.runtime.sharding import replicated
+from pdl_jax.systems.drawing.colors import show_channels
 from pdl_jax.systems.system import Variables
 from pdl_jax.typing import Array
 
@@ -60,6 +61,7 @@ class PictureMaker:
             low, high = image.min(), image.max()
             # Stretched, because a normalised image has lost its grey levels.
             image = (255 * (image - low) / max(high - low, 1e-6)).astype(np.uint8)
+            image = show_channels(image)
             drawn = self._inference.system.draw_pictures(
                 maps, image, self._source.spec.make_palette()
             )
@@ -71,7 +73,7 @@ class PictureMaker:
         image, panoptic = self._source.decode(index)
         height, width = panoptic.shape
         canvas = self._source.max_size
-        images = np.zeros((1, *canvas, 3), np.uint8)
+        images = np.zeros((1, *canvas, image.shape[2]), np.uint8)
         labels = np.full((1, *canvas), self._source.spec.label_format.void_label, np.int32)
         images[0, :height, :width] = image
         labels[0, :height, :width] = panoptic

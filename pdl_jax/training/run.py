@@ -12,7 +12,12 @@ from absl import logging
 from pdl_jax.data.pipeline import TrainIterator, make_train_iterator
 from pdl_jax.data.records import RecordSource, open_split
 from pdl_jax.data.statistics import find_warnings
-from pdl_jax.evaluation.evaluator import Evaluator, check_same_classes
+from pdl_jax.evaluation.evaluator import (
+    Evaluator,
+    check_channels,
+    check_same_classes,
+    warn_of_other_range,
+)
 from pdl_jax.experiment import Experiment
 from pdl_jax.runtime.compiled import CompiledOnFirstCall
 from pdl_jax.runtime.preemption import Preemption
@@ -94,11 +99,17 @@ def setup(
         check_same_classes(source.spec.to_dict(), eval_source, source.directory)
         _warn_of_labels(source)
         _warn_of_labels(eval_source)
+        check_channels(experiment, source)
+        warn_of_other_range({'pixels': source.pixels.to_dict()}, eval_source, source)
         _warn_of_many_instances(experiment, source)
         system = experiment.make_system(source.spec.label_format)
         program = make_step_program(experiment, system, mesh)
         evaluator = Evaluator(experiment, system, eval_source, mesh)
-        description = {'config': experiment.to_json(), 'dataset': source.spec.to_dict()}
+        description = {
+            'config': experiment.to_json(),
+            'dataset': source.spec.to_dict(),
+            'pixels': source.pixels.to_dict(),
+        }
         checkpointer = Checkpointer(workdir, keep=experiment.train.keep_checkpoints)
         stack.callback(checkpointer.close)
         iterator = _make_iterator(experiment, source, mesh)
@@ -159,6 +170,7 @@ def _start(
     if checkpointer.latest_step is not None:
         restored = checkpointer.restore(program.abstract_state)
         check_same_classes(restored.description['dataset'], source, checkpointer.directory)
+        warn_of_other_range(restored.description, source, checkpointer.directory)
         iterator.set_state(restored.input_position)
         logging.info('resuming from step %d of %s', restored.step, checkpointer.directory)
         return restored.state, restored.step
