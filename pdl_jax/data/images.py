@@ -234,6 +234,15 @@ def encode_image(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def show_channels(image: np.ndarray) -> np.ndarray:
+    """Shows an image of any number of channels: u8[H, W, C] to u8[H, W, 3].
+
+    The first three channels are shown as red, green and blue; of one or two channels the first as
+    grey.
+    """
+    return np.repeat(image[..., :1], 3, axis=2) if image.shape[2] < 3 else image[..., :3]
+
+
 def _open(data: bytes, name: str, max_pixels: int, formats: tuple[str, ...]) -> Image.Image:
     # Only the header is parsed here. The list of formats keeps untrusted bytes away from Pillow's
     # rarer parsers.

@@ -37,8 +37,8 @@ _KINDS = {1: 'u', 2: 'i', 3: 'f'}
 _STACK_MARKS = ('slices=', 'frames=')
 
 
-class _OtherCompression(ValueError):
-    """A compression that is not decoded here."""
+class _TiffError(ValueError):
+    """An error whose message names the file already."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +109,7 @@ def decode_tiff(data: bytes, *, name: str, max_pixels: int) -> tuple[np.ndarray,
         values = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
         if header.photometric == _PALETTE:
             values = _apply_palette(values, pages[0].tags[320].value, name)
-    except (MemoryError, _OtherCompression):
+    except (MemoryError, _TiffError):
         raise
     except Exception as error:
         raise ValueError(f'{name}: damaged or truncated TIFF image: {error}') from error
@@ -128,7 +128,8 @@ def _open_pages(data: bytes, name: str) -> list[Any]:
     try:
         tiff = tifffile.TiffFile(io.BytesIO(data), name=name)
         tiff.pages.useframes = False
-        for index in itertools.count():
+        # A damaged file may link its pages in a circle.
+        for index in range(2 * _MAX_PAGES):
             try:
                 page = tiff.pages[index]
             except IndexError:
@@ -137,7 +138,7 @@ def _open_pages(data: bytes, name: str) -> list[Any]:
             if pages and (page.is_reduced or page.is_mask or _count(page) < _count(pages[0])):
                 continue
             pages.append(page)
-            if index == _MAX_PAGES:
+            if len(pages) > _MAX_PAGES:
                 break
         if not pages or not _count(pages[0]):
             raise ValueError('it has no image')
@@ -156,7 +157,9 @@ def _describe(pages: Sequence[Any], name: str, max_pixels: int) -> TiffHeader:
     """Checks the pages and describes their image."""
     try:
         return _check_pages(pages, name, max_pixels)
-    except (AttributeError, KeyError, TypeError, OverflowError, struct.error) as error:
+    except (MemoryError, _TiffError):
+        raise
+    except Exception as error:  # A damaged file may lack any attribute of a page.
         raise ValueError(f'{name}: not a readable TIFF image: {error!r:.200}') from error
 
 
@@ -165,25 +168,25 @@ def _check_pages(pages: Sequence[Any], name: str, max_pixels: int) -> TiffHeader
     height, width = first.imagelength, first.imagewidth
     samples = first.samplesperpixel
     if height * width > max_pixels:
-        raise ValueError(
+        raise _TiffError(
             f'{name}: {height}x{width} pixels exceed the limit of {max_pixels}: '
             f'shrink or tile the image'
         )
     if first.imagedepth != 1:
-        raise ValueError(f'{name} is a volume of depth {first.imagedepth}: save its planes apart')
+        raise _TiffError(f'{name} is a volume of depth {first.imagedepth}: save its planes apart')
     if len(pages) > 1:
         _check_stack(pages, name)
     size = height * width * samples * len(pages) * max(1, math.ceil(first.bitspersample / 8))
     if size > _MAX_BYTES:
-        raise ValueError(f'{name}: {size} bytes of pixels exceed the limit of {_MAX_BYTES}')
+        raise _TiffError(f'{name}: {size} bytes of pixels exceed the limit of {_MAX_BYTES}')
     photometric = int(first.photometric)
     # imagecodecs returns the colours of JPEG as RGB.
     is_known = photometric in (_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE)
     if not is_known and first.compression in _OWN_COMPRESSIONS:
         kind = getattr(first.photometric, 'name', photometric)
-        raise ValueError(f'{name} has pixels of the kind {kind}: save it as RGB or grey')
+        raise _TiffError(f'{name} has pixels of the kind {kind}: save it as RGB or grey')
     if first.sampleformat not in _KINDS or not isinstance(first.bitspersample, int):
-        raise ValueError(
+        raise _TiffError(
             f'{name} has samples of {first.bitspersample} bits, format {first.sampleformat}: save '
             f'it with 8 or 16 bits per channel'
         )
@@ -209,7 +212,7 @@ def _check_stack(pages: Sequence[Any], name: str) -> None:
     is_stack = any(mark in text for mark in _STACK_MARKS) and 'channels=' not in text
     if len(pages) > _MAX_PAGES or is_stack or first.samplesperpixel > 1:
         more = 'more than ' if len(pages) > _MAX_PAGES else ''
-        raise ValueError(
+        raise _TiffError(
             f'{name} has {more}{min(len(pages), _MAX_PAGES)} pages of {height}x{width} pixels: '
             f'save each depth or time as a file of its own, and channels as samples of one page '
             f"(tifffile.imwrite(..., photometric='minisblack', planarconfig='contig'))"
@@ -217,7 +220,7 @@ def _check_stack(pages: Sequence[Any], name: str) -> None:
     for page in pages[1:]:
         same = ('imagelength', 'imagewidth', 'bitspersample', 'sampleformat', 'samplesperpixel')
         if any(getattr(page, field) != getattr(first, field) for field in same):
-            raise ValueError(f'{name} has pages of different sizes or types: save them apart')
+            raise _TiffError(f'{name} has pages of different sizes or types: save them apart')
 
 
 def _decode_page(page: Any, data: bytes, name: str) -> np.ndarray:
@@ -272,7 +275,7 @@ def _find_dtype(page: Any) -> np.dtype:
         return np.dtype(f'f{max(bits // 8, 4)}')
     if bits in (8, 16, 32):
         return np.dtype(f'{kind}{bits // 8}')
-    if kind == 'u' and bits < 16:
+    if kind == 'u' and 0 < bits < 16:
         return np.dtype('u1' if bits < 8 else 'u2')
     raise ValueError(f'its samples have {bits} bits')
 
@@ -353,7 +356,7 @@ def _decode_by_imagecodecs(page: Any, name: str) -> np.ndarray:
     except ImportError as error:
         kind = getattr(page.compression, 'name', page.compression)
         # One such file must not end a run over many.
-        raise _OtherCompression(
+        raise _TiffError(
             f'{name} is compressed with {kind}, which needs another package: pip install '
             f'imagecodecs, or save it uncompressed, with LZW or with Deflate'
         ) from error

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from pdl_jax.data.catalog import DatasetSpec
-from pdl_jax.data.images import MAX_PIXELS
+from pdl_jax.data.images import MAX_PIXELS, show_channels
 from pdl_jax.data.pixel_format import PixelFormat, parse_value_range
 from pdl_jax.experiment import Experiment
 from pdl_jax.ops.rounding import ceil_div
@@ -20,7 +20,6 @@ from pdl_jax.runtime.progress import stage
 from pdl_jax.runtime.sharding import batch_sharding, make_mesh, replicated
 from pdl_jax.storage.checkpoint import find_checkpoint, read_description
 from pdl_jax.storage.variables import restore_variables
-from pdl_jax.systems.drawing.colors import show_channels
 from pdl_jax.systems.drawing.overlay import overlay_panoptic
 from pdl_jax.systems.system import Variables
 from pdl_jax.typing import Array, Device
@@ -77,7 +76,7 @@ class PanopticResult:
     def draw_overlay(self, image: np.ndarray) -> np.ndarray:
         """Draws coloured segments, outlines and class names on u8[H, W, C].
 
-        Of other than three channels the first ones are shown, see `colors.show_channels`.
+        Of other than three channels the first ones are shown, see `images.show_channels`.
         """
         label_format = self.spec.label_format
         if self.is_semantic:

@@ -24,7 +24,7 @@ def read_outside_file(path: str | os.PathLike, *, max_bytes: int = MAX_FILE_BYTE
       The bytes of the file.
 
     Raises:
-      ValueError: the file is a pipe, a device, a socket or a folder, or too large; the message
+      ValueError: the file is a pipe, a device, a socket or a directory, or too large; the message
         names it.
       OSError: the file is missing or cannot be read.
     """
@@ -38,11 +38,14 @@ def read_outside_file(path: str | os.PathLike, *, max_bytes: int = MAX_FILE_BYTE
         return data
     # Opening a pipe that nobody writes to would wait for ever without O_NONBLOCK.
     descriptor = os.open(name, os.O_RDONLY | getattr(os, 'O_NONBLOCK', 0))
-    with open(descriptor, 'rb') as file:
+    try:
         status = os.fstat(descriptor)
         _check_kind(name, status.st_mode)
         _check_size(name, status.st_size, max_bytes)
-        return file.read(status.st_size)
+        with open(descriptor, 'rb', closefd=False) as file:
+            return file.read(status.st_size)
+    finally:
+        os.close(descriptor)
 
 
 def refuse_irregular(path: str | os.PathLike) -> None:
@@ -67,7 +70,7 @@ def _check_kind(name: str, mode: int) -> None:
         stat.S_IFCHR: 'a device',
         stat.S_IFBLK: 'a device',
         stat.S_IFSOCK: 'a socket',
-        stat.S_IFDIR: 'a folder',
+        stat.S_IFDIR: 'a directory',
     }
     kind = kinds.get(stat.S_IFMT(mode), 'no regular file')
     raise ValueError(f'{name} is {kind}: give a regular file')

@@ -4,12 +4,12 @@ import jax
 import numpy as np
 from absl import logging
 
+from pdl_jax.data.images import show_channels
 from pdl_jax.data.records import RecordSource
 from pdl_jax.ops.placement import replicate
 from pdl_jax.prediction.inference import Inference
 from pdl_jax.runtime.compiled import CompiledOnFirstCall
 from pdl_jax.runtime.sharding import replicated
-from pdl_jax.systems.drawing.colors import show_channels
 from pdl_jax.systems.system import Variables
 from pdl_jax.typing import Array
 

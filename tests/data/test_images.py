@@ -6,9 +6,10 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from pdl_jax.data import images
+from pdl_jax.data.pixel_format import PixelFormat
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 IDS = np.array([[0, 255, 256], [65535, 65536, 2**24 - 1]], np.int32)
@@ -18,6 +19,24 @@ def encode(image: Image.Image, image_format: str, **options) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format=image_format, **options)
     return buffer.getvalue()
+
+
+def make_chunk(kind, body):
+    checksum = struct.pack('>I', zlib.crc32(kind + body))
+    return struct.pack('>I', len(body)) + kind + body + checksum
+
+
+def encode_png16(values: np.ndarray, color_type: int, is_filtered: bool) -> bytes:
+    """Encodes u16[H, W, C] as PNG, which Pillow cannot for colours."""
+    height, width, channels = values.shape
+    rows = values.astype('>u2').view(np.uint8).reshape(height, width, 2 * channels)
+    if is_filtered:
+        # The filter 'Sub': differences to the pixel before, byte by byte.
+        rows = np.diff(rows, axis=1, prepend=np.zeros((height, 1, 2 * channels), np.uint8))
+    lines = b''.join(bytes([is_filtered]) + row.tobytes() for row in rows)
+    header = struct.pack('>IIBBBBB', width, height, 16, color_type, 0, 0, 0)
+    chunks = ((b'IHDR', header), (b'IDAT', zlib.compress(lines)), (b'IEND', b''))
+    return b'\x89PNG\r\n\x1a\n' + b''.join(make_chunk(*chunk) for chunk in chunks)
 
 
 @pytest.mark.parametrize('image_format', ['PNG', 'BMP', 'WEBP'])
@@ -50,13 +69,6 @@ def test_cmyk_jpeg_becomes_rgb():
     assert np.abs(decoded.astype(int) - flat).max() < 8
 
 
-def test_sixteen_bit_grey_keeps_the_upper_byte():
-    grey = np.array([[0, 255, 256], [32768, 65280, 65535]], np.uint16)
-    decoded = images.decode_image(encode(Image.fromarray(grey), 'PNG'), name='x')
-    np.testing.assert_array_equal(decoded[..., 1], [[0, 0, 1], [128, 255, 255]])
-    assert decoded.shape == (2, 3, 3)
-
-
 def test_exif_orientation_is_applied_only_on_request():
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees
@@ -66,15 +78,86 @@ def test_exif_orientation_is_applied_only_on_request():
     np.testing.assert_array_equal(turned, np.rot90(RGB, k=-1))
 
 
-def test_damaged_exif_data_are_named():
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_every_orientation_turns_as_viewers_do(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(Image.fromarray(RGB), 'PNG', exif=exif)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+    turned = images.decode_image(data, name='x', is_exif_applied=True)
+    np.testing.assert_array_equal(turned, expected)
+    header = images.read_header(data, name='x')
+    assert (header.size, header.upright_size) == ((5, 7), expected.shape[:2])
+
+
+def test_damaged_exif_data_leave_the_picture_as_it_is_stored():
     data = encode(Image.fromarray(RGB), 'PNG')
-    chunk = b'eXIf' + b'no exif data at all'
-    chunk = struct.pack('>I', len(chunk) - 4) + chunk + struct.pack('>I', zlib.crc32(chunk))
+    chunk = make_chunk(b'eXIf', b'no exif data at all')
     # The chunk follows the signature and the header.
     data = data[:33] + chunk + data[33:]
-    np.testing.assert_array_equal(images.decode_image(data, name='x'), RGB)
-    with pytest.raises(ValueError, match=r'photo\.png: damaged'):
-        images.decode_image(data, name='photo.png', is_exif_applied=True)
+    for is_exif_applied in (False, True):
+        decoded = images.decode_image(data, name='x', is_exif_applied=is_exif_applied)
+        np.testing.assert_array_equal(decoded, RGB)
+
+
+@pytest.mark.parametrize('color_type, num_channels', [(0, 1), (2, 3), (4, 2), (6, 4)])
+@pytest.mark.parametrize('is_filtered', [False, True])
+def test_png_of_16_bits_keeps_all_of_them(color_type, num_channels, is_filtered):
+    # Smooth, so that no byte of the samples can be lost without a trace.
+    values = np.arange(5 * 7 * num_channels, dtype=np.uint16).reshape(5, 7, num_channels) * 397
+    data = encode_png16(values, color_type, is_filtered)
+    header = images.read_header(data, name='x')
+    assert (header.num_channels, header.is_deep) == (num_channels, True)
+    decoded = images.decode_values(data, name='x', num_channels=None)
+    assert decoded.dtype == np.uint16
+    np.testing.assert_array_equal(decoded, values)
+
+
+def test_twelve_bits_in_a_file_of_16_keep_their_contrast():
+    # Shifting the values by 8 bits would leave 16 grey levels.
+    values = np.random.default_rng(0).integers(0, 4096, (64, 64), dtype=np.uint16)
+    decoded = images.decode_image(encode(Image.fromarray(values), 'PNG'), name='x')
+    assert decoded.shape == (64, 64, 3) and len(np.unique(decoded)) > 200
+    assert (decoded.min(), decoded.max()) == (0, 255)
+    given = PixelFormat(1, ((0.0, 4095.0),))
+    decoded = images.decode_image(encode(Image.fromarray(values), 'PNG'), name='x', pixels=given)
+    np.testing.assert_array_equal(decoded[..., 0], np.rint(values / 4095 * 255))
+
+
+@pytest.mark.parametrize(
+    'mode, num_channels, expected',
+    [
+        ('L', 1, 'L'),
+        ('1', 1, 'L'),
+        ('LA', 1, 'L'),
+        ('LA', 2, 'LA'),
+        ('RGBA', 4, 'RGBA'),
+        ('RGBA', 3, 'RGB'),
+    ],
+)
+def test_channels_that_a_file_has_are_kept(mode, num_channels, expected):
+    image = Image.fromarray(RGB).convert(mode)
+    if mode == 'RGBA':
+        image.putalpha(Image.fromarray(RGB[..., 0]))
+    decoded = images.decode_image(encode(image, 'PNG'), name='x', pixels=PixelFormat(num_channels))
+    wanted = np.asarray(image.convert(expected)).reshape(5, 7, num_channels)
+    np.testing.assert_array_equal(decoded, wanted)
+
+
+def test_grey_that_was_saved_as_rgb_is_one_channel():
+    grey = Image.fromarray(RGB).convert('L')
+    decoded = images.decode_image(
+        encode(grey.convert('RGB'), 'PNG'), name='x', pixels=PixelFormat(1)
+    )
+    np.testing.assert_array_equal(decoded[..., 0], np.asarray(grey))
+
+
+@pytest.mark.parametrize('mode, num_channels', [('RGB', 1), ('RGB', 4), ('L', 2), ('RGBA', 5)])
+def test_other_numbers_of_channels_are_refused(mode, num_channels):
+    data = encode(Image.fromarray(RGB).convert(mode), 'PNG')
+    message = rf'a\.png has {len(mode)} channels.*not the {num_channels}.*--num_channels'
+    with pytest.raises(ValueError, match=message):
+        images.decode_image(data, name='a.png', pixels=PixelFormat(num_channels))
 
 
 @pytest.mark.parametrize('image_format', ['JPEG', 'PNG'])
@@ -91,18 +174,21 @@ def test_other_bytes_are_refused(data):
         images.decode_image(data, name='a.jpg')
 
 
-@pytest.mark.parametrize('image_format', ['GIF', 'TIFF'])
+@pytest.mark.parametrize('image_format', ['GIF', 'PPM'])
 def test_formats_outside_the_list_are_refused(image_format):
-    with pytest.raises(ValueError, match='not a readable JPEG/PNG/BMP/WEBP image'):
+    with pytest.raises(ValueError, match='not a readable JPEG/PNG/BMP/WEBP/TIFF image'):
         images.decode_image(encode(Image.fromarray(RGB), image_format), name='x')
+
+
+def test_a_strip_of_millions_of_pixels_is_refused_by_its_header():
+    header = struct.pack('>IIBBBBB', 60_000_000, 1, 8, 0, 0, 0, 0)
+    data = b'\x89PNG\r\n\x1a\n' + make_chunk(b'IHDR', header) + make_chunk(b'IDAT', b'')
+    with pytest.raises(ValueError, match=r'strip\.png: a side of 60000000 pixels'):
+        images.decode_image(data, name='strip.png')
 
 
 @pytest.mark.parametrize('side', [9000, 100_000])
 def test_bombs_are_refused_by_their_header(side):
-    def make_chunk(kind, body):
-        checksum = struct.pack('>I', zlib.crc32(kind + body))
-        return struct.pack('>I', len(body)) + kind + body + checksum
-
     header = struct.pack('>IIBBBBB', side, side, 8, 2, 0, 0, 0)
     # There are no pixel data: the error is not 'truncated', so only the header was read.
     data = b'\x89PNG\r\n\x1a\n' + make_chunk(b'IHDR', header) + make_chunk(b'IDAT', b'')

@@ -30,11 +30,11 @@ def damaged(tmp_path_factory) -> records.RecordSource:
         path = folder['images_dir'] / name
         path.write_bytes(path.read_bytes()[:500])
 
-    def decode_leniently(data, *, name):
+    def decode_leniently(data, *, name, **options):
         return tiny_folder.make_image(int(name.split('.')[0]))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(images, 'decode_image', decode_leniently)
+        patch.setattr(images, 'decode_values', decode_leniently)
         prepare.prepare_panoptic_folder(**folder, out_dir=root / 'out', num_processes=0)
     return records.open_split(root / 'out', 'train')
 

@@ -83,15 +83,6 @@ def color_panoptic(
     return picture
 
 
-def show_channels(image: np.ndarray) -> np.ndarray:
-    """Shows an image of any number of channels: u8[H, W, C] to u8[H, W, 3].
-
-    The first three channels are shown as red, green and blue; of one or two channels the first as
-    grey.
-    """
-    return np.repeat(image[..., :1], 3, axis=2) if image.shape[2] < 3 else image[..., :3]
-
-
 def heatmap_picture(heatmap: np.ndarray, image: np.ndarray | None = None) -> np.ndarray:
     """Colours a map from black over red to yellow.
 
