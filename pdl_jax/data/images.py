@@ -284,7 +284,8 @@ def _load(data: bytes, image: Image.Image, name: str, is_checked: bool = True) -
     # Pillow raises OSError, SyntaxError, ValueError, EOFError or struct.error for damaged files.
     try:
         scans = None
-        if is_checked and image.format == 'JPEG':
+        # Phones write several JPEG images into one file, of which the first counts.
+        if is_checked and image.format in ('JPEG', 'MPO'):
             scans = truncation.check_jpeg_cost(data, image.width * image.height)
         image.load()
         if not is_checked:

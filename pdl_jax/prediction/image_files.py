@@ -1,11 +1,12 @@
 """Image files as a predictor takes them: checked, upright, and of the network's pixel format."""
 
 import numpy as np
+from absl import logging
 
-from pdl_jax.data.images import decode_image
+from pdl_jax.data.images import decode_image, read_header
 from pdl_jax.data.pixel_format import PixelFormat
 from pdl_jax.storage.outside_files import read_outside_file
-from pdl_jax.storage.paths import explain_bucket_errors
+from pdl_jax.storage.paths import explain_bucket_errors, refuse_web_address
 
 
 def read_image(path: str, pixels: PixelFormat) -> np.ndarray:
@@ -23,9 +24,19 @@ def read_image(path: str, pixels: PixelFormat) -> np.ndarray:
         of channels; the message names it.
       OSError: it cannot be read.
     """
+    refuse_web_address(path)
     with explain_bucket_errors(path):
         data = read_outside_file(path)
     try:
-        return decode_image(data, name=path, is_exif_applied=True, pixels=pixels)
+        image = decode_image(data, name=path, is_exif_applied=True, pixels=pixels)
+        if pixels.value_range is None and read_header(data, name=path).is_deep:
+            logging.log_first_n(
+                logging.WARNING,
+                '%s: files of more than 8 bits are scaled by the percentiles of each: the network '
+                'knows no value range of its training data',
+                1,
+                path,
+            )
+        return image
     except MemoryError as error:
         raise ValueError(f'{path} does not fit into the memory: shrink or tile it') from error

@@ -14,7 +14,7 @@ from pdl_jax.preprocess.augment import (
     sample_image,
     sample_labels,
 )
-from pdl_jax.preprocess.normalize import normalize_image
+from pdl_jax.preprocess.normalize import ChannelStatistics, normalize_image
 
 
 # DeepLab2's own expectations.
@@ -130,3 +130,32 @@ def test_per_image_normalization_sees_valid_pixels_only():
     np.testing.assert_allclose(normalized.std(), 1, atol=1e-4)
     with pytest.raises(ValueError, match="'none' is unknown"):
         normalize_image(jnp.asarray(image), jnp.array([5, 10]), kind='none')
+
+
+@pytest.mark.parametrize('num_channels', [1, 2, 3, 5])
+def test_normalization_of_any_number_of_channels(num_channels):
+    image = np.random.default_rng(0).integers(0, 256, (6, 7, num_channels), dtype=np.uint8)
+    size = jnp.array([6, 7])
+    mean = tuple(float(i + 1) for i in range(num_channels))
+    given = ChannelStatistics(mean, tuple(2 * m for m in mean))
+    normalized = normalize_image(jnp.asarray(image), size, kind=given)
+    np.testing.assert_allclose(normalized, (image - np.array(mean)) / (2 * np.array(mean)), 1e-5)
+    one = normalize_image(jnp.asarray(image), size, kind=ChannelStatistics((9.0,), (3.0,)))
+    np.testing.assert_allclose(one, (image - 9.0) / 3.0, 1e-5)
+    imagenet = normalize_image(jnp.asarray(image), size, kind='imagenet')
+    average = normalize_image(jnp.asarray(np.repeat(image[..., :1], 3, 2)), size, kind='imagenet')
+    assert imagenet.shape == image.shape
+    if num_channels != 3:
+        # Other channels than colours get the average over the colours.
+        np.testing.assert_allclose(imagenet[..., 0], (image[..., 0] - 114.495) / 57.63, 1e-4)
+    else:
+        np.testing.assert_allclose(imagenet[..., 0], average[..., 0])
+
+
+def test_statistics_of_channels_are_checked():
+    with pytest.raises(ValueError, match='pixel_mean.*pixel_deviation.*one number per channel'):
+        ChannelStatistics((), ())
+    with pytest.raises(ValueError, match='must be positive'):
+        ChannelStatistics((1.0,), (0.0,))
+    with pytest.raises(ValueError, match=r'config\.data\.num_channels \(=4\)'):
+        ChannelStatistics((1.0, 2.0), (1.0, 2.0)).check_channels(4)

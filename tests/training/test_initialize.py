@@ -122,3 +122,20 @@ def test_differences_that_shapes_do_not_show_are_told(run):
         "the backbone was trained with normalization 'unit', the network has 'imagenet'",
         "the backbone was trained with padding 'same', the network has 'symmetric'",
     ]
+
+
+@pytest.mark.parametrize('num_channels', [1, 5])
+def test_the_first_convolution_is_adapted_to_the_channels_of_the_data(run, num_channels):
+    folder, _, variables = run
+    experiment = make_experiment(data__num_channels=num_channels)
+    wanted = find_shapes(experiment.system, 5)
+    loaded, report = load_initial_variables(str(folder), wanted)
+    assert not report.left_out and len(report.adapted) == 1
+    assert f'from 3 to {num_channels} channels' in report.summarize()[-1]
+    new, old = flatten_dict(loaded), flatten_dict(variables)
+    different = [path for path in old if new[path].shape != old[path].shape]
+    assert len(different) == 1 and different[0][:2] == ('params', 'backbone')
+    kernel = old[different[0]]
+    expected = kernel.sum(axis=2) if num_channels == 1 else kernel[:, :, 0] * 3 / 5
+    np.testing.assert_allclose(new[different[0]][:, :, 0], expected, rtol=1e-6)
+    jax.tree.map(lambda x, shape: np.testing.assert_equal(x.shape, shape.shape), loaded, wanted)
