@@ -107,6 +107,8 @@ def main(arguments: Sequence[str] | None = None, *, program: str = '') -> None:
         _fail(str(error), 2)
     except (FloatingPointError, RuntimeError) as error:
         _fail(str(error), 1)
+    except MemoryError:
+        _fail('the memory of this machine is too small: give smaller images or batches', 1)
     except KeyboardInterrupt:
         _fail('interrupted', 130)
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from pdl_jax.data.images import IMAGE_SUFFIXES
+from pdl_jax.storage.outside_files import read_outside_file
 from pdl_jax.storage.paths import explain_bucket_errors, is_remote, make_path
 
 _MAX_KEY_CHARACTERS = 64
@@ -44,7 +45,7 @@ def read_list(path: str) -> list[str]:
     The images are not opened: a missing one is reported when it is predicted.
     """
     # File names need not be UTF-8.
-    text = make_path(path).read_bytes().decode(errors='surrogateescape')
+    text = read_outside_file(path).decode(errors='surrogateescape')
     lines = (line.rstrip('\r') for line in text.split('\n'))
     return list(dict.fromkeys(line for line in lines if line.strip()))
 

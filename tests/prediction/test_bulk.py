@@ -1,5 +1,6 @@
 """Prediction of lists into shards: equal to single predictions for any processes and devices."""
 
+import dataclasses
 import fcntl
 import io
 import json
@@ -18,6 +19,7 @@ import zlib
 import jax
 import numpy as np
 import pytest
+from etils import epath
 from PIL import Image
 
 from pdl_jax.commands.command_line import main
@@ -29,7 +31,9 @@ from pdl_jax.prediction.bulk import predict_shards
 from pdl_jax.prediction.formats import encode_segments
 from pdl_jax.prediction.image_list import find_below, read_list
 from pdl_jax.prediction.inference import abstract_variables
+from pdl_jax.prediction.predict_files import predict_files
 from pdl_jax.prediction.predictor import PanopticResult, Predictor
+from pdl_jax.prediction.shards import find_complete
 from tests import tiny
 from tests.convert.compiling import compiling_fast
 from tests.process_group import NETWORK
@@ -270,6 +274,72 @@ def test_what_exceeds_the_device_is_listed_and_a_lost_device_stops(
     with pytest.raises(jax.errors.JaxRuntimeError, match='the device is gone'):
         predict_shards(predictor, paths, str(tmp_path / 'lost'), num_shards=1, batch_size=1)
     assert os.listdir(tmp_path / 'lost') == ['predictions.json']
+
+
+@pytest.fixture
+def hostile(tmp_path):
+    """Files that must not hang a run or fill its memory, by path with the reason given."""
+    folder = tmp_path / 'hostile'
+    folder.mkdir()
+    os.mkfifo(folder / 'pipe.png')
+    with open(folder / 'large.png', 'wb') as file:
+        file.truncate(5 * 2**30)  # Takes no space.
+    reasons = {'pipe.png': 'named pipe', 'large.png': '5368709120 bytes'}
+    for name, width, reason in (
+        ('strip.png', 60_000_000, 'a side of 60000000 pixels'),
+        ('long.png', 900_000, 'needs a canvas of 128x900096'),
+    ):
+        header = struct.pack('>IIBBBBB', width, 1, 8, 0, 0, 0, 0)
+        # The longest is refused by its header.
+        rows = zlib.compress(bytes(1 + width % 10_000_000))
+        chunks = ((b'IHDR', header), (b'IDAT', rows), (b'IEND', b''))
+        content = b'\x89PNG\r\n\x1a\n'
+        for kind, body in chunks:
+            checksum = struct.pack('>I', zlib.crc32(kind + body))
+            content += struct.pack('>I', len(body)) + kind + body + checksum
+        (folder / name).write_bytes(content)
+        reasons[name] = reason
+    paths = {str(folder / name): reason for name, reason in reasons.items()}
+    return {**paths, 'https://example.invalid/a.jpg': 'download the file'}
+
+
+def test_strips_pipes_and_addresses_are_listed_and_the_others_predicted(
+    predictor, hostile, tmp_path, monkeypatch
+):
+    # With a resize, a strip needs a canvas of 128 rows.
+    resizing = dataclasses.replace(predictor._augment, resize_max_px=64)
+    monkeypatch.setattr(predictor, '_augment', resizing)
+    good = write_photos(tmp_path / 'photos', 2)
+    paths = [good[0], *hostile, good[1]]
+    predict_shards(predictor, paths, str(tmp_path / 'out'), num_shards=2, batch_size=1)
+    entries, members = read_results(tmp_path / 'out')
+    assert len(members) == 4 and len(find_complete(epath.Path(tmp_path / 'out'), 2)) == 2
+    errors = {entry['image']: entry['error'] for entry in entries if 'error' in entry}
+    assert errors.keys() == hostile.keys()
+    assert all(reason in errors[path] for path, reason in hostile.items()), errors
+    (tmp_path / 'files').mkdir()
+    failures = predict_files(predictor, paths, epath.Path(tmp_path / 'files'))
+    assert [failure.split(': ')[0] for failure in failures] == list(hostile)
+    assert len(list((tmp_path / 'files').glob('*.json'))) == 2
+
+
+def test_images_that_exceed_the_memory_of_the_host_are_listed(predictor, tmp_path, monkeypatch):
+    paths = write_photos(tmp_path / 'photos', 3)
+    large = decode_image(pathlib.Path(paths[1]).read_bytes(), name='').shape
+    start = predictor.start
+
+    def start_or_fail(images, **options):
+        if images[0].shape == large:
+            raise MemoryError
+        return start(images, **options)
+
+    monkeypatch.setattr(predictor, 'start', start_or_fail)
+    predict_shards(predictor, paths, str(tmp_path / 'out'), num_shards=1, batch_size=1)
+    entries, _ = read_results(tmp_path / 'out')
+    assert ['error' in entry for entry in entries] == [False, True, False]
+    (tmp_path / 'files').mkdir()
+    failures = predict_files(predictor, paths, epath.Path(tmp_path / 'files'))
+    assert failures == [f'{paths[1]}: does not fit into the memory: shrink or tile it']
 
 
 def test_batches_that_exceed_the_device_are_predicted_one_by_one(predictor, tmp_path, monkeypatch):

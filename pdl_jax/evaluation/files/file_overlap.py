@@ -17,6 +17,7 @@ from pdl_jax.evaluation.files.panoptic_files import (
     PanopticFiles,
     get_file_name,
 )
+from pdl_jax.storage.outside_files import read_outside_file
 
 # Segment id of pixels without annotation or prediction.
 _VOID_ID = 0
@@ -170,7 +171,7 @@ class _Segmentation:
     def decode(self) -> np.ndarray:
         """Decodes the PNG to segment ids i32[H, W]."""
         try:
-            data = self._path.read_bytes()
+            data = read_outside_file(self._path)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
             raise FileNotFoundError(
                 f'{self.where} does not exist: check that the folder belongs to the JSON file'

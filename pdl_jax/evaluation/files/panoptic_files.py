@@ -15,6 +15,7 @@ import numpy as np
 
 from pdl_jax.data.categories import parse_categories
 from pdl_jax.data.json_fields import get_field
+from pdl_jax.storage.outside_files import MAX_JSON_BYTES, read_outside_file
 
 if TYPE_CHECKING:
     from etils import epath
@@ -145,7 +146,7 @@ def _read_json(path: str | os.PathLike) -> Any:
     if not file.exists():
         raise FileNotFoundError(f'{path} does not exist')
     try:
-        return json.loads(file.read_bytes())
+        return json.loads(read_outside_file(file, max_bytes=MAX_JSON_BYTES))
     except (ValueError, RecursionError) as error:
         raise ValueError(f'{path} is not valid JSON: {error}') from error
 
