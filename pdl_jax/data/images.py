@@ -45,7 +45,8 @@ class ImageHeader:
     @property
     def upright_size(self) -> tuple[int, int]:
         """(height, width) in pixels of the picture as viewers show it."""
-        return self.size[::-1] if self.orientation >= 5 else self.size
+        height, width = self.size
+        return (width, height) if self.orientation >= 5 else (height, width)
 
 
 def read_header(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> ImageHeader:
@@ -304,10 +305,10 @@ def _load(data: bytes, image: Image.Image, name: str, is_checked: bool = True) -
 def _read_orientation(image: Image.Image) -> int:
     # Damaged EXIF data do not make the picture unreadable: viewers show it as it is stored.
     try:
-        orientation = image.getexif().get(_ORIENTATION)
+        orientation = int(image.getexif().get(_ORIENTATION, 1))
     except Exception:
         return 1
-    return orientation if orientation in range(1, 9) else 1
+    return orientation if 1 <= orientation <= 8 else 1
 
 
 def _native_mode(image: Image.Image) -> str:
@@ -365,7 +366,9 @@ def _load_png_of_16_bits(data: bytes, image: Image.Image, name: str, max_pixels:
     parts = []
     for rawmode in rawmodes:
         image = _open(data, name, max_pixels, ('PNG',))
-        image.tile = [tile._replace(args=rawmode) for tile in image.tile]
+        # `Image.open` returns an ImageFile, which its stub does not say.
+        tiles = image.tile  # pyright: ignore[reportAttributeAccessIssue]
+        image.tile = [tile._replace(args=rawmode) for tile in tiles]  # pyright: ignore[reportAttributeAccessIssue]
         parts.append(np.asarray(_load(data, image, name)))
     if has_grey_alpha:
         samples = parts[0].reshape(*parts[0].shape[:2], 2, 2)

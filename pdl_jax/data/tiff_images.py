@@ -131,7 +131,7 @@ def _open_pages(data: bytes, name: str) -> list[Any]:
         # A damaged file may link its pages in a circle.
         for index in range(2 * _MAX_PAGES):
             try:
-                page = tiff.pages[index]
+                page: Any = tiff.pages[index]
             except IndexError:
                 break
             # Previews and the levels of a pyramid are smaller copies of the first page.

@@ -169,7 +169,9 @@ def load_initial_variables(path: str, abstract_variables: PyTree) -> tuple[PyTre
         expected=origin.get('backbone') or _describe_trained(description),
         adapted=tuple(adapted),
     )
-    restored = flatten_dict(_restore(checkpoint, prefix, loaded, structure), sep='/')
+    restored: dict[str, Any] = flatten_dict(
+        _restore(checkpoint, prefix, loaded, structure), sep='/'
+    )
     for name in loaded:
         restored[name] = adapt_channels(restored[name], wanted[name])
     variables = unflatten_dict(restored, sep='/')
