@@ -83,6 +83,11 @@ def format_config(path: str, source: 'RecordSource', settings: list['Setting']) 
         f'    config = {base}.get_config()',
         f'    config.data.path = {path!r}',
         f'    config.data.num_classes = {source.spec.num_classes}',
+        *(
+            [f'    config.data.num_channels = {source.pixels.num_channels}']
+            if source.pixels.num_channels != 3
+            else []
+        ),
         "    config.model.normalization = 'per_image'  # exposures differ",
     ]
     lines += [
