@@ -34,8 +34,11 @@ class LoadedRecord:
         as its EXIF orientation turns it.
       panoptic: i32[H, W], semantic * label_divisor + instance.
       image_id: an integer (COCO) or a string, the same type throughout a split.
-      file_name: name of the image without folders.
-      annotation_file_name: name of the PNG that a prediction for this image gets.
+      file_name: name of the image, with folders only where the name alone is not unique.
+      annotation_file_name: name of the PNG that a prediction for this image gets, unique in the
+        split.
+      remarks: what should be told about the split as a whole: wording with {} -> count, e.g.
+        '{} objects enclose no pixel' -> 3. The counts of all images are added up.
     """
 
     image: bytes
@@ -43,6 +46,7 @@ class LoadedRecord:
     image_id: int | str
     file_name: str
     annotation_file_name: str
+    remarks: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +60,9 @@ class AnnotatedSplit:
         ValueError with the name of a file that is damaged or contradicts the others.
       fingerprint: identity of the annotations, independent of the folders that hold them.
       num_images_without_annotation: number of images left out for lack of an annotation.
+      notes: lines that should be told about how the annotations were read.
+      list_files: function from an item to the files that its record is made from, picklable; None:
+        they are not known, and whether they have changed shows only when the item is loaded.
     """
 
     spec: catalog.DatasetSpec
@@ -63,6 +70,8 @@ class AnnotatedSplit:
     load: Callable[[Any], LoadedRecord]
     fingerprint: str
     num_images_without_annotation: int = 0
+    notes: tuple[str, ...] = ()
+    list_files: Callable[[Any], tuple[epath.Path, ...]] | None = None
 
     def __post_init__(self) -> None:
         if not self.items:
@@ -110,7 +119,26 @@ def make_split(
     fingerprint = fingerprint_files(
         labels_dir, [pair.label_path for pair in pairs], options=[names, options]
     )
-    return AnnotatedSplit(spec, tuple(pairs), load, fingerprint)
+    files = functools.partial(list_pair_files, images_dir=images_dir, labels_dir=labels_dir)
+    return AnnotatedSplit(spec, tuple(pairs), load, fingerprint, list_files=files)
+
+
+def list_pair_files(
+    pair: ImagePair, *, images_dir: epath.Path, labels_dir: epath.Path
+) -> tuple[epath.Path, ...]:
+    """Lists the files of a pair; see `AnnotatedSplit.list_files`."""
+    return images_dir / pair.image_path, labels_dir / pair.label_path
+
+
+def list_files_with_objects(
+    item: tuple[ImagePair, str],
+    *,
+    list_pair: Callable[[ImagePair], tuple[epath.Path, ...]],
+    objects_dir: epath.Path,
+) -> tuple[epath.Path, ...]:
+    """Lists the files of a pair and the path of its objects, relative to `objects_dir`."""
+    pair, object_path = item
+    return (*list_pair(pair), objects_dir / object_path)
 
 
 def make_semantic_translation(
@@ -307,14 +335,20 @@ def fingerprint_files(folder: epath.Path, names: Sequence[str], *, options: Any 
       names: names of the files, in a stable order.
       options: JSON types.
     """
-
-    def hash_file(name: str) -> str:
-        return hashlib.sha256(read_outside_file(folder / name)).hexdigest()
-
     with concurrent.futures.ThreadPoolExecutor(_NUM_READERS) as pool:
-        hashes = list(zip(names, pool.map(hash_file, names), strict=True))
-    content = json.dumps([hashes, options], sort_keys=True)
+        hashes = pool.map(lambda name: hash_files([folder / name]), names)
+        content = json.dumps([list(zip(names, hashes, strict=True)), options], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
+
+
+def hash_files(files: Sequence[epath.Path]) -> str:
+    """Returns the SHA-256 in hex of the contents of some files; they lie in memory one by one."""
+    digest = hashlib.sha256(read_outside_file(files[0]))
+    for file in files[1:]:
+        # The lengths keep what follows apart from the content before.
+        data = read_outside_file(file)
+        digest.update(len(data).to_bytes(8, 'little') + data)
+    return digest.hexdigest()
 
 
 def _load_pair(

@@ -2,15 +2,16 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from pdl_jax import typing
-from pdl_jax.data.categories import Category, parse_categories, read_table
+from pdl_jax.data.categories import MAX_CATEGORIES, Category, parse_categories, read_table
 from pdl_jax.data.dataset_formats import SPEC_NAMES
-from pdl_jax.data.json_fields import refuse_repeated
+from pdl_jax.data.json_fields import get_field, get_integer, has_value, refuse_repeated, to_integer
+from pdl_jax.data.notices import Notices
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,16 +111,19 @@ class DatasetSpec:
         Raises:
           ValueError: a field is missing or has a wrong type.
         """
-        for key in ('name', 'first_class', 'ignore_label', 'label_divisor', 'categories'):
-            if key not in values:
-                raise ValueError(f'a dataset spec lacks the field {key!r}; it has {sorted(values)}')
-        return cls(
-            name=values['name'],
-            categories=parse_categories(values['categories'], source=f'spec {values["name"]!r}'),
-            first_class=int(values['first_class']),
-            ignore_label=int(values['ignore_label']),
-            label_divisor=int(values['label_divisor']),
-        )
+        where = 'a dataset spec'
+        name = get_field(values, 'name', str, where)
+        fields = {
+            key: get_integer(values, key, where, low=low, high=high)
+            for key, low, high in (
+                ('first_class', 0, 1),
+                ('ignore_label', 0, 2**24),
+                ('label_divisor', 2, 2**24),
+            )
+        }
+        categories = get_field(values, 'categories', list, where)
+        categories = parse_categories(categories, source=f'spec {name[:80]!r}')
+        return cls(name=name, categories=categories, **fields)
 
 
 def coco() -> DatasetSpec:
@@ -147,7 +151,12 @@ def cityscapes(*, is_train_id: bool = False) -> DatasetSpec:
 
 
 def from_categories(
-    name: str, json_categories: Sequence[Mapping[str, Any]], *, source: str = ''
+    name: str,
+    json_categories: Sequence[Mapping[str, Any]],
+    *,
+    source: str = '',
+    notices: Notices | None = None,
+    guess_things: Callable[[], set[int]] | None = None,
 ) -> DatasetSpec:
     """Makes the spec of any data set in the COCO panoptic format.
 
@@ -155,6 +164,7 @@ def from_categories(
       name: name of the data set.
       json_categories: the list 'categories' of the annotation file.
       source: name of the file, for error messages.
+      notices, guess_things: see `categories.parse_categories`.
 
     Returns:
       Classes 0..N-1 in the order of the list, void max(255, N), divisor 1000.
@@ -162,10 +172,56 @@ def from_categories(
     Raises:
       ValueError: a category is malformed, or an id is given twice.
     """
-    categories = parse_categories(json_categories, source=source or name)
+    categories = parse_categories(
+        json_categories, source=source or name, notices=notices, guess_things=guess_things
+    )
     return DatasetSpec(
         name, categories, first_class=0, ignore_label=max(255, len(categories)), label_divisor=1000
     )
+
+
+def make_room(spec: DatasetSpec, num_instances: int) -> DatasetSpec:
+    """Returns the spec with a label divisor that exceeds a number of instances.
+
+    A larger divisor than needed is chosen, so that splits of one data set mostly get the same.
+
+    Args:
+      spec: the spec; it is returned unchanged if its divisor is large enough.
+      num_instances: the largest number of objects of one class in an image.
+
+    Raises:
+      ValueError: 24 bits, which the PNGs of prepared labels have, do not hold so many.
+    """
+    if num_instances < spec.label_divisor:
+        return spec
+    largest = 2**24 // spec.label_format.num_semantic_values
+    if num_instances >= largest:
+        raise ValueError(
+            f'an image has {num_instances} objects of one class, and with '
+            f'{spec.label_format.num_semantic_values} semantic values a 24-bit label holds '
+            f'{largest - 1}: cut the image into tiles'
+        )
+    divisor = min(largest, 2 ** (num_instances.bit_length() + 1))
+    return dataclasses.replace(spec, label_divisor=divisor)
+
+
+def check_num_instances(counts: Mapping[int, int], spec: DatasetSpec, name: str) -> None:
+    """Checks that the label format holds the objects of an image.
+
+    Args:
+      counts: semantic class -> number of objects.
+      spec: classes and label format.
+      name: name of the image or its annotation, for error messages.
+
+    Raises:
+      ValueError: a class has too many objects.
+    """
+    for semantic, count in counts.items():
+        if count >= spec.label_divisor:
+            raise ValueError(
+                f'label_divisor (={spec.label_divisor}) must exceed the {count} objects of '
+                f'{spec.class_names[semantic]!r} in {name}: cut the image into tiles'
+            )
 
 
 def get_spec(
@@ -173,6 +229,8 @@ def get_spec(
     json_categories: Sequence[Mapping[str, Any]] | None = None,
     *,
     source: str = 'the annotation file',
+    notices: Notices | None = None,
+    guess_things: Callable[[], set[int]] | None = None,
 ) -> DatasetSpec:
     """Chooses the spec for an annotation file.
 
@@ -183,6 +241,7 @@ def get_spec(
       json_categories: the list 'categories' of the file; None is allowed for 'coco' and
         'cityscapes'.
       source: name of the file, for error messages.
+      notices, guess_things: see `categories.parse_categories`.
 
     Raises:
       ValueError: the name is unknown, a category is malformed, or the file has categories that the
@@ -196,14 +255,19 @@ def get_spec(
             raise ValueError(f'spec {name!r} needs the categories of an annotation file')
         return named[name][0]
 
-    own = from_categories('own', json_categories, source=source)
+    notices = Notices() if notices is None else notices
+    candidates = [spec for key, specs in named.items() if name in (key, 'auto') for spec in specs]
+    json_categories = _add_known_things(json_categories, candidates, name, source, notices)
+    own = from_categories(
+        'own', json_categories, source=source, notices=notices, guess_things=guess_things
+    )
     if name == 'own':
         return own
-    candidates = [spec for key, specs in named.items() if name in (key, 'auto') for spec in specs]
     for spec in candidates:
         if _identify(spec.categories) == _identify(own.categories):
             return spec
     if name == 'auto':
+        _tell_of_other_things(own, candidates, source, notices)
         return own
     strange = [_identify(own.categories) - _identify(spec.categories) for spec in candidates]
     if not all(strange):
@@ -213,6 +277,45 @@ def get_spec(
         f'{sorted(min(strange, key=len))[:3]}; choose --spec=own to train on the categories of the '
         f'file'
     )
+
+
+def _add_known_things(
+    json_categories: Any,
+    candidates: Sequence[DatasetSpec],
+    name: str,
+    source: str,
+    notices: Notices,
+) -> Any:
+    """Returns the list with the field isthing of a named data set, if it has these categories."""
+    is_list = isinstance(json_categories, list) and 0 < len(json_categories) <= MAX_CATEGORIES
+    if not is_list or not all(isinstance(c, Mapping) for c in json_categories):
+        return json_categories
+    if any(has_value(c, 'isthing', source) for c in json_categories):
+        return json_categories
+    listed = {(to_integer(c.get('id')), str(c.get('name'))) for c in json_categories}
+    for spec in candidates:
+        known = {(c.id, c.name) for c in spec.categories}
+        if listed == known or (name != 'auto' and listed <= known):
+            text = f'categories lack isthing: taken from {spec.name}, which has these categories'
+            notices.add(text, source, len(json_categories))
+            is_thing = {c.id: int(c.is_thing) for c in spec.categories}
+            return [{**c, 'isthing': is_thing[to_integer(c['id']) or 0]} for c in json_categories]
+    return json_categories
+
+
+def _tell_of_other_things(
+    own: DatasetSpec, candidates: Sequence[DatasetSpec], source: str, notices: Notices
+) -> None:
+    listed = {(c.id, c.name) for c in own.categories}
+    for spec in candidates:
+        known = {(c.id, c.name): c.is_thing for c in spec.categories}
+        if listed == set(known):
+            differing = [c.name for c in own.categories if c.is_thing != known[c.id, c.name]]
+            text = (
+                f'categories have another isthing than in {spec.name}, so that the split is not '
+                f'taken for it; repair the JSON to get its classes and rules'
+            )
+            notices.add(text, f'{differing[0]!r} in {source}', len(differing))
 
 
 def _identify(categories: Sequence[Category]) -> set[tuple[int, str, bool]]:

@@ -3,12 +3,27 @@
 The module needs only the standard library, so that commands that read files start at once.
 """
 
+import collections
 import colorsys
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pdl_jax.data.json_fields import refuse_repeated
+from pdl_jax.data.json_fields import (
+    get_field,
+    get_flag,
+    get_integer,
+    has_value,
+    refuse_repeated,
+    to_integer,
+)
+from pdl_jax.data.notices import Notices
+from pdl_jax.storage.json_files import describe_value
+
+# Far above any data set: 24 bits hold the labels of 16,384 classes with 1,000 objects each.
+MAX_CATEGORIES = 2**14
+_MAX_ID = 2**31 - 1
+_MAX_NAME = 200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,30 +43,59 @@ class Category:
     color: tuple[int, int, int]
 
 
-def parse_categories(json_categories: Any, *, source: str) -> tuple[Category, ...]:
+def parse_categories(
+    json_categories: Any,
+    *,
+    source: str,
+    notices: Notices | None = None,
+    guess_things: Callable[[], set[int]] | None = None,
+) -> tuple[Category, ...]:
     """Validates the list 'categories' of an annotation file.
 
-    A missing colour is invented: categories converted from other formats often have none.
+    A missing colour is invented: categories converted from other formats often have none. Equal
+    names get their ids behind them, since reports tell classes apart by name.
 
     Args:
       json_categories: the list.
       source: name of the file, for error messages.
+      notices: collection of remarks about what was derived or repaired.
+      guess_things: function that returns the ids of the categories that must be things, called
+        where no category says; None: the field isthing is required.
 
     Raises:
       ValueError: the list is malformed or empty; the message names the source, field and value.
     """
+    notices = Notices() if notices is None else notices
     is_list = isinstance(json_categories, Sequence) and not isinstance(json_categories, str)
     if not is_list or not json_categories:
         raise ValueError(
             f'categories of {source} must be a list with at least one category, '
-            f'got {repr(json_categories):.80}'
+            f'got {describe_value(json_categories)}'
         )
-    categories = tuple(
-        _parse_category(values, index, f'categories[{index}] of {source}')
-        for index, values in enumerate(json_categories)
-    )
-    refuse_repeated([c.id for c in categories], f'categories[].id of {source}')
-    return categories
+    if len(json_categories) > MAX_CATEGORIES:
+        raise ValueError(
+            f'categories of {source} lists {len(json_categories)} categories, more than '
+            f'{MAX_CATEGORIES}: leave out what is not used'
+        )
+    places = [f'categories[{index}] of {source}' for index in range(len(json_categories))]
+    for values, where in zip(json_categories, places, strict=True):
+        if not isinstance(values, Mapping):
+            raise ValueError(
+                f'{where} must be an object with id, name and isthing, got {describe_value(values)}'
+            )
+    ids = [
+        get_integer(values, 'id', where, low=0, high=_MAX_ID, notices=notices)
+        for values, where in zip(json_categories, places, strict=True)
+    ]
+    refuse_repeated(ids, f'categories[].id of {source}')
+    names = [_parse_name(v, where) for v, where in zip(json_categories, places, strict=True)]
+    names = _make_unique(names, ids, source, notices)
+    things = _parse_things(json_categories, ids, names, places, notices, guess_things)
+    colors = [
+        _parse_color(values, index, where)
+        for index, (values, where) in enumerate(zip(json_categories, places, strict=True))
+    ]
+    return tuple(map(Category, ids, names, things, colors))
 
 
 def read_table(table: str, *, is_thing: bool) -> tuple[Category, ...]:
@@ -69,35 +113,99 @@ def parse_color(text: str) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _parse_category(values: Any, index: int, where: str) -> Category:
-    if not isinstance(values, Mapping):
+def _parse_name(values: Mapping[str, Any], where: str) -> str:
+    name = get_field(values, 'name', (str, int), where)
+    text = str(name).strip() if isinstance(name, str) or abs(name) < 10**18 else ''
+    if not text:
+        raise ValueError(f'{where}: name must be a non-empty string, got {describe_value(name)}')
+    if len(text) > _MAX_NAME or any('\ud800' <= c <= '\udfff' for c in text):
         raise ValueError(
-            f'{where} must be an object with id, name and isthing, got {repr(values):.80}'
+            f'{where}: name must be text of at most {_MAX_NAME} letters, got {describe_value(name)}'
         )
-    for key in ('id', 'name', 'isthing'):
-        if key not in values:
-            raise ValueError(f'{where} lacks the field {key!r}: {repr(dict(values)):.200}')
-    if not _is_int(values['id']) or values['id'] < 0:
-        raise ValueError(f'{where}: id must be an integer >= 0, got {values["id"]!r}')
-    if not isinstance(values['name'], str) or not values['name']:
-        raise ValueError(f'{where}: name must be a non-empty string, got {values["name"]!r}')
-    if not isinstance(values['isthing'], int) or values['isthing'] not in (0, 1):
-        raise ValueError(f'{where}: isthing must be 0 or 1, got {values["isthing"]!r}')
-    color = values.get('color')
-    if color is None:
-        color = _invent_color(index)
-    if not isinstance(color, Sequence) or len(color) != 3 or not all(map(_is_byte, color)):
-        raise ValueError(f'{where}: color must be three integers from 0 to 255, got {color!r}')
-    red, green, blue = color
-    return Category(values['id'], values['name'], bool(values['isthing']), (red, green, blue))
+    return text
 
 
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _make_unique(
+    names: Sequence[str], ids: Sequence[int], source: str, notices: Notices
+) -> list[str]:
+    counts = collections.Counter(names)
+    repeated = next((name for name in names if counts[name] > 1), None)
+    if repeated is None:
+        return list(names)
+    shared = [i for i, name in zip(ids, names, strict=True) if name == repeated]
+    text = (
+        'categories share a name and are kept apart, with their ids in their names; give them one '
+        'id to join them'
+    )
+    num_shared = sum(count for count in counts.values() if count > 1)
+    notices.add(text, f'{repeated!r} has the ids {shared[:5]} in {source}', num_shared)
+    unique = [
+        f'{name} ({i})' if counts[name] > 1 else name for i, name in zip(ids, names, strict=True)
+    ]
+    refuse_repeated(unique, f'categories[].name of {source}')
+    return unique
 
 
-def _is_byte(value: Any) -> bool:
-    return _is_int(value) and 0 <= value <= 255
+def _parse_things(
+    json_categories: Sequence[Mapping[str, Any]],
+    ids: Sequence[int],
+    names: Sequence[str],
+    places: Sequence[str],
+    notices: Notices,
+    guess_things: Callable[[], set[int]] | None,
+) -> list[bool]:
+    is_given = [
+        has_value(values, 'isthing', where)
+        for values, where in zip(json_categories, places, strict=True)
+    ]
+    if guess_things is None or any(is_given):
+        lacking = next((i for i, given in enumerate(is_given) if not given), None)
+        if lacking is not None:
+            raise ValueError(
+                f"{places[lacking]} lacks the field 'isthing': give 1 where objects of the "
+                f'category are told apart, else 0'
+            )
+        return [
+            get_flag(values, 'isthing', where, notices=notices)
+            for values, where in zip(json_categories, places, strict=True)
+        ]
+    guessed = guess_things()
+    things = [i in guessed for i in ids]
+    listed = {k: [n for n, t in zip(names, things, strict=True) if t == k] for k in (False, True)}
+    text = (
+        'categories lack isthing: those with several segments in an image, or with a crowd, are '
+        'taken for things; add isthing to the JSON to choose'
+    )
+    example = f'things: {_list_some(listed[True])}; stuff: {_list_some(listed[False])}'
+    notices.add(text, example, len(ids))
+    return things
+
+
+def _list_some(names: Sequence[str]) -> str:
+    return ', '.join(names[:4]) + ', ...' * (len(names) > 4) if names else 'none'
+
+
+def _parse_color(values: Mapping[str, Any], index: int, where: str) -> tuple[int, int, int]:
+    if not has_value(values, 'color', where):
+        return _invent_color(index)
+    color = values['color']
+    if isinstance(color, str):
+        digits = color.strip().removeprefix('#').removeprefix('0x')
+        if len(digits) == 3:
+            digits = ''.join(2 * digit for digit in digits)
+        try:
+            return parse_color(digits)
+        except ValueError:
+            channels = [None]
+    else:
+        channels = [to_integer(c) for c in color] if isinstance(color, list | tuple) else [None]
+    if len(channels) != 3 or any(c is None or not 0 <= c <= 255 for c in channels):
+        raise ValueError(
+            f'{where}: color must be three integers from 0 to 255 or "#rrggbb", got '
+            f'{describe_value(color)}'
+        )
+    red, green, blue = (c or 0 for c in channels)
+    return red, green, blue
 
 
 def _invent_color(index: int) -> tuple[int, int, int]:

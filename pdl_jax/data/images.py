@@ -209,6 +209,20 @@ def decode_index_map(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS) ->
     return np.asarray(_load(data, image, name)).astype(np.int32)
 
 
+def load_png(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Opens and decodes a PNG of any mode, for readers that need more than its values.
+
+    Args:
+      data: the bytes of the file.
+      name: name of the file, for error messages.
+      max_pixels: larger images are refused before their pixels are decoded.
+
+    Raises:
+      ValueError: the bytes are no PNG, are damaged, or exceed `max_pixels`.
+    """
+    return _load(data, _open(data, name, max_pixels, ('PNG',)), name)
+
+
 def encode_ids(ids: np.ndarray) -> bytes:
     """Encodes ids as a 24-bit PNG, R + 256 G + 65536 B.
 

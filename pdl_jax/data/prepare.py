@@ -24,9 +24,10 @@ from etils import epath
 from pdl_jax.data import catalog, records, split_directory
 from pdl_jax.data.annotated_split import AnnotatedSplit
 from pdl_jax.data.dataset_formats import FORMATS
+from pdl_jax.data.notices import Notices
 from pdl_jax.data.pixel_format import PixelFormat, parse_value_range
 from pdl_jax.data.readers import panoptic_folder
-from pdl_jax.data.record_encoding import EncodedRecord, encode_item
+from pdl_jax.data.record_encoding import EncodedRecord, encode_item, hash_items
 from pdl_jax.data.record_images import UnknownRangeError
 from pdl_jax.data.split_pixels import choose_pixel_format, describe_changes, measure_split
 from pdl_jax.data.statistics import StatisticsCollector, find_warnings, format_statistics
@@ -94,11 +95,12 @@ def prepare_split(
     chosen_range = parse_value_range(value_range)
     final = paths.make_path(out_dir) / split
     fingerprint = _fingerprint(source, num_channels, value_range)
-    if _is_finished(final, fingerprint, overwrite):
-        print(f'{os.fspath(final)} exists already, made from the same annotations: kept')
+    if _is_finished(final, source, fingerprint, overwrite):
         return final
     if source.num_images_without_annotation:
         print(f'{source.num_images_without_annotation} images have no annotation: left out')
+    for note in source.notes:
+        print(f'note: {note}')
     build = functools.partial(
         _build,
         source,
@@ -136,9 +138,15 @@ def _build(
 ) -> collections.Counter[str]:
     """Writes the split and moves it to its place; returns how often images were changed."""
     encode = functools.partial(
-        encode_item, load=source.load, spec=source.spec, pixels=pixels, has_range=has_range
+        encode_item,
+        load=source.load,
+        list_files=source.list_files,
+        spec=source.spec,
+        pixels=pixels,
+        has_range=has_range,
     )
     changes: collections.Counter[str] = collections.Counter()
+    notices = Notices()
     with (
         split_directory.explain_full_disk(final),
         split_directory.claim_workspace(final) as workspace,
@@ -154,8 +162,11 @@ def _build(
                 pixels=pixels,
                 changes=changes,
                 workspace=workspace,
+                notices=notices,
             )
         split_directory.publish(built, final)
+    for note in notices.to_lines():
+        print(f'note: {note}')
     return changes
 
 
@@ -226,6 +237,7 @@ def _write_split(
     pixels: PixelFormat,
     changes: collections.Counter[str],
     workspace: epath.Path,
+    notices: Notices,
 ) -> epath.Path:
     """Writes the TFDS dataset below `workspace` and returns its directory; counts in `changes`."""
     # The maxima and the type of the ids are known only when all records have been generated.
@@ -240,8 +252,10 @@ def _write_split(
         fingerprint=fingerprint,
         statistics={},
         pixels=pixels.to_dict(),
+        files_hash='',
     )
     collector = StatisticsCollector(spec)
+    digest = hashlib.sha256()
 
     def generate() -> Iterator[tuple[int, dict[str, Any]]]:
         progress = tqdm.tqdm(encoded, total=num_images, desc=split, unit='image', disable=None)
@@ -260,6 +274,9 @@ def _write_split(
             ):  # Nothing asks for more, so no line behind the loop would run.
                 metadata['statistics'] = collector.compute().to_dict()
             changes.update(record.image_changes)
+            digest.update(record.files_hash.encode())
+            metadata['files_hash'] = digest.hexdigest()
+            notices.add_remarks(record.remarks, record.example['file_name'])
             yield key, record.example
 
     stream = generate()
@@ -294,14 +311,36 @@ def _fingerprint(source: AnnotatedSplit, num_channels: int, value_range: str) ->
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _is_finished(final: epath.Path, fingerprint: str, overwrite: bool) -> bool:
+def _is_finished(
+    final: epath.Path, source: AnnotatedSplit, fingerprint: str, overwrite: bool
+) -> bool:
     split_directory.refuse_foreign_files(final)
     if overwrite or not split_directory.is_complete(final):
         return False
-    if records.read_metadata(final)['fingerprint'] == fingerprint:
+    metadata = records.read_metadata(final)
+    if metadata['fingerprint'] != fingerprint:
+        raise ValueError(
+            f'{os.fspath(final)} was prepared from other annotations or with another --spec, '
+            f'--task, --num_channels or --value_range: pass --overwrite to replace it, or choose '
+            f'another --out'
+        )
+    if not metadata.get('files_hash'):
+        print(
+            f'{os.fspath(final)} exists already, made from the same annotations: kept (an earlier '
+            f'version made it, which did not remember the files: pass --overwrite if pictures or '
+            f'PNGs have changed)'
+        )
         return True
-    raise ValueError(
-        f'{os.fspath(final)} was prepared from other annotations or with another --spec, --task, '
-        f'--num_channels or --value_range: '
-        f'pass --overwrite to replace it, or choose another --out'
-    )
+    digest = hashlib.sha256()
+    hashes = hash_items(source)
+    for files_hash in tqdm.tqdm(
+        hashes, total=len(source.items), desc='comparing files', unit='image', disable=None
+    ):
+        digest.update(files_hash.encode())
+    if digest.hexdigest() != metadata['files_hash']:
+        raise ValueError(
+            f'{os.fspath(final)} was prepared from the same annotations, but pictures or PNGs have '
+            f'changed since: pass --overwrite to prepare it again, or choose another --out'
+        )
+    print(f'{os.fspath(final)} exists already, made from the same files: kept')
+    return True

@@ -1,18 +1,25 @@
-"""Encoding of labelled images as examples of a record file.
+"""Encoding of labelled images as examples of a record file, and hashes of what they came from.
 
 A module without TFDS, which worker processes would spend seconds importing.
 """
 
-from collections.abc import Callable
+import concurrent.futures
+import functools
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from etils import epath
 
 from pdl_jax.data import catalog, images
-from pdl_jax.data.annotated_split import LoadedRecord
+from pdl_jax.data.annotated_split import AnnotatedSplit, LoadedRecord, hash_files
 from pdl_jax.data.pixel_format import PixelFormat
 from pdl_jax.data.record_images import encode_record_image
 from pdl_jax.data.statistics import ImageStatistics, count_labels
+
+# Threads that read files for a fingerprint. The files are small, so latency dominates.
+_NUM_READERS = 16
 
 
 class EncodedRecord(NamedTuple):
@@ -25,6 +32,8 @@ class EncodedRecord(NamedTuple):
       num_instances: number of thing instances.
       statistics: counts over the label.
       image_changes: what was done to the image, see `record_images`.
+      files_hash: see `hash_item`.
+      remarks: see `LoadedRecord`.
     """
 
     example: dict[str, Any]
@@ -32,13 +41,16 @@ class EncodedRecord(NamedTuple):
     num_segments: int
     num_instances: int
     statistics: ImageStatistics
-    image_changes: tuple[str, ...] = ()
+    image_changes: tuple[str, ...]
+    files_hash: str
+    remarks: Mapping[str, int]
 
 
 def encode_item(
     item: Any,
     *,
     load: Callable[[Any], LoadedRecord],
+    list_files: Callable[[Any], tuple[epath.Path, ...]] | None,
     spec: catalog.DatasetSpec,
     pixels: PixelFormat = PixelFormat(),  # noqa: B008 - it is immutable.
     has_range: bool = True,
@@ -47,7 +59,7 @@ def encode_item(
 
     Args:
       item: the item.
-      load: the split's function that loads it.
+      load, list_files: the split's functions.
       spec: classes and label format.
       pixels, has_range: see `record_images.encode_record_image`.
 
@@ -77,9 +89,44 @@ def encode_item(
     num_instances = int((labels % spec.label_divisor > 0).sum())
     return EncodedRecord(
         example,
-        type(loaded.image_id).__name__,
-        len(labels),
-        num_instances,
-        count_labels(loaded.panoptic, spec),
-        image.changes,
+        image_id_type=type(loaded.image_id).__name__,
+        num_segments=len(labels),
+        num_instances=num_instances,
+        statistics=count_labels(loaded.panoptic, spec),
+        image_changes=image.changes,
+        files_hash=hash_item(item, list_files=list_files, load=load, loaded=loaded),
+        remarks=loaded.remarks,
     )
+
+
+def hash_item(
+    item: Any,
+    *,
+    list_files: Callable[[Any], tuple[epath.Path, ...]] | None,
+    load: Callable[[Any], LoadedRecord],
+    loaded: LoadedRecord | None = None,
+) -> str:
+    """Returns a SHA-256 in hex that changes if the files of an item change.
+
+    Args:
+      item: the item of an `AnnotatedSplit`.
+      list_files, load: see `AnnotatedSplit`.
+      loaded: the loaded item, if it is at hand.
+
+    Raises:
+      OSError: a file cannot be read.
+      ValueError: the item had to be loaded, and a file is damaged.
+    """
+    if list_files is not None:
+        return hash_files(list_files(item))
+    record = load(item) if loaded is None else loaded
+    digest = hashlib.sha256(record.image)
+    digest.update(f'{record.panoptic.shape}'.encode() + record.panoptic.tobytes())
+    return digest.hexdigest()
+
+
+def hash_items(split: AnnotatedSplit) -> Iterator[str]:
+    """Yields `hash_item` of every item."""
+    hash_one = functools.partial(hash_item, list_files=split.list_files, load=split.load)
+    with concurrent.futures.ThreadPoolExecutor(_NUM_READERS) as pool:
+        yield from pool.map(hash_one, split.items)

@@ -4,35 +4,26 @@ A split is one directory that plain TFDS reads as well:
 `tfds.builder_from_directory('DIR/train').as_data_source('train')`.
 """
 
+import dataclasses
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
+import grain
 import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 from tensorflow_datasets.core import writer
 from tensorflow_datasets.proto import tf_example_pb2
 
-from pdl_jax.data import catalog, images, split_directory
+from pdl_jax.data import images, split_directory
 from pdl_jax.data.pixel_format import PixelFormat
 from pdl_jax.data.record_images import decode_record_image
+from pdl_jax.data.split_metadata import FORMAT_VERSION, SplitMetadata, read_split_metadata
 from pdl_jax.data.statistics import SplitStatistics
 from pdl_jax.storage import paths
 
-FORMAT_VERSION = '1.0.0'
-
-# Metadata of a split besides `spec`. Numbers are counts, except where `_px` says pixels.
-_METADATA_FIELDS = {
-    'num_images': int,
-    'max_height_px': int,
-    'max_width_px': int,
-    'max_segments': int,
-    'max_instances': int,
-    'image_id_type': str,
-    'fingerprint': str,
-}
 _IMAGE_ID_TYPES = {'int': int, 'str': str}
 
 
@@ -126,24 +117,49 @@ class RecordSource:
       pixels: number of channels of the images, and the value range of their files.
     """
 
-    def __init__(self, directory: epath.Path, split: str, metadata: Mapping[str, Any]) -> None:
+    def __init__(self, directory: epath.Path, split: str, metadata: SplitMetadata) -> None:
+        values = metadata.values
         self.directory = directory
         self.split = split
-        self.spec = catalog.DatasetSpec.from_dict(metadata['spec'])
-        self.max_size = (metadata['max_height_px'], metadata['max_width_px'])
-        self.max_segments = metadata['max_segments']
-        self.max_instances = metadata['max_instances']
-        self.fingerprint = metadata['fingerprint']
-        statistics = metadata.get('statistics')
+        self.spec = metadata.spec
+        self.max_size = (values['max_height_px'], values['max_width_px'])
+        self.max_segments = values['max_segments']
+        self.max_instances = values['max_instances']
+        self.fingerprint = values['fingerprint']
+        statistics = values.get('statistics')
         self.statistics = SplitStatistics.from_dict(statistics) if statistics else None
         # Splits of earlier versions do not name it: they have three channels.
         self.pixels = PixelFormat.from_dict(
-            metadata.get('pixels', {}), source=f'{os.fspath(directory)}/metadata.json'
+            values.get('pixels', {}), source=f'{os.fspath(directory)}/metadata.json'
         )
-        self._num_images = metadata['num_images']
-        self._image_id_type = _IMAGE_ID_TYPES[metadata['image_id_type']]
-        self._records: Sequence[Any] | None = None
+        self._num_images = values['num_images']
+        self._image_id_type = _IMAGE_ID_TYPES[values['image_id_type']]
+        self._stored_divisor = self.spec.label_divisor
+        self._shards = metadata.shards
+        self._records: Sequence[bytes] | None = None
         self._lock = threading.Lock()
+
+    def with_label_divisor(self, label_divisor: int) -> Self:
+        """Returns the split with another label divisor, to which labels are translated.
+
+        The splits of a data set may have different ones, since an image of one of them had too many
+        objects for the usual one.
+
+        Args:
+          label_divisor: the divisor, at least the one of the records.
+
+        Raises:
+          ValueError: the divisor is smaller.
+        """
+        if label_divisor < self._stored_divisor:
+            raise ValueError(
+                f'label_divisor (={label_divisor}) is smaller than that of {self!r}, '
+                f'{self._stored_divisor}'
+            )
+        changed = type(self).__new__(type(self))
+        changed.__setstate__(self.__getstate__())
+        changed.spec = dataclasses.replace(self.spec, label_divisor=label_divisor)
+        return changed
 
     @property
     def num_images(self) -> int:
@@ -169,23 +185,34 @@ class RecordSource:
             raise IndexError(f'record {index} of {self.directory} is outside 0 .. {len(self) - 1}')
         records = self._open()
         try:
-            record = records[index]
+            return self._parse(records[index])
         except MemoryError:
             raise
         except Exception as error:
-            # ArrayRecord raises exceptions of several types for damaged files.
+            # ArrayRecord and protobuf raise exceptions of several types for damaged files.
             raise ValueError(
                 f'record {index} of {self.directory} cannot be read: {error}; if the storage '
                 f'can be reached, the file is damaged: prepare the split again with --overwrite'
             ) from error
+
+    def _parse(self, data: bytes) -> dict[str, Any]:
+        # Generated protobuf modules have no stubs.
+        example_class = tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]
+        features = example_class.FromString(data).features.feature
+        texts = {
+            key: features[key].bytes_list.value[0].decode('utf-8')
+            for key in ('image_id', 'file_name', 'annotation_file_name')
+        }
+        for key in ('file_name', 'annotation_file_name'):
+            if texts[key].startswith('/') or '..' in texts[key].split('/'):
+                raise ValueError(f'{key} {texts[key]!r} leads out of a folder')
         return {
-            'image': record['image'],
-            'panoptic': record['panoptic'],
-            'image_id': self._image_id_type(_to_text(record['image_id'])),
-            'file_name': _to_text(record['file_name']),
-            'annotation_file_name': _to_text(record['annotation_file_name']),
-            'height': int(record['height']),
-            'width': int(record['width']),
+            'image': features['image'].bytes_list.value[0],
+            'panoptic': features['panoptic'].bytes_list.value[0],
+            **texts,
+            'image_id': self._image_id_type(texts['image_id']),
+            'height': features['height'].int64_list.value[0],
+            'width': features['width'].int64_list.value[0],
         }
 
     def decode(self, index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -204,6 +231,14 @@ class RecordSource:
         panoptic = images.decode_ids(record['panoptic'], name=f'label of {name}')
         if image.shape[:2] != panoptic.shape:
             raise ValueError(f'{name}: image {image.shape[:2]} and label {panoptic.shape} differ')
+        if any(np.array(panoptic.shape) > self.max_size):
+            raise ValueError(
+                f'{name} has {panoptic.shape[0]}x{panoptic.shape[1]} pixels, metadata.json says at '
+                f'most {self.max_size[0]}x{self.max_size[1]}: prepare the split again'
+            )
+        if self.spec.label_divisor != self._stored_divisor:
+            semantic, instance = np.divmod(panoptic, np.int32(self._stored_divisor))
+            panoptic = semantic * np.int32(self.spec.label_divisor) + instance
         return image, panoptic
 
     def info(self, index: int) -> dict[str, Any]:
@@ -211,18 +246,11 @@ class RecordSource:
         record = self[index]
         return {key: record[key] for key in record if key not in ('image', 'panoptic')}
 
-    def _open(self) -> Sequence[Any]:
+    def _open(self) -> Sequence[bytes]:
         with self._lock:
-            records = self._records
-            if records is None:
-                skip = tfds.decode.SkipDecoding()
-                builder = tfds.builder_from_directory(os.fspath(self.directory))
-                records = builder.as_data_source(
-                    self.split,  # pyright: ignore[reportCallIssue]  # Lost by TFDS's decorator.
-                    decoders={'image': skip, 'panoptic': skip},
-                )
-                self._records = records
-            return records
+            if self._records is None:
+                self._records = grain.sources.ArrayRecordDataSource(self._shards)
+            return self._records
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: v for key, v in self.__dict__.items() if key not in ('_records', '_lock')}
@@ -261,40 +289,21 @@ def open_split(path: str | os.PathLike, split: str) -> RecordSource:
         raise FileNotFoundError(
             f'{os.fspath(path)} has no split {split!r} ({found}): prepare it with\n  {command}'
         )
-    metadata = read_metadata(directory)
-    if not metadata['num_images']:
-        raise ValueError(f'{os.fspath(directory)} is empty: prepare it from at least one image')
-    return RecordSource(directory, split, metadata)
+    return RecordSource(directory, split, read_split_metadata(directory))
+
+
+def unify_label_divisors(*sources: RecordSource) -> tuple[RecordSource, ...]:
+    """Returns splits with the largest of their label divisors."""
+    largest = max(source.spec.label_divisor for source in sources)
+    return tuple(
+        source if source.spec.label_divisor == largest else source.with_label_divisor(largest)
+        for source in sources
+    )
 
 
 def read_metadata(directory: epath.Path) -> dict[str, Any]:
-    """Reads the metadata that `prepare` stored with the records.
-
-    Args:
-      directory: directory of the split.
-
-    Returns:
-      The fields num_images, max_height_px, max_width_px, max_segments, max_instances,
-      image_id_type, fingerprint, 'spec' as `catalog.DatasetSpec.from_dict` takes it, and, unless an
-      earlier version wrote it, 'pixels' as `PixelFormat.from_dict` takes it.
-
-    Raises:
-      ValueError: the directory was written by something else, or in another format.
-    """
-    builder = tfds.builder_from_directory(os.fspath(directory))
-    metadata = dict((builder.info.metadata or {}).items())
-    for key, kind in {**_METADATA_FIELDS, 'spec': dict}.items():
-        if not isinstance(metadata.get(key), kind):
-            raise ValueError(
-                f'{os.fspath(directory)} is a TFDS dataset but not one of `pdl_jax prepare`: '
-                f'metadata.json lacks the field {key!r}'
-            )
-    if str(builder.version) != FORMAT_VERSION:
-        raise ValueError(
-            f'{os.fspath(directory)} has record format {builder.version}, this version reads '
-            f'{FORMAT_VERSION}: prepare it again with --overwrite'
-        )
-    return metadata
+    """Reads the metadata that `prepare` stored with the records; see `split_metadata`."""
+    return read_split_metadata(directory).values
 
 
 def _make_features(num_channels: int) -> tfds.features.FeaturesDict:
@@ -314,7 +323,3 @@ def _make_features(num_channels: int) -> tfds.features.FeaturesDict:
             'width': tfds.features.Scalar(np.int32),
         }
     )
-
-
-def _to_text(value: bytes | str) -> str:
-    return value.decode('utf-8') if isinstance(value, bytes) else value

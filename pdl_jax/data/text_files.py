@@ -1,12 +1,21 @@
 """Text and JSON files of data sets, which are not trusted."""
 
-import json
+import codecs
 import os
 from typing import Any
 
 from etils import epath
 
+from pdl_jax.storage.json_files import parse_json
 from pdl_jax.storage.outside_files import MAX_JSON_BYTES, read_outside_file
+
+# A list of a million names has some 30 MB.
+_MAX_TEXT_BYTES = 2**28
+_MARKS = {
+    codecs.BOM_UTF8: 'utf-8-sig',
+    codecs.BOM_UTF16_LE: 'utf-16',
+    codecs.BOM_UTF16_BE: 'utf-16',
+}
 
 
 def read_names(path: epath.Path, *, remedy: str) -> tuple[str, ...]:
@@ -38,7 +47,7 @@ def read_names(path: epath.Path, *, remedy: str) -> tuple[str, ...]:
 
 
 def read_text(path: epath.Path, *, remedy: str) -> str:
-    """Reads a UTF-8 text file, with or without a byte order mark.
+    """Reads a UTF-8 text file, with or without a byte order mark, or UTF-16 with one.
 
     Args:
       path: the file.
@@ -46,18 +55,20 @@ def read_text(path: epath.Path, *, remedy: str) -> str:
 
     Raises:
       FileNotFoundError: the file is missing.
-      ValueError: the file is not UTF-8.
+      ValueError: the file is not UTF-8, or no regular file of reasonable size.
     """
-    if not path.exists():
-        raise FileNotFoundError(f'file {os.fspath(path)} does not exist: {remedy}')
+    data = _read_file(path, remedy=remedy, max_bytes=_MAX_TEXT_BYTES)
+    encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), 'utf-8')
     try:
-        return read_outside_file(path, max_bytes=MAX_JSON_BYTES).decode('utf-8-sig')
+        return data.decode(encoding)
     except UnicodeDecodeError as error:
-        raise ValueError(f'{os.fspath(path)} is no UTF-8 text: {error}') from error
+        raise ValueError(
+            f'{os.fspath(path)} is no UTF-8 text: {error}: save it as UTF-8'
+        ) from error
 
 
 def read_json(path: epath.Path, *, remedy: str) -> Any:
-    """Reads a JSON file.
+    """Reads a JSON file; see `json_files.parse_json`.
 
     Args:
       path: the file.
@@ -67,10 +78,8 @@ def read_json(path: epath.Path, *, remedy: str) -> Any:
       FileNotFoundError: the file is missing.
       ValueError: the file is not valid JSON.
     """
-    try:
-        return json.loads(read_text(path, remedy=remedy))
-    except json.JSONDecodeError as error:
-        raise ValueError(f'{os.fspath(path)} is not valid JSON: {error}') from error
+    data = _read_file(path, remedy=remedy, max_bytes=MAX_JSON_BYTES)
+    return parse_json(data, source=os.fspath(path))
 
 
 def check_plain_name(name: str, where: str) -> None:
@@ -88,3 +97,9 @@ def check_plain_name(name: str, where: str) -> None:
             f'{where}: file_name {name!r} must be a plain name without folders, so that nothing '
             f'outside the given folder is read'
         )
+
+
+def _read_file(path: epath.Path, *, remedy: str, max_bytes: int) -> bytes:
+    if not path.exists():
+        raise FileNotFoundError(f'file {os.fspath(path)} does not exist: {remedy}')
+    return read_outside_file(path, max_bytes=max_bytes)

@@ -1,5 +1,6 @@
 """Evaluation on a split: padded batches, metrics on the device, exact sums on the host."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -72,6 +73,7 @@ class Evaluator:
             system, experiment.augment, experiment.evaluate, source.max_size
         )
         check_channels(experiment, source)
+        _warn_of_many_instances(system, source)
         self._metrics = _make_metrics(system, source, experiment.evaluate.extra_metrics)
         has_scores = 'ap' in self._metrics or (bool(predictions_dir) and system.has_instances)
 
@@ -197,6 +199,19 @@ def _make_metrics(
     return metrics
 
 
+def _warn_of_many_instances(system: System, source: RecordSource) -> None:
+    # One segment per centre and one per class.
+    max_centers = system.max_segments - system.label_format.num_classes
+    if system.has_instances and 0 < max_centers < source.max_instances:
+        logging.warning(
+            'an image of %s has %d objects, and at most %d are predicted: raise '
+            'config.postprocess.max_centers',
+            source.directory,
+            source.max_instances,
+            max_centers,
+        )
+
+
 def check_same_classes(trained: dict[str, Any], source: RecordSource, origin: Any) -> None:
     """Checks that a split has the classes that something else was made for.
 
@@ -208,12 +223,8 @@ def check_same_classes(trained: dict[str, Any], source: RecordSource, origin: An
     Raises:
       ValueError: classes or label formats differ.
     """
-    trained_spec = DatasetSpec.from_dict(trained)
-    spec = source.spec
-    if (trained_spec.class_names, trained_spec.label_format) == (
-        spec.class_names,
-        spec.label_format,
-    ):
+    trained_spec, spec = DatasetSpec.from_dict(trained), source.spec
+    if _list_meanings(trained_spec) == _list_meanings(spec):
         return
     raise ValueError(
         f'{origin} has {trained_spec.num_classes} classes, '
@@ -266,3 +277,11 @@ def warn_of_other_range(trained: Mapping[str, Any], source: RecordSource, origin
         source,
         shown[1],
     )
+
+
+def _list_meanings(spec: DatasetSpec) -> tuple[Any, ...]:
+    """Returns all that training depends on.
+
+    That leaves out the label divisor, which follows from the fullest image of a split.
+    """
+    return spec.class_names, dataclasses.replace(spec.label_format, label_divisor=2)

@@ -10,7 +10,7 @@ import jax
 from absl import logging
 
 from pdl_jax.data.pipeline import TrainIterator, make_train_iterator
-from pdl_jax.data.records import RecordSource, open_split
+from pdl_jax.data.records import RecordSource, open_split, unify_label_divisors
 from pdl_jax.data.statistics import find_warnings
 from pdl_jax.evaluation.evaluator import (
     Evaluator,
@@ -97,6 +97,7 @@ def setup(
             # Opened before the first step: a wrong split is found now and not after hours.
             eval_source = open_split(experiment.data.path, experiment.data.eval_split)
         check_same_classes(source.spec.to_dict(), eval_source, source.directory)
+        source, eval_source = unify_label_divisors(source, eval_source)
         _warn_of_labels(source)
         _warn_of_labels(eval_source)
         check_channels(experiment, source)

@@ -307,27 +307,32 @@ def set_image(key, value):
         (lambda c: c.update(images={}), r'images must be list'),
         (lambda c: c.update(annotations=[]), r'annotations is empty'),
         (lambda c: c['categories'][0].pop('id'), r"categories\[0\].*lacks the field 'id'"),
-        (lambda c: c['annotations'].append(c['annotations'][0]), r'annotations\[\]\.image_id.*100'),
+        (
+            lambda c: c['annotations'].append({**c['annotations'][0], 'file_name': 'x.png'}),
+            r"annotations\[6\].*image_id '100' is annotated twice, with the PNGs '000000\.png'",
+        ),
         (lambda c: c['images'].append(c['images'][0]), r'images\[6\].*id 100 is given twice'),
         (set_annotation('image_id', 7), r'annotations\[2\].*image_id 7'),
         (set_annotation('image_id', None), r'annotations\[2\].*image_id must be int or str'),
-        (set_annotation('file_name', '000001.png'), r"file_name.*'000001\.png' more than once"),
-        (set_annotation('file_name', '../x.png'), r"file_name '\.\./x\.png' must be a plain name"),
-        (set_annotation('file_name', '/etc/passwd'), r'must be a plain name'),
+        (set_annotation('file_name', '000001.png'), r"file_name.*'000001\.png' is named twice"),
+        (set_annotation('file_name', '../x.png'), r"file_name '\.\./x\.png' must be a path below"),
         (set_annotation('segments_info', {}), r'segments_info must be list'),
-        (set_image('file_name', '..'), r"images\[2\].*'\.\.' must be a plain name"),
+        (set_image('file_name', '..'), r"file_name '\.\.' must be a path below"),
         (set_image('file_name', '000003.png'), r"images\[\]\.file_name.*'000003\.png' more than"),
         (set_image('id', 1.5), r'images\[2\].*id must be int or str, got 1\.5'),
         (set_image('height', 0), r'images\[2\].*height 0'),
-        (set_image('width', '32'), r"width must be int, got '32'"),
-        (set_image('width', 2**40), r'span at most'),
-        (set_segment('id', 0), r'segments_info\[1\] of annotations\[2\].*id 0 must lie in 1 \.\.'),
-        (set_segment('id', 2**24), r'16777216 must lie in'),
-        (set_segment('id', 5), r'holds 5 more than once'),
+        (set_image('width', '3x'), r"width must be int, got '3x'"),
+        (set_image('width', 2**30), r'span at most'),
+        (set_image('width', 2**40), r'width must lie in 0 \.\. 2147483647, got 1099511627776'),
+        (set_segment('id', -1), r'segments_info\[1\] of annotations\[2\].*id must lie in 0 \.\.'),
+        (set_segment('id', 2**24), r'id must lie in 0 \.\. 16777215, got 16777216'),
+        (set_segment('id', 5), r'id 5 is given twice, with category_id 7 and 9'),
         (set_segment('id', True), r'id must be int, got True'),
         (set_segment('category_id', 4), r'category_id 4 is not among the categories'),
         (set_segment('iscrowd', 3), r'iscrowd must be 0 or 1, got 3'),
-        (set_segment('area', None), r'area must be int or float, got None'),
+        (set_segment('area', 'x'), r"area must be a number of pixels, 0 \.\. \d+, got 'x'"),
+        (set_segment('area', -1), r'area must be a number of pixels.*got -1: repair it'),
+        (set_segment('area', float('inf')), r'segments_info\[1\].*area must be.*got inf'),
     ],
 )
 def test_malformed_json_is_named(folder, tmp_path, edit, message):
@@ -362,7 +367,7 @@ def edit_ids_of_2(edit):
     [
         (break_image, r'000002\.png: damaged or truncated'),
         (edit_ids_of_2(lambda ids: np.where(ids == 0, 77, ids)), r'segment id 77 \(first at y=10'),
-        (edit_ids_of_2(lambda ids: np.where(ids == 5, 0, ids)), r'segment id 5 of the.*no pixel'),
+        (edit_ids_of_2(np.zeros_like), r'none of the 5 segments .* has a pixel in 000002\.png'),
         (edit_ids_of_2(lambda ids: ids[:-1]), r'000002\.png has 31x24 .* says 32x24'),
         (lambda f: edit_json(f, set_image('height', 33)), r'000002\.png has 32x24 .* says 33x24'),
         (lambda f: edit_json(f, set_segment('area', 3)), r'240 pixels.*area 3.*--ignore_area'),
@@ -395,16 +400,35 @@ def test_missing_files_are_named(folder, tmp_path, key, name):
         prepare_tiny({**folder, 'json_path': tmp_path / 'no.json'}, tmp_path / 'out')
 
 
-def test_instances_beyond_the_divisor(tmp_path):
+def test_more_instances_than_the_usual_divisor_holds(tmp_path, capsys):
+    folder = tiny_folder.write_tiny_folder(tmp_path / 'in', num_images=2)
     ids = np.arange(1, 1025, dtype=np.int32).reshape(32, 32)
-    segments = tuple(panoptic_folder.Segment(int(i), 3, False, 1) for i in ids.ravel())
-    folder = tiny_folder.write_tiny_folder(tmp_path / 'in')
-    read = panoptic_folder.read_folder(**folder)
-    (folder['panoptic_dir'] / 'many.png').write_bytes(images.encode_ids(ids))
-    (folder['images_dir'] / 'many.png').write_bytes(images.encode_ids(ids))
-    entry = panoptic_folder.Entry(1, 'many.png', 'many.png', 32, 32, segments)
-    with pytest.raises(ValueError, match=r"\(=1000\) must exceed the 1024 instances of 'cat' in"):
-        panoptic_folder.load_record(read, entry)
+    for name in ('images_dir', 'panoptic_dir'):
+        (folder[name] / 'many.png').write_bytes(images.encode_ids(ids))
+
+    def add_image(content):
+        segments = [{'id': int(i), 'category_id': 3, 'iscrowd': 0, 'area': 1} for i in ids.ravel()]
+        content['images'].append({'id': 7, 'file_name': 'many.png', 'height': 32, 'width': 32})
+        content['annotations'].append(
+            {'image_id': 7, 'file_name': 'many.png', 'segments_info': segments}
+        )
+
+    prepare_tiny(folder, tmp_path / 'out', split='val')
+    edit_json(folder, add_image)
+    prepare_tiny(folder, tmp_path / 'out')
+    told = '1024 objects of one class in an image exceed label_divisor 1000: 4096 was chosen'
+    assert f'{told} (first: many.png)' in capsys.readouterr().out
+    train, val = (records.open_split(tmp_path / 'out', split) for split in ('train', 'val'))
+    assert (train.spec.label_divisor, train.max_instances) == (4096, 1024)
+    np.testing.assert_array_equal(train.decode(2)[1], 4096 + ids)
+    # The other split is read with the same divisor.
+    label = val.decode(1)[1]
+    moved = val.with_label_divisor(4096)
+    np.testing.assert_array_equal(moved.decode(1)[1], label // 1000 * 4096 + label % 1000)
+    assert moved.spec.label_divisor == 4096 and val.spec.label_divisor == 1000
+    np.testing.assert_array_equal(val.decode(1)[1], label)
+    with pytest.raises(ValueError, match=r'label_divisor \(=1000\) is smaller than that of'):
+        train.with_label_divisor(1000)
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from pdl_jax.data.annotated_split import (
     check_choice,
     fingerprint_files,
     list_files,
+    list_files_with_objects,
     make_semantic_translation,
     make_split,
     pair_files,
@@ -113,7 +114,10 @@ def read_split(root: str | os.PathLike, split: str, *, task: str = 'panoptic') -
     fingerprint = fingerprint_files(
         objects_dir, [path for _, path in items], options=without_objects.fingerprint
     )
-    return AnnotatedSplit(spec, items, load, fingerprint)
+    files = functools.partial(
+        list_files_with_objects, list_pair=without_objects.list_files, objects_dir=objects_dir
+    )
+    return AnnotatedSplit(spec, items, load, fingerprint, list_files=files)
 
 
 def _load_with_objects(

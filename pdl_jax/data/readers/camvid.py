@@ -26,6 +26,7 @@ from pdl_jax.data.annotated_split import (
     check_choice,
     fingerprint_files,
     list_files,
+    list_pair_files,
     load_image,
     make_semantic_translation,
     make_split,
@@ -101,7 +102,8 @@ def read_split(root: str | os.PathLike, split: str) -> AnnotatedSplit:
         pairs = tuple(pair for pair in pairs if _get_split(pair.image_id) == split)
     load = functools.partial(_load_colors, spec=spec, images_dir=images_dir, labels_dir=labels_dir)
     fingerprint = fingerprint_files(labels_dir, [pair.label_path for pair in pairs])
-    return AnnotatedSplit(spec, pairs, load, fingerprint)
+    files = functools.partial(list_pair_files, images_dir=images_dir, labels_dir=labels_dir)
+    return AnnotatedSplit(spec, pairs, load, fingerprint, list_files=files)
 
 
 def _read_list(root: epath.Path, split: str) -> tuple[str, ...] | None:

@@ -5,57 +5,29 @@ a PNG holds a segment id, R + 256 G + 65536 B, 0 where nothing is annotated; the
 category of each segment.
 """
 
+import collections
 import dataclasses
 import functools
 import hashlib
-import json
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from etils import epath
 
 from pdl_jax.data import catalog, images
 from pdl_jax.data.annotated_split import AnnotatedSplit, LoadedRecord, load_image
-from pdl_jax.data.json_fields import get_field, refuse_repeated
-from pdl_jax.data.text_files import check_plain_name
+from pdl_jax.data.file_names import FolderFiles
+from pdl_jax.data.notices import Notices
+from pdl_jax.data.panoptic_annotations import Entry, parse_annotations
+from pdl_jax.data.segment_ids import decode_segment_ids
 from pdl_jax.storage import paths
+from pdl_jax.storage.json_files import parse_json
 from pdl_jax.storage.outside_files import MAX_JSON_BYTES, read_outside_file
 
-
-class Segment(NamedTuple):
-    """One segment of the annotation file: its PNG id, category, crowd flag and area in pixels."""
-
-    id: int
-    category_id: int
-    is_crowd: bool
-    area_px: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """One annotated image.
-
-    Attributes:
-      image_id: id in the annotation file: int for COCO, str for Cityscapes.
-      image_path: path relative to the folder of images: a name, or city/name for Cityscapes.
-      annotation_file_name: name of the PNG.
-      height_px, width_px: size that the annotation file states.
-      segments: segments in the order of the file.
-    """
-
-    image_id: int | str
-    image_path: str
-    annotation_file_name: str
-    height_px: int
-    width_px: int
-    segments: tuple[Segment, ...]
-
-    @property
-    def file_name(self) -> str:
-        """Name of the image without folders."""
-        return self.image_path.rsplit('/', 1)[-1]
+_VOID_ID = 0
+# So many unknown ids in one PNG are no forgotten segments.
+_MANY = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +40,7 @@ class PanopticFolder:
       entries: one entry per annotation, in the order of the file.
       num_images_without_annotation: number of images that the JSON lists but does not annotate.
       json_sha256: SHA-256 of the annotation file.
+      notes: lines about what was derived or repaired.
     """
 
     images_dir: epath.Path
@@ -76,6 +49,7 @@ class PanopticFolder:
     entries: tuple[Entry, ...]
     num_images_without_annotation: int
     json_sha256: str
+    notes: tuple[str, ...] = ()
 
 
 def read_split(
@@ -88,18 +62,22 @@ def read_split(
 ) -> AnnotatedSplit:
     """Reads a split in the COCO panoptic format; see `read_folder` and `load_record`."""
     folder = read_folder(
-        images_dir=images_dir, panoptic_dir=panoptic_dir, json_path=json_path, spec=spec
+        images_dir=images_dir,
+        panoptic_dir=panoptic_dir,
+        json_path=json_path,
+        spec=spec,
+        check_area=check_area,
     )
     # Workers get the entries one by one, so the folder that is sent with each leaves them out.
-    load = functools.partial(
-        load_record, dataclasses.replace(folder, entries=()), check_area=check_area
-    )
+    bare = dataclasses.replace(folder, entries=(), notes=())
     return AnnotatedSplit(
         folder.spec,
         folder.entries,
-        load,
+        functools.partial(load_record, bare, check_area=check_area),
         fingerprint=folder.json_sha256,
         num_images_without_annotation=folder.num_images_without_annotation,
+        notes=folder.notes,
+        list_files=functools.partial(_list_files, bare),
     )
 
 
@@ -109,6 +87,7 @@ def read_folder(
     panoptic_dir: str | os.PathLike,
     json_path: str | os.PathLike,
     spec: str = 'auto',
+    check_area: bool = True,
 ) -> PanopticFolder:
     """Reads and validates the annotation file and finds the two files of every annotation.
 
@@ -119,6 +98,7 @@ def read_folder(
       panoptic_dir: the folder of id PNGs.
       json_path: the annotation file.
       spec: see `catalog.get_spec`.
+      check_area: whether areas are needed, see `load_record`.
 
     Raises:
       FileNotFoundError: a folder, the JSON or a file it names is missing.
@@ -128,43 +108,24 @@ def read_folder(
     json_path = paths.make_path(json_path)
     if not json_path.exists():
         raise FileNotFoundError(f'annotation file {json_path} does not exist')
-    source = json_path.name
     json_bytes = read_outside_file(json_path, max_bytes=MAX_JSON_BYTES)
-    try:
-        content = json.loads(json_bytes)
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f'{json_path} is not valid JSON: {error}') from error
-
-    json_images = get_field(content, 'images', list, source)
-    json_annotations = get_field(content, 'annotations', list, source)
-    categories = get_field(content, 'categories', list, source)
-    dataset_spec = catalog.get_spec(spec, categories, source=source)
-    if not json_annotations:
-        raise ValueError(f'{source}: annotations is empty: the split has no labelled image')
-
-    image_by_id = _index_images(json_images, source)
-    parsed = [
-        _parse_annotation(values, f'annotations[{i}] of {source}', image_by_id, dataset_spec)
-        for i, values in enumerate(json_annotations)
-    ]
-    refuse_repeated([e.image_id for e in parsed], f'annotations[].image_id of {source}')
-    annotation_names = [e.annotation_file_name for e in parsed]
-    refuse_repeated(annotation_names, f'annotations[].file_name of {source}')
-    if len({type(e.image_id) for e in parsed}) > 1:
-        raise ValueError(f'{source}: image ids must be all integers or all strings')
-
-    found = _find_files([e.image_path for e in parsed], images_dir, source, is_nested=True)
-    _find_files(annotation_names, panoptic_dir, source)
-    entries = tuple(
-        dataclasses.replace(entry, image_path=found[entry.image_path]) for entry in parsed
+    notices = Notices()
+    annotations = parse_annotations(
+        parse_json(json_bytes, source=os.fspath(json_path), allow_nan=True),
+        source=json_path.name,
+        spec=spec,
+        needs_area=check_area,
+        notices=notices,
     )
+    entries = _locate(annotations.entries, images_dir, panoptic_dir, json_path.name, notices)
     return PanopticFolder(
         images_dir=images_dir,
         panoptic_dir=panoptic_dir,
-        spec=dataset_spec,
+        spec=annotations.spec,
         entries=entries,
-        num_images_without_annotation=len(json_images) - len(entries),
+        num_images_without_annotation=annotations.num_images_without_annotation,
         json_sha256=hashlib.sha256(json_bytes).hexdigest(),
+        notes=notices.to_lines(),
     )
 
 
@@ -182,23 +143,23 @@ def load_record(folder: PanopticFolder, entry: Entry, *, check_area: bool = True
     Raises:
       ValueError: a file is damaged, or image, PNG and JSON contradict each other.
     """
-    ids_bytes = read_outside_file(folder.panoptic_dir / entry.annotation_file_name)
-    ids = images.decode_ids(ids_bytes, name=entry.annotation_file_name)
-    stated = (entry.height_px, entry.width_px)
-    if ids.shape != stated:
-        raise ValueError(
-            f'{entry.annotation_file_name} has {ids.shape[0]}x{ids.shape[1]} pixels (height x '
-            f'width), the JSON says {stated[0]}x{stated[1]} for image {entry.image_id!r}: repair '
-            f'one of them'
-        )
+    ids, wording = decode_segment_ids(
+        read_outside_file(folder.panoptic_dir / entry.label_path),
+        known=[s.id for s in entry.segments],
+        name=entry.label_path,
+    )
+    _check_size(entry, ids.shape)
     image_bytes = load_image(
         folder.images_dir / entry.image_path,
-        size=stated,
+        size=ids.shape,
         name=entry.image_path,
-        label_name=f'the JSON for image {entry.image_id!r}',
+        label_name=entry.label_path,
     )
     labels = _number_segments(entry, folder.spec)
     panoptic, counts = _translate_ids(ids, entry, labels, folder.spec.label_format.void_label)
+    remarks = {'{} PNGs ' + wording: 1} if wording else {}
+    if num_covered := _count_covered(entry, counts):
+        remarks['{} segments of the JSON have no pixel in their PNG: left out'] = num_covered
     if check_area:
         _check_areas(entry, counts)
     return LoadedRecord(
@@ -206,8 +167,23 @@ def load_record(folder: PanopticFolder, entry: Entry, *, check_area: bool = True
         panoptic=panoptic,
         image_id=entry.image_id,
         file_name=entry.file_name,
-        annotation_file_name=entry.annotation_file_name,
+        annotation_file_name=entry.prediction_name,
+        remarks=remarks,
     )
+
+
+def _list_files(folder: PanopticFolder, entry: Entry) -> tuple[epath.Path, ...]:
+    return folder.images_dir / entry.image_path, folder.panoptic_dir / entry.label_path
+
+
+def _check_size(entry: Entry, size: tuple[int, ...]) -> None:
+    stated = (entry.height_px, entry.width_px)
+    if None not in stated and size != stated:
+        hint = ', perhaps with height and width swapped' if size == stated[::-1] else ''
+        raise ValueError(
+            f'{entry.label_path} has {size[0]}x{size[1]} pixels (height x width), the JSON says '
+            f'{stated[0]}x{stated[1]} for image {entry.image_id!r}{hint}: repair one of them'
+        )
 
 
 def _number_segments(entry: Entry, spec: catalog.DatasetSpec) -> list[int]:
@@ -221,13 +197,7 @@ def _number_segments(entry: Entry, spec: catalog.DatasetSpec) -> list[int]:
         if semantic in things and not segment.is_crowd:
             instance = counts[semantic] = counts.get(semantic, 0) + 1
         labels.append(semantic * spec.label_divisor + instance)
-    for semantic, count in counts.items():
-        if count >= spec.label_divisor:
-            raise ValueError(
-                f'label_divisor (={spec.label_divisor}) must exceed the {count} instances of '
-                f'{spec.class_names[semantic]!r} in {entry.annotation_file_name}: choose '
-                f'--spec=own (label_divisor 1000) or split the image'
-            )
+    catalog.check_num_instances(counts, spec, entry.label_path)
     return labels
 
 
@@ -235,126 +205,119 @@ def _translate_ids(
     ids: np.ndarray, entry: Entry, labels: Sequence[int], void_label: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the label i32[H, W], and i64[S], the number of pixels of each segment."""
-    known = np.array([0] + [s.id for s in entry.segments], np.int32)
-    order = np.argsort(known)
+    known = np.array([s.id for s in entry.segments] + [_VOID_ID], np.int32)
+    # The sort is stable, so that a segment of id 0 comes before void.
+    order = np.argsort(known, kind='stable')
     position = np.searchsorted(known[order], ids)
     np.minimum(position, len(known) - 1, out=position)
     row = order[position]
     is_unknown = known[row] != ids
     if is_unknown.any():
         y, x = np.argwhere(is_unknown)[0]
+        num_ids = len(np.unique(ids[is_unknown]))
+        hint = ' (was the PNG resized with interpolation?)' if num_ids > _MANY else ''
         raise ValueError(
-            f'{entry.annotation_file_name} holds segment id {ids[y, x]} (first at y={y}, x={x}, '
-            f'{int(is_unknown.sum())} unknown pixels in all), which the JSON does not list: list '
-            f'it in segments_info or paint it 0 (void)'
+            f'{entry.label_path} holds segment id {ids[y, x]} (first at y={y}, x={x}, '
+            f'{int(is_unknown.sum())} pixels of {num_ids} unknown ids in all), which the JSON does '
+            f'not list{hint}: list it in segments_info or paint it 0 (void)'
         )
-    counts = np.bincount(row.ravel(), minlength=len(known))[1:]
-    for segment, count in zip(entry.segments, counts, strict=True):
-        if not count:
-            raise ValueError(
-                f'segment id {segment.id} of the JSON has no pixel in '
-                f'{entry.annotation_file_name}: remove it from segments_info or repair the PNG'
-            )
-    table = np.array([void_label, *labels], np.int32)
+    counts = np.bincount(row.ravel(), minlength=len(known))[:-1]
+    table = np.array([*labels, void_label], np.int32)
     return table[row], counts
 
 
+def _count_covered(entry: Entry, counts: np.ndarray) -> int:
+    """Counts the segments without a pixel: others may cover them, but not all of them."""
+    if len(counts) and not counts.any():
+        raise ValueError(
+            f'none of the {len(counts)} segments that the JSON lists has a pixel in '
+            f'{entry.label_path}, first id {entry.segments[0].id}: check that the folder of PNGs '
+            f'belongs to this annotation file'
+        )
+    return int((counts == 0).sum())
+
+
 def _check_areas(entry: Entry, counts: np.ndarray) -> None:
-    for segment, count in zip(entry.segments, counts, strict=True):
-        if segment.area_px != count:
-            raise ValueError(
-                f'segment id {segment.id} covers {count} pixels in {entry.annotation_file_name}, '
-                f'the JSON states area {segment.area_px}: repair the JSON, or pass --ignore_area '
-                f'where the areas are known to be approximate'
-            )
+    differing = [
+        (segment, count)
+        for segment, count in zip(entry.segments, counts.tolist(), strict=True)
+        if count and segment.area_px is not None and int(segment.area_px) != count
+    ]
+    if differing:
+        segment, count = differing[0]
+        raise ValueError(
+            f'segment id {segment.id} covers {count} pixels in {entry.label_path}, the JSON states '
+            f'area {segment.area_px} ({len(differing)} of {len(counts)} segments of the image '
+            f'differ): repair the JSON or the PNG (was it resized?), or pass --ignore_area where '
+            f'the areas are known to be approximate'
+        )
 
 
-def _index_images(json_images: Sequence[Any], source: str) -> dict[int | str, tuple[str, int, int]]:
-    """Returns image id -> (file name, height, width)."""
-    index: dict[int | str, tuple[str, int, int]] = {}
-    names: list[str] = []
-    for i, values in enumerate(json_images):
-        where = f'images[{i}] of {source}'
-        image_id = get_field(values, 'id', (int, str), where)
-        if image_id in index:
-            raise ValueError(f'{where}: id {image_id!r} is given twice: ids must be unique')
-        name = _get_plain_name(values, where)
-        height = get_field(values, 'height', int, where)
-        width = get_field(values, 'width', int, where)
-        if height < 1 or width < 1 or height * width > images.MAX_PIXELS:
-            raise ValueError(
-                f'{where}: height {height} and width {width} must be positive and span at most '
-                f'{images.MAX_PIXELS} pixels'
-            )
-        index[image_id] = (name, height, width)
-        names.append(name)
-    refuse_repeated(names, f'images[].file_name of {source}')
-    return index
-
-
-def _parse_annotation(
-    values: Any,
-    where: str,
-    image_by_id: Mapping[int | str, tuple[str, int, int]],
-    spec: catalog.DatasetSpec,
-) -> Entry:
-    image_id = get_field(values, 'image_id', (int, str), where)
-    if image_id not in image_by_id:
-        raise ValueError(f'{where}: image_id {image_id!r} is not the id of any entry of images')
-    image_name, height, width = image_by_id[image_id]
-    annotation_name = _get_plain_name(values, where)
-    segments = []
-    for i, item in enumerate(get_field(values, 'segments_info', list, where)):
-        inner = f'segments_info[{i}] of {where} ({annotation_name})'
-        segment_id = get_field(item, 'id', int, inner)
-        category_id = get_field(item, 'category_id', int, inner)
-        is_crowd = get_field(item, 'iscrowd', int, inner)
-        area = get_field(item, 'area', (int, float), inner)
-        if not 0 < segment_id < images.MAX_IDS:
-            raise ValueError(
-                f'{inner}: id {segment_id} must lie in 1 .. {images.MAX_IDS - 1}, as 24 bits of '
-                f'colour hold and 0 means void'
-            )
-        if category_id not in spec.class_of_category:
-            raise ValueError(
-                f'{inner}: category_id {category_id} is not among the categories of {spec.name!r}'
-            )
-        if is_crowd not in (0, 1):
-            raise ValueError(f'{inner}: iscrowd must be 0 or 1, got {is_crowd}')
-        segments.append(Segment(segment_id, category_id, bool(is_crowd), int(area)))
-    refuse_repeated([s.id for s in segments], f'segments_info[].id of {where}')
-    return Entry(image_id, image_name, annotation_name, height, width, tuple(segments))
+def _locate(
+    entries: Sequence[Entry],
+    images_dir: epath.Path,
+    panoptic_dir: epath.Path,
+    source: str,
+    notices: Notices,
+) -> tuple[Entry, ...]:
+    """Returns the entries with the paths of their files instead of the names in the JSON."""
+    image_paths = _find_files(
+        [e.image_path for e in entries], images_dir, images.IMAGE_SUFFIXES, source, notices
+    )
+    label_paths = _find_files(
+        [e.label_path for e in entries], panoptic_dir, ('.png',), source, notices
+    )
+    file_names = _shorten(image_paths, lambda path: path)
+    # Predictions are written to one folder.
+    prediction_names = _shorten(label_paths, lambda path: path.replace('/', '_'))
+    return tuple(
+        dataclasses.replace(
+            entry, image_path=image, label_path=label, file_name=name, prediction_name=prediction
+        )
+        for entry, image, label, name, prediction in zip(
+            entries, image_paths, label_paths, file_names, prediction_names, strict=True
+        )
+    )
 
 
 def _find_files(
-    names: Sequence[str], folder: epath.Path, source: str, *, is_nested: bool = False
-) -> dict[str, str]:
-    """Returns name -> path relative to `folder`; one listing is cheaper than a test per file."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f'folder {folder} does not exist (or is no folder)')
-    present = {path.name for path in folder.iterdir()}
-    found = {name: name for name in names if name in present}
-    if is_nested and len(found) < len(names):
-        wanted = {name: name for name in names if name not in found}
-        # csCreatePanopticImgs names the images of Cityscapes after their label files.
-        wanted |= {name.replace('_gtFine_leftImg8bit', '_leftImg8bit'): name for name in wanted}
-        for inner in sorted(present):
-            # Names with a suffix are taken for files: is_dir costs a request per name in a bucket.
-            if '.' in inner or not (folder / inner).is_dir():
-                continue
-            for path in (folder / inner).iterdir():
-                if path.name in wanted:
-                    found.setdefault(wanted[path.name], f'{inner}/{path.name}')
-    missing = [name for name in names if name not in found]
+    names: Sequence[str],
+    folder: epath.Path,
+    suffixes: Sequence[str],
+    source: str,
+    notices: Notices,
+) -> list[str]:
+    """Returns the path relative to `folder` of each name."""
+    files = FolderFiles(folder, suffixes, notices)
+    found = {name: files.find(name, source) for name in names}
+    missing = [name for name in names if found[name] is None]
     if missing:
         raise FileNotFoundError(
             f'{len(missing)} of {len(names)} files that {source} names are not in {folder}, first '
-            f'{missing[0]}: check that the folder belongs to this annotation file'
+            f'{missing[0][:200]}: check that the folder belongs to this annotation file'
         )
-    return found
+    name_of_path: dict[str, str] = {}
+    paths_found: list[str] = []
+    for name in names:
+        path = found[name]
+        assert path is not None
+        if path in name_of_path:
+            other = name_of_path[path]
+            both = f'{name!r} is named twice' if name == other else f'{other!r} and {name!r} both'
+            raise ValueError(
+                f'file_name of {source}: {both} lead to {path} in {folder}: every image needs its '
+                f'own file'
+            )
+        name_of_path[path] = name
+        paths_found.append(path)
+    return paths_found
 
 
-def _get_plain_name(values: Any, where: str) -> str:
-    name = get_field(values, 'file_name', str, where)
-    check_plain_name(name, where)
-    return name
+def _shorten(file_paths: Sequence[str], join: Callable[[str], str]) -> list[str]:
+    """Returns the names without folders where they are unique, else `join` of the paths."""
+    names = [path.rsplit('/', 1)[-1] for path in file_paths]
+    counts = collections.Counter(name.rsplit('.', 1)[0] for name in names)
+    return [
+        name if counts[name.rsplit('.', 1)[0]] == 1 else join(path)
+        for name, path in zip(names, file_paths, strict=True)
+    ]

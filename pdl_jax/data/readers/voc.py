@@ -33,6 +33,8 @@ from pdl_jax.data.annotated_split import (
     check_choice,
     fingerprint_files,
     list_files,
+    list_files_with_objects,
+    list_pair_files,
     load_image,
     make_semantic_translation,
     make_split,
@@ -153,7 +155,10 @@ def _read_voc(
     fingerprint = fingerprint_files(
         objects_dir, [path for _, path in items], options=classes.fingerprint
     )
-    return AnnotatedSplit(spec, items, load, fingerprint)
+    files = functools.partial(
+        list_files_with_objects, list_pair=classes.list_files, objects_dir=objects_dir
+    )
+    return AnnotatedSplit(spec, items, load, fingerprint, list_files=files)
 
 
 def _load_voc_objects(
@@ -223,7 +228,8 @@ def _read_sbd(root: epath.Path, known: Collection[str], task: str) -> AnnotatedS
     fingerprint = fingerprint_files(
         labels_dir, [pair.label_path for pair in pairs], options=[list(pair) for pair in pairs]
     )
-    return AnnotatedSplit(spec, pairs, load, fingerprint)
+    files = functools.partial(list_pair_files, images_dir=images_dir, labels_dir=labels_dir)
+    return AnnotatedSplit(spec, pairs, load, fingerprint, list_files=files)
 
 
 def _load_sbd(
@@ -304,17 +310,15 @@ def _get_class_of_value(spec: catalog.DatasetSpec) -> dict[int, int]:
 def _join(first: AnnotatedSplit, second: AnnotatedSplit) -> AnnotatedSplit:
     """Returns the images of two splits with the same spec."""
     items = [(0, item) for item in first.items] + [(1, item) for item in second.items]
-    load = functools.partial(_load_joined, loads=(first.load, second.load))
-    return AnnotatedSplit(
-        first.spec, tuple(items), load, f'{first.fingerprint}{second.fingerprint}'
-    )
+    load = functools.partial(_call_of_part, functions=(first.load, second.load))
+    files = functools.partial(_call_of_part, functions=(first.list_files, second.list_files))
+    fingerprint = f'{first.fingerprint}{second.fingerprint}'
+    return AnnotatedSplit(first.spec, tuple(items), load, fingerprint, list_files=files)
 
 
-def _load_joined(
-    item: tuple[int, Any], *, loads: tuple[Callable[[Any], LoadedRecord], ...]
-) -> LoadedRecord:
+def _call_of_part(item: tuple[int, Any], *, functions: Sequence[Callable[[Any], Any]]) -> Any:
     index, own_item = item
-    return loads[index](own_item)
+    return functions[index](own_item)
 
 
 # Entries are `id name color`; the colours are those of the official palette.

@@ -10,15 +10,16 @@ from pdl_jax.metrics.instances import Instances
 def count_quality(image: FileOverlap, *, num_classes: int) -> dict[str, np.ndarray]:
     """Matches the segments; see `panoptic_quality.count_matches`.
 
-    As in panopticapi, the area of a label is the one stated in its file, the area of a prediction
-    is its number of pixels, and only the last of several crowds of a class excuses predictions.
+    As in panopticapi, only the last of several crowds of a class excuses predictions. Areas are
+    numbers of pixels; panopticapi trusts those that the label file states, which are the same in
+    consistent files.
 
     Returns:
       'iou_sum': f64[C], 'tp', 'fp', 'fn': i64[C].
     """
     row, column, shared = _list_agreeing(image)
     void_px = _sum_by_prediction(image, image.column, _on_void(image))
-    union = image.area[column] + image.stated_area[row] - shared - void_px[column]
+    union = image.area[column] + image.label_area[row] - shared - void_px[column]
     iou = shared / union
     is_match = (iou > 0.5) & ~image.is_crowd[row]
     is_found = np.zeros(len(image.label_class), bool)
@@ -103,7 +104,7 @@ def select_instances(image: FileOverlap, is_thing: np.ndarray) -> Instances:
     return Instances(
         label_class=image.label_class[labels],
         label_area_px=image.label_area[labels],
-        stated_area=image.stated_area[labels],
+        stated_area=image.label_area[labels],
         is_crowd=image.is_crowd[labels],
         detected_class=image.predicted_class[detections],
         area_px=image.area[detections],

@@ -4,24 +4,24 @@ Each pixel of a PNG holds a segment id, R + 256 G + 65536 B; the JSON file gives
 each segment. Files that contradict each other are refused.
 """
 
+import collections
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from pdl_jax.data import images
-from pdl_jax.data.json_fields import get_field
-from pdl_jax.evaluation.files.panoptic_files import (
-    FilePair,
-    FilePath,
-    PanopticFiles,
-    get_file_name,
-)
+from pdl_jax.data.json_fields import get_field, to_integer
+from pdl_jax.data.notices import Notices
+from pdl_jax.data.segment_ids import decode_segment_ids
+from pdl_jax.data.segments_info import list_segments, parse_segments
+from pdl_jax.evaluation.files.panoptic_files import FileEntry, FilePair, FilePath, PanopticFiles
+from pdl_jax.storage.json_files import describe_value
 from pdl_jax.storage.outside_files import read_outside_file
 
 # Segment id of pixels without annotation or prediction.
 _VOID_ID = 0
-# Python's JSON parser accepts NaN, Infinity and integers that no float holds.
+# Python's JSON parser accepts integers that no float holds.
 _MAX_SCORE = 1e300
 
 
@@ -31,7 +31,6 @@ class FileOverlap(NamedTuple):
     Attributes:
       label_class: i64[G], class of the label, the row of its category.
       label_area: i64[G], area of the label in pixels.
-      stated_area: f64[G], area stated in the label file.
       is_crowd: bool[G], true for crowd regions.
       predicted_class: i64[D], class of the prediction.
       area: i64[D], area of the prediction in pixels.
@@ -44,7 +43,6 @@ class FileOverlap(NamedTuple):
 
     label_class: np.ndarray
     label_area: np.ndarray
-    stated_area: np.ndarray
     is_crowd: np.ndarray
     predicted_class: np.ndarray
     area: np.ndarray
@@ -56,18 +54,20 @@ class FileOverlap(NamedTuple):
     num_scored: int
 
 
-def load_overlap(files: PanopticFiles, pair: FilePair) -> FileOverlap:
+def load_overlap(files: PanopticFiles, pair: FilePair, notices: Notices) -> FileOverlap:
     """Reads the two PNGs of an image and counts the pixels that segments share.
+
+    Args:
+      files: folders and categories.
+      pair: the image.
+      notices: collection of remarks about what was derived or repaired.
 
     Raises:
       FileNotFoundError: a PNG is missing.
       ValueError: a file is damaged, or PNG and JSON contradict each other.
     """
-    class_of_category = {category: i for i, category in enumerate(files.categories.ids)}
-    label = _Segmentation('label', files.label_dir, pair.label, class_of_category)
-    prediction = _Segmentation(
-        'prediction', files.prediction_dir, pair.prediction, class_of_category
-    )
+    label = _Segmentation('label', files.label_dir, pair.label, files, notices)
+    prediction = _Segmentation('prediction', files.prediction_dir, pair.prediction, files, notices)
     label_ids, ids = label.decode(), prediction.decode()
     if label_ids.shape != ids.shape:
         raise ValueError(
@@ -75,36 +75,34 @@ def load_overlap(files: PanopticFiles, pair: FilePair) -> FileOverlap:
             f'label {label_ids.shape[0]}x{label_ids.shape[1]}: predict at the size of the label'
         )
     label_runs, runs, lengths = _find_runs(label_ids.ravel(), ids.ravel())
+    label.drop_covered(label_runs)
+    prediction.drop_covered(runs)
     row, column = label.find_rows(label_runs), prediction.find_rows(runs)
 
-    num_labels, num_predictions = len(label.ids), len(prediction.ids)
+    num_labels, num_predictions = len(label.segments), len(prediction.segments)
     pairs, index = np.unique(row * (num_predictions + 1) + column, return_inverse=True)
     # The sums in f64 are exact: they are integers below 2**53.
     shared = np.bincount(index, lengths, minlength=len(pairs)).astype(np.int64)
     row, column = np.divmod(pairs, num_predictions + 1)
     label_area = _add(row, shared, num_labels)
-    area = _add(column, shared, num_predictions)
-    label.check_areas(label_area)
-    prediction.check_areas(area)
+    label.tell_of_other_areas(label_area)
 
+    scores = prediction.read_scores()
+    predicted_class = prediction.get_classes()
+    is_scored = np.array([s.id in scores for s in prediction.segments], bool)
     is_thing = files.categories.is_thing
-    stated_area = np.array([label.get_area(s) for s in label.segments], np.float64)
-    is_crowd = np.array([label.get_crowd(s) for s in label.segments], bool)
-    score = np.array([prediction.get_score(s) for s in prediction.segments], np.float64)
-    is_scored = np.array(['score' in s for s in prediction.segments], bool)
     return FileOverlap(
-        label_class=label.classes,
+        label_class=label.get_classes(),
         label_area=label_area,
-        stated_area=stated_area,
-        is_crowd=is_crowd,
-        predicted_class=prediction.classes,
-        area=area,
-        score=score,
+        is_crowd=np.array([s.is_crowd for s in label.segments], bool),
+        predicted_class=predicted_class,
+        area=_add(column, shared, num_predictions),
+        score=np.array([scores.get(s.id, 1.0) for s in prediction.segments], np.float64),
         row=row,
         column=column,
         shared=shared,
         num_pixels=label_ids.size,
-        num_scored=int(np.sum(is_scored & is_thing[prediction.classes])),
+        num_scored=int(np.sum(is_scored & is_thing[predicted_class])),
     )
 
 
@@ -114,59 +112,42 @@ class _Segmentation:
     Args:
       kind: 'label' or 'prediction'.
       folder: folder of the PNGs.
-      annotation: entry of the image in the JSON file.
-      class_of_category: class of each category id.
+      entry: the image.
+      files: gives the categories.
+      notices: collection of remarks about what was derived or repaired.
 
     Attributes:
       where: name of the PNG in error messages.
-      segments: entries of segments_info, not checked beyond id and category.
-      ids: i64[S], ids of the segments.
-      classes: i64[S], classes of the segments.
+      segments: the segments, with unique ids.
 
     Raises:
-      ValueError: an id or a category is malformed, unknown or repeated.
+      ValueError: a segment is malformed or contradicts another one.
     """
 
     def __init__(
         self,
         kind: str,
         folder: FilePath,
-        annotation: Mapping[str, Any],
-        class_of_category: Mapping[int, int],
+        entry: FileEntry,
+        files: PanopticFiles,
+        notices: Notices,
     ) -> None:
-        name = get_file_name(annotation, f'{kind} of image {annotation["image_id"]!r}')
-        self.where = f'{kind} PNG {folder / name}'
-        self._path = folder / name
-        self._described = f'segments_info of the {kind} {name}'
-        segments = get_field(annotation, 'segments_info', list, f'{kind} of {name}')
-        self.segments = segments
-        ids, classes = [], []
-        # Id 0 is void in labels, but the id of a segment in the predictions of some programs.
-        lowest = 1 if kind == 'label' else 0
-        for i, segment in enumerate(segments):
-            where = f'{self._described}, segment {i}'
-            segment_id = get_field(segment, 'id', int, where)
-            if not lowest <= segment_id < images.MAX_IDS:
-                raise ValueError(
-                    f'{where}: id {segment_id} must lie in {lowest} .. {images.MAX_IDS - 1}, as 24 '
-                    f'bits of colour hold' + ' and 0 means void' * lowest
-                )
-            category = get_field(segment, 'category_id', int, where)
-            if category not in class_of_category:
-                raise ValueError(
-                    f'{where} (id {segment_id}): category_id {category} is not among the '
-                    f'categories of the label file: use the ids that it lists'
-                )
-            ids.append(segment_id)
-            classes.append(class_of_category[category])
-        self.ids = np.array(ids, np.int64)
-        self.classes = np.array(classes, np.int64)
-        values, counts = np.unique(self.ids, return_counts=True)
-        if np.any(counts > 1):
-            raise ValueError(
-                f'{self._described}: id {values[counts > 1][0]} is given {counts.max()} times: ids '
-                f'must be unique in an image'
-            )
+        self.where = f'{kind} PNG {folder / entry.png}'
+        self._kind = kind
+        self._path = folder / entry.png
+        self._described = f'segments_info of the {kind} {entry.png}'
+        self._annotations = entry.annotations
+        self._notices = notices
+        self._class_of_category = {c: i for i, c in enumerate(files.categories.ids)}
+        self.segments = parse_segments(
+            entry.annotations,
+            self._class_of_category,
+            origin='the label file',
+            needs_area=kind == 'label',
+            needs_crowd=kind == 'label',
+            notices=notices,
+        )
+        self._tell_of_divided_stuff(files)
 
     def decode(self) -> np.ndarray:
         """Decodes the PNG to segment ids i32[H, W]."""
@@ -176,12 +157,31 @@ class _Segmentation:
             raise FileNotFoundError(
                 f'{self.where} does not exist: check that the folder belongs to the JSON file'
             ) from error
-        return images.decode_ids(data, name=self.where)
+        known = [segment.id for segment in self.segments]
+        ids, wording = decode_segment_ids(data, known=known, name=self.where)
+        if wording:
+            self._notices.add(f'{self._kind} PNGs {wording}', self._path.name)
+        return ids
+
+    def drop_covered(self, ids: np.ndarray) -> None:
+        """Leaves out the segments that have no pixel among the ids [N] of the PNG."""
+        present = set(np.unique(ids).tolist())
+        covered = [s.id for s in self.segments if s.id not in present]
+        if covered and len(covered) == len(self.segments):
+            raise ValueError(
+                f'{self._described}: none of the {len(covered)} segments has a pixel in '
+                f'{self.where}, first id {covered[0]}: check that the folder belongs to the JSON '
+                f'file'
+            )
+        if covered:
+            text = f'segments of {self._kind}s have no pixel in their PNG: left out'
+            self._notices.add(text, f'id {covered[0]} in {self._path.name}', len(covered))
+            self.segments = tuple(s for s in self.segments if s.id in present)
 
     def find_rows(self, ids: np.ndarray) -> np.ndarray:
         """Finds the row of each id [N] among the segments: i64[N], S for void."""
-        known = np.append(self.ids, _VOID_ID)
-        # The sort is stable, so that a predicted segment of id 0 comes before void.
+        known = np.array([s.id for s in self.segments] + [_VOID_ID], np.int64)
+        # The sort is stable, so that a segment of id 0 comes before void.
         order = np.argsort(known, kind='stable')
         position = np.searchsorted(known, ids, sorter=order)
         row = order[np.minimum(position, len(order) - 1)]
@@ -193,45 +193,54 @@ class _Segmentation:
             )
         return row
 
-    def check_areas(self, areas: np.ndarray) -> None:
-        """Refuses segments without pixels, given areas i64[S]."""
-        if not areas.all():
-            segment_id = self.ids[np.argmin(areas)]
-            raise ValueError(
-                f'{self._described}: segment id {segment_id} has no pixel in {self.where}: remove '
-                f'it from segments_info or repair the PNG'
-            )
+    def get_classes(self) -> np.ndarray:
+        """Returns the classes of the segments, i64[S]."""
+        classes = [self._class_of_category[s.category_id] for s in self.segments]
+        return np.array(classes, np.int64)
 
-    def get_area(self, segment: Mapping[str, Any]) -> float:
-        """Reads the stated area of a labelled segment, in pixels."""
-        area = get_field(segment, 'area', (int, float), self._described)
-        if not 0 < area <= images.MAX_PIXELS:
-            raise ValueError(
-                f'{self._described}: area {area} of segment id {segment["id"]} must be its number '
-                f'of pixels, 1 .. {images.MAX_PIXELS}'
-            )
-        return area
+    def tell_of_other_areas(self, areas: np.ndarray) -> None:
+        """Tells of segments that state another area than their number of pixels, i64[S]."""
+        for segment, area in zip(self.segments, areas.tolist(), strict=True):
+            if segment.area_px is not None and segment.area_px != area:
+                text = (
+                    'labelled segments state an area that is not their number of pixels: the '
+                    'pixels count'
+                )
+                example = f'id {segment.id} in {self._path.name}, {segment.area_px} for {area}'
+                self._notices.add(text, example)
 
-    def get_crowd(self, segment: Mapping[str, Any]) -> int:
-        """Reads the crowd flag of a labelled segment, 0 or 1."""
-        is_crowd = get_field(segment, 'iscrowd', int, self._described)
-        if is_crowd not in (0, 1):
-            raise ValueError(
-                f'{self._described}: iscrowd {is_crowd} of segment id {segment["id"]} must be 0 '
-                f'or 1'
-            )
-        return is_crowd
+    def read_scores(self) -> dict[int, float]:
+        """Reads the scores of predicted segments by id, as far as there are any."""
+        scores: dict[int, float] = {}
+        listed = [item for where, v in self._annotations for item in list_segments(v, where)]
+        for item in listed:
+            segment_id = to_integer(item['id'])
+            if segment_id is not None and item.get('score') is not None:
+                scores.setdefault(segment_id, self._get_score(item))
+        return scores
 
-    def get_score(self, segment: Mapping[str, Any]) -> float:
-        """Reads the score of a predicted segment, 1 if none is stated."""
-        if 'score' not in segment:
-            return 1.0
-        score = get_field(segment, 'score', (int, float), self._described)
-        if not -_MAX_SCORE < score < _MAX_SCORE:
+    def _get_score(self, item: Mapping[str, Any]) -> float:
+        score = get_field(item, 'score', (int, float), self._described)
+        # Python's integers may exceed all floats.
+        if not (abs(score) < _MAX_SCORE and math.isfinite(score)):
             raise ValueError(
-                f'{self._described}: score {score} of segment id {segment["id"]} must be finite'
+                f'{self._described}: score {describe_value(score)} of segment id {item["id"]} must '
+                f'be finite'
             )
         return score
+
+    def _tell_of_divided_stuff(self, files: PanopticFiles) -> None:
+        is_thing = files.categories.is_thing
+        counts = collections.Counter(s.category_id for s in self.segments if not s.is_crowd)
+        for category, count in counts.items():
+            row = self._class_of_category[category]
+            if count > 1 and not is_thing[row]:
+                text = (
+                    f'times a {self._kind} has several segments of one stuff class: each counts, '
+                    f'as in panopticapi; give them one id to join them'
+                )
+                example = f'{files.categories.names[row]!r} in {self._path.name}'
+                self._notices.add(text, example)
 
 
 def _find_runs(labels: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

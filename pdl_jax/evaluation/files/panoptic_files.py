@@ -5,7 +5,6 @@ imported, so that scoring files starts at once.
 """
 
 import dataclasses
-import json
 import os
 import pathlib
 from collections.abc import Mapping
@@ -14,13 +13,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 
 from pdl_jax.data.categories import parse_categories
-from pdl_jax.data.json_fields import get_field
-from pdl_jax.storage.outside_files import MAX_JSON_BYTES, read_outside_file
+from pdl_jax.data.file_names import FolderFiles
+from pdl_jax.data.json_fields import get_field, has_value, to_integer
+from pdl_jax.data.notices import Notices
+from pdl_jax.data.segments_info import (
+    find_countable,
+    group_annotations,
+    parse_image_id,
+    refuse_other_formats,
+)
+from pdl_jax.storage.json_files import read_json
 
 if TYPE_CHECKING:
     from etils import epath
 
 FilePath: TypeAlias = 'pathlib.Path | epath.Path'
+# (place, annotation) of each annotation of an image; most images have one.
+_Group: TypeAlias = list[tuple[str, Mapping[str, Any]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,11 +62,23 @@ class Categories:
         return np.flatnonzero(~self.is_thing).tolist()
 
 
-class FilePair(NamedTuple):
-    """Entries of one image in the two JSON files: annotation and prediction, not yet checked."""
+class FileEntry(NamedTuple):
+    """A label or a prediction of one image.
 
-    label: Mapping[str, Any]
-    prediction: Mapping[str, Any]
+    Attributes:
+      png: path of the PNG relative to its folder.
+      annotations: (place, annotation) of each annotation of the image, not yet checked.
+    """
+
+    png: str
+    annotations: _Group
+
+
+class FilePair(NamedTuple):
+    """Label and prediction of one image."""
+
+    label: FileEntry
+    prediction: FileEntry
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,27 +111,38 @@ def read_annotations(
     label_dir: str | os.PathLike,
     prediction_json: str | os.PathLike,
     prediction_dir: str | os.PathLike,
+    notices: Notices,
 ) -> tuple[PanopticFiles, list[FilePair]]:
     """Reads both JSON files and pairs their images.
+
+    Args:
+      label_json, label_dir, prediction_json, prediction_dir: the JSON files and folders of PNGs.
+      notices: collection of remarks about what was derived or repaired.
 
     Returns:
       The folders and categories, and one pair per annotated image, ascending by image id.
 
     Raises:
-      FileNotFoundError: a folder or a JSON file is missing.
+      FileNotFoundError: a folder or a file is missing.
       ValueError: a JSON file is malformed, or lacks an image.
     """
-    files = {}
+    folders = {}
     for field, path in (('label', label_dir), ('prediction', prediction_dir)):
-        files[field] = make_path(path)
-        if not files[field].is_dir():
+        folders[field] = make_path(path)
+        if not folders[field].is_dir():
             raise FileNotFoundError(f'the folder of {field} PNGs {path} does not exist')
-    labels, predictions = _read_json(label_json), _read_json(prediction_json)
-    categories = _parse_categories(labels, str(label_json))
-    label_of_image = _index_annotations(labels, str(label_json))
-    prediction_of_image = _index_annotations(predictions, str(prediction_json))
+    labels = _read_content(label_json, notices)
+    categories = _parse_categories(labels, str(label_json), notices)
+    label_of_image = _index_annotations(labels, str(label_json), notices)
     if not label_of_image:
         raise ValueError(f'annotations of {label_json} is empty: there is no image to score')
+    predictions = _read_content(prediction_json, notices)
+    prediction_of_image = _match_ids(
+        label_of_image,
+        _index_annotations(predictions, str(prediction_json), notices),
+        str(prediction_json),
+        notices,
+    )
     missing = [i for i in label_of_image if i not in prediction_of_image]
     if missing:
         raise ValueError(
@@ -118,52 +150,108 @@ def read_annotations(
             f'{label_json} annotates, first image_id {missing[0]!r}: predict every image; one '
             f'without segments has an empty segments_info'
         )
+    find_label = _PngFinder('label', folders['label'], notices)
+    find_prediction = _PngFinder('prediction', folders['prediction'], notices)
+    pairs = []
     # The order of pycocotools, which breaks ties of the score. Integers come before text: Python
     # cannot compare the two.
-    ids = sorted(label_of_image, key=lambda i: (isinstance(i, str), i))
-    pairs = [FilePair(label_of_image[i], prediction_of_image[i]) for i in ids]
-    return PanopticFiles(files['label'], files['prediction'], categories), pairs
-
-
-def get_file_name(values: Any, where: str) -> str:
-    """Reads the field file_name.
-
-    Raises:
-      ValueError: it is missing or leads out of the folder of PNGs.
-    """
-    name = get_field(values, 'file_name', str, where)
-    parts = name.split('/')
-    if any(part in ('', '.', '..') for part in parts) or any(c in name for c in '\\\0'):
-        raise ValueError(
-            f'{where}: file_name {name!r} must be a path below the folder of PNGs, so that nothing '
-            f'outside of it is read'
+    for key in sorted(label_of_image, key=lambda i: (isinstance(i, str), i)):
+        label = label_of_image[key]
+        prediction = prediction_of_image[key]
+        pairs.append(
+            FilePair(
+                FileEntry(find_label(label, label), label),
+                FileEntry(find_prediction(prediction, label), prediction),
+            )
         )
-    return name
+    return PanopticFiles(folders['label'], folders['prediction'], categories), pairs
 
 
-def _read_json(path: str | os.PathLike) -> Any:
+class _PngFinder:
+    """Function from the annotations of an image to its PNG."""
+
+    def __init__(self, kind: str, folder: FilePath, notices: Notices) -> None:
+        self._kind = kind
+        self._folder = folder
+        self._notices = notices
+        self._files = FolderFiles(folder, ('.png',), notices)
+
+    def __call__(self, annotations: _Group, label: _Group) -> str:
+        """Returns the path relative to the folder; the label's file name stands in."""
+        name, where = _get_file_name(annotations)
+        if name is None:
+            name, _ = _get_file_name(label)
+            if name is None:
+                raise ValueError(f"{where} lacks the field 'file_name': add the name of its PNG")
+            text = 'predictions lack file_name: the name of the label was taken'
+            self._notices.add(text, where)
+        found = self._files.find(name, where)
+        if found is None:
+            raise FileNotFoundError(
+                f'{self._kind} PNG {name[:200]} does not exist in {self._folder}: check that the '
+                f'folder belongs to the JSON file'
+            )
+        return found
+
+
+def _get_file_name(annotations: _Group) -> tuple[str | None, str]:
+    for where, values in annotations:
+        if has_value(values, 'file_name', where):
+            return get_field(values, 'file_name', str, where), where
+    return None, annotations[0][0]
+
+
+def _read_content(path: str | os.PathLike, notices: Notices) -> Any:
     file = make_path(path)
     if not file.exists():
         raise FileNotFoundError(f'{path} does not exist')
-    try:
-        return json.loads(read_outside_file(file, max_bytes=MAX_JSON_BYTES))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f'{path} is not valid JSON: {error}') from error
+    content = read_json(file, allow_nan=True)
+    if isinstance(content, list):
+        # The style of pycocotools' results.
+        notices.add('annotations lie in a bare list: read as the field annotations', str(path))
+        return {'annotations': content}
+    refuse_other_formats(content, str(path))
+    return content
 
 
-def _parse_categories(content: Any, source: str) -> Categories:
-    listed = parse_categories(get_field(content, 'categories', list, source), source=source)
+def _parse_categories(content: Any, source: str, notices: Notices) -> Categories:
+    listed = parse_categories(
+        get_field(content, 'categories', list, source),
+        source=source,
+        notices=notices,
+        guess_things=lambda: find_countable(get_field(content, 'annotations', list, source)),
+    )
     is_thing = np.array([category.is_thing for category in listed])
     return Categories(tuple(c.id for c in listed), tuple(c.name for c in listed), is_thing)
 
 
-def _index_annotations(content: Any, source: str) -> dict[int | str, Mapping[str, Any]]:
-    annotations = {}
-    for i, annotation in enumerate(get_field(content, 'annotations', list, source)):
-        where = f'annotations[{i}] of {source}'
-        image_id = get_field(annotation, 'image_id', (int, str), where)
-        if image_id in annotations:
-            raise ValueError(f'{where}: image_id {image_id!r} is given twice: annotate images once')
-        get_file_name(annotation, where)
-        annotations[image_id] = annotation
-    return annotations
+def _index_annotations(content: Any, source: str, notices: Notices) -> dict[int | str, _Group]:
+    """Returns image id -> annotations."""
+    groups = group_annotations(
+        get_field(content, 'annotations', list, source), source, notices
+    ).values()
+    return {parse_image_id(g[0][1], 'image_id', g[0][0], Notices()): g for g in groups}
+
+
+def _match_ids(
+    labels: Mapping[int | str, _Group],
+    predictions: Mapping[int | str, _Group],
+    source: str,
+    notices: Notices,
+) -> dict[int | str, _Group]:
+    """Returns the predictions by the image ids of the labels, also where their types differ."""
+    by_text: dict[str, list[int | str]] = {}
+    for image_id in predictions:
+        number = to_integer(image_id)
+        by_text.setdefault(str(image_id if number is None else number), []).append(image_id)
+    matched = {}
+    for image_id in labels:
+        number = to_integer(image_id)
+        similar = by_text.get(str(image_id if number is None else number), [])
+        if image_id in predictions:
+            matched[image_id] = predictions[image_id]
+        elif len(similar) == 1:
+            matched[image_id] = predictions[similar[0]]
+            text = 'predictions have image ids of another type than the labels, like "1" for 1'
+            notices.add(text, f'{similar[0]!r} for {image_id!r} in {source}')
+    return matched

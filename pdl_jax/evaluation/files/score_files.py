@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from pdl_jax.data.notices import Notices
 from pdl_jax.evaluation.files import file_counts
 from pdl_jax.evaluation.files.file_overlap import FileOverlap, load_overlap
 from pdl_jax.evaluation.files.file_report import average_sums, make_file_report
@@ -97,13 +98,16 @@ def evaluate_files(
         raise ValueError(f'metrics {",".join(metrics)!r} must be some of {",".join(METRICS)}')
     if dataset not in DATASETS:
         raise ValueError(f'dataset {dataset!r} must be one of {",".join(DATASETS)}')
+    notices = Notices()
     files, pairs = read_annotations(
         label_json=gt_json,
         label_dir=gt_folder,
         prediction_json=pred_json,
         prediction_dir=pred_folder,
+        notices=notices,
     )
-    sums, matches = _count_all(Scoring(files, tuple(metrics), dataset), pairs, num_processes)
+    scoring = Scoring(files, tuple(metrics), dataset)
+    sums, matches = _count_all(scoring, pairs, num_processes, notices)
     categories, rules = files.categories, _AP_RULES[dataset]
     values = {}
     for metric in metrics:
@@ -112,24 +116,28 @@ def evaluate_files(
         else:
             joined = rules.concatenate(matches, num_classes=len(categories.ids))
             values[metric] = rules.average_precision(joined)
-    notes = _make_notes(_select(sums, 'notes'), has_scores='ap' in metrics)
+    notes = [*notices.to_lines()]
+    if 'ap' in metrics:
+        notes += _make_notes(_select(sums, 'notes'))
     report = make_file_report(values, categories, num_images=len(pairs), notes=notes)
     return report, categories
 
 
-def count_images(scoring: Scoring, pairs: Sequence[FilePair]) -> tuple[_Sums, Any]:
+def count_images(scoring: Scoring, pairs: Sequence[FilePair]) -> tuple[_Sums, Any, Notices]:
     """Counts some images.
 
     Returns:
-      Sums over the images by (metric, name), and the `Matches` of average precision or None.
+      Sums over the images by (metric, name), the `Matches` of average precision or None, and
+      remarks about what was derived or repaired.
     """
+    notices = Notices()
     is_thing = scoring.files.categories.is_thing
     rules = _AP_RULES[scoring.dataset]
     num_classes = len(is_thing)
     sums, matches = {}, []
     for pair in pairs:
-        image = load_overlap(scoring.files, pair)
-        counts: _Sums = _count_oddities(image, is_thing)
+        image = load_overlap(scoring.files, pair, notices)
+        counts: _Sums = _count_detections(image, is_thing)
         for metric in scoring.metrics:
             if metric in _COUNT:
                 values = _COUNT[metric](image, num_classes=num_classes)
@@ -138,11 +146,12 @@ def count_images(scoring: Scoring, pairs: Sequence[FilePair]) -> tuple[_Sums, An
                 instances = file_counts.select_instances(image, is_thing)
                 matches.append(rules.match(instances, num_classes=num_classes))
         sums = _add(sums, counts)
-    return sums, rules.concatenate(matches, num_classes=num_classes) if matches else None
+    joined = rules.concatenate(matches, num_classes=num_classes) if matches else None
+    return sums, joined, notices
 
 
 def _count_all(
-    scoring: Scoring, pairs: Sequence[FilePair], num_processes: int | None
+    scoring: Scoring, pairs: Sequence[FilePair], num_processes: int | None, notices: Notices
 ) -> tuple[_Sums, list[Any]]:
     """Counts all images, over processes if there are many; see `count_images`."""
     tasks = [pairs[i : i + _IMAGES_PER_TASK] for i in range(0, len(pairs), _IMAGES_PER_TASK)]
@@ -156,9 +165,10 @@ def _count_all(
     count = functools.partial(count_images, scoring)
     sums, matches = {}, []
     with process_map.map_ordered(count, tasks, num_workers, start_method=start_method) as results:
-        for task_sums, task_matches in results:
+        for task_sums, task_matches, task_notices in results:
             sums = _add(sums, task_sums)
             matches.append(task_matches)
+            notices.merge(task_notices)
     return sums, matches
 
 
@@ -170,26 +180,19 @@ def _select(sums: _Sums, metric: str) -> dict[str, Any]:
     return {key: value for (owner, key), value in sums.items() if owner == metric}
 
 
-def _count_oddities(image: FileOverlap, is_thing: np.ndarray) -> _Sums:
-    """Counts what the notes of the report mention."""
+def _count_detections(image: FileOverlap, is_thing: np.ndarray) -> _Sums:
+    """Counts what the notes about average precision mention."""
     is_detection = is_thing[image.predicted_class]
     return {
-        ('notes', 'num_misstated'): int(np.sum(image.stated_area != image.label_area)),
         ('notes', 'num_detections'): int(is_detection.sum()),
         ('notes', 'num_unscored'): int(is_detection.sum()) - image.num_scored,
     }
 
 
-def _make_notes(counts: Mapping[str, int], *, has_scores: bool) -> list[str]:
-    notes = []
-    if counts['num_misstated']:
-        notes.append(
-            f'{counts["num_misstated"]} labelled segments state an area that is not their number '
-            f'of pixels: as in panopticapi the stated one counts'
-        )
-    if has_scores and counts['num_unscored']:
-        notes.append(
-            f'{counts["num_unscored"]} of {counts["num_detections"]} predicted things have no '
-            f'field score in segments_info: they count as detections of score 1'
-        )
-    return notes
+def _make_notes(counts: Mapping[str, int]) -> list[str]:
+    if not counts['num_unscored']:
+        return []
+    return [
+        f'{counts["num_unscored"]} of {counts["num_detections"]} predicted things have no field '
+        f'score in segments_info: they count as detections of score 1'
+    ]

@@ -98,7 +98,7 @@ def test_command_line(folder):
         ('[]', 'at least one category'),
         ('[1]', r'categories\[0\] of classes\.json must be an object'),
         ('[{"id": 1}]', "lacks the field 'name'"),
-        ('[{"id": -1, "name": "a"}]', 'id must be an integer >= 0'),
+        ('[{"id": -1, "name": "a"}]', r'id must lie in 0 \.\. .*, got -1'),
         ('[{"id": 70000, "name": "a"}]', 'id 70000 exceeds 65535'),
         ('[{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]', r'holds 1 more than once'),
         ('[{"id": 255, "name": "a"}]', r"void_id \(=255\) is the index of class 'a'"),
