@@ -95,7 +95,7 @@ ALLOWED = {
         'systems',
     ),
     # A leaf: it analyses compiled programs, whatever they compute.
-    'planning': ('typing', 'ops.rounding', 'planning'),
+    'planning': ('typing', 'ops.rounding', 'planning', 'storage.json_files'),
     'main': ('commands',),
     '__main__': ('commands',),
 }

@@ -5,15 +5,13 @@ different program for each chip, so for other chips the times are derived and th
 The times cover arithmetic and main memory, not the interconnect.
 """
 
-import json
 import os
 import re
 from collections.abc import Iterable
 from typing import Any
 
-from etils import epath
-
 from pdl_jax.planning.chips import CHIPS
+from pdl_jax.storage.json_files import read_json
 
 # Suffix of rates that compute bounds.
 _MARKS = {'compute': ' c', 'hbm': ''}
@@ -33,7 +31,7 @@ def compare_plans(paths: Iterable[str | os.PathLike[str]], *, program: str = 'tr
       OSError: a file cannot be read.
       ValueError: a file is not a plan, lacks the program, or its program does not fit.
     """
-    return format_comparison([_read_plan(path) for path in paths], program=program)
+    return format_comparison([_read_plan(path, program) for path in paths], program=program)
 
 
 def format_comparison(reports: list[dict[str, Any]], *, program: str = 'train') -> str:
@@ -87,13 +85,17 @@ def estimate_images_per_second(
     return 1 / seconds[bound], bound
 
 
-def _read_plan(path: str | os.PathLike[str]) -> dict[str, Any]:
-    try:
-        report = json.loads(epath.Path(path).read_text())
-    except ValueError as error:
-        raise ValueError(f'{path} is not JSON: {error}') from error
+def _read_plan(path: str | os.PathLike[str], program: str) -> dict[str, Any]:
+    report = read_json(path)
     if not isinstance(report, dict) or 'programs' not in report:
         raise ValueError(f'{path} is not a plan; make one with pdl_jax plan --json={path}')
+    try:
+        format_comparison([report], program=program)
+    except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+        raise ValueError(
+            f'{path} is not a plan ({type(error).__name__}: {error}); make it again with pdl_jax '
+            f'plan --json={path}'
+        ) from error
     return report
 
 

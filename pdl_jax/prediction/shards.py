@@ -26,6 +26,7 @@ from typing import Any, BinaryIO
 from etils import epath
 
 from pdl_jax.storage import file_lock
+from pdl_jax.storage.json_files import MAX_DESCRIPTION_BYTES, read_json
 from pdl_jax.storage.paths import explain_bucket_errors, is_remote, write_whole
 
 _NAME = 'predictions'
@@ -48,7 +49,9 @@ def claim_output(output: epath.Path, description: Mapping[str, Any]) -> None:
         output.mkdir(parents=True, exist_ok=True)
         write_whole(path, f'{json.dumps(description, indent=1)}\n'.encode())
     # Read back even what was just written: another process may have written the file too.
-    found = json.loads(path.read_text())
+    found = read_json(path, max_bytes=MAX_DESCRIPTION_BYTES)
+    if not isinstance(found, dict):
+        raise ValueError(f'{path} is damaged: it holds no object: give another --output')
     differing = [key for key in {**description, **found} if description.get(key) != found.get(key)]
     if differing:
         key = differing[0]

@@ -123,7 +123,7 @@ def truncate_after(path: str | os.PathLike, step: int) -> list[str]:
 def _is_kept(line: str, step: int) -> bool:
     try:
         return json.loads(line)['step'] <= step
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return False
 
 

@@ -307,8 +307,12 @@ def test_saved_plans_are_compared(tmp_path):
     with pytest.raises(ValueError, match='a.json is not a plan'):
         compare.compare_plans([path])
     path.write_text('nothing')
-    with pytest.raises(ValueError, match='a.json is not JSON'):
+    with pytest.raises(ValueError, match='a.json is not valid JSON'):
         compare.compare_plans([path])
+    for fields in ({'programs': 3}, {'num_chips': 0}, {'programs': {'train': []}}, {'config': 1}):
+        path.write_text(json.dumps({**make_example(), **fields}))
+        with pytest.raises(ValueError, match='a.json is not a plan'):
+            compare.compare_plans([path])
 
 
 def test_documented_plans_are_those_of_the_json_files():

@@ -31,6 +31,7 @@ from pdl_jax.data.scenes import places as scene_places
 from pdl_jax.data.scenes import textures as scene_textures
 from pdl_jax.data.scenes import things as scene_things
 from pdl_jax.runtime import process_map
+from pdl_jax.storage.json_files import MAX_DESCRIPTION_BYTES, read_json
 
 SPLITS = ('train', 'val')
 JPEG_QUALITY = 92
@@ -268,7 +269,7 @@ def _write_splits(
 def _check_manifest(out_dir: pathlib.Path, wanted: dict[str, int]) -> None:
     path = out_dir / MANIFEST
     try:
-        found = json.loads(path.read_text())
+        found = read_json(path, max_bytes=MAX_DESCRIPTION_BYTES)
     except (OSError, ValueError) as error:
         raise ValueError(
             f'{out_dir} exists but holds no readable {MANIFEST}: give another folder'
