@@ -20,7 +20,6 @@ from etils import epath
 
 from pdl_jax.data import catalog, images, prepare, records, split_directory
 from pdl_jax.data.annotated_split import AnnotatedSplit, LoadedRecord
-from pdl_jax.data.readers import panoptic_folder
 from pdl_jax.storage import paths
 from tests.data import tiny_folder
 

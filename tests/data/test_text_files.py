@@ -18,6 +18,12 @@ def test_names_of_a_list(tmp_path):
     assert names == ('2007_000032', '2007_000039')
 
 
+@pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig', 'utf-16'])
+def test_text_of_windows(tmp_path, encoding):
+    path = write_list(tmp_path, 'Straße\r\nWald\r\n'.encode(encoding))
+    assert text_files.read_text(path, remedy='').splitlines() == ['Straße', 'Wald']
+
+
 @pytest.mark.parametrize(
     'content, message',
     [
@@ -31,6 +37,7 @@ def test_names_of_a_list(tmp_path):
         (b'a\nb\na\n', "line 3 of train.txt: 'a' is listed twice, first on line 1"),
         (b'\n \n', r'train\.txt is empty: unpack it'),
         (b'\xff\xfe\n', 'is no UTF-8 text'),
+        ('Straße\n'.encode('latin-1'), 'is no UTF-8 text.*save it as UTF-8'),
     ],
 )
 def test_lists_that_are_refused(tmp_path, content, message):

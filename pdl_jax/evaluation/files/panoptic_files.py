@@ -188,8 +188,8 @@ class _PngFinder:
         found = self._files.find(name, where)
         if found is None:
             raise FileNotFoundError(
-                f'{self._kind} PNG {name[:200]} does not exist in {self._folder}: check that the '
-                f'folder belongs to the JSON file'
+                f'{where}: {self._kind} PNG {name[:200]} does not exist in {self._folder}: check '
+                f'that the folder belongs to the JSON file'
             )
         return found
 
