@@ -1,4 +1,4 @@
-"""The COCO panoptic format as tools write it: derived, repaired, told of, or refused with a name."""
+"""The COCO panoptic format as tools write it: derived, repaired and told of, or refused."""
 
 import json
 import random

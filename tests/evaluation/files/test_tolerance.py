@@ -50,7 +50,7 @@ TOLERATED = {
     'image ids as text': (
         'pred',
         each('annotations', set_to('image_id', str)),
-        '2 predictions have image ids of another type than the labels, like "1" for 1 (first: \'0\'',
+        '2 predictions have image ids of another type than the labels, like "1" for 1 (first',
     ),
     'image ids with zeros': (
         'gt',
@@ -163,14 +163,10 @@ def test_stuff_in_parts_is_told(files):
     edit(files, 'pred', split_sky)
     report, _ = evaluate_files(**files, metrics=('pq',))
     assert report['pq']['per_class']['2']['fp'] == 2
-    assert (
-        report['notes']
-        == [
-            '2 times a prediction has several segments of one stuff class: each counts, as in '
-            "panopticapi; give them one id to join them (first: '2' in 000.png)"
-        ]
-        or 'several segments of one stuff class' in report['notes'][0]
-    )
+    assert report['notes'] == [
+        '2 times a prediction has several segments of one stuff class: each counts, as in '
+        "panopticapi; give them one id to join them (first: 'category 2' in 000.png)"
+    ]
 
 
 def test_instance_results_are_named(files):
