@@ -100,8 +100,9 @@ def make_split(
     images_dir: epath.Path,
     labels_dir: epath.Path,
     options: Any = None,
+    decode: Callable[..., np.ndarray] = images.decode_index_map,
 ) -> AnnotatedSplit:
-    """Makes the split of a data set with one index PNG per image.
+    """Makes the split of a data set with one label file per image.
 
     Args:
       spec: classes and label format.
@@ -111,9 +112,15 @@ def make_split(
         `make_semantic_translation`.
       images_dir, labels_dir: folders that the paths of `pairs` are relative to.
       options: whatever else the labels depend on, besides the files and `spec`; JSON types.
+      decode: function `decode(data, name=...)` from the bytes of a label file to its values,
+        i32[H, W]; picklable.
     """
     load = functools.partial(
-        _load_pair, translate=translate, images_dir=images_dir, labels_dir=labels_dir
+        _load_pair,
+        translate=translate,
+        images_dir=images_dir,
+        labels_dir=labels_dir,
+        decode=decode,
     )
     names = [[pair.image_id, pair.image_path] for pair in pairs]
     fingerprint = fingerprint_files(
@@ -357,9 +364,10 @@ def _load_pair(
     translate: Callable[..., np.ndarray],
     images_dir: epath.Path,
     labels_dir: epath.Path,
+    decode: Callable[..., np.ndarray],
 ) -> LoadedRecord:
-    label_bytes = read_outside_file(labels_dir / pair.label_path)
-    index_map = images.decode_index_map(label_bytes, name=pair.label_path)
+    data = read_outside_file(labels_dir / pair.label_path)
+    index_map = decode(data, name=pair.label_path)
     image = load_image(
         images_dir / pair.image_path,
         size=index_map.shape,

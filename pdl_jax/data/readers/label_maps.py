@@ -2,15 +2,18 @@
 
 An image and its PNG have the same name except for the suffix. A file lists the classes: a text file
 with one name per line, for the indices 0, 1, ..., or a JSON list of
-{"id": index, "name": ..., "color": [r, g, b]}, in which colours are optional.
+{"id": index, "name": ..., "color": [r, g, b]}, in which colours are optional; see
+`class_lists.read_class_list` for others. PNGs in colours are read by the colours of the list, as
+are the palettes of tools whose list is a table of colours without indices.
 """
 
+import functools
 import os
 from collections.abc import Mapping
 
 from etils import epath
 
-from pdl_jax.data import catalog
+from pdl_jax.data import catalog, label_files
 from pdl_jax.data.annotated_split import (
     AnnotatedSplit,
     list_files,
@@ -18,11 +21,12 @@ from pdl_jax.data.annotated_split import (
     make_split,
     pair_files,
 )
+from pdl_jax.data.class_lists import LABELME_VOID, get_colors, read_class_list
 from pdl_jax.data.images import IMAGE_SUFFIXES
-from pdl_jax.data.text_files import read_json, read_text
+from pdl_jax.data.label_files import MAX_INDEX
 from pdl_jax.storage import paths
 
-MAX_INDEX = 2**16 - 1
+_VOID_NAMES = ('void', LABELME_VOID)
 
 
 def read_split(
@@ -36,7 +40,8 @@ def read_split(
 
     Args:
       images_dir: folder of JPEG, PNG, BMP or WebP files.
-      labels_dir: folder with one PNG per image, with a palette or one grey channel of 8 or 16 bits.
+      labels_dir: folder with one PNG per image: with a palette, one grey channel of 1 to 16 bits,
+        or the colours of the list.
       classes_path: list of the classes.
       void_id: index of pixels that belong to no class. Any other index without a class is an error.
 
@@ -46,7 +51,7 @@ def read_split(
     """
     images_dir, labels_dir = paths.make_path(images_dir), paths.make_path(labels_dir)
     classes_path = paths.make_path(classes_path)
-    spec = _read_classes(classes_path)
+    spec, colors, is_color_table = _read_classes(classes_path, void_id)
     if not 0 <= void_id <= MAX_INDEX:
         raise ValueError(f'void_id (={void_id}) must lie in 0 .. {MAX_INDEX}')
     if void_id in spec.class_of_category:
@@ -69,23 +74,31 @@ def read_split(
         make_semantic_translation(spec, class_of_index, remedy=remedy),
         images_dir=images_dir,
         labels_dir=labels_dir,
-        options=void_id,
+        options=[void_id, [list(pair) for pair in colors.items()], is_color_table],
+        decode=functools.partial(
+            label_files.decode_class_map, index_of_color=colors, prefers_colors=is_color_table
+        ),
     )
 
 
-def _read_classes(path: epath.Path) -> catalog.DatasetSpec:
-    remedy = 'give a .json list of classes, or a text file with one name per line'
-    if path.suffix.lower() == '.json':
-        categories = read_json(path, remedy=remedy)
-        if isinstance(categories, list):
-            categories = [{**c, 'isthing': 0} if isinstance(c, Mapping) else c for c in categories]
-    else:
-        names = [line.strip() for line in read_text(path, remedy=remedy).rstrip().splitlines()]
-        categories = [{'id': i, 'name': name, 'isthing': 0} for i, name in enumerate(names)]
-    spec = catalog.from_categories('own', categories, source=path.name)
+def _read_classes(
+    path: epath.Path, void_id: int
+) -> tuple[catalog.DatasetSpec, dict[tuple[int, int, int], int], bool]:
+    """Returns the spec, (r, g, b) -> index, and whether colours go before indices of palettes."""
+    categories, is_color_table = read_class_list(path)
+    categories = [{**c, 'isthing': 0} if isinstance(c, Mapping) else c for c in categories]
+    # Tables of colours list that of void like a class.
+    is_void = [is_color_table and str(c.get('name')).lower() in _VOID_NAMES for c in categories]
+    listed = [c for c, is_left_out in zip(categories, is_void, strict=True) if not is_left_out]
+    spec = catalog.from_categories('own', listed, source=path.name)
     highest = max(spec.class_of_category)
     if highest > MAX_INDEX:
         raise ValueError(
             f'{path.name}: id {highest} exceeds {MAX_INDEX}, the largest value of a 16-bit PNG'
         )
-    return spec
+    colors = get_colors(listed)
+    for category, is_left_out in zip(categories, is_void, strict=True):
+        if is_left_out and category.get('color'):
+            red, green, blue = category['color']
+            colors[red, green, blue] = void_id
+    return spec, colors, is_color_table
