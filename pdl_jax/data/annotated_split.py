@@ -84,12 +84,14 @@ class ImagePair(NamedTuple):
     Attributes:
       image_id, annotation_file_name: see `LoadedRecord`.
       image_path, label_path: paths relative to the folders of images and of label maps.
+      file_name: see `LoadedRecord`; by default the name in `image_path`.
     """
 
     image_id: str
     image_path: str
     label_path: str
     annotation_file_name: str
+    file_name: str = ''
 
 
 def make_split(
@@ -378,7 +380,7 @@ def _load_pair(
         image=image,
         panoptic=translate(index_map, name=pair.label_path),
         image_id=pair.image_id,
-        file_name=pair.image_path.rsplit('/', 1)[-1],
+        file_name=pair.file_name or pair.image_path.rsplit('/', 1)[-1],
         annotation_file_name=pair.annotation_file_name,
     )
 

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
-import grain
 import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
@@ -247,6 +246,9 @@ class RecordSource:
         return {key: record[key] for key in record if key not in ('image', 'panoptic')}
 
     def _open(self) -> Sequence[bytes]:
+        # Here, so that preparing data does not wait for checkpoints to be imported.
+        import grain
+
         with self._lock:
             if self._records is None:
                 self._records = grain.sources.ArrayRecordDataSource(self._shards)

@@ -5,12 +5,11 @@ a PNG holds a segment id, R + 256 G + 65536 B, 0 where nothing is annotated; the
 category of each segment.
 """
 
-import collections
 import dataclasses
 import functools
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from etils import epath
@@ -18,6 +17,7 @@ from etils import epath
 from pdl_jax.data import catalog, images
 from pdl_jax.data.annotated_split import AnnotatedSplit, LoadedRecord, load_image
 from pdl_jax.data.file_names import FolderFiles
+from pdl_jax.data.file_tree import name_records
 from pdl_jax.data.notices import Notices
 from pdl_jax.data.panoptic_annotations import Entry, parse_annotations
 from pdl_jax.data.segment_ids import decode_segment_ids
@@ -267,9 +267,8 @@ def _locate(
     label_paths = _find_files(
         [e.label_path for e in entries], panoptic_dir, ('.png',), source, notices
     )
-    file_names = _shorten(image_paths, lambda path: path)
-    # Predictions are written to one folder.
-    prediction_names = _shorten(label_paths, lambda path: path.replace('/', '_'))
+    file_names = [names.file_name for names in name_records(image_paths)]
+    prediction_names = [names.annotation_file_name for names in name_records(label_paths)]
     return tuple(
         dataclasses.replace(
             entry, image_path=image, label_path=label, file_name=name, prediction_name=prediction
@@ -311,13 +310,3 @@ def _find_files(
         name_of_path[path] = name
         paths_found.append(path)
     return paths_found
-
-
-def _shorten(file_paths: Sequence[str], join: Callable[[str], str]) -> list[str]:
-    """Returns the names without folders where they are unique, else `join` of the paths."""
-    names = [path.rsplit('/', 1)[-1] for path in file_paths]
-    counts = collections.Counter(name.rsplit('.', 1)[0] for name in names)
-    return [
-        name if counts[name.rsplit('.', 1)[0]] == 1 else join(path)
-        for name, path in zip(names, file_paths, strict=True)
-    ]
