@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from pdl_jax.storage.json_files import describe_value
+
 # Percentiles that become 0 and 255. Cellpose takes 1 and 99 of each image, StarDist 1 and 99.8;
 # these are wider, since the range of a whole data set has to keep the few bright objects of a dark
 # one, and narrower than the extremes, which are hot pixels.
@@ -108,7 +110,7 @@ class PixelFormat:
             )
         except (AttributeError, OverflowError, TypeError, ValueError) as error:
             raise ValueError(
-                f'{source}: the pixel format {values!r:.200} is no valid one: {error}'
+                f'{source}: the pixel format, {describe_value(values)}, is no valid one: {error}'
             ) from error
 
 

@@ -126,11 +126,14 @@ class RecordSource:
         self.max_instances = values['max_instances']
         self.fingerprint = values['fingerprint']
         statistics = values.get('statistics')
-        self.statistics = SplitStatistics.from_dict(statistics) if statistics else None
+        where = f'{os.fspath(directory)}/metadata.json'
+        self.statistics = None
+        if statistics:
+            self.statistics = SplitStatistics.from_dict(
+                statistics, num_classes=self.spec.num_classes, where=f'statistics of {where}'
+            )
         # Splits of earlier versions do not name it: they have three channels.
-        self.pixels = PixelFormat.from_dict(
-            values.get('pixels', {}), source=f'{os.fspath(directory)}/metadata.json'
-        )
+        self.pixels = PixelFormat.from_dict(values.get('pixels', {}), source=where)
         self._num_images = values['num_images']
         self._image_id_type = _IMAGE_ID_TYPES[values['image_id_type']]
         self._stored_divisor = self.spec.label_divisor

@@ -8,12 +8,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pdl_jax.data import catalog
+from pdl_jax.data.json_fields import get_field, get_integer
+from pdl_jax.storage.json_files import describe_value
 
 # Objects per image whose nearest neighbour is searched; the others are of the same kind.
 _MAX_QUERIES = 256
 # Parts of a whole above which void pixels are worth a word.
 _LARGE_VOID_SHARE = 0.5
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+# Above the pixels of any data set.
+_MAX_COUNT = 2**62
 # Names shown in one line of a warning.
 _MAX_NAMES = 8
 
@@ -99,15 +103,42 @@ class SplitStatistics:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> 'SplitStatistics':
+    def from_dict(
+        cls, values: Mapping[str, Any], *, num_classes: int, where: str
+    ) -> 'SplitStatistics':
         """Makes the statistics from the result of `to_dict`, read back from JSON.
 
+        Args:
+          values: the fields.
+          num_classes: number of semantic classes.
+          where: place of the fields, for error messages.
+
         Raises:
-          ValueError: a field is missing.
+          ValueError: a field is missing or malformed; the message names it.
         """
-        missing = [f.name for f in dataclasses.fields(cls) if f.name not in values]
-        if missing:
-            raise ValueError(f'statistics of a split lack the field {missing[0]!r}')
+        get_field(values, 'diameters_px', list, where)
+        num_quantiles = len(_QUANTILES)
+        diameters = {i: d for i, d in enumerate(values['diameters_px']) if d is not None}
+        if len(values['diameters_px']) != num_classes:
+            raise ValueError(
+                f'{where}: diameters_px must have {num_classes} values, got '
+                f'{len(values["diameters_px"])}'
+            )
+        for i in diameters:
+            _check_numbers(diameters, i, num_quantiles, f'diameters_px of {where}')
+        if get_field(values, 'neighbor_distances_px', (list, type(None)), where) is not None:
+            _check_numbers(values, 'neighbor_distances_px', num_quantiles, where)
+        for name, length in (
+            ('heights_px', 3),
+            ('widths_px', 3),
+            ('pixels', num_classes + 1),
+            ('images', num_classes),
+            ('objects', num_classes),
+        ):
+            _check_numbers(values, name, length, where)
+        for name in ('num_images', 'num_images_without_objects'):
+            get_field(values, name, int, where)
+            get_integer(values, name, where, low=0)
         return cls(**{f.name: _freeze(values[f.name]) for f in dataclasses.fields(cls)})
 
 
@@ -256,6 +287,17 @@ def _find_quantiles(values: np.ndarray) -> tuple[float, ...] | None:
 
 def _join(arrays: Sequence[np.ndarray], dtype: Any) -> np.ndarray:
     return np.concatenate([np.zeros(0, dtype), *arrays])
+
+
+def _check_numbers(values: Mapping[Any, Any], key: Any, length: int, where: str) -> None:
+    """Refuses what is no list of finite numbers >= 0 of some length."""
+    numbers = get_field(values, key, list, where)
+    if len(numbers) != length or not all(
+        type(n) in (int, float) and 0 <= n < _MAX_COUNT for n in numbers
+    ):
+        raise ValueError(
+            f'{where}: {key} must be {length} numbers >= 0, got {describe_value(numbers)}'
+        )
 
 
 def _freeze(value: Any) -> Any:

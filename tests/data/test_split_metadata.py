@@ -88,6 +88,16 @@ INFO, FEATURES, METADATA = FILES
         (METADATA, set_path('image_id_type', 'float'), r'image_id_type must be int or str'),
         (METADATA, set_path('fingerprint', 'xyz'), r"fingerprint must be a hash in hex, got 'xyz'"),
         (METADATA, set_path('files_hash', 3), r'files_hash must be str, got 3'),
+        (
+            METADATA,
+            set_path('pixels', 'num_channels', -1),
+            r'metadata\.json: the pixel format, an obj',
+        ),
+        (
+            METADATA,
+            set_path('statistics', 'pixels', [1]),
+            r'metadata\.json: pixels must be 4 numbers',
+        ),
         (METADATA, set_path('spec', []), r'spec must be dict, got \[\]'),
         (
             METADATA,

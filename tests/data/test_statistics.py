@@ -1,6 +1,7 @@
 """Statistics of a split's labels, and the warnings about labels that teach nothing."""
 
 import dataclasses
+import json
 import math
 
 import numpy as np
@@ -57,7 +58,32 @@ def test_counts_are_those_of_the_label():
     assert statistics.neighbor_distances_px == (10.0,) * 5
     assert statistics.heights_px == (10, 15, 20)
     assert statistics.void_share == 60 / 700
-    assert SplitStatistics.from_dict(statistics.to_dict()) == statistics
+    stored = json.loads(json.dumps(statistics.to_dict()))
+    assert SplitStatistics.from_dict(stored, num_classes=3, where='a.json') == statistics
+
+
+@pytest.mark.parametrize(
+    'field, value, message',
+    [
+        ('pixels', [1, 2], r'a\.json: pixels must be 4 numbers >= 0, got \[1, 2\]'),
+        ('pixels', 3, r'pixels must be list, got 3'),
+        ('objects', [1, -2, 3], r'objects must be 3 numbers'),
+        ('images', [1, True, 3], r'images must be 3 numbers'),
+        ('heights_px', [1, float('nan'), 3], r'heights_px must be 3 numbers'),
+        ('diameters_px', [None], r'diameters_px must have 3 values, got 1'),
+        ('diameters_px', [None, [1], None], r'diameters_px of a\.json: 1 must be 5 numbers'),
+        ('neighbor_distances_px', 'x', r'neighbor_distances_px must be list or NoneType'),
+        ('num_images', 1.0, r'num_images must be int, got 1\.0'),
+        ('num_images', -1, r'num_images must lie in 0'),
+    ],
+)
+def test_damaged_statistics_are_named(field, value, message):
+    stored = json.loads(json.dumps(compute(make_label()).to_dict()))
+    with pytest.raises(ValueError, match=message):
+        SplitStatistics.from_dict({**stored, field: value}, num_classes=3, where='a.json')
+    stored.pop(field)
+    with pytest.raises(ValueError, match=f"a.json lacks the field '{field}'"):
+        SplitStatistics.from_dict(stored, num_classes=3, where='a.json')
 
 
 def test_neighbours_are_found_among_many_objects():
