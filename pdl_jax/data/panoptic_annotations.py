@@ -116,8 +116,7 @@ def parse_annotations(
         text = 'categories are all stuff (isthing is 0), so that objects are not told apart'
         notices.add(text, dataset_spec.class_names[0], len(dataset_spec.categories))
     _tell_of_joined_stuff(entries, dataset_spec, notices)
-    if dataset_spec.name == 'own':
-        dataset_spec = _make_room(dataset_spec, entries, source, notices)
+    dataset_spec = _make_room(dataset_spec, entries, source, notices)
     return PanopticAnnotations(dataset_spec, entries, len(images) - len(entries))
 
 
@@ -268,6 +267,12 @@ def _make_room(
         )
         if counts and max(counts.values()) > most:
             most, fullest = max(counts.values()), entry.label_path
+    if most >= spec.label_divisor and spec.name != 'own':
+        raise ValueError(
+            f'{fullest} of {source} has {most} objects of one class, and labels of {spec.name} '
+            f'hold {spec.label_divisor - 1}: pass --spec=own, which chooses a larger '
+            f'label_divisor, or cut the image into tiles'
+        )
     try:
         room = catalog.make_room(spec, most)
     except ValueError as error:

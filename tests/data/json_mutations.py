@@ -15,7 +15,8 @@ _VALUES: list[Any] = [
 ]  # fmt: skip
 # Parts of the text that no writer of JSON values makes.
 _TEXTS = (
-    '9' * 5000, '[' * 900 + ']' * 900, '[' * 20000, '{"a":' * 5000, 'NaN', '-Infinity', '1e999', '-', '\\ud800', '//',
+    '9' * 5000, '[' * 900 + ']' * 900,
+    '[' * 20000, '{"a":' * 5000, 'NaN', '-Infinity', '1e999', '-', '\\ud800', '//',
     '"a": 1, "a": 1', '\x00', '\ufeff', ',', '}', ']', '"', '0x10', '01', '.5', 'nul', '\t',
 )  # fmt: skip
 

@@ -226,6 +226,30 @@ def test_known_categories_give_isthing():
     assert catalog.get_spec('auto', [{**c, 'id': c['id'] + 50} for c in listed]).name == 'own'
 
 
+@pytest.mark.parametrize(
+    'spec, told', [('coco', '--spec=own'), ('own', 'label_divisor 1000: 4096')]
+)
+def test_more_objects_than_a_named_label_holds(folder, spec, told):
+    def fill(content):
+        content['categories'] = catalog.coco().to_dict()['categories']
+        content['annotations'] = content['annotations'][:1]
+        content['annotations'][0]['segments_info'] += [
+            {'id': i + 2**20, 'category_id': 1, 'iscrowd': 0} for i in range(1200)
+        ]
+        for segment in content['annotations'][0]['segments_info'][:5]:
+            segment['category_id'] = 1
+
+    edit_json(folder, fill)
+    options = {**folder, 'spec': spec}
+    if spec == 'coco':
+        with pytest.raises(
+            ValueError, match='000000.png of panoptic.json has 120. objects.*' + told
+        ):
+            panoptic_folder.read_split(**options)
+    else:
+        assert told in panoptic_folder.read_split(**options).notes[-1]
+
+
 def move_into_folders(folder, name_of_folder):
     """Sorts the files by image into folders and returns image -> folder."""
     folders = {}
