@@ -142,12 +142,14 @@ def list_pair_files(
 def list_files_with_objects(
     item: tuple[ImagePair, str],
     *,
-    list_pair: Callable[[ImagePair], tuple[epath.Path, ...]],
+    images_dir: epath.Path,
+    labels_dir: epath.Path,
     objects_dir: epath.Path,
 ) -> tuple[epath.Path, ...]:
     """Lists the files of a pair and the path of its objects, relative to `objects_dir`."""
     pair, object_path = item
-    return (*list_pair(pair), objects_dir / object_path)
+    files = list_pair_files(pair, images_dir=images_dir, labels_dir=labels_dir)
+    return (*files, objects_dir / object_path)
 
 
 def make_semantic_translation(

@@ -257,10 +257,8 @@ def get_spec(
 
     notices = Notices() if notices is None else notices
     candidates = [spec for key, specs in named.items() if name in (key, 'auto') for spec in specs]
-    json_categories = _add_known_things(json_categories, candidates, name, source, notices)
-    own = from_categories(
-        'own', json_categories, source=source, notices=notices, guess_things=guess_things
-    )
+    listed = _add_known_things(json_categories, candidates, name, source, notices)
+    own = from_categories('own', listed, source=source, notices=notices, guess_things=guess_things)
     if name == 'own':
         return own
     for spec in candidates:
@@ -280,12 +278,12 @@ def get_spec(
 
 
 def _add_known_things(
-    json_categories: Any,
+    json_categories: Sequence[Mapping[str, Any]],
     candidates: Sequence[DatasetSpec],
     name: str,
     source: str,
     notices: Notices,
-) -> Any:
+) -> Sequence[Mapping[str, Any]]:
     """Returns the list with the field isthing of a named data set, if it has these categories."""
     is_list = isinstance(json_categories, list) and 0 < len(json_categories) <= MAX_CATEGORIES
     if not is_list or not all(isinstance(c, Mapping) for c in json_categories):

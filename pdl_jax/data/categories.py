@@ -66,8 +66,7 @@ def parse_categories(
       ValueError: the list is malformed or empty; the message names the source, field and value.
     """
     notices = Notices() if notices is None else notices
-    is_list = isinstance(json_categories, Sequence) and not isinstance(json_categories, str)
-    if not is_list or not json_categories:
+    if not isinstance(json_categories, list | tuple) or not json_categories:
         raise ValueError(
             f'categories of {source} must be a list with at least one category, '
             f'got {describe_value(json_categories)}'

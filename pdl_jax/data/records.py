@@ -138,7 +138,8 @@ class RecordSource:
         self._image_id_type = _IMAGE_ID_TYPES[values['image_id_type']]
         self._stored_divisor = self.spec.label_divisor
         self._shards = metadata.shards
-        self._records: Sequence[bytes] | None = None
+        # array_record's class of random access is no `Sequence` to type checkers.
+        self._records: Any = None
         self._lock = threading.Lock()
 
     def with_label_divisor(self, label_divisor: int) -> Self:
@@ -248,13 +249,13 @@ class RecordSource:
         record = self[index]
         return {key: record[key] for key in record if key not in ('image', 'panoptic')}
 
-    def _open(self) -> Sequence[bytes]:
+    def _open(self) -> Any:
         # Here, so that preparing data does not wait for checkpoints to be imported.
         import grain
 
         with self._lock:
             if self._records is None:
-                self._records = grain.sources.ArrayRecordDataSource(self._shards)
+                self._records = grain.sources.ArrayRecordDataSource(list(self._shards))
             return self._records
 
     def __getstate__(self) -> dict[str, Any]:

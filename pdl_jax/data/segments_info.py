@@ -6,7 +6,6 @@ starts at once.
 """
 
 import collections
-import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -203,14 +202,17 @@ def _parse_segment(
 def _get_area(item: Mapping[str, Any], where: str) -> float | None:
     if not has_value(item, 'area', where):
         return None
-    area = item['area']
-    if isinstance(area, str):
-        area = to_integer(area)
-    is_number = isinstance(area, int | float) and not isinstance(area, bool)
-    if not is_number or not 0 <= area <= images.MAX_PIXELS or math.isnan(area):
+    stated = item['area']
+    area = to_integer(stated) if isinstance(stated, str) else stated
+    # NaN compares with nothing.
+    if (
+        not isinstance(area, int | float)
+        or isinstance(area, bool)
+        or not 0 <= area <= images.MAX_PIXELS
+    ):
         raise ValueError(
             f'{where}: area must be a number of pixels, 0 .. {images.MAX_PIXELS}, got '
-            f'{describe_value(item["area"])}: repair it, or leave it out'
+            f'{describe_value(stated)}: repair it, or leave it out'
         )
     return area
 

@@ -4,6 +4,7 @@ A split may come from anywhere: dataset_info.json and features.json are read her
 which imports whatever class features.json names.
 """
 
+import dataclasses
 import os
 import re
 from collections.abc import Mapping
@@ -48,7 +49,8 @@ _FEATURE_CLASSES = {
 }
 
 
-class Shard(NamedTuple):
+@dataclasses.dataclass
+class Shard:
     """A record file, as array_record's FileInstruction describes it.
 
     Attributes:

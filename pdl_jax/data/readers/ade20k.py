@@ -115,7 +115,10 @@ def read_split(root: str | os.PathLike, split: str, *, task: str = 'panoptic') -
         objects_dir, [path for _, path in items], options=without_objects.fingerprint
     )
     files = functools.partial(
-        list_files_with_objects, list_pair=without_objects.list_files, objects_dir=objects_dir
+        list_files_with_objects,
+        images_dir=images_dir,
+        labels_dir=labels_dir,
+        objects_dir=objects_dir,
     )
     return AnnotatedSplit(spec, items, load, fingerprint, list_files=files)
 

@@ -156,7 +156,10 @@ def _read_voc(
         objects_dir, [path for _, path in items], options=classes.fingerprint
     )
     files = functools.partial(
-        list_files_with_objects, list_pair=classes.list_files, objects_dir=objects_dir
+        list_files_with_objects,
+        images_dir=images_dir,
+        labels_dir=labels_dir,
+        objects_dir=objects_dir,
     )
     return AnnotatedSplit(spec, items, load, fingerprint, list_files=files)
 
@@ -311,7 +314,8 @@ def _join(first: AnnotatedSplit, second: AnnotatedSplit) -> AnnotatedSplit:
     """Returns the images of two splits with the same spec."""
     items = [(0, item) for item in first.items] + [(1, item) for item in second.items]
     load = functools.partial(_call_of_part, functions=(first.load, second.load))
-    files = functools.partial(_call_of_part, functions=(first.list_files, second.list_files))
+    list_files_of = [split.list_files for split in (first, second) if split.list_files]
+    files = functools.partial(_call_of_part, functions=list_files_of)
     fingerprint = f'{first.fingerprint}{second.fingerprint}'
     return AnnotatedSplit(first.spec, tuple(items), load, fingerprint, list_files=files)
 
