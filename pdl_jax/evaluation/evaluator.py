@@ -24,6 +24,7 @@ from pdl_jax.ops.placement import replicate
 from pdl_jax.ops.rounding import ceil_div
 from pdl_jax.prediction.formats import PanopticWriter, SemanticWriter
 from pdl_jax.prediction.inference import Inference
+from pdl_jax.prediction.object_limit import find_max_objects
 from pdl_jax.runtime.compiled import CompiledOnFirstCall
 from pdl_jax.runtime.progress import show_items
 from pdl_jax.runtime.sharding import batch_sharding, find_batch_shard, replicated, shard_batch
@@ -200,15 +201,14 @@ def _make_metrics(
 
 
 def _warn_of_many_instances(system: System, source: RecordSource) -> None:
-    # One segment per centre and one per class.
-    max_centers = system.max_segments - system.label_format.num_classes
-    if system.has_instances and 0 < max_centers < source.max_instances:
+    max_objects = find_max_objects(system)
+    if max_objects is not None and source.max_instances > max_objects:
         logging.warning(
             'an image of %s has %d objects, and at most %d are predicted: raise '
             'config.postprocess.max_centers',
             source.directory,
             source.max_instances,
-            max_centers,
+            max_objects,
         )
 
 

@@ -16,6 +16,7 @@ from pdl_jax.experiment import Experiment
 from pdl_jax.ops.rounding import ceil_div
 from pdl_jax.prediction.formats import encode_segments, encode_semantic
 from pdl_jax.prediction.inference import Inference, abstract_variables, find_input_size
+from pdl_jax.prediction.object_limit import warn_of_full_image
 from pdl_jax.runtime.progress import stage
 from pdl_jax.runtime.sharding import batch_sharding, make_mesh, replicated
 from pdl_jax.storage.checkpoint import find_checkpoint, read_description
@@ -353,6 +354,7 @@ class Predictor:
                     box=(y0, x0, y1, x1),
                 )
             )
+        warn_of_full_image(self._system, sum(segment.is_thing for segment in segments))
         return tuple(segments)
 
 
