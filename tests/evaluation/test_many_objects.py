@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import types
+from typing import Any
 
 import pytest
 
@@ -14,13 +15,13 @@ SPEC = catalog.from_categories(
 )
 
 
-def make_source(**fields):
+def make_source(**fields) -> Any:
     return types.SimpleNamespace(directory='data/val', spec=SPEC, max_instances=300, **fields)
 
 
 @pytest.mark.parametrize('max_centers, is_told', [(200, True), (300, False), (0, False)])
 def test_more_objects_than_centres_are_told(caplog, max_centers, is_told):
-    system = types.SimpleNamespace(
+    system: Any = types.SimpleNamespace(
         has_instances=True, max_segments=max_centers + 2, label_format=SPEC.label_format
     )
     with caplog.at_level(logging.WARNING, logger='absl'):

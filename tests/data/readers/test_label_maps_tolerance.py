@@ -40,6 +40,7 @@ def test_sub_folders(tmp_path):
     ]
     for index, record in enumerate(loaded):
         np.testing.assert_array_equal(record.panoptic, np.roll(LABEL, index) * np.int32(1000))
+    assert split.list_files is not None
     assert len(split.list_files(split.items[2])) == 2
     (tmp_path / 'labels' / 'aachen' / 'p1.png').rename(tmp_path / 'labels' / 'p1.png')
     with pytest.raises(FileNotFoundError, match='1 of 4 names lack a label map.*first aachen/p1'):
