@@ -8,8 +8,10 @@ from collections.abc import Callable
 import jax
 import pytest
 
+from tests import quick_compiler
+
 # Nearly all tests compile for longer than they compute. Read when JAX first asks for devices.
-os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0')
+os.environ.setdefault('XLA_FLAGS', quick_compiler.XLA_FLAGS)
 
 jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 8)

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import time
 
-from tests import tiny
+from tests import quick_compiler, tiny
 
 # Networks that compile in seconds: with Panoptic-DeepLab's decoders, and with the least that runs.
 NETWORK = {'model.backbone': 'resnet18', 'model.width_multiplier': 0.125}
@@ -31,7 +31,7 @@ _ENVIRONMENT = {
     ),
     'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.1',
     'JAX_SHARE_BINARY_BETWEEN_HOSTS': 'true',
-    'XLA_FLAGS': '--xla_backend_optimization_level=0',
+    'XLA_FLAGS': quick_compiler.XLA_FLAGS,
 }
 
 

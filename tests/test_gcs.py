@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from pdl_jax.storage.checkpoint import find_checkpoint
-from tests import tiny
+from tests import quick_compiler, tiny
 from tests.gcs_emulator import serve_gcs
 from tests.process_group import BARE_NETWORK
 
@@ -30,7 +30,7 @@ CONFIG = [f'--config.{key}={value}' for key, value in BARE_NETWORK.items()]
 @pytest.fixture(scope='module')
 def gcs():
     with serve_gcs() as served:
-        served.environment['XLA_FLAGS'] = '--xla_backend_optimization_level=0'
+        served.environment['XLA_FLAGS'] = quick_compiler.XLA_FLAGS
         yield served
 
 

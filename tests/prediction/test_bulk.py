@@ -34,7 +34,7 @@ from pdl_jax.prediction.inference import abstract_variables
 from pdl_jax.prediction.predict_files import predict_files
 from pdl_jax.prediction.predictor import PanopticResult, Predictor
 from pdl_jax.prediction.shards import find_complete
-from tests import tiny
+from tests import quick_compiler, tiny
 from tests.convert.compiling import compiling_fast
 from tests.process_group import NETWORK
 
@@ -490,7 +490,7 @@ def start_process(checkpoint, photos, output, *flags, **environment) -> subproce
         'JAX_COMPILATION_CACHE_DIR': os.environ.get(
             'PDL_JAX_TEST_CACHE', '/tmp/pdl_jax_test_cache'
         ),
-        'XLA_FLAGS': '--xla_backend_optimization_level=0',
+        'XLA_FLAGS': quick_compiler.XLA_FLAGS,
         **environment,
     }
     pipe = subprocess.PIPE

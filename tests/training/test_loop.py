@@ -16,7 +16,7 @@ from pdl_jax.storage.variables import restore_variables
 from pdl_jax.training.initialize import InitialReport
 from pdl_jax.training.loop import train
 from pdl_jax.typing import LabelFormat
-from tests import tiny
+from tests import quick_compiler, tiny
 from tests.process_group import BARE_NETWORK
 
 FLAGS = [f'--config.{key}={value}' for key, value in BARE_NETWORK.items()]
@@ -32,7 +32,7 @@ def _make_experiment(data, **changes):
 
 def _start(data, workdir, *flags, **options):
     # Six steps do not pay for better machine code.
-    environment = {'XLA_FLAGS': '--xla_backend_optimization_level=0'}
+    environment = {'XLA_FLAGS': quick_compiler.XLA_FLAGS}
     return tiny.start_main(data, workdir, *FLAGS, *flags, environment=environment, **options)
 
 
