@@ -13,6 +13,7 @@ COMMANDS = {
     'train': 'train',
     'evaluate': 'evaluate',
     'predict': 'predict',
+    'check': 'check',
     'prepare': 'prepare',
     'suggest': 'suggest',
     'convert': 'convert',

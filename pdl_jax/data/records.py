@@ -17,6 +17,7 @@ from tensorflow_datasets.core import writer
 from tensorflow_datasets.proto import tf_example_pb2
 
 from pdl_jax.data import images, split_directory
+from pdl_jax.data.annotated_split import AnnotatedSplit, LoadedRecord
 from pdl_jax.data.pixel_format import PixelFormat
 from pdl_jax.data.record_images import decode_record_image
 from pdl_jax.data.split_metadata import FORMAT_VERSION, SplitMetadata, read_split_metadata
@@ -243,6 +244,22 @@ class RecordSource:
             semantic, instance = np.divmod(panoptic, np.int32(self._stored_divisor))
             panoptic = semantic * np.int32(self.spec.label_divisor) + instance
         return image, panoptic
+
+    def as_annotated_split(self) -> AnnotatedSplit:
+        """Returns the split as readers return theirs, to check it."""
+        return AnnotatedSplit(
+            self.spec, tuple(range(len(self))), self._load, fingerprint=self.fingerprint
+        )
+
+    def _load(self, index: int) -> LoadedRecord:
+        record = self[index]
+        return LoadedRecord(
+            image=record['image'],
+            panoptic=self.decode(index)[1],
+            image_id=record['image_id'],
+            file_name=record['file_name'],
+            annotation_file_name=record['annotation_file_name'],
+        )
 
     def info(self, index: int) -> dict[str, Any]:
         """Returns image_id (int or str), file_name, annotation_file_name, height, width."""

@@ -1,0 +1,98 @@
+"""Checks every image of a split and lists all faults, not only the first."""
+
+import functools
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import tqdm
+
+from pdl_jax.data import catalog, images
+from pdl_jax.data.annotated_split import AnnotatedSplit, LoadedRecord
+from pdl_jax.data.statistics import (
+    ImageStatistics,
+    SplitStatistics,
+    StatisticsCollector,
+    count_labels,
+)
+from pdl_jax.runtime import process_map
+
+
+class Sample(NamedTuple):
+    """An image with its label, for a look at them.
+
+    Attributes:
+      name: name of the image.
+      image: u8[H, W, 3].
+      panoptic: i32[H, W].
+    """
+
+    name: str
+    image: np.ndarray
+    panoptic: np.ndarray
+
+
+class CheckedSplit(NamedTuple):
+    """The result of a check.
+
+    Attributes:
+      faults: a line for each image that cannot be read or contradicts its label.
+      statistics: counts over the labels of the others.
+      samples: some of the others, evenly spread.
+    """
+
+    faults: list[str]
+    statistics: SplitStatistics
+    samples: list[Sample]
+
+
+def check_split(
+    source: AnnotatedSplit, *, num_samples: int = 12, num_processes: int | None = None
+) -> CheckedSplit:
+    """Loads every image of a split.
+
+    Args:
+      source: the split.
+      num_samples: number of samples.
+      num_processes: see `prepare.prepare_split`.
+
+    Raises:
+      RuntimeError: a worker process died.
+    """
+    if num_processes is None:
+        num_processes = os.cpu_count() or 1
+    # Starting workers costs more than a few images.
+    if len(source.items) < 32:
+        num_processes = 0
+    check = functools.partial(_check_item, load=source.load, spec=source.spec)
+    collector = StatisticsCollector(source.spec)
+    faults, good = [], []
+    with process_map.map_ordered(check, source.items, num_processes) as results:
+        progress = tqdm.tqdm(
+            results, total=len(source.items), desc='checking', unit='image', disable=None
+        )
+        for item, result in zip(source.items, progress, strict=True):
+            if isinstance(result, str):
+                faults.append(result)
+            else:
+                collector.add(result)
+                good.append(item)
+    stride = max(1, -(-len(good) // num_samples))
+    samples = [_load_sample(item, source.load) for item in good[::stride]]
+    return CheckedSplit(faults, collector.compute(), samples)
+
+
+def _check_item(
+    item: Any, *, load: Callable[[Any], LoadedRecord], spec: catalog.DatasetSpec
+) -> ImageStatistics | str:
+    try:
+        return count_labels(load(item).panoptic, spec)
+    except (OSError, ValueError) as error:
+        return str(error)
+
+
+def _load_sample(item: Any, load: Callable[[Any], LoadedRecord]) -> Sample:
+    record = load(item)
+    image = images.decode_image(record.image, name=record.file_name)
+    return Sample(record.file_name, image, record.panoptic)

@@ -1,0 +1,308 @@
+"""Recognises the layout of a folder of images and labels: which reader, with which options.
+
+Each rule looks for the names that a tool writes and opens a few files at most, so that a wrong
+guess is cheap; the reader checks everything.
+"""
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from etils import epath
+
+from pdl_jax.data import label_files
+from pdl_jax.data.images import IMAGE_SUFFIXES
+from pdl_jax.data.text_files import read_json
+from pdl_jax.storage import paths
+
+# Bounds on what is looked at below the folder.
+_MAX_DEPTH = 3
+_MAX_FOLDERS = 2000
+_MAX_SAMPLES = 8
+
+_SPLITS = {
+    'train': ('train', 'training', 'train2017', 'stage1_train'),
+    'val': ('val', 'valid', 'validation', 'val2017'),
+    'test': ('test', 'testing'),
+}
+_IMAGE_FOLDERS = ('images', 'imgs', 'img', 'image', 'photos', 'raw', 'JPEGImages')
+_LABEL_FOLDERS = ('labels', 'masks', 'mask', 'label', 'annotations', 'gt', 'instances', 'mask_images')
+_CLASS_LISTS = ('classes.txt', 'class_names.txt', 'labelmap.txt', 'labels.txt', 'classes.json',
+                'id2label.json', 'meta.json', 'classes.csv', 'class_dict.csv', 'palette.csv')  # fmt: skip
+_MASK_SUFFIXES = ('.png', '.tif', '.tiff', '.npy', '.bmp')
+
+
+class Layout(NamedTuple):
+    """A recognised split.
+
+    Attributes:
+      format: key of `dataset_formats.FORMATS`.
+      options: arguments of its `read_split`.
+      split: 'train', 'val' or 'test'; '' where the folder is one undivided set.
+      evidence: what it was recognised by.
+    """
+
+    format: str
+    options: dict[str, Any]
+    split: str
+    evidence: str
+
+
+def recognize(path: str | os.PathLike, *, class_name: str = '') -> list[Layout]:
+    """Recognises the splits of a folder.
+
+    Args:
+      path: the folder, or an annotation file.
+      class_name: name of the only class, for masks that have none; 'object' if ''.
+
+    Returns:
+      One layout per split, with different names of splits.
+
+    Raises:
+      FileNotFoundError: there is nothing at `path`.
+      ValueError: no rule fits; the message lists what was looked for.
+    """
+    root = paths.make_path(path)
+    if not root.exists():
+        raise FileNotFoundError(f'{os.fspath(root)} does not exist')
+    if not root.is_dir():
+        layout = _recognize_json(root, root.parent)
+        if layout is None:
+            raise ValueError(
+                f'{os.fspath(root)} is no COCO annotation file (no annotations with '
+                f'segments_info or segmentation): give the folder of the data set'
+            )
+        return [layout]
+    class_name = class_name or 'object'
+    for rule in _RULES:
+        layouts = rule(root, class_name)
+        if layouts:
+            return layouts
+    inner = []
+    for split, names in _SPLITS.items():
+        for name in names:
+            if (root / name).is_dir():
+                found = _recognize_part(root / name, class_name)
+                inner += [layout._replace(split=split) for layout in found[:1]]
+                break
+    if inner:
+        return inner
+    raise ValueError(
+        f'{os.fspath(root)}: no known layout. Looked for COCO JSON (panoptic or instances), LabelMe '
+        f'JSON, YOLO labels with data.yaml, JPEGImages with SegmentationClass, leftImg8bit with '
+        f'gtFine, NAME/images with NAME/masks, and a folder of images ({", ".join(_IMAGE_FOLDERS)}) '
+        f'beside one of masks ({", ".join(_LABEL_FOLDERS)}): pass --format and its flags instead'
+    )
+
+
+def _recognize_part(root: epath.Path, class_name: str) -> list[Layout]:
+    return next((layouts for rule in _RULES if (layouts := rule(root, class_name))), [])
+
+
+def _find_public(root: epath.Path, class_name: str) -> list[Layout]:
+    """Recognises the official downloads by their folders."""
+    del class_name
+    options = {'root': os.fspath(root)}
+    if (root / 'leftImg8bit').is_dir():
+        splits = ('train', 'val')
+        return [Layout('cityscapes', {**options, 'split': s}, s, 'leftImg8bit/') for s in splits]
+    if (root / 'annotations' / 'training').is_dir() and (root / 'images' / 'training').is_dir():
+        names = {'train': 'train', 'val': 'val'}
+        return [
+            Layout('ade20k', {**options, 'split': s}, name, 'annotations/training/')
+            for s, name in names.items()
+        ]
+    if (root / 'stuffthingmaps').is_dir():
+        return [
+            Layout('coco_stuff', {**options, 'split': s}, s, 'stuffthingmaps/')
+            for s in ('train', 'val')
+        ]
+    return []
+
+
+def _find_voc(root: epath.Path, class_name: str) -> list[Layout]:
+    del class_name
+    if not (root / 'JPEGImages').is_dir():
+        return []
+    classes = _find_class_list(root)
+    lists = root / 'ImageSets' / 'Segmentation'
+    splits = [s for s in ('train', 'val') if (lists / f'{s}.txt').exists()] or ['']
+    for name in ('SegmentationClass', 'SegmentationClassPNG'):
+        if (root / name).is_dir() and classes is not None:
+            options: dict[str, Any] = {'root': os.fspath(root)}
+            kind = 'voc_pairs'
+            if name != 'SegmentationClass':
+                kind, splits = 'label_maps', ['']
+                options = {
+                    'images_dir': os.fspath(root / 'JPEGImages'),
+                    'labels_dir': os.fspath(root / name),
+                    'classes_path': os.fspath(classes),
+                }
+            return [
+                Layout(kind, {**options, **({'split': s} if s else {})}, s, f'{name}/')
+                for s in splits
+            ]
+        if (root / name).is_dir():
+            options = {'root': os.fspath(root)}
+            return [Layout('voc', {**options, 'split': s}, s, f'{name}/') for s in splits if s]
+    return []
+
+
+def _find_yolo(root: epath.Path, class_name: str) -> list[Layout]:
+    del class_name
+    yaml = [name for name in ('data.yaml', 'dataset.yaml', 'data.yml') if (root / name).exists()]
+    labels = [f for f in _list_folders(root) if f.name == 'labels' or f.parent.name == 'labels']
+    if not any(_first_files(folder, ('.txt',)) for folder in labels):
+        return []
+    evidence = f'{yaml[0] if yaml else "labels/"} and .txt files'
+    names = {part.lower() for folder in labels for part in folder.parts[-2:]}
+    splits = [s for s, aliases in _SPLITS.items() if names & set(aliases)]
+    options = {'root': os.fspath(root)}
+    if not splits:
+        return [Layout('yolo', options, '', evidence)]
+    return [Layout('yolo', {**options, 'split': s}, s, evidence) for s in splits]
+
+
+def _find_json(root: epath.Path, class_name: str) -> list[Layout]:
+    """Recognises COCO and LabelMe by what their JSON files hold."""
+    del class_name
+    folders = [root, *_list_folders(root)]
+    layouts: dict[str, Layout] = {}
+    for folder in folders:
+        for file in _first_files(folder, ('.json',)):
+            if _is_labelme(file):
+                return [Layout('labelme', {'root': os.fspath(root)}, '', f'{file.name} has shapes')]
+            layout = _recognize_json(file, root)
+            if layout is not None:
+                kept = layouts.setdefault(layout.split, layout)
+                # A panoptic file says all that an instance file beside it says.
+                if layout.format == 'coco_panoptic' != kept.format:
+                    layouts[layout.split] = layout
+    return list(layouts.values())
+
+
+def _find_object_masks(root: epath.Path, class_name: str) -> list[Layout]:
+    for folder in itertools.islice(_iterate_folders(root), _MAX_SAMPLES):
+        if (folder / 'images').is_dir() and (folder / 'masks').is_dir():
+            options = {'root': os.fspath(root), 'class_name': class_name}
+            return [Layout('object_masks', options, '', f'{folder.name}/images and masks')]
+    return []
+
+
+def _find_masks(root: epath.Path, class_name: str) -> list[Layout]:
+    """Recognises a folder of images beside one of masks, by the values of some masks."""
+    folders = {folder.name: folder for folder in _iterate_folders(root)}
+    images = next((folders[name] for name in _IMAGE_FOLDERS if name in folders), None)
+    labels = next((folders[name] for name in _LABEL_FOLDERS if name in folders), None)
+    if images is None or labels is None:
+        return []
+    options = {'images_dir': os.fspath(images), 'labels_dir': os.fspath(labels)}
+    classes = _find_class_list(root) or _find_class_list(labels)
+    if classes is not None:
+        options['classes_path'] = os.fspath(classes)
+        return [Layout('label_maps', options, '', f'{labels.name}/ and {classes.name}')]
+    samples = _first_files(labels, _MASK_SUFFIXES)
+    if not samples:
+        if all(_first_files(folder, _MASK_SUFFIXES) for folder in _iterate_folders(labels)):
+            return [Layout('instance_masks', options, '', f'a folder of {labels.name}/ per class')]
+        return []
+    values = set()
+    for file in samples:
+        label = label_files.decode_label_map(file.read_bytes(), name=file.name)
+        values |= set(np.unique(label).tolist())
+    if values <= {0, 1} or values <= {0, 255}:
+        format_, words = 'binary_masks', f'masks of {sorted(values)}'
+    else:
+        format_, words = 'instance_masks', f'masks of {len(values)} values, without a class list'
+    options['class_name'] = class_name
+    return [Layout(format_, options, '', words)]
+
+
+_RULES: tuple[Callable[[epath.Path, str], list[Layout]], ...] = (
+    _find_public,
+    _find_voc,
+    _find_yolo,
+    _find_json,
+    _find_object_masks,
+    _find_masks,
+)
+
+
+def _recognize_json(file: epath.Path, root: epath.Path) -> Layout | None:
+    """Returns the layout of a COCO annotation file; None if it is another file."""
+    try:
+        content = read_json(file, remedy='')
+    except (ValueError, OSError):
+        return None
+    if not isinstance(content, dict):
+        return None
+    images, annotations = content.get('images'), content.get('annotations')
+    if not isinstance(images, list) or not isinstance(annotations, list):
+        return None
+    entries = [a for a in annotations[:1] if isinstance(a, dict)]
+    is_panoptic = any('segments_info' in a for a in entries)
+    if not is_panoptic and not any('segmentation' in a for a in entries):
+        return None
+    options = {
+        'json_path': os.fspath(file),
+        'images_dir': os.fspath(_find_holder(images, root) or root),
+    }
+    if is_panoptic:
+        options['panoptic_dir'] = os.fspath(_find_holder(annotations, root) or root)
+    words = {word for part in (file.stem, file.parent.name) for word in part.lower().split('_')}
+    split = next((s for s, names in _SPLITS.items() if words & set(names)), '')
+    key = 'segments_info' if is_panoptic else 'segmentation'
+    format_ = 'coco_panoptic' if is_panoptic else 'coco_instances'
+    return Layout(format_, options, split, f'{file.name} has {key}')
+
+
+def _find_holder(entries: list[Any], root: epath.Path) -> epath.Path | None:
+    """Returns the folder that holds the first files that entries name."""
+    named = [e.get('file_name') for e in entries[:_MAX_SAMPLES] if isinstance(e, dict)]
+    names = [name for name in named if isinstance(name, str)]
+    for folder in [root, *_list_folders(root)]:
+        for name in names:
+            if '..' not in name and (folder / name).exists():
+                return folder
+    return None
+
+
+def _is_labelme(file: epath.Path) -> bool:
+    with file.open('rb') as stream:
+        start = stream.read(2**16)
+    return b'"shapes"' in start and (b'"imagePath"' in start or b'"points"' in start)
+
+
+def _find_class_list(folder: epath.Path) -> epath.Path | None:
+    return next((folder / name for name in _CLASS_LISTS if (folder / name).exists()), None)
+
+
+def _first_files(folder: epath.Path, suffixes: tuple[str, ...]) -> list[epath.Path]:
+    """Returns the first files with some suffixes, in the order of their names."""
+    names = sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.suffix.lower() in suffixes and not path.name.startswith('.')
+    )
+    return [folder / name for name in names[:_MAX_SAMPLES]]
+
+
+def _iterate_folders(root: epath.Path) -> Iterator[epath.Path]:
+    """Yields the folders in a folder, except hidden ones, by name."""
+    for path in sorted(root.iterdir()):
+        is_file = path.suffix.lower() in (*IMAGE_SUFFIXES, '.json', '.txt')
+        if not path.name.startswith('.') and not is_file and path.is_dir():
+            yield path
+
+
+def _list_folders(root: epath.Path) -> list[epath.Path]:
+    """Lists the folders below a folder, some levels deep, the upper ones first."""
+    level, found = [root], []
+    for _ in range(_MAX_DEPTH):
+        level = [inner for folder in level for inner in _iterate_folders(folder)]
+        found += level
+        if len(found) > _MAX_FOLDERS:
+            break
+    return found[:_MAX_FOLDERS]
