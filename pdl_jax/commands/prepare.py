@@ -9,9 +9,26 @@ format; data sets are read in the layout in which they are published.
                       COCO panoptic, and any other data set converted to its format:
                       --images=COCO/val2017 --panoptic=COCO/annotations/panoptic_val2017
                       --json=COCO/annotations/panoptic_val2017.json --split=val
+    coco_instances    --images=FOLDER --json=FILE [--semantic=FOLDER] [--ignore_iscrowd] and (*)
+                      polygons and run lengths, as COCO, CVAT, Roboflow, Label Studio and others
+                      write them; --semantic: PNGs with the category ids of stuff
+    labelme           --input=FOLDER [--images=FOLDER] and (*)
+                      a JSON per image, beside it or with the image inside
+    yolo              --input=FOLDER and (*)
+                      polygons of YOLO segmentation, classes in data.yaml or classes.txt
+    instance_masks    --images=FOLDER --labels=FOLDER [--class=NAME] [--background=NAME]
+                      a map of object numbers per image: PNG, TIFF or .npy; without --class a
+                      folder of maps per class
+    object_masks      --class=NAME --input=FOLDER | --images=FOLDER --labels=FOLDER
+                      [--background=NAME]
+                      a binary mask per object: IMAGE/masks/*.png, IMAGE_1.png or IMAGE/1.png
+    voc_pairs         --input=FOLDER [--classes=FILE] [--stuff=NAMES] [--void_id=255]
+                      own data with JPEGImages, SegmentationClass and SegmentationObject
     label_maps        --images=FOLDER --labels=FOLDER --classes=FILE [--void_id=255]
-                      images and PNGs of class indices with the same names, for semantic
-                      segmentation of one's own data
+                      images and PNGs of class indices with the same names, or of the colours
+                      that the list gives, for semantic segmentation of one's own data
+    binary_masks      --images=FOLDER --labels=FOLDER --class=NAME
+                      a mask per image of 0 and 1, 0 and 255, or bits, for semantic segmentation
     cityscapes        --input=FOLDER --split=train|val|train_extra [--task=panoptic|semantic]
                       FOLDER holds leftImg8bit and gtFine (gtCoarse for train_extra)
     mapillary_vistas  --input=FOLDER --split=train|val [--task=panoptic|semantic]
@@ -22,13 +39,18 @@ format; data sets are read in the layout in which they are published.
     coco_stuff        --input=FOLDER --split=train|val
     camvid            --input=FOLDER --split=train|val|test
 
+(*) [--classes=FILE] [--stuff=NAMES] [--background=NAME]: the classes and their order, those
+without single objects, and the class of pixels without an object (default: background; void: none).
+Where objects overlap, the smaller one lies on top. For the other formats --background=NAME makes a
+class of all void pixels. --val_fraction=0.2 writes DIR/train and DIR/val from one input.
+
 The bytes written depend only on the inputs. They are built in DIR/.SPLIT.partial and renamed at the
 end, so the split is complete or missing: after a crash, run the same command again.
 """
 
 import argparse
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pdl_jax.data.dataset_formats import FORMATS, SPEC_NAMES
@@ -39,6 +61,8 @@ EXAMPLES = """\
 pdl_jax prepare --format=cityscapes --input=CITYSCAPES --split=train --out=data/cityscapes
 pdl_jax prepare --format=coco_panoptic --images=val2017 --panoptic=panoptic_val2017 \\
     --json=panoptic_val2017.json --split=val --out=data/coco
+pdl_jax prepare --format=coco_instances --images=photos --json=instances.json \\
+    --val_fraction=0.2 --out=data/own
 pdl_jax prepare --format=label_maps --images=photos --labels=masks --classes=classes.txt \\
     --split=train --out=data/own
 """
@@ -62,8 +86,24 @@ _READER_FLAGS: dict[str, dict[str, Any]] = {
         'const': False,
         'help': 'accept segments whose area differs from the one in the JSON',
     },
-    '--labels': {'dest': 'labels_dir', 'help': 'folder of PNGs with class indices'},
-    '--classes': {'dest': 'classes_path', 'help': 'names of the classes: .json, or one per line'},
+    '--ignore_iscrowd': {
+        'dest': 'uses_iscrowd',
+        'action': 'store_const',
+        'const': False,
+        'help': 'read annotations with iscrowd 1 as single objects',
+    },
+    '--semantic': {'dest': 'semantic_dir', 'help': 'folder of PNGs with category ids of stuff'},
+    '--labels': {'dest': 'labels_dir', 'help': 'folder of label maps or masks'},
+    '--class': {'dest': 'class_name', 'help': 'name of the only class'},
+    '--classes': {
+        'dest': 'classes_path',
+        'help': 'list of the classes: one name per line, .json, .csv, .yaml or labelmap.txt',
+    },
+    '--stuff': {'help': 'names of classes without single objects, separated by commas'},
+    '--background': {
+        'help': 'class of pixels without any other (default: background for formats of objects, '
+        'void for others, which stands for none)'
+    },
     '--void_id': {'type': int, 'help': 'index of pixels without a class (default: 255)'},
 }
 
@@ -73,6 +113,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--format', required=True, choices=FORMATS, help='format of the input')
     parser.add_argument('--out', required=True, help='dataset directory, local or gs://')
     parser.add_argument('--split', default='train', help='name of the split (default: train)')
+    parser.add_argument(
+        '--val_fraction',
+        type=float,
+        help='share of the images that DIR/val gets, chosen by their names; the others go to '
+        'DIR/train',
+    )
+    parser.add_argument('--seed', type=int, default=0, help='another number for --val_fraction')
     parser.add_argument('--num_processes', type=int, help='default: one per CPU core')
     parser.add_argument('--num_shards', type=int, help='default: one per 128 images')
     parser.add_argument('--overwrite', action='store_true', help='build a finished split again')
@@ -109,19 +156,31 @@ def run(flags: argparse.Namespace) -> None:
     """
     # Imported late, so that --help needs neither NumPy nor TFDS.
     from pdl_jax.data import prepare
+    from pdl_jax.data.background import add_background
+    from pdl_jax.data.class_lists import NO_BACKGROUND
+    from pdl_jax.data.validation_split import divide_split
 
     read_split = prepare.get_reader(flags.format)
     options = _select_reader_options(flags, read_split)
-    prepare.prepare_split(
-        read_split(**options),
-        out_dir=flags.out,
-        split=flags.split,
-        num_processes=flags.num_processes,
-        num_shards=flags.num_shards,
-        overwrite=flags.overwrite,
-        num_channels=flags.num_channels,
-        value_range=flags.value_range,
-    )
+    source = read_split(**options)
+    background = getattr(flags, 'background', NO_BACKGROUND)
+    if 'background' not in options and background != NO_BACKGROUND:
+        source = add_background(source, background)
+    parts = {flags.split: source}
+    if flags.val_fraction is not None:
+        divided = divide_split(source, flags.val_fraction, seed=flags.seed)
+        parts = dict(zip(('train', 'val'), divided, strict=True))
+    for split, source in parts.items():
+        prepare.prepare_split(
+            source,
+            out_dir=flags.out,
+            split=split,
+            num_processes=flags.num_processes,
+            num_shards=flags.num_shards,
+            overwrite=flags.overwrite,
+            num_channels=flags.num_channels,
+            value_range=flags.value_range,
+        )
 
 
 def _select_reader_options(
@@ -139,13 +198,28 @@ def _select_reader_options(
     missing = [flag for flag in needed if flag not in given]
     if missing:
         raise ValueError(f'--format={flags.format} needs {" ".join(missing)}')
-    foreign = [flag for flag in given if flag not in taken]
+    # Any format may have its void pixels turned into a class.
+    foreign = [flag for flag in given if flag not in taken and flag != '--background']
     if foreign:
         raise ValueError(
             f'{" ".join(foreign)} does not belong to --format={flags.format}, '
             f'which takes {" ".join(taken)}'
         )
-    options = {name: getattr(flags, name) for name in given.values()}
-    if 'split' in parameters:
+    options = {name: getattr(flags, name) for name in given.values() if name in parameters}
+    if flags.val_fraction is not None:
+        _check_division(flags, parameters)
+    elif 'split' in parameters:
         options['split'] = flags.split
     return options
+
+
+def _check_division(flags: argparse.Namespace, parameters: Mapping[str, Any]) -> None:
+    if flags.split != 'train':
+        raise ValueError(
+            f'--val_fraction writes the splits train and val: leave --split={flags.split} out'
+        )
+    if 'split' in parameters and parameters['split'].default is inspect.Parameter.empty:
+        raise ValueError(
+            f'--val_fraction does not belong to --format={flags.format}, which is published with '
+            f'splits: prepare --split=train and --split=val'
+        )

@@ -6,11 +6,8 @@ such split. Most data sets are a folder of images and a folder of PNGs with matc
 only defines the meaning of the PNG's values.
 """
 
-import concurrent.futures
 import dataclasses
 import functools
-import hashlib
-import json
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -19,10 +16,8 @@ import numpy as np
 from etils import epath
 
 from pdl_jax.data import catalog, images
+from pdl_jax.data.fingerprints import fingerprint_files
 from pdl_jax.storage.outside_files import read_outside_file
-
-# Threads that read files for a fingerprint. The files are small, so latency dominates.
-_NUM_READERS = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,6 +210,20 @@ def load_image(path: epath.Path, *, size: tuple[int, int], name: str, label_name
       ValueError: the image is damaged or of another size, or no regular file.
     """
     data = read_outside_file(path)
+    check_image(data, size=size, name=name, label_name=label_name)
+    return data
+
+
+def check_image(data: bytes, *, size: tuple[int, int], name: str, label_name: str) -> None:
+    """Checks an image as `load_image` does.
+
+    Args:
+      data: the bytes of the file.
+      size, name, label_name: see `load_image`.
+
+    Raises:
+      ValueError: the image is damaged or of another size.
+    """
     images.decode_values(data, name=name, num_channels=None)
     header = images.read_header(data, name=name)
     if size not in (header.size, header.upright_size):
@@ -226,7 +235,6 @@ def load_image(path: epath.Path, *, size: tuple[int, int], name: str, label_name
             f'{name} has {height}x{width} pixels (height x width){turned}, {label_name} has '
             f'{size[0]}x{size[1]}: repair one of them'
         )
-    return data
 
 
 def list_files(
@@ -336,30 +344,6 @@ def without_things(spec: catalog.DatasetSpec) -> catalog.DatasetSpec:
     """Returns the spec for the semantic task: the same classes without instances."""
     categories = tuple(dataclasses.replace(c, is_thing=False) for c in spec.categories)
     return dataclasses.replace(spec, categories=categories)
-
-
-def fingerprint_files(folder: epath.Path, names: Sequence[str], *, options: Any = None) -> str:
-    """Returns the SHA-256 in hex of files' names and contents, and of options.
-
-    Args:
-      folder: folder that `names` are relative to; not part of the fingerprint.
-      names: names of the files, in a stable order.
-      options: JSON types.
-    """
-    with concurrent.futures.ThreadPoolExecutor(_NUM_READERS) as pool:
-        hashes = pool.map(lambda name: hash_files([folder / name]), names)
-        content = json.dumps([list(zip(names, hashes, strict=True)), options], sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()
-
-
-def hash_files(files: Sequence[epath.Path]) -> str:
-    """Returns the SHA-256 in hex of the contents of some files; they lie in memory one by one."""
-    digest = hashlib.sha256(read_outside_file(files[0]))
-    for file in files[1:]:
-        # The lengths keep what follows apart from the content before.
-        data = read_outside_file(file)
-        digest.update(len(data).to_bytes(8, 'little') + data)
-    return digest.hexdigest()
 
 
 def _load_pair(

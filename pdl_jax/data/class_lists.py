@@ -27,7 +27,7 @@ _REMEDY = (
 # `name:r,g,b:parts:actions`, of which CVAT writes the first two.
 _LABELMAP_LINE = re.compile(r'\s*([^:]+):(\d{1,3}),(\d{1,3}),(\d{1,3})(:.*)?')
 _MAX_YAML_BYTES = 2**20
-_BACKGROUND_COLOR = (64, 64, 64)
+_BACKGROUND_COLOR = (128, 128, 128)
 
 
 class ClassList(NamedTuple):
@@ -119,7 +119,7 @@ def make_object_spec(
     Args:
       categories: objects with 'id' and 'name', and with 'isthing' where it is known.
       source: name of the file that lists them, for error messages.
-      background: name of the class of pixels without an object; it becomes class 0 unless it is
+      background: name of the class of pixels without an object; it comes last unless it is
         listed. 'void': such pixels belong to no class.
       stuff: names of classes whose regions are no single objects, separated by commas.
       num_instances: the largest number of objects of one class in an image.
@@ -145,10 +145,9 @@ def make_object_spec(
     listed = [{**c, 'isthing': 0} if c['name'] in stuff_names else c for c in listed]
     found = [name for name in spec.class_names if name in backgrounds]
     if background != NO_BACKGROUND and not found:
-        ids = {c['id'] for c in listed}
-        free = next(i for i in range(len(ids) + 1) if i not in ids)
+        free = max(spec.class_of_category) + 1
         added = {'id': free, 'name': background, 'isthing': 0, 'color': list(_BACKGROUND_COLOR)}
-        listed = [added, *listed]
+        listed = [*listed, added]
         found = [background]
     spec = catalog.make_room(catalog.from_categories('own', listed, source=source), num_instances)
     if background == NO_BACKGROUND:

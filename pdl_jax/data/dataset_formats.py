@@ -7,7 +7,14 @@ Plain constants without imports, so that a command can list them without loading
 # are the options of the format; those without a default are required.
 FORMATS = {
     'coco_panoptic': 'panoptic_folder',
+    'coco_instances': 'coco_instances',
+    'labelme': 'labelme',
+    'yolo': 'yolo',
+    'instance_masks': 'instance_masks',
+    'object_masks': 'object_masks',
+    'voc_pairs': 'voc_pairs',
     'label_maps': 'label_maps',
+    'binary_masks': 'binary_masks',
     'cityscapes': 'cityscapes',
     'mapillary_vistas': 'mapillary',
     'ade20k': 'ade20k',

@@ -39,6 +39,52 @@ def fold_name(name: str) -> str:
     return unicodedata.normalize('NFC', name).casefold()
 
 
+def find_files(
+    names: Sequence[str],
+    folder: FilePath,
+    suffixes: Sequence[str],
+    source: str,
+    notices: Notices,
+) -> list[str]:
+    """Finds the files that an annotation file names.
+
+    Args:
+      names: the names.
+      folder, suffixes, notices: see `FolderFiles`.
+      source: name of the annotation file, for error messages.
+
+    Returns:
+      The path of each, relative to `folder`.
+
+    Raises:
+      FileNotFoundError: the folder or a file is missing.
+      ValueError: two names mean the same file, or one may mean two.
+    """
+    files = FolderFiles(folder, suffixes, notices)
+    found = {name: files.find(name, source) for name in names}
+    missing = [name for name in names if found[name] is None]
+    if missing:
+        raise FileNotFoundError(
+            f'{len(missing)} of {len(names)} files that {source} names are not in {folder}, first '
+            f'{missing[0][:200]}: check that the folder belongs to this annotation file'
+        )
+    name_of_path: dict[str, str] = {}
+    paths_found: list[str] = []
+    for name in names:
+        path = found[name]
+        assert path is not None
+        if path in name_of_path:
+            other = name_of_path[path]
+            both = f'{name!r} is named twice' if name == other else f'{other!r} and {name!r} both'
+            raise ValueError(
+                f'file_name of {source}: {both} lead to {path} in {folder}: every image needs its '
+                f'own file'
+            )
+        name_of_path[path] = name
+        paths_found.append(path)
+    return paths_found
+
+
 class FolderFiles:
     """The files below a folder, found by name."""
 

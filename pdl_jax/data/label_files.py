@@ -242,7 +242,8 @@ def _as_integers(values: np.ndarray, name: str) -> np.ndarray:
     if values.dtype.kind == 'b':
         return values.astype(np.uint8)
     if values.dtype.kind == 'f':
-        is_whole = (np.abs(values) < 2**31) & (values == np.floor(values))
+        with np.errstate(invalid='ignore'):
+            is_whole = (np.abs(values) < 2**31) & (values == np.floor(values))
         if not is_whole.all():
             y, x = np.argwhere(~is_whole)[0]
             raise ValueError(
@@ -250,8 +251,6 @@ def _as_integers(values: np.ndarray, name: str) -> np.ndarray:
                 f'object or a class: save it as integers'
             )
         values = values.astype(np.int64)
-    elif values.dtype.kind not in 'iu':
-        raise ValueError(f'{name} holds {values.dtype} values: save integers')
     if values.dtype.kind == 'i' and values.min() < 0:
         y, x = np.argwhere(values < 0)[0]
         raise ValueError(
@@ -275,10 +274,10 @@ def _decode_npy(data: bytes, name: str, max_pixels: int) -> np.ndarray:
         raise
     except Exception as error:
         raise ValueError(f'{name}: not a readable .npy file: {error!r:.200}') from error
-    if dtype.hasobject or dtype.itemsize > 8:
+    if dtype.kind not in 'biuf' or dtype.itemsize > 8:
         raise ValueError(
-            f'{name} holds {dtype} values, such as Python objects, which could run code when they '
-            f'are read: save the map of numbers alone, with numpy.save or as TIFF or PNG'
+            f'{name} holds {str(dtype):.60} values, no numbers; Python objects could run code when '
+            f'they are read: save the map of numbers alone, with numpy.save or as TIFF or PNG'
         )
     num_values = math.prod(shape)
     if not 0 < num_values <= 4 * max_pixels:

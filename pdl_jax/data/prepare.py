@@ -29,6 +29,7 @@ from pdl_jax.data.pixel_format import PixelFormat, parse_value_range
 from pdl_jax.data.readers import panoptic_folder
 from pdl_jax.data.record_encoding import EncodedRecord, encode_item, hash_items
 from pdl_jax.data.record_images import UnknownRangeError
+from pdl_jax.data.sibling_splits import match_siblings
 from pdl_jax.data.split_pixels import choose_pixel_format, describe_changes, measure_split
 from pdl_jax.data.statistics import StatisticsCollector, find_warnings, format_statistics
 from pdl_jax.ops.rounding import ceil_div
@@ -94,6 +95,7 @@ def prepare_split(
 
     chosen_range = parse_value_range(value_range)
     final = paths.make_path(out_dir) / split
+    source = match_siblings(source, final)
     fingerprint = _fingerprint(source, num_channels, value_range)
     if _is_finished(final, source, fingerprint, overwrite):
         return final

@@ -13,13 +13,11 @@ import numpy as np
 from etils import epath
 
 from pdl_jax.data import catalog, images
-from pdl_jax.data.annotated_split import AnnotatedSplit, LoadedRecord, hash_files
+from pdl_jax.data.annotated_split import AnnotatedSplit, LoadedRecord
+from pdl_jax.data.fingerprints import NUM_READERS, hash_files
 from pdl_jax.data.pixel_format import PixelFormat
 from pdl_jax.data.record_images import encode_record_image
 from pdl_jax.data.statistics import ImageStatistics, count_labels
-
-# Threads that read files for a fingerprint. The files are small, so latency dominates.
-_NUM_READERS = 16
 
 
 class EncodedRecord(NamedTuple):
@@ -128,5 +126,5 @@ def hash_item(
 def hash_items(split: AnnotatedSplit) -> Iterator[str]:
     """Yields `hash_item` of every item."""
     hash_one = functools.partial(hash_item, list_files=split.list_files, load=split.load)
-    with concurrent.futures.ThreadPoolExecutor(_NUM_READERS) as pool:
+    with concurrent.futures.ThreadPoolExecutor(NUM_READERS) as pool:
         yield from pool.map(hash_one, split.items)

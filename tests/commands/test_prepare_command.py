@@ -98,3 +98,36 @@ def test_help_needs_no_library():
         [sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == 'set()'
+
+
+def test_void_pixels_become_a_class_of_any_format(tmp_path):
+    folder = tiny_folder.write_tiny_folder(tmp_path / 'in')
+    arguments = [
+        '--format=coco_panoptic', f'--images={folder["images_dir"]}',
+        f'--panoptic={folder["panoptic_dir"]}', f'--json={folder["json_path"]}',
+        f'--out={tmp_path / "out"}', '--num_processes=0', '--val_fraction=0.4',
+    ]  # fmt: skip
+    run_prepare([*arguments, '--background=rest'])
+    splits = [records.open_split(tmp_path / 'out', split) for split in ('train', 'val')]
+    assert sum(map(len, splits)) == 6
+    for source in splits:
+        assert source.spec.class_names[-1] == 'rest'
+        assert all((source.decode(i)[1] != source.spec.label_format.void_label).all()
+                   for i in range(len(source)))  # fmt: skip
+    with pytest.raises(ValueError, match='--overwrite'):
+        run_prepare([*arguments, '--background=void'])
+
+
+@pytest.mark.parametrize(
+    'flags, message',
+    [
+        ('--format=cityscapes --input=a --val_fraction=0.2', 'cityscapes, which is published with'),
+        ('--format=yolo --input=a --val_fraction=0.2 --split=val', 'leave --split=val out'),
+        ('--format=labelme --input=a --json=b', '--json does not belong to --format=labelme'),
+        ('--format=coco_instances --images=a', '--format=coco_instances needs --json'),
+        ('--format=instance_masks --images=a --labels=b --stuff=c', '--stuff does not belong'),
+    ],
+)
+def test_flags_of_own_data(tmp_path, flags, message):
+    with pytest.raises(ValueError, match=message):
+        run_prepare([*flags.split(), f'--out={tmp_path / "out"}'])

@@ -27,7 +27,6 @@ from pdl_jax.data.annotated_split import (
     ImagePair,
     LoadedRecord,
     check_choice,
-    fingerprint_files,
     list_files,
     list_files_with_objects,
     make_semantic_translation,
@@ -36,6 +35,7 @@ from pdl_jax.data.annotated_split import (
     without_things,
 )
 from pdl_jax.data.categories import read_table
+from pdl_jax.data.fingerprints import fingerprint_files
 from pdl_jax.storage import paths
 from pdl_jax.storage.outside_files import read_outside_file
 

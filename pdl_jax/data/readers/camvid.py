@@ -24,7 +24,6 @@ from pdl_jax.data.annotated_split import (
     ImagePair,
     LoadedRecord,
     check_choice,
-    fingerprint_files,
     list_files,
     list_pair_files,
     load_image,
@@ -33,6 +32,7 @@ from pdl_jax.data.annotated_split import (
     pair_files,
 )
 from pdl_jax.data.categories import Category, parse_color
+from pdl_jax.data.fingerprints import fingerprint_files
 from pdl_jax.data.text_files import read_names
 from pdl_jax.storage import paths
 from pdl_jax.storage.outside_files import read_outside_file

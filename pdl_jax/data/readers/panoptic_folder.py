@@ -16,7 +16,7 @@ from etils import epath
 
 from pdl_jax.data import catalog, images
 from pdl_jax.data.annotated_split import AnnotatedSplit, LoadedRecord, load_image
-from pdl_jax.data.file_names import FolderFiles
+from pdl_jax.data.file_names import find_files
 from pdl_jax.data.file_tree import name_records
 from pdl_jax.data.notices import Notices
 from pdl_jax.data.panoptic_annotations import Entry, parse_annotations
@@ -261,10 +261,10 @@ def _locate(
     notices: Notices,
 ) -> tuple[Entry, ...]:
     """Returns the entries with the paths of their files instead of the names in the JSON."""
-    image_paths = _find_files(
+    image_paths = find_files(
         [e.image_path for e in entries], images_dir, images.IMAGE_SUFFIXES, source, notices
     )
-    label_paths = _find_files(
+    label_paths = find_files(
         [e.label_path for e in entries], panoptic_dir, ('.png',), source, notices
     )
     file_names = [names.file_name for names in name_records(image_paths)]
@@ -277,36 +277,3 @@ def _locate(
             entries, image_paths, label_paths, file_names, prediction_names, strict=True
         )
     )
-
-
-def _find_files(
-    names: Sequence[str],
-    folder: epath.Path,
-    suffixes: Sequence[str],
-    source: str,
-    notices: Notices,
-) -> list[str]:
-    """Returns the path relative to `folder` of each name."""
-    files = FolderFiles(folder, suffixes, notices)
-    found = {name: files.find(name, source) for name in names}
-    missing = [name for name in names if found[name] is None]
-    if missing:
-        raise FileNotFoundError(
-            f'{len(missing)} of {len(names)} files that {source} names are not in {folder}, first '
-            f'{missing[0][:200]}: check that the folder belongs to this annotation file'
-        )
-    name_of_path: dict[str, str] = {}
-    paths_found: list[str] = []
-    for name in names:
-        path = found[name]
-        assert path is not None
-        if path in name_of_path:
-            other = name_of_path[path]
-            both = f'{name!r} is named twice' if name == other else f'{other!r} and {name!r} both'
-            raise ValueError(
-                f'file_name of {source}: {both} lead to {path} in {folder}: every image needs its '
-                f'own file'
-            )
-        name_of_path[path] = name
-        paths_found.append(path)
-    return paths_found

@@ -19,7 +19,7 @@ import dataclasses
 import functools
 import os
 import zlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,6 @@ from pdl_jax.data.annotated_split import (
     ImagePair,
     LoadedRecord,
     check_choice,
-    fingerprint_files,
     list_files,
     list_files_with_objects,
     list_pair_files,
@@ -43,6 +42,8 @@ from pdl_jax.data.annotated_split import (
     without_things,
 )
 from pdl_jax.data.categories import read_table
+from pdl_jax.data.fingerprints import fingerprint_files
+from pdl_jax.data.objects import find_majorities, number_within_classes
 from pdl_jax.data.readers import matlab
 from pdl_jax.data.text_files import read_names
 from pdl_jax.storage import paths
@@ -183,30 +184,12 @@ def _load_voc_objects(
     classes = record.panoptic // spec.label_divisor
     is_thing = spec.label_format.thing_table()[classes]
     table = np.full(VOID + 1, spec.label_format.void_label, np.int32)
-    class_of_object = _find_majorities(objects[is_thing], classes[is_thing])
-    for number, label in _label_objects(class_of_object, spec).items():
+    class_of_object = find_majorities(objects[is_thing], classes[is_thing])
+    class_of_object = {n: c for n, c in class_of_object.items() if BACKGROUND < n < VOID}
+    for number, label in number_within_classes(class_of_object, spec).items():
         table[number] = label
     labels = translate_by_table(objects, table=table, name=name, remedy=_WRONG_OBJECT)
     return dataclasses.replace(record, panoptic=np.where(is_thing, labels, record.panoptic))
-
-
-def _find_majorities(objects: np.ndarray, classes: np.ndarray) -> dict[int, int]:
-    """Returns number -> most frequent class, for the numbers in i32[N] that mean an object."""
-    majorities = {}
-    for number in np.unique(objects).tolist():
-        if BACKGROUND < number < VOID:
-            majorities[number] = int(np.bincount(classes[objects == number]).argmax())
-    return majorities
-
-
-def _label_objects(class_of_object: Mapping[int, int], spec: catalog.DatasetSpec) -> dict[int, int]:
-    """Returns number -> panoptic label; instances are numbered within each class."""
-    labels: dict[int, int] = {}
-    counts: dict[int, int] = {}
-    for number, semantic in class_of_object.items():
-        counts[semantic] = counts.get(semantic, 0) + 1
-        labels[number] = semantic * spec.label_divisor + counts[semantic]
-    return labels
 
 
 def _read_sbd(root: epath.Path, known: Collection[str], task: str) -> AnnotatedSplit:
@@ -276,7 +259,7 @@ def _decode_sbd_objects(data: bytes, *, name: str, spec: catalog.DatasetSpec) ->
     table = np.full(VOID + 1, -1, np.int32)
     table[BACKGROUND] = BACKGROUND
     table[VOID] = spec.label_format.void_label
-    for number, label in _label_objects(dict(enumerate(categories, start=1)), spec).items():
+    for number, label in number_within_classes(dict(enumerate(categories, start=1)), spec).items():
         table[number] = label
     return translate_by_table(objects, table=table, name=name, remedy=_WRONG_MAT)
 

@@ -201,3 +201,56 @@ def test_missing_files_are_named(folder):
     (folder / 'labels').rename(folder / 'elsewhere')
     with pytest.raises(FileNotFoundError, match='labels does not exist: give the folder of label'):
         read(folder)
+
+
+def test_masks_of_bits_and_of_few_grey_values(folder):
+    (folder / 'classes.txt').write_text('a\nb\nc\nd\n')
+    values = make_labels() % 4
+    Image.fromarray(values == 1).save(folder / 'labels' / 'a.png')
+    Image.fromarray(values).save(folder / 'labels' / 'b.png', bits=2)
+    split = read(folder, 'classes.txt')
+    np.testing.assert_array_equal(split.load(split.items[0]).panoptic, (values == 1) * 1000)
+    np.testing.assert_array_equal(split.load(split.items[1]).panoptic, values.astype(int) * 1000)
+
+
+@pytest.mark.parametrize(
+    'name, content',
+    [
+        ('colors.csv', 'soil,9,9,9\ncrop,0,200,0\nvoid,0,0,0\n'),
+        ('labelmap.txt', 'soil:9,9,9::\ncrop:0,200,0::\nvoid:0,0,0::\n'),
+    ],
+)
+def test_maps_in_colors(folder, name, content):
+    (folder / name).write_text(content)
+    index = np.searchsorted([1, 7, 255], make_labels())
+    table = np.array([[9, 9, 9], [0, 200, 0], [0, 0, 0]], np.uint8)
+    save_label(folder, 'a.png', table[index])
+    # Grey all over, which is still a colour.
+    save_label(folder, 'b.png', table[index * 0])
+    palette = Image.fromarray((2 - index).astype(np.uint8)).convert('P')
+    palette.putpalette(table[::-1].tobytes())
+    palette.save(folder / 'labels' / 'c.png')
+    split = read(folder, name)
+    assert split.spec.class_names == ('soil', 'crop')
+    assert split.spec.categories[1].color == (0, 200, 0)
+    expected = np.choose(index, [0, 1000, 255_000])
+    for i in (0, 2):
+        np.testing.assert_array_equal(split.load(split.items[i]).panoptic, expected)
+    assert (split.load(split.items[1]).panoptic == 0).all()
+
+
+def test_colors_of_a_list_with_ids(folder):
+    index = np.searchsorted([1, 7, 255], make_labels())
+    classes = [{'id': 1, 'name': 'soil', 'color': [9, 9, 9]}, {**CLASSES[1], 'color': '#00c800'}]
+    (folder / 'classes.json').write_text(json.dumps(classes))
+    save_label(folder, 'a.png', np.array([[9, 9, 9], [0, 200, 0], [9, 9, 9]], np.uint8)[index])
+    split = read(folder)
+    np.testing.assert_array_equal(split.load(split.items[0]).panoptic, (index == 1) * 1000)
+    # Palettes are read by their indices, whatever their colours.
+    assert split.load(split.items[1]).panoptic.max() == 255_000
+    (folder / 'classes.txt').write_text('soil\ncrop\n')
+    with pytest.raises(
+        ValueError, match=r'a\.png holds colours, and the list of classes gives non'
+    ):
+        split = read(folder, 'classes.txt')
+        split.load(split.items[0])
