@@ -10,9 +10,10 @@ from pdl_jax.data.regions import Patch, Region, unite
 
 # A crowd lies below every object, whatever its size.
 _CROWD_RANK = 2**40
-# Pixels that all objects of an image may take together: 64 layers of the largest image, some
-# seconds of work.
-MAX_DRAWN_PX = 2**32
+# Pixels that the boxes of all objects of an image may take: 32 layers of the largest image.
+MAX_DRAWN_PX = 2**31
+
+_BLOCK_PX = 2**18
 
 OVERLAPPED = '{} objects are partly covered by smaller ones, which lie on top'
 HIDDEN = '{} objects are wholly covered by smaller ones: left out'
@@ -57,7 +58,8 @@ class ObjectCanvas:
           num_objects: the largest number of objects that will be added.
           name: name of the annotation, for error messages.
         """
-        self._owner = np.zeros(size, np.int32)
+        # Columns are contiguous, as in what draws polygons and run lengths.
+        self._owner = np.zeros(size, np.int32, order='F')
         self._areas = np.zeros(num_objects + 1, np.int64)
         # Row 0 stands for pixels without an object.
         self._ranks = np.full(num_objects + 1, np.iinfo(np.int64).max)
@@ -95,9 +97,16 @@ class ObjectCanvas:
         self._areas[new] = areas
         self._ranks[new] = areas + _CROWD_RANK * is_crowd
         owner = self._owner[patch.top : patch.top + height, patch.left : patch.left + width]
-        number = patch.ids.astype(np.int32) + before
-        is_on_top = (patch.ids > 0) & (self._ranks[number] < self._ranks[owner])
-        np.copyto(owner, number, where=is_on_top)
+        ids = np.asfortranarray(patch.ids)
+        for columns in _cut(width, height):
+            part, block = ids[:, columns], owner[:, columns]
+            if len(classes) == 1:
+                is_on_top = (part > 0) & (self._ranks[before + 1] < self._ranks[block])
+                np.copyto(block, before + 1, where=is_on_top)
+                continue
+            number = part.astype(np.int32) + before
+            is_on_top = (part > 0) & (self._ranks[number] < self._ranks[block])
+            np.copyto(block, number, where=is_on_top)
 
     def make_label(
         self, base: np.ndarray | int, spec: catalog.DatasetSpec
@@ -117,7 +126,11 @@ class ObjectCanvas:
         Raises:
           ValueError: a class has more visible objects than `label_divisor` allows.
         """
-        visible = np.bincount(self._owner.ravel(), minlength=len(self._areas))
+        height, width = self._owner.shape
+        visible = np.zeros(len(self._areas), np.int64)
+        for columns in _cut(width, height):
+            numbers = self._owner[:, columns].ravel(order='K')
+            visible += np.bincount(numbers, minlength=len(visible))
         is_thing = spec.label_format.thing_table()
         labels = np.zeros(len(self._areas), np.int32)
         counts: dict[int, int] = {}
@@ -137,8 +150,20 @@ class ObjectCanvas:
                 instance = counts[semantic] = counts.get(semantic, 0) + 1
             labels[number] = semantic * spec.label_divisor + instance
         catalog.check_num_instances(counts, spec, self._name)
-        label = np.where(self._owner > 0, labels[self._owner], base).astype(np.int32)
+        if np.ndim(base) == 0:
+            labels[0] = base
+        label = np.empty((height, width), np.int32)
+        for rows in _cut(height, width):
+            label[rows] = labels[self._owner[rows]]
+        if np.ndim(base):
+            np.copyto(label, base, where=self._owner == 0)
         return label, {wording: count for wording, count in remarks.items() if count}
+
+
+def _cut(number: int, length: int) -> list[slice]:
+    """Cuts rows or columns into blocks: what is computed for all pixels would not fit the cache."""
+    step = max(1, _BLOCK_PX // max(1, length))
+    return [slice(start, start + step) for start in range(0, number, step)]
 
 
 def label_objects(

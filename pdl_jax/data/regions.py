@@ -75,7 +75,7 @@ class Polygon(NamedTuple):
             )
         outlines: Any = [moved.ravel().tolist()]
         runs: Any = coco_mask.frPyObjects(outlines, bottom - top, right - left)
-        return Patch(top, left, np.ascontiguousarray(coco_mask.decode(runs)[..., 0]))
+        return Patch(top, left, coco_mask.decode(runs)[..., 0])
 
 
 class RunLengths(NamedTuple):
@@ -115,7 +115,7 @@ class RunLengths(NamedTuple):
         pixels = flat.reshape(right - left, height).T
         rows = np.flatnonzero(pixels.any(axis=1))
         top, bottom = int(rows[0]), int(rows[-1]) + 1
-        return Patch(top, left, np.ascontiguousarray(pixels[top:bottom]))
+        return Patch(top, left, pixels[top:bottom])
 
 
 class Bitmap(NamedTuple):
