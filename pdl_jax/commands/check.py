@@ -63,6 +63,8 @@ def run(flags: argparse.Namespace) -> None:
         print(f'{title}\n{_format_options(layout.options)}', flush=True)
         checked = check.check_split(source, num_processes=flags.num_processes)
         print(format_statistics(checked.statistics, source.spec))
+        for note in checked.notes:
+            print(f'note: {note}')
         for warning in find_warnings(checked.statistics, source.spec):
             print(f'warning: {warning}')
         for fault in checked.faults[:_MAX_SHOWN_FAULTS]:

@@ -51,13 +51,17 @@ end, so the split is complete or missing: after a crash, run the same command ag
 import argparse
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pdl_jax.data.dataset_formats import FORMATS, SPEC_NAMES
+
+if TYPE_CHECKING:
+    from pdl_jax.data.annotated_split import AnnotatedSplit
 
 SUMMARY = 'write a split of a data set as records for training and evaluation'
 
 EXAMPLES = """\
+pdl_jax prepare photos --out=data/own
 pdl_jax prepare --format=cityscapes --input=CITYSCAPES --split=train --out=data/cityscapes
 pdl_jax prepare --format=coco_panoptic --images=val2017 --panoptic=panoptic_val2017 \\
     --json=panoptic_val2017.json --split=val --out=data/coco
@@ -110,14 +114,23 @@ _READER_FLAGS: dict[str, dict[str, Any]] = {
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of the command."""
-    parser.add_argument('--format', required=True, choices=FORMATS, help='format of the input')
+    parser.add_argument(
+        'path',
+        nargs='?',
+        metavar='PATH',
+        help='folder or annotation file whose layout is recognised, see `pdl_jax check`; or give '
+        '--format',
+    )
+    parser.add_argument('--format', choices=FORMATS, help='format of the input')
     parser.add_argument('--out', required=True, help='dataset directory, local or gs://')
-    parser.add_argument('--split', default='train', help='name of the split (default: train)')
+    parser.add_argument(
+        '--split', help='name of the split (default: train; of PATH: all that are found)'
+    )
     parser.add_argument(
         '--val_fraction',
         type=float,
         help='share of the images that DIR/val gets, chosen by their names; the others go to '
-        'DIR/train',
+        'DIR/train (of a PATH without splits: 0.2)',
     )
     parser.add_argument('--seed', type=int, default=0, help='another number for --val_fraction')
     parser.add_argument('--num_processes', type=int, help='default: one per CPU core')
@@ -156,20 +169,10 @@ def run(flags: argparse.Namespace) -> None:
     """
     # Imported late, so that --help needs neither NumPy nor TFDS.
     from pdl_jax.data import prepare
-    from pdl_jax.data.background import add_background
-    from pdl_jax.data.class_lists import NO_BACKGROUND
-    from pdl_jax.data.validation_split import divide_split
 
-    read_split = prepare.get_reader(flags.format)
-    options = _select_reader_options(flags, read_split)
-    source = read_split(**options)
-    background = getattr(flags, 'background', NO_BACKGROUND)
-    if 'background' not in options and background != NO_BACKGROUND:
-        source = add_background(source, background)
-    parts = {flags.split: source}
-    if flags.val_fraction is not None:
-        divided = divide_split(source, flags.val_fraction, seed=flags.seed)
-        parts = dict(zip(('train', 'val'), divided, strict=True))
+    if bool(flags.path) == bool(flags.format):
+        raise ValueError('give either PATH, whose layout is recognised, or --format and its flags')
+    parts = _recognize_parts(flags) if flags.path else _read_parts(flags)
     for split, source in parts.items():
         prepare.prepare_split(
             source,
@@ -181,6 +184,76 @@ def run(flags: argparse.Namespace) -> None:
             num_channels=flags.num_channels,
             value_range=flags.value_range,
         )
+
+
+def _read_parts(flags: argparse.Namespace) -> 'dict[str, AnnotatedSplit]':
+    """Reads the split, or the two, that the flags describe."""
+    from pdl_jax.data import prepare
+
+    flags.split = flags.split or 'train'
+    read_split = prepare.get_reader(flags.format)
+    options = _select_reader_options(flags, read_split)
+    return _divide(flags, flags.split, _add_background(flags, read_split(**options), options))
+
+
+def _recognize_parts(flags: argparse.Namespace) -> 'dict[str, AnnotatedSplit]':
+    """Reads the splits that are found at PATH."""
+    from pdl_jax.data import prepare, recognition
+
+    layouts = recognition.recognize(flags.path, class_name=getattr(flags, 'class_name', ''))
+    if flags.split:
+        layouts = [item for item in layouts if item.split in ('', flags.split)]
+        if not layouts:
+            raise ValueError(f'--split={flags.split} is not among the splits of {flags.path}')
+    is_divided = len(layouts) > 1 or 'split' in layouts[0].options or layouts[0].split == 'val'
+    if is_divided and flags.val_fraction is not None:
+        names = ', '.join(item.split for item in layouts)
+        raise ValueError(f'--val_fraction: {flags.path} has splits of its own ({names})')
+    if not is_divided and flags.val_fraction is None and not flags.split:
+        flags.val_fraction = 0.2
+    parts: dict[str, AnnotatedSplit] = {}
+    for layout in layouts:
+        print(f'found {layout.format} ({layout.evidence})')
+        read_split = prepare.get_reader(layout.format)
+        flags.format = layout.format
+        given = {**vars(flags), **layout.options, **_list_given(flags)}
+        options = _select_reader_options(argparse.Namespace(**given), read_split)
+        if 'split' in layout.options:
+            options['split'] = layout.options['split']
+        source = _add_background(flags, read_split(**options), options)
+        parts |= _divide(flags, layout.split or flags.split or 'train', source)
+    return parts
+
+
+def _list_given(flags: argparse.Namespace) -> dict[str, Any]:
+    """Returns the readers' flags that were given, by parameter."""
+    names = {o.get('dest', flag.removeprefix('--')) for flag, o in _READER_FLAGS.items()}
+    return {name: value for name, value in vars(flags).items() if name in names}
+
+
+def _add_background(
+    flags: argparse.Namespace, source: 'AnnotatedSplit', options: Mapping[str, Any]
+) -> 'AnnotatedSplit':
+    """Turns void into a class if told to, unless the reader did."""
+    from pdl_jax.data.background import add_background
+    from pdl_jax.data.class_lists import NO_BACKGROUND
+
+    background = getattr(flags, 'background', NO_BACKGROUND)
+    if 'background' in options or background == NO_BACKGROUND:
+        return source
+    return add_background(source, background)
+
+
+def _divide(
+    flags: argparse.Namespace, split: str, source: 'AnnotatedSplit'
+) -> 'dict[str, AnnotatedSplit]':
+    """Returns the split by its name, or the two that --val_fraction makes of it."""
+    from pdl_jax.data.validation_split import divide_split
+
+    if flags.val_fraction is None:
+        return {split: source}
+    divided = divide_split(source, flags.val_fraction, seed=flags.seed)
+    return dict(zip(('train', 'val'), divided, strict=True))
 
 
 def _select_reader_options(
@@ -214,7 +287,7 @@ def _select_reader_options(
 
 
 def _check_division(flags: argparse.Namespace, parameters: Mapping[str, Any]) -> None:
-    if flags.split != 'train':
+    if flags.split not in (None, 'train'):
         raise ValueError(
             f'--val_fraction writes the splits train and val: leave --split={flags.split} out'
         )

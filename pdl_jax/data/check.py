@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +10,8 @@ import tqdm
 
 from pdl_jax.data import catalog, images
 from pdl_jax.data.annotated_split import AnnotatedSplit, LoadedRecord
+from pdl_jax.data.notices import Notices
+from pdl_jax.data.pixel_format import PixelFormat
 from pdl_jax.data.statistics import (
     ImageStatistics,
     SplitStatistics,
@@ -38,11 +40,13 @@ class CheckedSplit(NamedTuple):
 
     Attributes:
       faults: a line for each image that cannot be read or contradicts its label.
+      notes: what was derived or repaired, a line for each kind.
       statistics: counts over the labels of the others.
       samples: some of the others, evenly spread.
     """
 
     faults: list[str]
+    notes: tuple[str, ...]
     statistics: SplitStatistics
     samples: list[Sample]
 
@@ -68,6 +72,7 @@ def check_split(
     check = functools.partial(_check_item, load=source.load, spec=source.spec)
     collector = StatisticsCollector(source.spec)
     faults, good = [], []
+    notices = Notices()
     with process_map.map_ordered(check, source.items, num_processes) as results:
         progress = tqdm.tqdm(
             results, total=len(source.items), desc='checking', unit='image', disable=None
@@ -76,23 +81,32 @@ def check_split(
             if isinstance(result, str):
                 faults.append(result)
             else:
-                collector.add(result)
+                statistics, name, remarks = result
+                collector.add(statistics)
+                notices.add_remarks(remarks, name)
                 good.append(item)
     stride = max(1, -(-len(good) // num_samples))
     samples = [_load_sample(item, source.load) for item in good[::stride]]
-    return CheckedSplit(faults, collector.compute(), samples)
+    notes = (*source.notes, *notices.to_lines())
+    return CheckedSplit(faults, notes, collector.compute(), samples)
 
 
 def _check_item(
     item: Any, *, load: Callable[[Any], LoadedRecord], spec: catalog.DatasetSpec
-) -> ImageStatistics | str:
+) -> tuple[ImageStatistics, str, Mapping[str, int]] | str:
     try:
-        return count_labels(load(item).panoptic, spec)
+        record = load(item)
+        return count_labels(record.panoptic, spec), record.file_name, record.remarks
     except (OSError, ValueError) as error:
         return str(error)
 
 
 def _load_sample(item: Any, load: Callable[[Any], LoadedRecord]) -> Sample:
     record = load(item)
-    image = images.decode_image(record.image, name=record.file_name)
+    header = images.read_header(record.image, name=record.file_name)
+    values = images.decode_values(record.image, name=record.file_name, num_channels=None)
+    # As `prepare` stores it: upright if the label is, and of 8 bits.
+    if header.upright_size == record.panoptic.shape:
+        values = images.turn_upright(values, header.orientation)
+    image = images.show_channels(PixelFormat(values.shape[2]).scale(values))
     return Sample(record.file_name, image, record.panoptic)

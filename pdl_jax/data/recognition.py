@@ -16,6 +16,7 @@ from pdl_jax.data import label_files
 from pdl_jax.data.images import IMAGE_SUFFIXES
 from pdl_jax.data.text_files import read_json
 from pdl_jax.storage import paths
+from pdl_jax.storage.outside_files import read_outside_file
 
 # Bounds on what is looked at below the folder.
 _MAX_DEPTH = 3
@@ -28,9 +29,22 @@ _SPLITS = {
     'test': ('test', 'testing'),
 }
 _IMAGE_FOLDERS = ('images', 'imgs', 'img', 'image', 'photos', 'raw', 'JPEGImages')
-_LABEL_FOLDERS = ('labels', 'masks', 'mask', 'label', 'annotations', 'gt', 'instances', 'mask_images')
-_CLASS_LISTS = ('classes.txt', 'class_names.txt', 'labelmap.txt', 'labels.txt', 'classes.json',
-                'id2label.json', 'meta.json', 'classes.csv', 'class_dict.csv', 'palette.csv')  # fmt: skip
+_LABEL_FOLDERS = (
+    'labels',
+    'masks',
+    'mask',
+    'label',
+    'annotations',
+    'gt',
+    'instances',
+    'mask_images',
+)
+# In names of folders of labels.
+_LABEL_WORDS = ('panoptic', 'label', 'mask', 'annotation', 'gt', 'png')
+_CLASS_LISTS = (
+    *('classes.txt', 'class_names.txt', 'labelmap.txt', 'labels.txt', 'classes.json'),
+    *('id2label.json', 'meta.json', 'classes.csv', 'class_dict.csv', 'palette.csv'),
+)
 _MASK_SUFFIXES = ('.png', '.tif', '.tiff', '.npy', '.bmp')
 
 
@@ -90,10 +104,11 @@ def recognize(path: str | os.PathLike, *, class_name: str = '') -> list[Layout]:
     if inner:
         return inner
     raise ValueError(
-        f'{os.fspath(root)}: no known layout. Looked for COCO JSON (panoptic or instances), LabelMe '
-        f'JSON, YOLO labels with data.yaml, JPEGImages with SegmentationClass, leftImg8bit with '
-        f'gtFine, NAME/images with NAME/masks, and a folder of images ({", ".join(_IMAGE_FOLDERS)}) '
-        f'beside one of masks ({", ".join(_LABEL_FOLDERS)}): pass --format and its flags instead'
+        f'{os.fspath(root)}: no known layout. Looked for COCO JSON (panoptic or instances), '
+        f'LabelMe JSON, YOLO labels with data.yaml, JPEGImages with SegmentationClass, leftImg8bit '
+        f'with gtFine, NAME/images with NAME/masks, and a folder of images '
+        f'({", ".join(_IMAGE_FOLDERS)}) beside one of masks ({", ".join(_LABEL_FOLDERS)}): pass '
+        f'--format and its flags instead'
     )
 
 
@@ -185,7 +200,10 @@ def _find_json(root: epath.Path, class_name: str) -> list[Layout]:
 
 def _find_object_masks(root: epath.Path, class_name: str) -> list[Layout]:
     for folder in itertools.islice(_iterate_folders(root), _MAX_SAMPLES):
-        if (folder / 'images').is_dir() and (folder / 'masks').is_dir():
+        if not ((folder / 'images').is_dir() and (folder / 'masks').is_dir()):
+            continue
+        # A folder of many images is a split, not an image with its masks.
+        if len(_first_files(folder / 'images', IMAGE_SUFFIXES)) == 1:
             options = {'root': os.fspath(root), 'class_name': class_name}
             return [Layout('object_masks', options, '', f'{folder.name}/images and masks')]
     return []
@@ -210,8 +228,13 @@ def _find_masks(root: epath.Path, class_name: str) -> list[Layout]:
         return []
     values = set()
     for file in samples:
-        label = label_files.decode_label_map(file.read_bytes(), name=file.name)
-        values |= set(np.unique(label).tolist())
+        pixels = label_files.decode_pixels(read_outside_file(file), name=file.name)
+        if pixels.values is None:
+            raise ValueError(
+                f'{file.name} of {os.fspath(labels)} is in colours, and no list says which class '
+                f'each means: put classes.csv (name,r,g,b) beside the folder'
+            )
+        values |= set(np.unique(pixels.values).tolist())
     if values <= {0, 1} or values <= {0, 255}:
         format_, words = 'binary_masks', f'masks of {sorted(values)}'
     else:
@@ -245,12 +268,12 @@ def _recognize_json(file: epath.Path, root: epath.Path) -> Layout | None:
     is_panoptic = any('segments_info' in a for a in entries)
     if not is_panoptic and not any('segmentation' in a for a in entries):
         return None
-    options = {
-        'json_path': os.fspath(file),
-        'images_dir': os.fspath(_find_holder(images, root) or root),
-    }
+    options = {'json_path': os.fspath(file)}
+    taken = None
     if is_panoptic:
-        options['panoptic_dir'] = os.fspath(_find_holder(annotations, root) or root)
+        taken = _find_holder(annotations, root, is_label=True)
+        options['panoptic_dir'] = os.fspath(taken or root)
+    options['images_dir'] = os.fspath(_find_holder(images, root, other_than=taken) or root)
     words = {word for part in (file.stem, file.parent.name) for word in part.lower().split('_')}
     split = next((s for s, names in _SPLITS.items() if words & set(names)), '')
     key = 'segments_info' if is_panoptic else 'segmentation'
@@ -258,15 +281,30 @@ def _recognize_json(file: epath.Path, root: epath.Path) -> Layout | None:
     return Layout(format_, options, split, f'{file.name} has {key}')
 
 
-def _find_holder(entries: list[Any], root: epath.Path) -> epath.Path | None:
-    """Returns the folder that holds the first files that entries name."""
+def _find_holder(
+    entries: list[Any],
+    root: epath.Path,
+    *,
+    is_label: bool = False,
+    other_than: epath.Path | None = None,
+) -> epath.Path | None:
+    """Returns the folder that holds the first files that entries name.
+
+    Images and labels may have the same names; then the name of the folder decides.
+    """
     named = [e.get('file_name') for e in entries[:_MAX_SAMPLES] if isinstance(e, dict)]
     names = [name for name in named if isinstance(name, str)]
-    for folder in [root, *_list_folders(root)]:
-        for name in names:
-            if '..' not in name and (folder / name).exists():
-                return folder
-    return None
+    holders = [
+        folder
+        for folder in [root, *_list_folders(root)]
+        if folder != other_than
+        and any('..' not in name and (folder / name).exists() for name in names)
+    ]
+
+    def is_unlikely(folder: epath.Path) -> bool:
+        return any(word in folder.name.lower() for word in _LABEL_WORDS) != is_label
+
+    return min(holders, key=is_unlikely, default=None)
 
 
 def _is_labelme(file: epath.Path) -> bool:

@@ -253,9 +253,11 @@ class RecordSource:
 
     def _load(self, index: int) -> LoadedRecord:
         record = self[index]
+        image, panoptic = self.decode(index)
+        is_plain = self.pixels.num_channels == 3
         return LoadedRecord(
-            image=record['image'],
-            panoptic=self.decode(index)[1],
+            image=record['image'] if is_plain else images.encode_image(images.show_channels(image)),
+            panoptic=panoptic,
             image_id=record['image_id'],
             file_name=record['file_name'],
             annotation_file_name=record['annotation_file_name'],
