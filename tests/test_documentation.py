@@ -108,6 +108,10 @@ def parse_command(line: str) -> Command | None:
     return None
 
 
+# Formats of which the sandbox has a folder; '' recognises the layout.
+_OWN_FORMATS = ('', 'coco_panoptic', 'label_maps', 'instance_masks')
+
+
 def find_obstacle(command: Command) -> str:
     """Names what a command needs that cannot be here; '' if it runs here."""
     if any('gs://' in word for word in command.words):
@@ -116,7 +120,7 @@ def find_obstacle(command: Command) -> str:
         return 'other processes'
     if command.name == 'convert' or command.get('config.model.init_checkpoint'):
         return 'published weights'
-    if command.name == 'prepare' and command.get('format') not in ('coco_panoptic', 'label_maps'):
+    if command.name == 'prepare' and command.get('format') not in _OWN_FORMATS:
         return 'a published dataset'
     if command.name == 'plan' and not command.get('topology').startswith('cpu:'):
         return '' if '--compare' in command.words else 'the TPU compiler, and minutes'
@@ -205,8 +209,12 @@ def sandbox(data, tmp_path_factory):
         Image.fromarray(image).save(folder / 'photos' / f'{name}.jpg')
         Image.fromarray(image[..., 0] % 2).save(folder / 'masks' / f'{name}.png')
     (folder / 'classes.txt').write_text('background\ncell\n')
-    # Stands for what `suggest` writes.
-    (folder / 'own.py').write_text('from configs.scenes import get_config\n')
+    (folder / 'cells').mkdir()
+    (folder / 'cells' / 'images').symlink_to(folder / 'photos')
+    (folder / 'cells' / 'masks').mkdir()
+    for i, name in enumerate('abc'):
+        numbers = np.arange(48 * 64).reshape(48, 64) // 500 + i
+        Image.fromarray(numbers.astype(np.uint16)).save(folder / 'cells' / 'masks' / f'{name}.png')
     # Blocks of Python that begin with a file name are configurations.
     for document in DOCUMENTS:
         for block in read_blocks(document, 'python'):
@@ -236,11 +244,14 @@ def check_configuration(flags) -> None:
 @pytest.mark.parametrize('name', DOCUMENTS)
 def test_commands_are_accepted(name, sandbox, monkeypatch):
     monkeypatch.chdir(sandbox)
+    # Stands for what `suggest` writes.
+    (sandbox / 'cells.py').write_text('from configs.scenes import get_config\n')
     for command in read_commands(name):
         module = importlib.import_module(f'pdl_jax.commands.{COMMANDS[command.name]}')
         monkeypatch.setattr(module, 'run', check_configuration)
         with explained(command):
             main([command.name, *command.words])
+    (sandbox / 'cells.py').unlink()
 
 
 def test_every_command_is_documented():
