@@ -103,7 +103,7 @@ def decode_image(
     if is_exif_applied:
         header = read_header(data, name=name, max_pixels=max_pixels)
         values = turn_upright(values, header.orientation)
-    return pixels.scale(values)
+    return np.ascontiguousarray(pixels.scale(values))
 
 
 def decode_values(
@@ -345,7 +345,7 @@ def _match_channels(
     if colors.shape[2] == num_channels:
         return colors
     if num_channels == 3 and colors.shape[2] == 1:
-        return np.repeat(colors, 3, axis=2)
+        return np.broadcast_to(colors, (*colors.shape[:2], 3))
     is_grey = num_channels == 1 and colors.shape[2] == 3
     if is_grey and (colors == colors[..., :1]).all():
         return colors[..., :1]
@@ -383,8 +383,10 @@ def _load_png_of_16_bits(data: bytes, image: Image.Image, name: str, max_pixels:
         # `Image.open` returns an ImageFile, which its stub does not say.
         tiles = image.tile  # pyright: ignore[reportAttributeAccessIssue]
         image.tile = [tile._replace(args=rawmode) for tile in tiles]  # pyright: ignore[reportAttributeAccessIssue]
-        parts.append(np.asarray(_load(data, image, name)))
+        parts.append(np.asarray(_load(data, image, name, is_checked=not parts)))
     if has_grey_alpha:
         samples = parts[0].reshape(*parts[0].shape[:2], 2, 2)
         parts = [samples[..., 0], samples[..., 1]]
-    return parts[0].astype(np.uint16) << 8 | parts[1]
+    values = np.empty((*parts[0].shape, 2), np.uint8)
+    values[..., 0], values[..., 1] = parts[1], parts[0]
+    return values.view('<u2')[..., 0].astype(np.uint16, copy=False)

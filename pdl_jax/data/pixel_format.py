@@ -71,12 +71,18 @@ class PixelFormat:
         ranges = self.value_range or measure_range([sample_values(values)])
         if len(ranges) == 1:
             ranges = ranges * values.shape[2]
+        is_grey = values.shape[2] > 1 and values.strides[2] == 0
+        if is_grey and len(set(ranges)) == 1:
+            # Grey as three channels is scaled once.
+            grey = PixelFormat(1, ranges[:1]).scale(values[..., :1])
+            return np.repeat(grey, values.shape[2], axis=2)
+        scaled = np.empty(values.shape, np.uint8)
         if values.dtype == np.uint16:
             # A table of all values is faster than arithmetic.
             every = np.arange(2**16, dtype=np.float64)
-            tables = [_scale_part(every, *bounds) for bounds in ranges]
-            return np.stack([table[values[..., i]] for i, table in enumerate(tables)], axis=-1)
-        scaled = np.empty(values.shape, np.uint8)
+            for channel, bounds in enumerate(ranges):
+                scaled[..., channel] = _scale_part(every, *bounds)[values[..., channel]]
+            return scaled
         rows = max(1, _MAX_PART // (values.shape[1] * values.shape[2]))
         low, high = np.array(ranges, np.float64).T
         for start in range(0, len(values), rows):

@@ -137,8 +137,8 @@ class ModelOptions:
 
     backbone: BackboneOptions = BackboneOptions()
     normalization: str = 'unit'
-    pixel_mean: tuple[float, ...] = ()
-    pixel_deviation: tuple[float, ...] = ()
+    pixel_mean: tuple[float, ...] | None = None
+    pixel_deviation: tuple[float, ...] | None = None
     norm_momentum: float = 0.99
     norm_epsilon: float = 1e-3
     resize: str = 'corner_aligned'

@@ -8,7 +8,12 @@ from collections.abc import Iterable, Iterator
 
 from pdl_jax.data.images import IMAGE_SUFFIXES
 from pdl_jax.storage.outside_files import read_outside_file
-from pdl_jax.storage.paths import explain_bucket_errors, is_remote, make_path
+from pdl_jax.storage.paths import (
+    explain_bucket_errors,
+    is_remote,
+    make_path,
+    refuse_web_address,
+)
 
 _MAX_KEY_CHARACTERS = 64
 
@@ -25,6 +30,7 @@ def find_images(patterns: Iterable[str]) -> list[str]:
     """
     found = set()
     for pattern in patterns:
+        refuse_web_address(pattern)
         if '://' in pattern:
             folder, name = pattern.rsplit('/', 1)
             matches = [str(path) for path in make_path(folder).glob(name)]

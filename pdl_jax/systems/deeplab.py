@@ -106,7 +106,7 @@ class DeepLabOptions(SystemOptions):
         """See `SystemOptions.normalization`."""
         model = self.model
         if model.normalization == 'given':
-            return ChannelStatistics(model.pixel_mean, model.pixel_deviation)
+            return ChannelStatistics(model.pixel_mean or (), model.pixel_deviation or ())
         return model.normalization
 
     @property
