@@ -134,6 +134,9 @@ def get_config() -> ConfigDict:
     config.postprocess.max_centers = 200
     # Stuff of a smaller area in one image becomes void.
     config.postprocess.stuff_area_limit_px = 2048
+    # Things of a lower score, or of a smaller area in the original image, become void.
+    config.postprocess.min_score = 0.0
+    config.postprocess.min_area_px = 0
     config.postprocess.top_k_rule = config_dict.placeholder(str)
     config.postprocess.score_rule = config_dict.placeholder(str)
     config.postprocess.is_limit_void = config_dict.placeholder(bool)

@@ -282,6 +282,10 @@ class Experiment:
             seed=values.get('seed', 0),
         )
 
+    def with_inference(self, values: Mapping[str, Any]) -> 'Experiment':
+        """Changes options of the way back to labels, see `SystemOptions.with_inference`."""
+        return dataclasses.replace(self, system=self.system.with_inference(values))
+
     def make_system(self, label_format: LabelFormat) -> System:
         """Makes the system for the classes of a dataset.
 

@@ -127,9 +127,23 @@ def _parse(module: Any, words: list[str], program: str) -> argparse.Namespace:
     overrides = []
     if any('--config' in action.option_strings for action in parser._actions):
         overrides, words = _split_overrides(words)
-    flags = parser.parse_args(words)
+    flags = parser.parse_args(_split_lists(parser, words))
     flags.config_overrides = overrides
     return flags
+
+
+def _split_lists(parser: argparse.ArgumentParser, words: list[str]) -> list[str]:
+    """Splits --flag=value of flags that take several values, so that more may follow."""
+    lists = {
+        flag for action in parser._actions if action.nargs == '+' for flag in action.option_strings
+    }
+    split = []
+    for word in words:
+        flag, equals, value = word.partition('=')
+        # A value that begins with a dash would be taken for a flag.
+        is_split = flag in lists and equals and not value.startswith('-')
+        split += [flag, value] if is_split else [word]
+    return split
 
 
 def _split_overrides(words: list[str]) -> tuple[list[str], list[str]]:

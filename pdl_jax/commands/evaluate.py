@@ -13,6 +13,7 @@ SUMMARY = 'score a checkpoint: PQ, mIoU, AP, Parsing Covering'
 EXAMPLES = """\
   pdl_jax evaluate --workdir=runs/scenes
   pdl_jax evaluate --workdir=runs/scenes --write_predictions
+  pdl_jax evaluate --workdir=runs/scenes --tune=center_threshold,min_score
   pdl_jax evaluate --config=coco --checkpoint=runs/bowenc0221_r50 --workdir=runs/scores"""
 
 
@@ -26,6 +27,19 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         '--checkpoint', default='', help='a workdir or one step of it (default: --workdir)'
     )
     add_switch(parser, 'write_predictions', help='write COCO panoptic PNGs and JSON to --workdir')
+    parser.add_argument(
+        '--tune',
+        nargs='?',
+        const='',
+        metavar='OPTIONS',
+        help='search the best center_threshold, nms_kernel_px, min_score, min_area_px and '
+        'stuff_area_limit_px on the eval split, or those given, separated by commas; predict and '
+        'evaluate use them from then on',
+    )
+    parser.add_argument(
+        '--tune_metric', default='pq', help='what to raise: pq (default), pq_things or pq_stuff'
+    )
+    add_switch(parser, 'tuned', default=True, help='use what --tune found for the checkpoint')
     add_process_flags(parser)
 
 
@@ -43,4 +57,7 @@ def run(flags: argparse.Namespace) -> None:
             flags.workdir,
             checkpoint=checkpoint,
             write_predictions=flags.write_predictions,
+            tune_names=None if flags.tune is None else [n for n in flags.tune.split(',') if n],
+            tune_metric=flags.tune_metric,
+            is_tuned=flags.tuned,
         )

@@ -1,19 +1,20 @@
 """Predicts images of any size with a checkpoint.
 
-Each photo gets NAME_panoptic.png (ids as in the COCO panoptic format; a semantic network writes
-NAME_semantic.png, class indices), NAME.json (the segments) and NAME_overlay.png (a picture for
-people). With --shards millions of images are written to archives instead:
-predictions-00000-of-01000.tar holds KEY.panoptic.png and KEY.json of each image, and the .jsonl
-beside it has a line per image, also for those that cannot be read. Run again, the command leaves
-out the shards that are complete. Several processes divide the shards among themselves by
---num_processes and --process_id, or --distributed where the platform tells (TPU pods, Slurm, Open
-MPI).
+Each photo gets NAME_overlay.png (a picture for people), NAME_panoptic.png (ids as in the COCO
+panoptic format; a semantic network writes NAME_semantic.png, class indices) and NAME.json (the
+segments); --write chooses these and others. With --image_info the images of a COCO split without
+labels are predicted to predictions.json and predictions/, as the COCO server takes them. With
+--shards millions of images are written to archives instead: predictions-00000-of-01000.tar holds
+KEY.panoptic.png and KEY.json of each image, and the .jsonl beside it has a line per image, also for
+those that cannot be read. Run again, the command leaves out the shards that are complete. Several
+processes divide the shards among themselves by --num_processes and --process_id, or --distributed
+where the platform tells (TPU pods, Slurm, Open MPI).
 """
 
 import argparse
 import functools
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pdl_jax.commands.command_line import add_switch
 from pdl_jax.commands.processes import announce, show_own_messages
@@ -23,11 +24,23 @@ if TYPE_CHECKING:
 
 SUMMARY = 'predict images: label maps, segments and overlay pictures'
 EXAMPLES = """\
-  pdl_jax predict --checkpoint=runs/coco --images='photos/*.jpg' --output=predictions
-  pdl_jax predict --checkpoint=runs/coco --step=best --images a.jpg b.png --output=predictions
+  pdl_jax predict --checkpoint=runs/coco --images=photos --output=predictions
+  pdl_jax predict --checkpoint=runs/coco --images a.jpg 'more/*.png' --output=predictions \\
+      --min_score=0.3 --write=overlay,color,csv
+  pdl_jax predict --checkpoint=runs/coco --step=best --image_info=image_info_test2017.json \\
+      --images=test2017 --output=predictions
   pdl_jax predict --checkpoint=runs/coco --prefix=gs://BUCKET/photos --output=gs://BUCKET/out \\
       --shards=1000"""
 
+# Options of the system that have flags, see `Predictor.load`.
+_POSTPROCESS = {
+    'min_score': (float, 'lowest score of a thing; the pixels of others become void'),
+    'min_area_px': (int, 'smallest area of a thing in pixels; others become void'),
+    'stuff_area_limit_px': (int, 'smallest area of a stuff class in pixels of the network input'),
+    'center_threshold': (float, 'lowest heat of an instance centre'),
+    'nms_kernel_px': (int, 'window in which a centre must be the maximum, in pixels'),
+    'max_centers': (int, 'most instances of an image'),
+}
 _ONLY_SHARDS = ('batch_size', 'num_processes', 'process_id', 'distributed')
 
 
@@ -36,7 +49,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--checkpoint', required=True, help='a workdir or one step of it, local or gs://'
     )
-    parser.add_argument('--images', nargs='+', default=[], help='files or quoted glob patterns')
+    parser.add_argument(
+        '--images',
+        nargs='+',
+        action='extend',
+        default=[],
+        help='files, folders or quoted patterns, such as *.jpg; may be repeated',
+    )
     parser.add_argument('--list', help='text file with the path of one image per line; or gs://')
     parser.add_argument('--prefix', help='folder or gs:// prefix: all images anywhere below it')
     parser.add_argument('--output', required=True, help='directory of the results; or gs://')
@@ -55,6 +74,24 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         '(dataset, default), of each image (image) or LOW,HIGH',
     )
     add_switch(parser, 'flip', default=None, help='average over the mirror image too')
+    parser.add_argument(
+        '--write',
+        metavar='KINDS',
+        help='files per image, separated by commas: overlay, ids, color, csv, json (default: '
+        'overlay,ids,json)',
+    )
+    parser.add_argument(
+        '--image_info',
+        metavar='FILE',
+        help='COCO JSON that lists the images of the folder --images, such as '
+        'image_info_test2017.json: write predictions.json and predictions/',
+    )
+    thresholds = parser.add_argument_group(
+        'segments', 'by default as `evaluate --tune` found, or else as in training'
+    )
+    for name, (kind, text) in _POSTPROCESS.items():
+        thresholds.add_argument(f'--{name}', type=kind, help=text)
+    add_switch(thresholds, 'tuned', default=True, help='use what `evaluate --tune` found')
     bulk = parser.add_argument_group('many images')
     bulk.add_argument(
         '--shards', type=int, default=0, help='write this many shards, not files per image'
@@ -75,39 +112,69 @@ def run(flags: argparse.Namespace) -> None:
         default = 1 if name == 'num_processes' else 0
         if not flags.shards and getattr(flags, name) != default:
             raise ValueError(f'--{name} needs --shards')
-    from pdl_jax.prediction.image_list import list_images, refuse_equal_stems
-
-    paths = list_images(flags.images, flags.list, flags.prefix)
-    if flags.shards:
-        _predict_shards(flags, paths)
-        return
-    refuse_equal_stems(paths)
-    announce(f'predicting {len(paths)} images with {flags.checkpoint}')
     show_own_messages()
+    if flags.shards:
+        _predict_shards(flags)
+        return
+    image_ids = _read_image_ids(flags)
+    from pdl_jax.prediction.image_list import list_images, name_results, refuse_overwriting
+
+    paths = list(image_ids or list_images(flags.images, flags.list, flags.prefix))
+    announce(f'predicting {len(paths)} images with {flags.checkpoint}')
+    from pdl_jax.prediction.result import DEFAULT_KINDS, check_kinds, name_file
+    from pdl_jax.storage.paths import make_path
+
+    stems = name_results(paths)
+    default = DEFAULT_KINDS if image_ids is None else ()
+    kinds = default if flags.write is None else [k for k in flags.write.split(',') if k]
+    check_kinds(kinds)
+    results = (f'{flags.output}/{name_file(stem, k)}' for stem in stems.values() for k in kinds)
+    refuse_overwriting(paths, results)
+    output = make_path(flags.output)
+    output.mkdir(parents=True, exist_ok=True)
     from pdl_jax.prediction.predict_files import predict_files
     from pdl_jax.prediction.predictor import Predictor
     from pdl_jax.runtime.host_memory import keep_freed_memory
-    from pdl_jax.storage.paths import make_path
 
     keep_freed_memory()
-    predictor = Predictor.load(
-        flags.checkpoint,
-        step=flags.step,
-        scales=flags.scales,
-        is_flipped=flags.flip,
-        value_range=flags.value_range,
-    )
-    output = make_path(flags.output)
-    output.mkdir(parents=True, exist_ok=True)
-    failures = predict_files(predictor, paths, output)
+    predictor = Predictor.load(flags.checkpoint, step=flags.step, **_list_options(flags))
+    failures = predict_files(predictor, stems, output, kinds=kinds, image_ids=image_ids)
     print(f'{len(paths) - len(failures)} of {len(paths)} images predicted to {output}')
     if failures:
         sys.exit('error: not predicted:\n' + '\n'.join(failures))
 
 
-def _predict_shards(flags: argparse.Namespace, paths: list[str]) -> None:
+def _read_image_ids(flags: argparse.Namespace) -> dict[str, int | str] | None:
+    """Reads the images of --image_info; None without it."""
+    if flags.image_info is None:
+        return None
+    if len(flags.images) != 1 or flags.list or flags.prefix:
+        raise ValueError('--image_info needs the folder of its images, --images=FOLDER, alone')
+    from pdl_jax.prediction.image_info import read_image_info
+
+    return read_image_info(flags.image_info, flags.images[0])
+
+
+def _list_options(flags: argparse.Namespace) -> dict[str, Any]:
+    """Lists the arguments of `Predictor.load` that the flags give."""
+    given = {name: getattr(flags, name) for name in _POSTPROCESS}
+    return {
+        'scales': flags.scales,
+        'is_flipped': flags.flip,
+        'value_range': flags.value_range,
+        'is_tuned': flags.tuned,
+        **{name: value for name, value in given.items() if value is not None},
+    }
+
+
+def _predict_shards(flags: argparse.Namespace) -> None:
+    for name in ('write', 'image_info'):
+        if getattr(flags, name) is not None:
+            raise ValueError(f'--{name} is for files per image: leave out --shards')
+    from pdl_jax.prediction.image_list import list_images
+
+    paths = list_images(flags.images, flags.list, flags.prefix)
     announce(f'predicting {len(paths)} images with {flags.checkpoint}')
-    show_own_messages()
     import jax
 
     from pdl_jax.prediction.bulk import predict_shards
@@ -138,12 +205,7 @@ def _load_for_shards(flags: argparse.Namespace) -> tuple['Predictor', int, int]:
     if flags.distributed:
         jax.distributed.initialize()
     keep_freed_memory()
-    load = functools.partial(
-        Predictor.load,
-        scales=flags.scales,
-        is_flipped=flags.flip,
-        value_range=flags.value_range,
-    )
+    load = functools.partial(Predictor.load, **_list_options(flags))
     if not flags.distributed:
         predictor = load(flags.checkpoint, step=flags.step, devices=jax.local_devices())
         return predictor, flags.process_id, flags.num_processes

@@ -37,6 +37,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add_switch(
         parser, 'write_predictions', help='with --mode=evaluate: write COCO panoptic PNGs and JSON'
     )
+    parser.set_defaults(tune=None, tune_metric='pq', tuned=True)
     add_process_flags(parser)
     parser.add_argument(
         '--stopped_status',

@@ -132,17 +132,17 @@ def decode_values(
         _check_size(values.shape[:2], name, max_pixels)
         if header.bits < 8:
             values = values * np.uint8(255 // (2**header.bits - 1))
-        return _match_channels(values, num_channels, header.has_alpha, name)
+        return match_channels(values, num_channels, header.has_alpha, name)
     image = _open(data, name, max_pixels, _IMAGE_FORMATS)
     if _find_png_depth(data, image) == 16:
         values = _load_png_of_16_bits(data, image, name, max_pixels)
-        return _match_channels(values, num_channels, values.shape[2] in (2, 4), name)
+        return match_channels(values, num_channels, values.shape[2] in (2, 4), name)
     image = _load(data, image, name, is_checked)
     mode = 'RGB' if num_channels == 3 else _native_mode(image)
     values = np.asarray(image if image.mode == mode else image.convert(mode))
     if values.ndim == 2:
         values = values[..., None]
-    return _match_channels(values, num_channels, mode in ('LA', 'RGBA'), name)
+    return match_channels(values, num_channels, mode in ('LA', 'RGBA'), name)
 
 
 def turn_upright(values: np.ndarray, orientation: int) -> np.ndarray:
@@ -334,10 +334,20 @@ def _native_mode(image: Image.Image) -> str:
     return 'RGBA' if image.mode == 'PA' or 'transparency' in image.info else 'RGB'
 
 
-def _match_channels(
+def match_channels(
     values: np.ndarray, num_channels: int | None, has_alpha: bool, name: str
 ) -> np.ndarray:
-    """Brings [H, W, C] to a number of channels, if nothing but opacity is lost by it."""
+    """Brings pixels to a number of channels, if nothing but opacity is lost by it.
+
+    Args:
+      values: number[H, W, C].
+      num_channels: the number; None takes all.
+      has_alpha: whether the last channel is opacity.
+      name: name of the image, for error messages.
+
+    Raises:
+      ValueError: the image has another number of channels.
+    """
     found = values.shape[2]
     if num_channels in (None, found):
         return values

@@ -1,7 +1,7 @@
 """Panoptic quality, counted on the device by the rules of panopticapi."""
 
 import functools
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -100,7 +100,7 @@ class PanopticQuality(FormatMetric):
         refuse_overflow(int(sums['num_overflowing']), type(self))
         label_format = self.format()
         return average_quality(
-            sums['iou_digits'] @ 2.0 ** (-_DIGIT_BITS * np.arange(1, _NUM_DIGITS + 1)),
+            sum_digits(sums['iou_digits']),
             sums['tp'],
             sums['fp'],
             sums['fn'],
@@ -109,22 +109,43 @@ class PanopticQuality(FormatMetric):
         )
 
 
-def count_matches(
+class MatchedSegments(NamedTuple):
+    """The segments of a label map and of a prediction, S rows each, and what each counts as.
+
+    Attributes:
+      label_class, predicted_class: i32[S], classes; beyond the last class in surplus rows.
+      is_counted: bool[S], labelled segments that are to be found: crowds are left out.
+      is_missed: bool[S], those among them without a match.
+      is_matched: bool[S], predictions with a match.
+      is_false: bool[S], predictions that are neither matched nor excused.
+      iou_digits: i32[3, S], IoU of the match in units of 2**-16, 2**-32 and 2**-48; 0 without one.
+      is_overflowing: bool[], true if either map has more segments than there are rows.
+    """
+
+    label_class: Array
+    predicted_class: Array
+    is_counted: Array
+    is_missed: Array
+    is_matched: Array
+    is_false: Array
+    iou_digits: Array
+    is_overflowing: Array
+
+
+def match_segments(
     label: Array, prediction: Array, *, label_format: LabelFormat, max_segments: int
-) -> dict[str, Array]:
-    """Matches the segments of one image and counts matches and mistakes per class.
+) -> MatchedSegments:
+    """Matches the segments of one image, each pair by itself.
 
     A pair matches if its classes agree and IoU > 0.5, decided in integers. The union leaves out
     predicted pixels on void, not those on crowd. A prediction that matches nothing is no false
-    positive if more than half of it lies on void and crowds of its own class.
+    positive if more than half of it lies on void and crowds of its own class. So a prediction
+    without some of its segments has the same matches of the others.
 
     Args:
       label, prediction: i32[H, W], see `overlap_segments`.
       label_format: encoding of classes and instances.
       max_segments: number of rows S for the segments of a map.
-
-    Returns:
-      The fields of `PanopticQuality` for the image.
 
     Source: panopticapi, evaluation.py.
     """
@@ -137,20 +158,43 @@ def count_matches(
         jnp.sum(jnp.where(is_match, s.overlap, 0), axis=0),
         jnp.maximum(jnp.sum(jnp.where(is_match, union, 0), axis=0), 1),
     )
-
     on_crowd = jnp.sum(jnp.where(s.agrees & s.is_crowd[:, None], s.overlap, 0), axis=0)
     is_excused = 2 * (s.on_void + on_crowd) > s.area
-    is_false = s.is_prediction & ~is_matched & ~is_excused
-    is_missed = s.is_label & ~s.is_crowd & ~jnp.any(is_match, axis=1)
+    is_counted = s.is_label & ~s.is_crowd
+    return MatchedSegments(
+        label_class=s.label_class,
+        predicted_class=s.predicted_class,
+        is_counted=is_counted,
+        is_missed=is_counted & ~jnp.any(is_match, axis=1),
+        is_matched=is_matched,
+        is_false=s.is_prediction & ~is_matched & ~is_excused,
+        iou_digits=digits,
+        is_overflowing=s.is_overflowing,
+    )
 
+
+def count_matches(
+    label: Array, prediction: Array, *, label_format: LabelFormat, max_segments: int
+) -> dict[str, Array]:
+    """Counts the matches and mistakes of one image per class, see `match_segments`.
+
+    Returns:
+      The fields of `PanopticQuality` for the image.
+    """
+    s = match_segments(label, prediction, label_format=label_format, max_segments=max_segments)
     add = functools.partial(add_by_class, num_classes=label_format.num_classes)
     return {
-        'iou_digits': jnp.stack([add(d, s.predicted_class) for d in digits], axis=-1),
-        'tp': add(is_matched.astype(jnp.int32), s.predicted_class),
-        'fp': add(is_false.astype(jnp.int32), s.predicted_class),
-        'fn': add(is_missed.astype(jnp.int32), s.label_class),
+        'iou_digits': jnp.stack([add(d, s.predicted_class) for d in s.iou_digits], axis=-1),
+        'tp': add(s.is_matched.astype(jnp.int32), s.predicted_class),
+        'fp': add(s.is_false.astype(jnp.int32), s.predicted_class),
+        'fn': add(s.is_missed.astype(jnp.int32), s.label_class),
         'num_overflowing': s.is_overflowing.astype(jnp.int32),
     }
+
+
+def sum_digits(digits: np.ndarray) -> np.ndarray:
+    """Converts sums of digits, integers[..., 3], to sums of IoU, f64[...]."""
+    return digits @ 2.0 ** (-_DIGIT_BITS * np.arange(1, _NUM_DIGITS + 1))
 
 
 def _divide(numerator: Array, denominator: Array) -> Array:

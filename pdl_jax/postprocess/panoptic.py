@@ -24,6 +24,9 @@ class PostprocessOptions:
       nms_kernel_px: side of the window in which a centre must be the maximum, in pixels.
       max_centers: most centres K of an image.
       stuff_area_limit_px: smallest area of a stuff class in pixels.
+      min_score: lowest score of a thing, inclusive; the pixels of others are void, see
+        `drop_things`.
+      min_area_px: smallest area of a thing in pixels of the original image, likewise.
       top_k_rule: see `find_centers`.
       score_rule: the score of an instance is the heat of the centre that its pixels are 'assigned'
         to (DeepLab2), or that at its own 'centroid' (bowenc0221, detectron2).
@@ -37,6 +40,8 @@ class PostprocessOptions:
     nms_kernel_px: int = 13
     max_centers: int = 200
     stuff_area_limit_px: int = 2048
+    min_score: float = 0.0
+    min_area_px: int = 0
     top_k_rule: str = 'highest'
     score_rule: str = 'assigned'
     is_limit_void: bool = False
@@ -44,6 +49,15 @@ class PostprocessOptions:
 
     def __post_init__(self) -> None:
         check_positive('postprocess', self, 'nms_kernel_px', 'max_centers')
+        for field in ('center_threshold', 'min_score'):
+            value = getattr(self, field)
+            # A search for the best threshold traces it, see `System.tuning_choices`.
+            if isinstance(value, int | float) and not 0 <= value <= 1:
+                raise ValueError(f'config.postprocess.{field} (={value!r}) must lie in [0, 1]')
+        for field in ('min_area_px', 'stuff_area_limit_px'):
+            value = getattr(self, field)
+            if value < 0:
+                raise ValueError(f'config.postprocess.{field} (={value!r}) must not be negative')
         for field, choices in (('top_k_rule', TOP_K_RULES), ('score_rule', SCORE_RULES)):
             value = getattr(self, field)
             if value not in choices:

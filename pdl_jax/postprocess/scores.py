@@ -74,6 +74,7 @@ def segment_table(
       'label': i32[S], ascending panoptic labels, void excluded; void in invalid rows.
       'area': i32[S], in pixels.
       'box': i32[S, 4], (y0, x0, y1, x1) in pixels, ends exclusive.
+      'centroid': f32[S, 2], mean (y, x) of the pixels; 0 in invalid rows.
       'score': f32[S] in [0, 1] if the inputs are.
       'valid': bool[S], true rows first.
     """
@@ -91,6 +92,7 @@ def segment_table(
         'label': jnp.where(valid, ids, label_format.void_label),
         'area': area,
         'box': segment_boxes(index, max_segments),
+        'centroid': segment_centroids(index, max_segments)[1],
         'score': mean[:, 0] * jnp.where(is_thing, mean[:, 1], 1.0),
         'valid': valid,
     }

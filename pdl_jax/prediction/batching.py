@@ -10,7 +10,8 @@ import jax
 import numpy as np
 
 from pdl_jax.prediction.image_list import make_key
-from pdl_jax.prediction.predictor import PanopticResult, Predictor
+from pdl_jax.prediction.predictor import Predictor
+from pdl_jax.prediction.result import PanopticResult
 
 # The line of the index and the files of one image, see `shards.ShardWriter.add`.
 Encoded = tuple[dict[str, Any], dict[str, bytes]]

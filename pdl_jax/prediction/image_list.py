@@ -1,48 +1,93 @@
 """Lists of images to predict: from glob patterns, text files, folders or gs:// prefixes."""
 
 import contextlib
+import difflib
 import glob
+import itertools
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+
+from absl import logging
 
 from pdl_jax.data.images import IMAGE_SUFFIXES
 from pdl_jax.storage.outside_files import read_outside_file
-from pdl_jax.storage.paths import (
-    explain_bucket_errors,
-    is_remote,
-    make_path,
-    refuse_web_address,
-)
+from pdl_jax.storage.paths import explain_bucket_errors, is_remote, make_path, refuse_web_address
 
 _MAX_KEY_CHARACTERS = 64
+# Files of a folder that a message names.
+_MAX_LISTED = 10
 
 
 def find_images(patterns: Iterable[str]) -> list[str]:
-    """Expands glob patterns to image files, sorted, without duplicates.
+    """Finds the image files that words of --images stand for, sorted, without duplicates.
 
     Args:
-      patterns: local patterns, in which ** matches any depth, or gs:// patterns, in which only the
-        last part may hold wildcards.
+      patterns: files; folders, which stand for the images in them but not below; or patterns, in
+        which ** matches any depth. A file of exactly this name counts before a pattern, so that
+        photo[1].jpg may be given. ~ is the home folder. Of a gs:// pattern only the last part may
+        hold wildcards.
 
     Raises:
-      FileNotFoundError: a pattern matches nothing.
+      FileNotFoundError: one of them stands for nothing.
+      ValueError: one is the address of a web page.
     """
     found = set()
     for pattern in patterns:
         refuse_web_address(pattern)
-        if '://' in pattern:
+        if is_remote(pattern):
             folder, name = pattern.rsplit('/', 1)
             matches = [str(path) for path in make_path(folder).glob(name)]
         else:
-            matches = glob.glob(pattern, recursive=True)
+            matches = _find_local(pattern)
         if not matches:
-            raise FileNotFoundError(
-                f'--images={pattern}: no such file; quote the pattern, so that the shell does not '
-                f'expand it'
-            )
+            raise FileNotFoundError(f'--images={pattern}: {_explain_nothing(pattern)}')
         found.update(matches)
     return sorted(found)
+
+
+def _find_local(pattern: str) -> list[str]:
+    path = os.path.expanduser(pattern)
+    if os.path.isdir(path):
+        return _list_folder(path)
+    if os.path.exists(path):
+        return [path]
+    return [match for match in glob.glob(path, recursive=True) if not os.path.isdir(match)]
+
+
+def _list_folder(folder: str) -> list[str]:
+    """Lists the files of a folder that are named as images, and logs those left out."""
+    with os.scandir(folder) as entries:
+        names = sorted(e.name for e in entries if not e.is_dir() and not e.name.startswith('.'))
+    images = [name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
+    others = [name for name in names if not name.lower().endswith(IMAGE_SUFFIXES)]
+    if others:
+        few = ', '.join(others[:_MAX_LISTED]) + (', ...' if len(others) > _MAX_LISTED else '')
+        logging.info('%s: %d files are not named as images: %s', folder, len(others), few)
+    return [os.path.join(folder, name) for name in images]
+
+
+def _explain_nothing(pattern: str) -> str:
+    """Words the reason why nothing was found."""
+    path = os.path.expanduser(pattern)
+    if is_remote(pattern):
+        return 'no such file'
+    if os.path.isdir(path):
+        return (
+            f'no file in this folder ends in {", ".join(IMAGE_SUFFIXES)}; --prefix={pattern} looks '
+            f'in the folders below too'
+        )
+    folder, name = os.path.split(path)
+    if glob.has_magic(path):
+        is_folder = bool(glob.glob(path, recursive=True))
+        return 'the pattern matches folders only' if is_folder else 'the pattern matches no file'
+    if folder and not os.path.isdir(folder):
+        return f'there is no folder {folder}'
+    with os.scandir(folder or '.') as entries:
+        # Looking for a similar name among all would take minutes in a large folder.
+        names = [entry.name for entry in itertools.islice(entries, 1000)]
+    close = difflib.get_close_matches(name, names, 1)
+    return f'no such file or folder{f"; did you mean {close[0]}?" if close else ""}'
 
 
 def read_list(path: str) -> list[str]:
@@ -89,21 +134,61 @@ def stem_of(path: str) -> str:
     return os.path.splitext(os.path.basename(path))[0]
 
 
-def refuse_equal_stems(paths: Iterable[str]) -> None:
-    """Checks that files named after their images would not overwrite each other.
+def name_results(paths: Sequence[str]) -> dict[str, str]:
+    """Names the results of images: by the stem of the image, or by more where stems are equal.
+
+    Of a.jpg and a.png the results are named a_jpg and a_png, of x/a.jpg and y/a.jpg x_a_jpg and
+    y_a_jpg. Upper and lower case count as equal, as some file systems do.
+
+    Args:
+      paths: paths of the images, each once.
+
+    Returns:
+      The name by path.
+    """
+    choices = {path: _list_names(path) for path in paths}
+    level = dict.fromkeys(paths, 0)
+    while True:
+        groups: dict[str, list[str]] = {}
+        for path in paths:
+            groups.setdefault(choices[path][level[path]].lower(), []).append(path)
+        equal = [group for group in groups.values() if len(group) > 1]
+        movable = [p for group in equal for p in group if level[p] + 1 < len(choices[p])]
+        if not movable:
+            break
+        for path in movable:
+            level[path] += 1
+    names = {path: choices[path][level[path]] for path in paths}
+    taken = {name.lower() for name in names.values()}
+    for path in (path for group in equal for path in group[1:]):
+        numbered = (f'{names[path]}_{i}' for i in itertools.count(2))
+        names[path] = next(name for name in numbered if name.lower() not in taken)
+        taken.add(names[path].lower())
+    return names
+
+
+def _list_names(path: str) -> list[str]:
+    """Lists names for the results of an image, from the shortest to the most particular."""
+    stem, suffix = os.path.splitext(os.path.basename(path))
+    full = f'{stem}_{suffix[1:]}' if len(suffix) > 1 else stem
+    folders = [
+        part for part in os.path.dirname(path).split('/') if part.strip('.:') and part[-1] != ':'
+    ]
+    longer = ['_'.join([*folders[-i:], full]) for i in range(1, len(folders) + 1)]
+    return [stem, full, *longer]
+
+
+def refuse_overwriting(paths: Iterable[str], results: Iterable[str]) -> None:
+    """Checks that no result would take the place of an image.
 
     Raises:
-      ValueError: two images have the same stem.
+      ValueError: names the image.
     """
-    stems: dict[str, str] = {}
-    for path in paths:
-        stem = stem_of(path)
-        if stem in stems:
-            raise ValueError(
-                f'{stems[stem]} and {path} would both be written as {stem}.json: rename one, '
-                f'predict them apart or write --shards'
-            )
-        stems[stem] = path
+    images = {os.path.realpath(path): path for path in paths if not is_remote(path)}
+    for result in results:
+        image = images.get(os.path.realpath(result))
+        if image is not None:
+            raise ValueError(f'a result would overwrite the image {image}: give another --output')
 
 
 def make_key(position: int, path: str) -> str:

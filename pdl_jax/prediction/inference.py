@@ -173,7 +173,7 @@ class Inference:
         """
 
         def prepare_one(image: Array, size: Array) -> tuple[Array, Array]:
-            resized = self._resize(size)
+            resized = self.resized(size)
             window = centered_window(size, resized, self.input_size)
             normalization = self.augment.normalization
             return sample_image(image, size, window, normalization=normalization), resized
@@ -184,7 +184,7 @@ class Inference:
         """Resizes i32[B, H, W] label maps like `prepare`; void outside of the image."""
 
         def prepare_one(labels: Array, size: Array) -> Array:
-            window = centered_window(size, self._resize(size), self.input_size)
+            window = centered_window(size, self.resized(size), self.input_size)
             return sample_labels(labels, size, window, fill=self.system.label_format.void_label)
 
         return jax.vmap(prepare_one)(panoptic, size)
@@ -208,28 +208,50 @@ class Inference:
         Returns:
           Maps at the canvas size, every image in its top-left corner, void outside of it.
         """
-        images, resized = self.prepare(image, size)
-        outputs = run_passes(self.passes, variables, split_rows(images), is_partial=self.is_partial)
-        if self.evaluate.oracle:
-            if panoptic is None:
-                raise ValueError('an oracle needs the panoptic labels of the images')
-            labels = self.prepare_labels(panoptic, size)
-            outputs = self.system.replace_by_truth(outputs, labels, self.evaluate.oracle)
-        maps = self.system.label_maps(outputs, size=self.input_size)
-        canvas = image_size(image)
+        outputs = self.outputs(variables, image, size, panoptic)
+        return self.label_outputs(outputs, size, canvas=image_size(image))
 
-        def restore(labels: Array, size: Array, resized: Array, fill: ArrayLike) -> Array:
+    def outputs(
+        self, variables: Variables, image: Array, size: Array, panoptic: Array | None = None
+    ) -> Outputs:
+        """Runs the system, or puts the truth in the place of its outputs; see `label_maps`."""
+        images, _ = self.prepare(image, size)
+        outputs = run_passes(self.passes, variables, split_rows(images), is_partial=self.is_partial)
+        if not self.evaluate.oracle:
+            return outputs
+        if panoptic is None:
+            raise ValueError('an oracle needs the panoptic labels of the images')
+        labels = self.prepare_labels(panoptic, size)
+        return self.system.replace_by_truth(outputs, labels, self.evaluate.oracle)
+
+    def label_outputs(self, outputs: Outputs, size: Array, *, canvas: tuple[int, int]) -> LabelMaps:
+        """Labels images from what `outputs` returns.
+
+        Args:
+          outputs: of a batch.
+          size: i32[B, 2], (height, width) of each image in pixels.
+          canvas: (height, width) of the maps in pixels.
+
+        Returns:
+          See `label_maps`.
+        """
+        maps = self.system.label_maps(outputs, size=self.input_size)
+
+        def restore(labels: Array, size: Array, fill: ArrayLike) -> Array:
+            resized = self.resized(size)
             window = centered_window(resized, size, canvas)
             return sample_labels(labels, resized, window, fill=fill)
 
-        restore_batch = jax.vmap(restore, in_axes=(0, 0, 0, None))
+        restore_batch = jax.vmap(restore, in_axes=(0, 0, None))
         label_format = self.system.label_format
         fills = (label_format.void_label, label_format.ignore_label, 0.0, 0.0)
-        return LabelMaps(
-            *(restore_batch(x, size, resized, fill) for x, fill in zip(maps, fills, strict=True))
+        maps = LabelMaps(
+            *(restore_batch(x, size, fill) for x, fill in zip(maps, fills, strict=True))
         )
+        return self.system.filter_segments(maps)
 
-    def _resize(self, size: Array) -> Array:
+    def resized(self, size: Array) -> Array:
+        """Returns the (height, width) in pixels, i32[2], that images of i32[2] are resized to."""
         return resize_to_range(size, self.augment.resize_min_px, self.augment.resize_max_px)
 
 

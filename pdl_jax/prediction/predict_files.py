@@ -1,67 +1,90 @@
-"""Image files in, one label map, one list of segments and one overlay per image out."""
+"""Image files in, the files of one result per image out."""
 
-import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import tqdm
 from etils import epath
 
-from pdl_jax.data.images import encode_image
-from pdl_jax.prediction.image_files import read_image
+from pdl_jax.prediction.formats import PanopticWriter
 from pdl_jax.prediction.image_list import stem_of
-from pdl_jax.prediction.predictor import PanopticResult, Predictor
-from pdl_jax.storage.paths import explain_bucket_errors, write_whole
+from pdl_jax.prediction.predictor import Predictor
+from pdl_jax.prediction.result import DEFAULT_KINDS, PanopticResult, write_result
 
 
-def predict_file(predictor: Predictor, path: str, output: epath.Path) -> PanopticResult:
-    """Predicts one image file and writes its three results.
+def predict_file(
+    predictor: Predictor,
+    path: str,
+    output: epath.Path,
+    *,
+    stem: str = '',
+    kinds: Sequence[str] = DEFAULT_KINDS,
+) -> PanopticResult:
+    """Predicts one image file and writes its results.
 
-    The picture is turned upright first if its EXIF data say so, as viewers do.
+    Args:
+      predictor: the network.
+      path: the image, local or gs://.
+      output: folder of the results.
+      stem: name of the results without suffixes; by default the image's.
+      kinds: the files to write, see `result.KINDS`.
 
     Raises:
       ValueError: the file is no image, is truncated or too large; the message names it.
       OSError: the image cannot be read, or the results cannot be written.
     """
-    image = read_image(path, predictor.pixels)
-    result = predictor(image)
-    stem = stem_of(path)
-    height, width = image.shape[:2]
-    description = {'file_name': os.path.basename(path), 'height': height, 'width': width}
-    kind = 'semantic' if result.is_semantic else 'panoptic'
-    with explain_bucket_errors(output):
-        (output / f'{stem}_{kind}.png').write_bytes(result.to_png())
-        (output / f'{stem}_overlay.png').write_bytes(encode_image(result.draw_overlay(image)))
-    # Last, so that the JSON's presence means that the image is done.
-    segments = {**description, 'segments': result.to_json()}
-    write_whole(output / f'{stem}.json', json.dumps(segments, indent=1).encode())
+    result = predictor(path)
+    write_result(result, output, stem or stem_of(path), kinds)
     return result
 
 
-def predict_files(predictor: Predictor, paths: Sequence[str], output: epath.Path) -> list[str]:
-    """Predicts image files one by one and prints what is in each.
+def predict_files(
+    predictor: Predictor,
+    stems: Mapping[str, str],
+    output: epath.Path,
+    *,
+    kinds: Sequence[str] = DEFAULT_KINDS,
+    image_ids: Mapping[str, int | str] | None = None,
+) -> list[str]:
+    """Predicts image files one by one and prints how much of what is in each.
+
+    Args:
+      predictor: the network.
+      stems: names of the results by the path of the image.
+      output: folder of the results.
+      kinds: the files to write per image.
+      image_ids: id of each image, to write predictions.json and predictions/ in the COCO panoptic
+        format too; None writes neither.
 
     Returns:
-      What went wrong, one line per image that was not predicted.
+      The reasons, one line per image that was not predicted.
     """
     failures = []
-    for path in tqdm.tqdm(paths, unit='image', disable=not sys.stderr.isatty()):
+    writer = None if image_ids is None else PanopticWriter(os.fspath(output), predictor.spec)
+    for path, stem in tqdm.tqdm(stems.items(), unit='image', disable=not sys.stderr.isatty()):
         # One image that cannot be read does not stop the others.
         try:
-            result = predict_file(predictor, path, output)
+            result = predict_file(predictor, path, output, stem=stem, kinds=kinds)
         except MemoryError:
             failures.append(f'{path}: does not fit into the memory: shrink or tile it')
             continue
         except (OSError, ValueError, jax.errors.JaxRuntimeError) as error:
-            failures.append(f'{path}: {error}')
+            text = str(error)
+            # Most messages begin with the file.
+            failures.append(text if text.startswith(path) else f'{path}: {text}')
             continue
+        if writer is not None and image_ids is not None:
+            writer.write(
+                result.panoptic,
+                image_id=image_ids[path],
+                file_name=f'{stem}.png',
+                scores={segment.label: segment.score for segment in result.segments},
+            )
         # Names need not be UTF-8.
         name = os.fsencode(path).decode(errors='replace')
-        if result.is_semantic:
-            tqdm.tqdm.write(f'{name}: {", ".join(s.class_name for s in result.segments)}')
-            continue
-        things = ', '.join(f'{s.class_name} {s.score:.2f}' for s in result.segments if s.is_thing)
-        tqdm.tqdm.write(f'{name}: {len(result.segments)} segments; {things or "no things"}')
+        tqdm.tqdm.write(f'{name}: {result.summary}')
+    if writer is not None:
+        writer.close()
     return failures

@@ -3,25 +3,27 @@
 import dataclasses
 import functools
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, overload
 
 import jax
 import numpy as np
 
 from pdl_jax.data.catalog import DatasetSpec
-from pdl_jax.data.images import MAX_PIXELS, show_channels
+from pdl_jax.data.images import MAX_PIXELS
 from pdl_jax.data.pixel_format import PixelFormat, parse_value_range
 from pdl_jax.experiment import Experiment
 from pdl_jax.ops.rounding import ceil_div
-from pdl_jax.prediction.formats import encode_segments, encode_semantic
+from pdl_jax.prediction.image_inputs import ImageInput, read_input
 from pdl_jax.prediction.inference import Inference, abstract_variables, find_input_size
 from pdl_jax.prediction.object_limit import warn_of_full_image
+from pdl_jax.prediction.result import Box, PanopticResult, Point, Segment
+from pdl_jax.prediction.tuned import use_tuned
 from pdl_jax.runtime.progress import stage
 from pdl_jax.runtime.sharding import batch_sharding, make_mesh, replicated
 from pdl_jax.storage.checkpoint import find_checkpoint, read_description
 from pdl_jax.storage.variables import restore_variables
-from pdl_jax.systems.drawing.overlay import overlay_panoptic
 from pdl_jax.systems.system import Variables
 from pdl_jax.typing import Array, Device
 
@@ -33,84 +35,12 @@ _CANVAS_STEP_PX = 128
 _MAX_CANVAS_PIXELS = MAX_PIXELS * 17 // 16
 
 
-@dataclasses.dataclass(frozen=True)
-class Segment:
-    """One stuff region or one object; for a semantic network, all pixels of one class.
-
-    Attributes:
-      label: value in the panoptic map.
-      class_id: semantic class of the network.
-      class_name: name of the class.
-      category_id: id of the class in the annotation file that the network was trained with.
-      is_thing: whether it is a single object.
-      score: confidence in [0, 1].
-      area_px: number of pixels.
-      box: (y0, x0, y1, x1) in pixels, ends exclusive.
-    """
-
-    label: int
-    class_id: int
-    class_name: str
-    category_id: int
-    is_thing: bool
-    score: float
-    area_px: int
-    box: tuple[int, int, int, int]
-
-
-@dataclasses.dataclass(frozen=True)
-class PanopticResult:
-    """The label map and the segments of one image.
-
-    Attributes:
-      panoptic: i32[H, W], semantic * label_divisor + instance at the size of the image.
-      segments: all segments but void, ascending by label.
-      spec: the classes and the meaning of labels.
-      is_semantic: true if the network predicts classes only; then no label has an instance.
-    """
-
-    panoptic: np.ndarray
-    segments: tuple[Segment, ...]
-    spec: DatasetSpec
-    is_semantic: bool = False
-
-    def draw_overlay(self, image: np.ndarray) -> np.ndarray:
-        """Draws coloured segments, outlines and class names on u8[H, W, C].
-
-        Of other than three channels the first ones are shown, see `images.show_channels`.
-        """
-        label_format = self.spec.label_format
-        if self.is_semantic:
-            # Things without an instance would be drawn as crowds.
-            label_format = dataclasses.replace(label_format, thing_classes=())
-        return overlay_panoptic(
-            show_channels(image),
-            self.panoptic,
-            label_format,
-            class_names=self.spec.class_names,
-            colors=self.spec.make_palette(),
-            scores={segment.label: segment.score for segment in self.segments},
-        )
-
-    def to_png(self) -> bytes:
-        """Encodes a PNG in which segment i has the id i + 1 as R + 256 G + 65536 B, and void is 0.
-
-        For a semantic network it holds class indices, see `formats.encode_semantic`.
-        """
-        if self.is_semantic:
-            return encode_semantic(self.panoptic // self.spec.label_divisor, self.spec)
-        return encode_segments(self.panoptic, [{'label': s.label} for s in self.segments])
-
-    def to_json(self) -> list[dict[str, Any]]:
-        """Lists the segments as JSON values; 'id' is that of a panoptic `to_png`."""
-        return [{'id': i, **dataclasses.asdict(s)} for i, s in enumerate(self.segments, 1)]
-
-
 class Predictor:
     """A system with its variables; call it with images.
 
-    predictor = Predictor.load('runs/coco')
-    result = predictor(image)
+    predictor = Predictor.load('runs/coco', min_score=0.3)
+    result = predictor('photo.jpg')
+    result.save('predictions')
 
     Args:
       experiment: the experiment of the run that made the variables.
@@ -126,7 +56,8 @@ class Predictor:
       pixels: for `images.decode_image`, which makes the images of a predictor from files.
       is_semantic: true if the system predicts classes only.
       origin: everything that results depend on, as JSON values: the 'checkpoint', the 'scales' of
-        the image, and whether the mirror image is averaged too ('is_flipped').
+        the image, whether the mirror image is averaged too ('is_flipped'), and the options of
+        'postprocess', such as thresholds.
       num_devices: devices that share the images of a batch.
     """
 
@@ -149,6 +80,7 @@ class Predictor:
             'checkpoint': checkpoint,
             'scales': list(map(float, evaluate.scales)),
             'is_flipped': evaluate.is_flipped,
+            'postprocess': experiment.system.inference_values,
         }
         if self.pixels.value_range is not None:
             self.origin['value_range'] = self.pixels.to_dict()['value_range']
@@ -168,7 +100,9 @@ class Predictor:
         scales: Sequence[float] | None = None,
         is_flipped: bool | None = None,
         value_range: str = 'dataset',
+        is_tuned: bool = True,
         devices: Sequence[Device] | None = None,  # pyright: ignore[reportInvalidTypeForm] - jax gives no type.
+        **postprocess: float,
     ) -> 'Predictor':
         """Loads a checkpoint.
 
@@ -179,11 +113,15 @@ class Predictor:
           is_flipped: whether the mirror image is averaged too; by default as in the run.
           value_range: values of image files with more than 8 bits that become 0 and 255: those of
             the run's 'dataset', percentiles of each 'image', or 'LOW,HIGH'.
+          is_tuned: whether to use the options that `pdl_jax evaluate --tune` found.
           devices: devices of this process that share a batch; by default the first one.
+          **postprocess: options in the place of the run's and the tuned ones. Panoptic-DeepLab has
+            center_threshold, nms_kernel_px, max_centers, min_score, min_area_px and
+            stuff_area_limit_px, see `postprocess.panoptic.PostprocessOptions`.
 
         Raises:
           FileNotFoundError: no checkpoint is there.
-          ValueError: the checkpoint is damaged.
+          ValueError: the checkpoint is damaged, or its system has no such option.
         """
         checkpoint = find_checkpoint(path, step)
         description = read_description(checkpoint)
@@ -196,6 +134,9 @@ class Predictor:
                 f'{checkpoint}/description lacks or misstates a field that this version needs: '
                 f'{error}'
             ) from error
+        if is_tuned:
+            experiment = use_tuned(experiment, checkpoint)
+        experiment = experiment.with_inference(postprocess)
         changes: dict[str, Any] = {}
         if scales is not None:
             changes['scales'] = tuple(float(scale) for scale in scales)
@@ -210,17 +151,35 @@ class Predictor:
             experiment, spec, variables, checkpoint=str(checkpoint), mesh=mesh, pixels=pixels
         )
 
-    def __call__(self, image: np.ndarray) -> PanopticResult:
-        """Predicts one image.
+    @overload
+    def __call__(
+        self, image: list[ImageInput] | tuple[ImageInput, ...]
+    ) -> list[PanopticResult]: ...
+
+    @overload
+    def __call__(self, image: ImageInput) -> PanopticResult: ...
+
+    def __call__(
+        self, image: ImageInput | list[ImageInput] | tuple[ImageInput, ...]
+    ) -> PanopticResult | list[PanopticResult]:
+        """Predicts one image, or each of a list.
 
         Args:
-          image: u8[H, W, 3], RGB, of any size; of a network for another number of channels
-            u8[H, W, C].
+          image: a path, local or gs://; a PIL image; or uint8 values of any size: [H, W, 3] in RGB
+            order, [H, W], [H, W, C], see `read_input`; or a list of any of these.
+
+        Returns:
+          A result, or a list of them.
 
         Raises:
-          ValueError: the image has another dtype or shape.
+          OSError: a file cannot be read.
+          ValueError: an array has another dtype or shape, or a file is no image.
         """
-        return self.start([image])()[0]
+        if isinstance(image, list | tuple):
+            return [self(one) for one in image]
+        name = os.path.basename(image) if isinstance(image, str | os.PathLike) else ''
+        result = self.start([read_input(image, self.pixels)])()[0]
+        return dataclasses.replace(result, name=name)
 
     def canvas_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """Returns the (height, width) in pixels that an image of `size` is padded to.
@@ -310,7 +269,12 @@ class Predictor:
                 segments = self._list_segments({key: column[row] for key, column in table.items()})
                 results.append(
                     PanopticResult(
-                        panoptic[row, :height, :width], segments, self.spec, self.is_semantic
+                        panoptic[row, :height, :width],
+                        segments,
+                        self.spec,
+                        self.is_semantic,
+                        image=images[row],
+                        postprocess=self.origin['postprocess'],
                     )
                 )
             return results
@@ -341,7 +305,6 @@ class Predictor:
             label = int(table['label'][i])
             class_id = label // self.spec.label_divisor
             category = self.spec.category_of_class[class_id]
-            y0, x0, y1, x1 = (int(n) for n in table['box'][i])
             segments.append(
                 Segment(
                     label=label,
@@ -351,7 +314,8 @@ class Predictor:
                     is_thing=category.is_thing and not self.is_semantic,
                     score=float(np.clip(table['score'][i], 0.0, 1.0)),
                     area_px=int(table['area'][i]),
-                    box=(y0, x0, y1, x1),
+                    centroid=Point(*map(float, table['centroid'][i])),
+                    box=Box(*map(int, table['box'][i])),
                 )
             )
         warn_of_full_image(self._system, sum(segment.is_thing for segment in segments))

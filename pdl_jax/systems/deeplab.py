@@ -16,10 +16,10 @@ from pdl_jax.postprocess.panoptic import PostprocessOptions
 from pdl_jax.preprocess.normalize import NORMALIZATIONS, ChannelStatistics, Normalization
 from pdl_jax.preprocess.targets import TargetOptions, make_targets
 from pdl_jax.presets import Preset, make_network
+from pdl_jax.systems.pixel_grid import PixelGrid
 from pdl_jax.systems.system import (
     Averaging,
     Outputs,
-    PixelGrid,
     Samples,
     Sections,
     System,

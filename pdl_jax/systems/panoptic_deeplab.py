@@ -1,17 +1,31 @@
 """Panoptic-DeepLab: semantic classes, instance centres and offsets, merged by majority vote."""
 
 import dataclasses
+import functools
+import numbers
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
+import jax
 import numpy as np
 
 from pdl_jax.postprocess.centers import MAX_PIXELS
-from pdl_jax.postprocess.panoptic import post_process
+from pdl_jax.postprocess.panoptic import PostprocessOptions, post_process
+from pdl_jax.postprocess.rejection import drop_things
 from pdl_jax.systems.deeplab import DeepLabOptions, DeepLabSystem
 from pdl_jax.systems.semantic_deeplab import draw_targets_and_predictions, replace_semantic
 from pdl_jax.systems.system import LabelMaps, Outputs, Samples, Variables, image_size
-from pdl_jax.typing import Array, LabelFormat
+from pdl_jax.typing import Array, LabelFormat, suggest
+
+# Fields of `config.postprocess` that may change after training.
+_INFERENCE_FIELDS = (
+    'center_threshold',
+    'nms_kernel_px',
+    'max_centers',
+    'min_score',
+    'min_area_px',
+    'stuff_area_limit_px',
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +39,48 @@ class PanopticDeepLabOptions(DeepLabOptions):
     def max_instances(self) -> int | None:
         """See `SystemOptions.max_instances`."""
         return self.targets.max_instances
+
+    @property
+    def inference_values(self) -> dict[str, Any]:
+        """See `SystemOptions.inference_values`."""
+        return {name: getattr(self.postprocess, name) for name in _INFERENCE_FIELDS}
+
+    @property
+    def tuning_choices(self) -> dict[str, tuple[Any, ...]]:
+        """See `SystemOptions.tuning_choices`; windows in proportion to the present one."""
+        areas = (0, *(2**i for i in range(2, 14)))
+        # Odd windows reach equally far to all sides.
+        radii = (
+            factor * (self.postprocess.nms_kernel_px - 1) / 2
+            for factor in (0.35, 0.65, 1.6, 2.5, 4)
+        )
+        return {
+            'center_threshold': (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6),
+            'nms_kernel_px': tuple(2 * round(radius) + 1 for radius in radii),
+            'min_score': tuple(i / 20 for i in range(19)),
+            'min_area_px': areas,
+            'stuff_area_limit_px': areas,
+        }
+
+    def with_inference(self, values: Mapping[str, Any]) -> Self:
+        """See `SystemOptions.with_inference`."""
+        fields = {}
+        for name, value in values.items():
+            if name not in _INFERENCE_FIELDS:
+                raise ValueError(
+                    f'{name} is no option of a {self.name} network; '
+                    f'{suggest(name, _INFERENCE_FIELDS)}it has {", ".join(_INFERENCE_FIELDS)}'
+                )
+            kind = type(getattr(PostprocessOptions, name))
+            kinds = numbers.Real if kind is float else numbers.Integral
+            if isinstance(value, jax.Array) and kind is float:
+                fields[name] = value
+            elif isinstance(value, kinds) and not isinstance(value, bool):
+                fields[name] = kind(value)
+            else:
+                raise ValueError(f'{name} (={value!r}) must be of type {kind.__name__}')
+        postprocess = dataclasses.replace(self.postprocess, **fields)
+        return dataclasses.replace(self, postprocess=postprocess)
 
     def make_system(self, label_format: LabelFormat) -> 'PanopticDeepLab':
         """See `SystemOptions.make_system`."""
@@ -62,6 +118,19 @@ class PanopticDeepLab(DeepLabSystem):
         return LabelMaps(
             maps['panoptic'], maps['semantic'], maps['class_probability'], maps['center_score']
         )
+
+    def filter_segments(self, maps: LabelMaps) -> LabelMaps:
+        """See `System.filter_segments`."""
+        options = self.options.postprocess
+        if not options.min_score and not options.min_area_px:
+            return maps
+        drop = functools.partial(
+            drop_things,
+            label_format=self.label_format,
+            min_score=options.min_score,
+            min_area_px=options.min_area_px,
+        )
+        return maps._replace(panoptic=jax.vmap(drop)(maps.panoptic, self.describe_segments(maps)))
 
     def replace_by_truth(self, outputs: Outputs, panoptic: Array, oracle: Sequence[str]) -> Outputs:
         """See `System.replace_by_truth`.

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from pdl_jax.ops.rounding import ceil_div
 from pdl_jax.postprocess.scores import segment_table
 from pdl_jax.preprocess.normalize import Normalization
 from pdl_jax.presets import Preset
 from pdl_jax.systems.drawing.colors import color_panoptic, color_semantic
+from pdl_jax.systems.pixel_grid import PixelGrid
 from pdl_jax.typing import Array, LabelFormat, PyTree, suggest
 
 Variables = dict[str, PyTree]
@@ -65,45 +65,6 @@ class ParameterGroup:
     regex: str
     learning_rate_factor: float = 1.0
     weight_decay: float | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class PixelGrid:
-    """The input sizes that a network takes.
-
-    Attributes:
-      stride: output stride.
-      is_corner_aligned: whether sizes are k * stride + 1 and resizes align corners; else sizes are
-        multiples of the stride and pixel centres are aligned.
-    """
-
-    stride: int = 1
-    is_corner_aligned: bool = False
-
-    @property
-    def resize(self) -> str:
-        """The mode of `ops.resize.resize_bilinear`."""
-        return 'corner_aligned' if self.is_corner_aligned else 'half_pixel'
-
-    def fit(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Returns the smallest input (height, width) in pixels that holds `size`."""
-        excess = int(self.is_corner_aligned)
-        height, width = (
-            ceil_div(max(n - excess, 1), self.stride) * self.stride + excess for n in size
-        )
-        return height, width
-
-    def scale(self, size: tuple[int, int], factor: float) -> tuple[int, int]:
-        """Returns the input (height, width) of an image resized by a factor.
-
-        That is int((n - 1) * factor + 1) where corners are aligned (DeepLab2), else the multiple
-        of the stride nearest to n * factor.
-        """
-        if self.is_corner_aligned:
-            height, width = (int((n - 1) * factor + 1) for n in size)
-        else:
-            height, width = (max(1, round(n * factor / self.stride)) * self.stride for n in size)
-        return height, width
 
 
 class Averaging(abc.ABC):
@@ -195,6 +156,28 @@ class SystemOptions(abc.ABC):
     def describe_weights(self) -> dict[str, Any]:
         """Lists, as JSON values, what weights depend on besides their shapes."""
         return {}
+
+    @property
+    def inference_values(self) -> dict[str, Any]:
+        """The options that may change after training, such as thresholds, with their values."""
+        return {}
+
+    @property
+    def tuning_choices(self) -> dict[str, tuple[Any, ...]]:
+        """The values of these options that a search tries, see `evaluation.tuning`."""
+        return {}
+
+    def with_inference(self, values: Mapping[str, Any]) -> Self:
+        """Changes options that may change after training; the variables stay the same.
+
+        Floats may be traced arrays, f32[].
+
+        Raises:
+          ValueError: the system has no such option, or it cannot have this value.
+        """
+        for name in values:
+            raise ValueError(f'{name} is no option of a {self.name} network')
+        return self
 
     @abc.abstractmethod
     def make_system(self, label_format: LabelFormat) -> 'System':
@@ -306,6 +289,10 @@ class System(abc.ABC):
           oracle: names of outputs.
         """
         raise ValueError(f'{type(self).__name__} has no outputs to replace by the truth: {oracle}')
+
+    def filter_segments(self, maps: LabelMaps) -> LabelMaps:
+        """Makes segments void that are too uncertain or too small, at the size of the images."""
+        return maps
 
     def describe_segments(self, maps: LabelMaps) -> dict[str, Array]:
         """Lists the segments of label maps, see `postprocess.scores.segment_table`; [B, S, ...]."""

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 import pdl_jax
+from pdl_jax.commands import predict
 from pdl_jax.commands.command_line import COMMANDS, _split_overrides, main
 from pdl_jax.commands.config_file import load_config
 
@@ -314,3 +315,15 @@ def test_fields_of_the_configuration_are_told_from_flags():
         '--config.seed=1',
         '--noconfig.evaluate.is_flipped',
     ]
+
+
+def test_flags_of_several_values(monkeypatch):
+    seen = []
+    monkeypatch.setattr(predict, 'run', seen.append)
+    words = ['--checkpoint=c', '--output=o', '--images=a.jpg', 'b=1.jpg', '--scales=0.5', '1']
+    main(['predict', *words, '--images', 'c*.jpg', '--images=d.jpg'])
+    assert seen[0].images == ['a.jpg', 'b=1.jpg', 'c*.jpg', 'd.jpg']
+    assert seen[0].scales == [0.5, 1.0]
+    # Flags of an earlier call are no defaults of the next.
+    main(['predict', *words])
+    assert seen[1].images == ['a.jpg', 'b=1.jpg']

@@ -15,7 +15,6 @@ from pdl_jax.data.records import open_split
 from pdl_jax.evaluation.checkpoint import evaluate_checkpoint
 from pdl_jax.evaluation.files.score_files import evaluate_files
 from pdl_jax.metrics.panoptic_quality import PanopticQuality
-from pdl_jax.prediction.image_list import find_images, refuse_equal_stems
 from pdl_jax.prediction.predict_files import predict_file
 from pdl_jax.prediction.predictor import Predictor
 from pdl_jax.training.loop import train
@@ -85,9 +84,27 @@ def test_any_size(predictor, size):
 
 
 def test_wrong_arrays_are_refused(predictor):
-    for image in (np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8)):
+    for image in (np.zeros((4, 4, 3)), np.zeros((4, 4, 3), np.int64), np.zeros((0, 4), np.uint8)):
         with pytest.raises(ValueError, match='must be uint8'):
             predictor(image)
+
+
+def test_images_in_many_forms_give_the_same_result(predictor, tmp_path):
+    # Of the canvas of 48x64 pixels, whose compiled program is in the cache.
+    rng = np.random.default_rng(3)
+    grey = rng.integers(0, 255, (46, 60)).astype(np.uint8)
+    Image.fromarray(grey).save(tmp_path / 'grey.png')
+    rgb = np.repeat(grey[..., None], 3, axis=2)
+    expected = predictor(rgb)
+    opaque = np.concatenate([rgb, np.full((46, 60, 1), 9, np.uint8)], axis=2)
+    forms = [tmp_path / 'grey.png', str(tmp_path / 'grey.png'), Image.fromarray(grey), grey]
+    results = predictor([*forms, grey[..., None], opaque, jax.numpy.asarray(rgb)])
+    assert len(results) == 7
+    for result in results:
+        np.testing.assert_array_equal(result.panoptic, expected.panoptic)
+        np.testing.assert_array_equal(result.image, rgb)
+        assert result.segments == expected.segments
+    assert [r.name for r in results[:3]] == ['grey.png', 'grey.png', '']
 
 
 def test_predictions_equal_those_of_the_evaluation(data, workdir, predictor, tmp_path):
@@ -164,17 +181,6 @@ def test_photo_is_turned_upright(predictor, tmp_path):
     assert result.panoptic.shape == (48, 64)
 
 
-def test_find_images(tmp_path):
-    for name in ('b.jpg', 'a.jpg', 'a.png'):
-        (tmp_path / name).write_bytes(b'')
-    pattern = f'{tmp_path}/*.jpg'
-    assert find_images([pattern, pattern]) == [f'{tmp_path}/a.jpg', f'{tmp_path}/b.jpg']
-    with pytest.raises(ValueError, match='a.jpg and .*a.png would both be written as a.json'):
-        refuse_equal_stems(find_images([f'{tmp_path}/*']))
-    with pytest.raises(FileNotFoundError, match='no such file'):
-        find_images([f'{tmp_path}/*.bmp'])
-
-
 def test_missing_checkpoint(workdir, tmp_path):
     with pytest.raises(FileNotFoundError, match='no checkpoint in'):
         Predictor.load(tmp_path)
@@ -239,3 +245,94 @@ def test_ap_and_covering_equal_those_of_the_written_files(data, true_classes):
         for s in a['segments_info']
     ]
     assert len(set(scores)) > 10 and all(0 <= score <= 1 for score in scores)
+
+
+def test_thresholds_decide_on_the_segments(workdir, predictor):
+    image = np.random.default_rng(0).integers(0, 255, (48, 64, 3)).astype(np.uint8)
+    plain = predictor(image)
+    things = sorted((s for s in plain.segments if s.is_thing), key=lambda s: s.score)
+    assert len(things) > 1
+    # Between the two best scores: one thing is left, with the same score and area.
+    min_score = (things[-2].score + things[-1].score) / 2
+    chosen = Predictor.load(workdir, min_score=min_score)
+    assert chosen.origin['postprocess'] == {
+        **predictor.origin['postprocess'],
+        'min_score': min_score,
+    }
+    result = chosen(image)
+    assert [s for s in result.segments if s.is_thing] == [things[-1]]
+    assert [s for s in result.segments if not s.is_thing] == [
+        s for s in plain.segments if not s.is_thing
+    ]
+    dropped = np.isin(plain.panoptic, [s.label for s in things[:-1]])
+    void = plain.spec.label_format.void_label
+    np.testing.assert_array_equal(result.panoptic, np.where(dropped, void, plain.panoptic))
+
+
+@pytest.mark.parametrize(
+    ('values', 'message'),
+    [
+        ({'min_scor': 0.5}, "min_scor is no option .* did you mean 'min_score'"),
+        ({'min_score': 30}, 'min_score .=30.0. must lie in'),
+        ({'nms_kernel_px': 7.5}, 'nms_kernel_px .=7.5. must be of type int'),
+        ({'max_centers': 0}, 'max_centers .=0. must be positive'),
+        ({'min_area_px': -1}, 'min_area_px .=-1. must not be negative'),
+    ],
+)
+def test_wrong_thresholds_are_named(workdir, values, message):
+    with pytest.raises(ValueError, match=message):
+        Predictor.load(workdir, **values)
+
+
+@pytest.mark.slow
+def test_a_search_finds_what_the_evaluation_confirms(data, workdir, true_classes, tmp_path, capsys):
+    run = tmp_path / 'run'
+    shutil.copytree(workdir, run)
+    # As in `true_classes`, whose report is the one before.
+    experiment = make_experiment(
+        data,
+        evaluate__oracle=('semantic',),
+        postprocess__nms_kernel_px=3,
+        postprocess__stuff_area_limit_px=0,
+    )
+    before, _ = true_classes
+    names = ['center_threshold', 'min_score', 'min_area_px', 'stuff_area_limit_px']
+    after = evaluate(experiment, tmp_path / 'after', run, tune_names=names)
+    (path,) = run.glob('checkpoints/*/tuned.json')
+    tuned = json.loads(path.read_text())
+    assert list(tuned['values']) == names
+    assert tuned['before'] == pytest.approx(before['pq']['All']['pq'], abs=1e-9)
+    assert tuned['after'] == pytest.approx(after['pq']['All']['pq'], abs=1e-9)
+    assert tuned['after'] > tuned['before'] + 0.01
+    assert 'tuned on' in capsys.readouterr().out
+    # From now on it counts, unless told otherwise; the checkpoint is intact.
+    values = Predictor.load(run).origin['postprocess']
+    assert values == {**values, **tuned['values']}
+    assert Predictor.load(run, min_score=0.9).origin['postprocess'] == {**values, 'min_score': 0.9}
+    assert Predictor.load(run, is_tuned=False).origin == {
+        **Predictor.load(workdir).origin,
+        'checkpoint': str(path.parent),
+    }
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(ValueError, match=r'tuned.json does not hold options.*delete it'):
+        Predictor.load(run)
+
+
+def test_images_of_a_split_without_labels(data, workdir, tmp_path, capsys):
+    """Predictions by the list of images score as those of the evaluation."""
+    labels = data.parent / 'raw' / 'val'
+    images = json.loads((labels / 'panoptic_val.json').read_text())['images']
+    (tmp_path / 'info.json').write_text(json.dumps({'images': images}))
+    out = tmp_path / 'out'
+    flags = [f'--checkpoint={workdir}', f'--image_info={tmp_path}/info.json', f'--output={out}']
+    main(['predict', *flags, f'--images={labels}/images', '--write=csv'])
+    assert len(list(out.glob('*.csv'))) == len(images)
+    # Grain reads the same pixels.
+    report = evaluate(make_experiment(data), tmp_path, workdir)
+    files, _ = evaluate_files(
+        gt_json=labels / 'panoptic_val.json',
+        gt_folder=labels / 'panoptic_val',
+        pred_json=out / 'predictions.json',
+        pred_folder=out / 'predictions',
+    )
+    assert files['pq']['All'] == pytest.approx(report['pq']['All'], abs=1e-9)

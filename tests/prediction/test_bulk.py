@@ -32,7 +32,8 @@ from pdl_jax.prediction.formats import encode_segments
 from pdl_jax.prediction.image_list import find_below, read_list
 from pdl_jax.prediction.inference import abstract_variables
 from pdl_jax.prediction.predict_files import predict_files
-from pdl_jax.prediction.predictor import PanopticResult, Predictor
+from pdl_jax.prediction.predictor import Predictor
+from pdl_jax.prediction.result import PanopticResult
 from pdl_jax.prediction.shards import find_complete
 from tests import quick_compiler, tiny
 from tests.convert.compiling import compiling_fast
@@ -456,14 +457,16 @@ def test_lists(tmp_path):
             ['--list=two.txt', '--shards=2', '--num_processes=2', '--process_id=2'],
             r'--process_id \(=2\) must lie in 0 .. 1',
         ),
-        (['--list=same.txt'], 'a/1.jpg and b/1.jpg would both be written as 1.json'),
+        (['--list=two.txt', '--shards=2', '--write=csv'], '--write is for files per image'),
+        (['--list=two.txt', '--write=ids,cvs'], "no output 'cvs'; did you mean 'csv'"),
+        (['--list=two.txt', '--min_score=30'], r'min_score \(=30.0\) must lie in'),
+        (['--image_info=i.json', '--prefix=x'], 'needs the folder of its images'),
     ],
 )
 def test_flags_that_do_not_fit(flags, message, checkpoint, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'empty.txt').write_text('\n\n')
     (tmp_path / 'two.txt').write_text('1.jpg\n1.jpg\n2.jpg\n')
-    (tmp_path / 'same.txt').write_text('a/1.jpg\nb/1.jpg\n')
     with pytest.raises(SystemExit) as end:
         main(['predict', f'--checkpoint={checkpoint}', '--output=out', *flags])
     assert end.value.code == 2

@@ -10,7 +10,8 @@ from pdl_jax.commands.command_line import main
 from pdl_jax.data.images import encode_image
 from pdl_jax.data.records import open_split
 from pdl_jax.evaluation.checkpoint import evaluate_checkpoint
-from pdl_jax.prediction.predictor import PanopticResult, Predictor
+from pdl_jax.prediction.predictor import Predictor
+from pdl_jax.prediction.result import PanopticResult
 from pdl_jax.training.loop import train
 from tests import tiny
 from tests.process_group import NETWORK
