@@ -1,6 +1,5 @@
-"""One checkpoint of a run: finding it, its description, its arrays' shapes, and its integrity."""
+"""One checkpoint of a run: finding it, its description, and the shapes of its arrays."""
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,13 +9,18 @@ import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
 
-from pdl_jax.storage.checksums import check_files
+from pdl_jax.storage.integrity import (
+    check_checkpoint,
+    explain_damage,
+    read_description_values,
+    read_score,
+)
 from pdl_jax.storage.paths import refuse_web_address
 from pdl_jax.typing import PyTree
 
-# The folder of a workdir that holds the checkpoints, each in a folder named by its step.
 # Version of the layout of checkpoints and their descriptions.
 FORMAT = 2
+# The folder of a workdir that holds the checkpoints, each in a folder named by its step.
 FOLDER = 'checkpoints'
 
 
@@ -24,18 +28,24 @@ def find_checkpoint(path: str | os.PathLike, step: int | str | None = None) -> e
     """Finds the folder of one checkpoint.
 
     Args:
-      path: a workdir, its checkpoints folder, or the folder of one step; local or gs://.
-      step: the step in a workdir, or 'best' for the one with the highest PQ, or mIoU for a semantic
-        network; by default the newest that is intact.
+      path: a workdir, its checkpoints folder, or the folder of one step; local or gs://. It may
+        also be WORKDIR/best or WORKDIR/last.
+      step: the step in a workdir; 'best' for the one with the highest PQ, or mIoU for a semantic
+        network; 'last' or None for the newest that is intact.
 
     Raises:
       FileNotFoundError: there is no complete checkpoint, or none of that step.
       ValueError: the requested checkpoint is damaged, or all are.
     """
     root = make_absolute(path)
+    if step is None and root.name in ('best', 'last') and not root.exists():
+        root, step = root.parent, root.name
     if (root / 'state').is_dir():
+        if step not in (None, 'last') and str(step) != root.name:
+            raise ValueError(f'{root} is one step already: step {step} is looked for in a workdir')
         check_checkpoint(root)
         return root
+    step = None if step == 'last' else step
     folder = root / FOLDER if (root / FOLDER).is_dir() else root
     steps = list_steps(folder)
     if not steps:
@@ -49,17 +59,21 @@ def find_checkpoint(path: str | os.PathLike, step: int | str | None = None) -> e
         raise FileNotFoundError(
             f'no checkpoint of step {step} in {folder}; there are {steps[::-1]}'
         )
+    if step is not None:
+        try:
+            check_checkpoint(folder / str(step))
+        except ValueError as error:
+            raise ValueError(f'{error}. There are the steps {steps[::-1]}') from error
+        return folder / str(step)
     damage = None
-    for candidate in steps if step is None else [step]:
+    for candidate in steps:
         try:
             check_checkpoint(folder / str(candidate))
             return folder / str(candidate)
         except ValueError as error:
             damage = error
             logging.warning('the checkpoint of step %d is damaged: %s', candidate, error)
-    raise ValueError(
-        f'no intact checkpoint in {folder}: {damage}. There are the steps {steps[::-1]}'
-    )
+    raise ValueError(f'no intact checkpoint in {folder}: {damage}')
 
 
 def read_description(checkpoint: epath.Path) -> dict[str, Any]:
@@ -71,9 +85,9 @@ def read_description(checkpoint: epath.Path) -> dict[str, Any]:
       an 'origin'.
 
     Raises:
-      ValueError: a later version of this program wrote it.
+      ValueError: it is damaged, or a later version of this program wrote it.
     """
-    description = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(checkpoint / 'description')
+    description = read_description_values(checkpoint)
     found = description.setdefault('format', 1)
     if not isinstance(found, int) or found > FORMAT:
         raise ValueError(
@@ -86,12 +100,12 @@ def read_structure(checkpoint: epath.Path) -> dict[str, tuple[int, ...]]:
     """Reads the shape of every array in a checkpoint, by its path.
 
     Raises:
-      ValueError: the checkpoint has no list of its arrays.
+      ValueError: the list of arrays is missing or damaged.
     """
-    metadata = ocp.StandardCheckpointer().metadata(checkpoint / 'state').item_metadata
-    if metadata is None:
-        raise ValueError(f'{checkpoint}/state does not list its arrays')
-    return _list_shapes(metadata.tree)
+    state = checkpoint / 'state'
+    with explain_damage(state):
+        # Orbax's checkpointer would warn of metadata that only whole checkpoints have.
+        return _list_shapes(ocp.PyTreeCheckpointHandler().metadata(state).tree)
 
 
 def check_structure(
@@ -135,18 +149,6 @@ def check_structure(
     )
 
 
-def check_checkpoint(checkpoint: epath.Path) -> None:
-    """Checks that a checkpoint is complete and as it was written.
-
-    Raises:
-      ValueError: a part of it is missing or damaged.
-    """
-    for item in ('state', 'description'):
-        if not (checkpoint / item).is_dir():
-            raise ValueError(f'{checkpoint / item} is missing')
-    check_files(checkpoint)
-
-
 def list_steps(folder: epath.Path) -> list[int]:
     """Lists the steps of the complete checkpoints in a folder, the newest first."""
     # Orbax tells which are complete: on a bucket an unfinished save already has its final name.
@@ -170,17 +172,21 @@ def make_absolute(path: str | os.PathLike) -> epath.Path:
 
 
 def _find_best(folder: epath.Path, steps: list[int]) -> int:
-    files = {step: folder / str(step) / 'metrics' / 'metrics' for step in steps}
-    scores = {
-        step: get_score(json.loads(file.read_text()))
-        for step, file in files.items()
-        if file.exists()
-    }
-    if not scores:
-        raise FileNotFoundError(
-            f'no checkpoint in {folder} was evaluated; there are the steps {steps}'
-        )
-    return max(scores, key=lambda step: scores[step])
+    scores, damage = {}, None
+    for step in steps:
+        try:
+            scores[step] = read_score(folder / str(step))
+        except ValueError as error:
+            damage = error
+            logging.warning('step %d may be the best, but its score is lost: %s', step, error)
+    scores = {step: score for step, score in scores.items() if score is not None}
+    if scores:
+        return max(scores, key=lambda step: scores[step])
+    if damage is not None:
+        raise ValueError(f'no intact score in {folder}: {damage}')
+    raise FileNotFoundError(
+        f'no checkpoint in {folder} was evaluated; there are the steps {steps[::-1]}'
+    )
 
 
 def _sort_params_first(names: Iterable[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """The checkpoints of a run: atomic asynchronous saves, and restoring onto any mesh."""
 
 import dataclasses
+import json
 import logging as stdlib_logging
 from typing import Any
 
@@ -13,7 +14,6 @@ from pdl_jax.runtime.processes import wait_for_all
 from pdl_jax.storage.checkpoint import (
     FOLDER,
     FORMAT,
-    check_checkpoint,
     check_structure,
     get_score,
     list_steps,
@@ -21,7 +21,16 @@ from pdl_jax.storage.checkpoint import (
     read_description,
     read_structure,
 )
-from pdl_jax.storage.checksums import write_checksums
+from pdl_jax.storage.checksums import add_checksum, write_checksums
+from pdl_jax.storage.integrity import (
+    METRICS_FILE,
+    check_checkpoint,
+    check_listing,
+    explain_damage,
+    read_json,
+    read_score,
+)
+from pdl_jax.storage.paths import write_whole
 from pdl_jax.typing import PyTree
 
 # Training moves damaged checkpoints here.
@@ -53,7 +62,7 @@ class Checkpointer:
     A save is written beside the finished ones and renamed when complete, so that a run killed at
     any moment finds its last completed save. The newest `keep` and the one with the best score are
     kept. If files of the newest were damaged later, it is moved to WORKDIR/damaged_checkpoints, and
-    the one before it takes its place.
+    the one before it takes its place; an older one is moved if its score is damaged.
 
     Args:
       workdir: the folder of the run; local or gs://.
@@ -85,9 +94,6 @@ class Checkpointer:
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=policy,
                 cleanup_tmp_directories=True,
-                # Without `best_fn` Orbax writes no metrics, and a resumed run would not know its
-                # best checkpoint.
-                best_fn=get_score,
                 async_options=ocp.AsyncOptions(
                     timeout_secs=_SAVE_TIMEOUT_SECONDS,
                     post_finalization_callback=self._write_checksums,
@@ -99,6 +105,12 @@ class Checkpointer:
     def latest_step(self) -> int | None:
         """Step of the newest complete save; None without any."""
         return self._manager.latest_step()
+
+    @property
+    def latest_score(self) -> float | None:
+        """Score of the newest complete save; None if it was not evaluated."""
+        step = self.latest_step
+        return None if step is None else read_score(self.directory / str(step))
 
     def save(
         self,
@@ -124,20 +136,21 @@ class Checkpointer:
           OSError: this save or the one before it could not be written; saves completed earlier are
             intact.
         """
+        metrics = None if score is None else {'score': score}
+        items: dict[str, Any] = {
+            'state': ocp.args.StandardSave(state),
+            'input': ocp.args.JsonSave(input_position),
+            'description': ocp.args.JsonSave({'format': FORMAT, **description}),
+        }
+        if metrics is not None:
+            # An item of ours: as a metric that Orbax tracks it would be missed, with a warning, in
+            # every save without an evaluation.
+            items[METRICS_FILE] = ocp.args.JsonSave(metrics)
         try:
             # Wait first: the previous save's callback still reads `_step_in_flight`.
             self._manager.wait_until_finished()
             self._step_in_flight = step
-            self._manager.save(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(state),
-                    input=ocp.args.JsonSave(input_position),
-                    description=ocp.args.JsonSave({'format': FORMAT, **description}),
-                ),
-                metrics=None if score is None else {'score': score},
-                force=True,
-            )
+            self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
         except Exception as error:
             raise self._save_error(error) from error
 
@@ -150,20 +163,40 @@ class Checkpointer:
 
         Raises:
           FileNotFoundError: there is no complete save.
-          ValueError: the checkpoint belongs to another architecture or class count.
+          ValueError: the checkpoint belongs to another architecture or class count, or is damaged.
         """
         step = self.latest_step
         if step is None:
             raise FileNotFoundError(f'no checkpoint in {self.directory}')
         folder = self.directory / str(step)
         check_structure(abstract_state, read_structure(folder), self.directory)
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(abstract_state), input=ocp.args.JsonRestore()
-            ),
-        )
-        return Restored(restored['state'], restored['input'], read_description(folder), step)
+        input_position, description = read_json(folder, 'input'), read_description(folder)
+        with explain_damage(folder / 'state'):
+            restored = self._manager.restore(
+                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
+            )
+        return Restored(restored['state'], input_position, description, step)
+
+    def add_score(self, score: float) -> None:
+        """Adds to the newest save the score of an evaluation that was made later; all processes.
+
+        Args:
+          score: see `save`.
+
+        Raises:
+          OSError: it could not be written.
+        """
+        self.wait()
+        step = self.latest_step
+        if jax.process_index() == 0 and step is not None:
+            folder = self.directory / str(step)
+            path = folder / METRICS_FILE / METRICS_FILE
+            path.parent.mkdir(exist_ok=True)
+            write_whole(path, json.dumps({'score': score}).encode())
+            # A file that the checksums do not name yet is no damage: a kill in between is harmless.
+            add_checksum(folder, f'{METRICS_FILE}/{METRICS_FILE}')
+        wait_for_all('a score is added')
+        self._manager.reload()
 
     def wait(self) -> None:
         """Blocks until the save in flight is complete.
@@ -188,25 +221,26 @@ class Checkpointer:
         write_checksums(folder if folder.exists() else self.directory / str(self._step_in_flight))
 
     def _set_damaged_aside(self) -> None:
-        """Moves the damaged saves that are newer than the newest intact one.
+        """Moves aside saves newer than the newest intact one, and those whose score is lost.
 
         Raises:
           ValueError: all of them are damaged.
         """
-        damaged = {}
-        for step in list_steps(self.directory):
+        damaged, steps = {}, list_steps(self.directory)
+        for step in steps:
+            folder = self.directory / str(step)
             try:
-                check_checkpoint(self.directory / str(step))
-                break
+                # One intact checkpoint is enough to go on from; the scores of all are compared.
+                if len(damaged) == steps.index(step):
+                    check_checkpoint(folder)
+                check_listing(folder)
             except ValueError as error:
                 damaged[step] = error
-        else:
-            if damaged:
-                raise ValueError(
-                    f'all checkpoints in {self.directory} are damaged, the newest: '
-                    f'{damaged[max(damaged)]}. Restore them from a copy, or move them away to '
-                    f'start anew'
-                )
+        if steps and len(damaged) == len(steps):
+            raise ValueError(
+                f'all checkpoints in {self.directory} are damaged, the newest: '
+                f'{damaged[steps[0]]}. Restore them from a copy, or move them away to start anew'
+            )
         for step, error in damaged.items():
             target = self.directory.parent / _DAMAGED_FOLDER / str(step)
             if target.exists():
@@ -214,11 +248,7 @@ class Checkpointer:
             target.parent.mkdir(exist_ok=True)
             (self.directory / str(step)).rename(target)
             logging.warning(
-                'the checkpoint of step %d is damaged: %s. It was moved to %s, and the one before '
-                'it is used',
-                step,
-                error,
-                target,
+                'the checkpoint of step %d is damaged: %s. It was moved to %s', step, error, target
             )
 
     def _save_error(self, error: Exception) -> OSError:

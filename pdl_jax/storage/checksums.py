@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from etils import epath
 
-from pdl_jax.storage.paths import explain_bucket_errors, file_size, is_remote
+from pdl_jax.storage.paths import explain_bucket_errors, file_size, is_file, is_remote, write_whole
 
 _FILE = 'checksums.json'
 # Orbax writes the commit time into its metadata after the checksums were made.
@@ -20,43 +20,67 @@ def write_checksums(folder: epath.Path) -> None:
 
     On a bucket only the sizes are written, see `check_files`.
     """
-    sums = {}
-    for path in _list_files(folder):
-        name = os.fspath(path.relative_to(folder))
-        if name not in _LEFT_OUT:
-            sums[name] = {
-                'bytes': file_size(path),
-                'crc32': None if is_remote(path) else _compute_crc(path),
-            }
+    names = [os.fspath(path.relative_to(folder)) for path in _list_files(folder)]
+    sums = {name: _describe(folder / name) for name in names if name not in _LEFT_OUT}
     (folder / _FILE).write_text(json.dumps(sums, indent=1) + '\n')
 
 
-def check_files(folder: epath.Path) -> None:
+def add_checksum(folder: epath.Path, name: str) -> None:
+    """Adds a file that was written later; a folder without checksums is left without.
+
+    Raises:
+      ValueError: the checksums are damaged.
+      OSError: they cannot be written.
+    """
+    if sums := _read_checksums(folder):
+        content = {key: {'bytes': size, 'crc32': crc} for key, (size, crc) in sums.items()}
+        content[name] = _describe(folder / name)
+        write_whole(folder / _FILE, (json.dumps(content, indent=1) + '\n').encode())
+
+
+def check_files(folder: epath.Path) -> bool:
     """Compares the files of a folder with its checksums; a folder without checksums passes.
 
     On a bucket, whose service checks the content of its objects itself, only sizes are compared.
+
+    Returns:
+      Whether there are checksums.
 
     Raises:
       ValueError: names the first file that is missing, differs or lies elsewhere.
       OSError: the files cannot be read now.
     """
-    path = folder / _FILE
-    with explain_bucket_errors(path):
-        content = path.read_bytes() if path.exists() else b'{}'
-    try:
-        sums = {
-            name: (entry['bytes'], entry['crc32']) for name, entry in json.loads(content).items()
-        }
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
-        raise ValueError(f'{path} holds other bytes than were written') from error
+    sums = _read_checksums(folder)
     for name, (size, crc) in sums.items():
         if name.startswith('/') or '..' in name.split('/'):
-            raise ValueError(f'{path} names {name!r}, which lies elsewhere')
+            raise ValueError(f'{folder / _FILE} names {name!r}, which lies elsewhere')
         _check_file(folder / name, size, crc)
+    return bool(sums)
+
+
+def _read_checksums(folder: epath.Path) -> dict[str, tuple[int, int | None]]:
+    """Reads (size, CRC) by file; nothing where there are no checksums."""
+    path = folder / _FILE
+    with explain_bucket_errors(path):
+        content = path.read_bytes() if is_file(path) else b'{}'
+    try:
+        return {
+            name: (entry['bytes'], entry['crc32']) for name, entry in json.loads(content).items()
+        }
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+        raise ValueError(f'{path} holds other bytes than were written') from error
+
+
+def _describe(path: epath.Path) -> dict[str, int | None]:
+    crc = None if is_remote(path) else _compute_crc(path)
+    return {'bytes': file_size(path), 'crc32': crc}
 
 
 def _check_file(path: epath.Path, size: int, crc: int | None) -> None:
     try:
+        # A pipe would be waited for, and a name that no file can have is an error of its own kind.
+        if not is_remote(path) and not is_file(path):
+            raise FileNotFoundError(path)
         with explain_bucket_errors(path):
             found = file_size(path)
     except FileNotFoundError as error:

@@ -1,13 +1,17 @@
 """Paths that may be local folders or buckets."""
 
 import contextlib
+import errno
 import os
+import zlib
 from collections.abc import Iterator
 
 from etils import epath
 
 # Schemes of the buckets that epath reads.
 _BUCKETS = ('gs', 's3', 'az')
+# A full disk, a quota, and the kernel's limit on the size of a file.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def make_path(path: str | os.PathLike) -> epath.Path:
@@ -51,6 +55,12 @@ def is_remote(path: str | os.PathLike) -> bool:
     return '://' in os.fspath(path)
 
 
+def is_file(path: epath.Path) -> bool:
+    """Returns true for a file; pipes and devices, which a reader would wait for, are none."""
+    # A local epath takes everything that is no folder for a file.
+    return path.is_file() if is_remote(path) else os.path.isfile(path)
+
+
 def file_size(path: epath.Path) -> int:
     """Returns the size of a file in bytes."""
     # A local epath's stat looks up the name of the file's owner, which a container may lack.
@@ -78,22 +88,47 @@ def explain_bucket_errors(path: str | os.PathLike) -> Iterator[None]:
         ) from error
 
 
+@contextlib.contextmanager
+def explain_write_errors(path: str | os.PathLike) -> Iterator[None]:
+    """Turns errors of writing, which often lack the path, into one that names it and the remedy.
+
+    Raises:
+      OSError: of the kind and with the errno of the original error; or the bucket failed.
+    """
+    try:
+        with explain_bucket_errors(path):
+            yield
+    except OSError as error:
+        # Errors without errno are already sentences of this package.
+        if error.errno is None:
+            raise
+        remedy = 'check the path and its permissions'
+        if error.errno in _FULL:
+            remedy = 'free some space and run the same command again'
+        named = type(error)(f'could not write {os.fspath(path)}: {error.strerror}: {remedy}')
+        named.errno = error.errno
+        raise named from error
+
+
 def write_whole(path: epath.Path, content: bytes) -> None:
     """Writes a file, or replaces an older one, so that a reader finds it complete or not at all.
 
     Raises:
-      OSError: the disk is full, or the bucket fails.
+      OSError: the disk is full, or the bucket fails; the message names the file.
     """
     if is_remote(path):
         # An object appears when its last byte has arrived, and a rename would be a copy.
         with explain_bucket_errors(path):
             path.write_bytes(content)
         return
-    # Several processes may write the same file at the same time.
-    temporary = path.parent / f'.{path.name}.{os.getpid()}.partial'
+    # Several processes may write the same file at the same time, and its name may be as long as
+    # names can be.
+    name = f'.{zlib.crc32(os.fsencode(path.name)):08x}.{os.getpid()}.partial'
+    temporary = path.parent / name
     try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
+        with explain_write_errors(path):
+            temporary.write_bytes(content)
+            temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
