@@ -24,6 +24,7 @@ def add_config_flag(parser: argparse.ArgumentParser, *, is_required: bool = True
     """Adds --config; the front door hands --config.field=value on beside it."""
     parser.add_argument(
         '--config',
+        default='',
         required=is_required,
         metavar='FILE',
         help='a configuration file, or the name of one that comes with the package, such as coco; '
@@ -63,6 +64,27 @@ def load_experiment(flags: argparse.Namespace) -> 'Experiment':
     words = ', '.join(f'{field}={value!r}' for field, value in values.items())
     logging.info('the preset %s sets %s', experiment.preset, words)
     return experiment
+
+
+def override_experiment(experiment: 'Experiment', overrides: list[str]) -> 'Experiment':
+    """Sets fields of an experiment, such as a checkpoint's, by words of the command line.
+
+    Args:
+      experiment: is not changed.
+      overrides: words such as '--config.train.batch_size=8'.
+
+    Raises:
+      ValueError: a field is unknown or of another type, or has a value that it cannot have.
+    """
+    if not overrides:
+        return experiment
+    from ml_collections import ConfigDict
+
+    from pdl_jax.experiment import Experiment
+
+    config = ConfigDict(experiment.to_dict())
+    _add_system_fields(config)
+    return Experiment.from_config(_override(config.lock(), overrides))
 
 
 def _run_file(name: str) -> Any:
@@ -127,7 +149,7 @@ def _add_system_fields(config: Any) -> None:
     with config.model.unlocked():
         for system in SYSTEMS:
             for field, kind in find_options_class(system).field_types().items():
-                if field not in config.model:
+                if config.model.get(field) is None:
                     config.model[field] = config_dict.placeholder(kind)
 
 

@@ -1,20 +1,23 @@
-"""Scores a checkpoint on the eval split: prints the table and writes WORKDIR/report.json.
+"""Scores a checkpoint on the eval split: prints the table and writes WORKDIR/report_STEP.json.
 
-Without --config the checkpoint's own configuration counts.
+The checkpoint's own configuration counts, with --config.field=value on top; --config takes another
+one instead. Each difference is printed, and one that changes the meaning of the network is refused.
 """
 
 import argparse
+import functools
 
+from pdl_jax.commands.checkpoint_flags import add_step_flag
 from pdl_jax.commands.command_line import add_switch
 from pdl_jax.commands.config_file import add_config_flag
 from pdl_jax.commands.processes import add_process_flags, start_processes
 
 SUMMARY = 'score a checkpoint: PQ, mIoU, AP, Parsing Covering'
 EXAMPLES = """\
-  pdl_jax evaluate --workdir=runs/scenes
+  pdl_jax evaluate --workdir=runs/scenes --step=best
   pdl_jax evaluate --workdir=runs/scenes --write_predictions
   pdl_jax evaluate --workdir=runs/scenes --tune=center_threshold,min_score
-  pdl_jax evaluate --config=coco --checkpoint=runs/bowenc0221_r50 --workdir=runs/scores"""
+  pdl_jax evaluate --checkpoint=runs/coco --workdir=runs/scores --config.evaluate.is_flipped"""
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -23,11 +26,22 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--workdir', required=True, help='where the report and the predictions go; or gs://'
     )
-    parser.add_argument(
-        '--checkpoint', default='', help='a workdir or one step of it (default: --workdir)'
+    add_evaluation_flags(parser)
+    add_allow_changed_flag(parser)
+    add_process_flags(parser)
+
+
+def add_evaluation_flags(parser: argparse.ArgumentParser, title: str = 'evaluation') -> None:
+    """Adds the flags that the training command shares."""
+    group = parser.add_argument_group(title)
+    group.add_argument(
+        '--checkpoint',
+        default='',
+        help='a workdir or one step of it (default: --workdir); best: that of --workdir',
     )
-    add_switch(parser, 'write_predictions', help='write COCO panoptic PNGs and JSON to --workdir')
-    parser.add_argument(
+    add_step_flag(group)
+    add_switch(group, 'write_predictions', help='write COCO panoptic PNGs and JSON to --workdir')
+    group.add_argument(
         '--tune',
         nargs='?',
         const='',
@@ -36,26 +50,39 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         'stuff_area_limit_px on the eval split, or those given, separated by commas; predict and '
         'evaluate use them from then on',
     )
-    parser.add_argument(
+    group.add_argument(
         '--tune_metric', default='pq', help='what to raise: pq (default), pq_things or pq_stuff'
     )
-    add_switch(parser, 'tuned', default=True, help='use what --tune found for the checkpoint')
-    add_process_flags(parser)
+    add_switch(group, 'tuned', default=True, help='use what --tune found for the checkpoint')
+
+
+def add_allow_changed_flag(parser: argparse.ArgumentParser) -> None:
+    """Adds --allow_changed."""
+    add_switch(
+        parser,
+        'allow_changed',
+        help="accept fields that change what the checkpoint's network means",
+    )
 
 
 def run(flags: argparse.Namespace) -> None:
     """Runs the command."""
-    checkpoint = flags.checkpoint or flags.workdir
-    if flags.config_overrides and not flags.config:
-        raise ValueError(f'{flags.config_overrides[0]} needs --config')
+    checkpoint, step = flags.checkpoint or flags.workdir, flags.step
+    if checkpoint in ('best', 'last'):
+        if step is not None:
+            raise ValueError(f'--checkpoint={checkpoint} and --step={step}: give one of them')
+        checkpoint, step = flags.workdir, checkpoint
     with start_processes(flags, f'evaluating {checkpoint}'):
-        from pdl_jax.commands.config_file import load_experiment
+        from pdl_jax.commands.config_file import load_experiment, override_experiment
         from pdl_jax.evaluation.checkpoint import evaluate_checkpoint
 
+        override = functools.partial(override_experiment, overrides=flags.config_overrides)
         evaluate_checkpoint(
-            load_experiment(flags) if flags.config else None,
+            load_experiment(flags) if flags.config else override,
             flags.workdir,
             checkpoint=checkpoint,
+            step=step,
+            allow_changed=flags.allow_changed,
             write_predictions=flags.write_predictions,
             tune_names=None if flags.tune is None else [n for n in flags.tune.split(',') if n],
             tune_metric=flags.tune_metric,

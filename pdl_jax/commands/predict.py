@@ -16,6 +16,7 @@ import functools
 import sys
 from typing import TYPE_CHECKING, Any
 
+from pdl_jax.commands.checkpoint_flags import add_step_flag
 from pdl_jax.commands.command_line import add_switch
 from pdl_jax.commands.processes import announce, show_own_messages
 
@@ -59,11 +60,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--list', help='text file with the path of one image per line; or gs://')
     parser.add_argument('--prefix', help='folder or gs:// prefix: all images anywhere below it')
     parser.add_argument('--output', required=True, help='directory of the results; or gs://')
-    parser.add_argument(
-        '--step',
-        type=_parse_step,
-        help='step of a workdir, or best: highest PQ, or mIoU (default: the newest)',
-    )
+    add_step_flag(parser)
     parser.add_argument(
         '--scales', type=float, nargs='+', help='average over the image at these scales'
     )
@@ -217,7 +214,3 @@ def _load_for_shards(flags: argparse.Namespace) -> tuple['Predictor', int, int]:
     # stop the others.
     jax.distributed.shutdown()
     return predictor, jax.process_index(), jax.process_count()
-
-
-def _parse_step(text: str) -> int | str:
-    return text if text == 'best' else int(text)

@@ -1,27 +1,35 @@
 """Trains a configuration, evaluates it and leaves checkpoints, logs, pictures and a report.
 
 The same command runs on one CPU, several GPUs or every host of a TPU pod, and run again it resumes.
+Without --config it resumes with the configuration of the checkpoint, and --config.field=value on
+top.
 Several processes make one run with --distributed, which asks the platform (TPU pods, Slurm, Open
 MPI), or with --coordinator_address, --num_processes and --process_id.
 """
 
 import argparse
+import functools
 import sys
+from typing import TYPE_CHECKING
 
-from pdl_jax.commands.command_line import add_switch
+from pdl_jax.commands import evaluate
 from pdl_jax.commands.config_file import add_config_flag
 from pdl_jax.commands.processes import add_process_flags, start_processes
+
+if TYPE_CHECKING:
+    from pdl_jax.experiment import Experiment
 
 SUMMARY = 'train a configuration, or go on with a run'
 EXAMPLES = """\
   pdl_jax train --config=scenes --workdir=runs/scenes
   pdl_jax train --config=configs/coco.py --workdir=runs/coco --config.train.batch_size=16
+  pdl_jax train --workdir=runs/coco --config.train.num_steps=90000
   pdl_jax train --config=coco --workdir=gs://BUCKET/runs/coco --distributed"""
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of this command."""
-    add_config_flag(parser)
+    add_config_flag(parser, is_required=False)
     parser.add_argument(
         '--workdir', required=True, help='directory of checkpoints, logs and reports; or gs://'
     )
@@ -31,13 +39,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         default='train',
         help='evaluate: score a checkpoint',
     )
-    parser.add_argument(
-        '--checkpoint', default='', help='with --mode=evaluate: a workdir or one step of it'
-    )
-    add_switch(
-        parser, 'write_predictions', help='with --mode=evaluate: write COCO panoptic PNGs and JSON'
-    )
-    parser.set_defaults(tune=None, tune_metric='pq', tuned=True)
+    evaluate.add_allow_changed_flag(parser)
+    evaluate.add_evaluation_flags(parser, 'with --mode=evaluate')
     add_process_flags(parser)
     parser.add_argument(
         '--stopped_status',
@@ -50,14 +53,32 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(flags: argparse.Namespace) -> None:
     """Runs the command."""
     if flags.mode == 'evaluate':
-        from pdl_jax.commands import evaluate
-
         evaluate.run(flags)
         return
-    with start_processes(flags, f'training {flags.config} in {flags.workdir}'):
-        from pdl_jax.commands.config_file import load_experiment
+    with start_processes(flags, f'training {flags.config or "further"} in {flags.workdir}'):
         from pdl_jax.training.loop import train
 
-        report = train(load_experiment(flags), flags.workdir)
+        report = train(_find_experiment(flags), flags.workdir, allow_changed=flags.allow_changed)
     if report is None:
         sys.exit(flags.stopped_status)
+
+
+def _find_experiment(flags: argparse.Namespace) -> 'Experiment':
+    """Makes the experiment of the flags, or that of the checkpoint to go on from."""
+    from pdl_jax.commands.config_file import load_experiment, override_experiment
+
+    if flags.config:
+        return load_experiment(flags)
+    from etils import epath
+
+    from pdl_jax.prediction.trained import read_trained
+    from pdl_jax.runtime.processes import choose_together
+    from pdl_jax.storage.checkpoint import find_checkpoint
+
+    try:
+        checkpoint = choose_together(functools.partial(find_checkpoint, flags.workdir))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f'{error}; give --config=FILE to start a run') from error
+    return override_experiment(
+        read_trained(epath.Path(checkpoint)).experiment, flags.config_overrides
+    )

@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,54 +14,74 @@ from pdl_jax.evaluation.report import format_report, write_report
 from pdl_jax.evaluation.tuning import Tuning, tune
 from pdl_jax.experiment import Experiment
 from pdl_jax.prediction.inference import abstract_variables
+from pdl_jax.prediction.trained import read_trained
 from pdl_jax.prediction.tuned import use_tuned, write_tuned
 from pdl_jax.runtime.processes import choose_together
 from pdl_jax.runtime.sharding import make_mesh, replicated
-from pdl_jax.storage.checkpoint import find_checkpoint, read_description
+from pdl_jax.storage.checkpoint import find_checkpoint, is_run
+from pdl_jax.storage.config_changes import check_changes, find_changes
 from pdl_jax.storage.variables import restore_variables
 from pdl_jax.typing import Device
 
+_ADVICE = (
+    'Leave out --config and such fields to evaluate as it was trained, or give --allow_changed'
+)
+
 
 def evaluate_checkpoint(
-    experiment: Experiment | None,
+    experiment: Experiment | Callable[[Experiment], Experiment] | None,
     workdir: str,
     *,
     checkpoint: str,
+    step: int | str | None = None,
+    allow_changed: bool = False,
     write_predictions: bool = False,
     tune_names: Sequence[str] | None = None,
     tune_metric: str = 'pq',
     is_tuned: bool = True,
     devices: Sequence[Device] | None = None,
 ) -> dict[str, Any]:
-    """Scores a checkpoint on the eval split; prints the table and writes workdir/report.json.
+    """Scores a checkpoint on the eval split; prints the table and writes the report.
+
+    That is workdir/report_STEP.json, and workdir/report.json too unless a run, whose report that
+    is, has its checkpoints there.
 
     Args:
       experiment: gives the data and the network, which must fit the checkpoint; None takes the one
-        that the checkpoint was saved with.
+        that the checkpoint was saved with, and a function makes one from that. Each difference is
+        logged.
       workdir: where the report and the predictions go.
       checkpoint: a workdir or one step of it.
+      step: the step of a workdir, 'best' or 'last', see `find_checkpoint`.
+      allow_changed: take an experiment that changes the meaning of the checkpoint's variables.
       write_predictions: write the predictions to the workdir, see `prediction.formats`.
       tune_names: options to search first, see `tuning.tune`; the best are written beside the
         checkpoint and used from then on. None searches nothing.
       tune_metric: the score that the search raises.
-      is_tuned: use options that an earlier search found, where `experiment` is None.
+      is_tuned: use the options that an earlier search found, below those of the function.
       devices: by default all.
+
+    Returns:
+      The report, see `make_report`, with the 'step', and as 'changed' a line for each field that
+      differs from the checkpoint's configuration, if any does.
 
     Raises:
       FileNotFoundError: there is no such checkpoint or split.
-      ValueError: the checkpoint has other classes or another architecture, or is a part of one.
+      ValueError: the checkpoint has other classes or another architecture, or is a part of one, or
+        its variables would mean something else.
     """
-    path = epath.Path(choose_together(functools.partial(find_checkpoint, checkpoint)))
-    description = read_description(path)
-    if 'config' not in description:
-        raise ValueError(f'{path} holds a part of a network, which only training starts from')
-    if experiment is None:
-        experiment = Experiment.from_dict(description['config'])
-        if is_tuned and tune_names is None:
-            experiment = use_tuned(experiment, path)
+    path = epath.Path(choose_together(functools.partial(find_checkpoint, checkpoint, step)))
+    trained = read_trained(path)
+    base = trained.experiment
+    if is_tuned and tune_names is None:
+        base = use_tuned(base, path)
+    asked = experiment(base) if callable(experiment) else experiment
+    experiment = asked or base
+    changes = find_changes(trained.experiment.to_dict(), experiment.to_dict())
+    check_changes(changes, is_allowed=allow_changed, advice=_ADVICE)
     source = open_split(experiment.data.path, experiment.data.eval_split)
-    check_same_classes(description['dataset'], source, path)
-    warn_of_other_range(description, source, path)
+    check_same_classes(trained.spec.to_dict(), source, path)
+    warn_of_other_range(trained.description, source, path)
     mesh = make_mesh(experiment.mesh.data, experiment.mesh.space, devices=devices)
     system = experiment.make_system(source.spec.label_format)
     variables = restore_variables(path, abstract_variables(system), replicated(mesh))
@@ -70,14 +90,21 @@ def evaluate_checkpoint(
         _report_tuning(tuning, experiment, source, path, tune_metric)
         experiment = experiment.with_inference(tuning.values)
         system = experiment.make_system(source.spec.label_format)
+        changes = find_changes(trained.experiment.to_dict(), experiment.to_dict())
     evaluator = Evaluator(
         experiment, system, source, mesh, predictions_dir=workdir if write_predictions else ''
     )
     report = evaluator(variables)
     assert report is not None  # Nothing stops this evaluation.
+    report = {'step': _find_step(path), **report}
+    if changes:
+        report['changed'] = [str(change) for change in changes]
     if jax.process_index() == 0:
-        write_report(report, os.path.join(workdir, 'report.json'))
-        print(f'{path} on {source}:\n{format_report(report)}')
+        file = os.path.join(workdir, f'report_{path.name}.json')
+        write_report(report, file)
+        if not is_run(workdir):
+            write_report(report, os.path.join(workdir, 'report.json'))
+        print(f'{path} on {source}:\n{format_report(report)}\nwrote {file}')
     return report
 
 
@@ -100,3 +127,8 @@ def _report_tuning(
     split = experiment.data.eval_split
     file = write_tuned(path, tuning.values, **origin, split=split, num_images=len(source))
     print(f'written to {file}: evaluate and predict use these values of {path} from now on')
+
+
+def _find_step(checkpoint: epath.Path) -> int | None:
+    """Returns the step by the name of its folder, which a user may have changed."""
+    return int(checkpoint.name) if checkpoint.name.isdecimal() else None

@@ -1,7 +1,6 @@
 """A trained system in one call: an image of any size in, its label map and segments out."""
 
 import dataclasses
-import functools
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -19,10 +18,11 @@ from pdl_jax.prediction.image_inputs import ImageInput, read_input
 from pdl_jax.prediction.inference import Inference, abstract_variables, find_input_size
 from pdl_jax.prediction.object_limit import warn_of_full_image
 from pdl_jax.prediction.result import Box, PanopticResult, Point, Segment
+from pdl_jax.prediction.trained import read_trained
 from pdl_jax.prediction.tuned import use_tuned
 from pdl_jax.runtime.progress import stage
 from pdl_jax.runtime.sharding import batch_sharding, make_mesh, replicated
-from pdl_jax.storage.checkpoint import find_checkpoint, read_description
+from pdl_jax.storage.checkpoint import find_checkpoint
 from pdl_jax.storage.variables import restore_variables
 from pdl_jax.systems.system import Variables
 from pdl_jax.typing import Array, Device
@@ -33,6 +33,8 @@ _CANVAS_STEP_PX = 128
 # Somewhat more than the largest image that is decoded, for the padding of its canvas. A long strip,
 # whose canvas is mostly padding, must not fill the memory.
 _MAX_CANVAS_PIXELS = MAX_PIXELS * 17 // 16
+# Compiled programs that a predictor keeps, one per canvas and batch size.
+_MAX_PROGRAMS = 128
 
 
 class Predictor:
@@ -90,6 +92,8 @@ class Predictor:
         self._evaluate = dataclasses.replace(evaluate, oracle=())
         self._variables = variables
         self._mesh = mesh
+        # Not a cache of the class: a predictor takes its programs and variables with it.
+        self._programs: dict[tuple[tuple[int, int], int], jax.stages.Compiled] = {}
 
     @classmethod
     def load(
@@ -108,7 +112,7 @@ class Predictor:
 
         Args:
           path: a workdir or one step of it; local or gs://.
-          step: which step of a workdir, or 'best'; by default the newest.
+          step: which step of a workdir, or 'best' or 'last'; by default the newest.
           scales: scales of the image whose outputs are averaged; by default the run's.
           is_flipped: whether the mirror image is averaged too; by default as in the run.
           value_range: values of image files with more than 8 bits that become 0 and 255: those of
@@ -124,16 +128,9 @@ class Predictor:
           ValueError: the checkpoint is damaged, or its system has no such option.
         """
         checkpoint = find_checkpoint(path, step)
-        description = read_description(checkpoint)
-        try:
-            experiment = Experiment.from_dict(description['config'])
-            spec = DatasetSpec.from_dict(description['dataset'])
-            pixels = _find_pixels(description, experiment, value_range, str(checkpoint))
-        except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(
-                f'{checkpoint}/description lacks or misstates a field that this version needs: '
-                f'{error}'
-            ) from error
+        trained = read_trained(checkpoint)
+        experiment, spec = trained.experiment, trained.spec
+        pixels = _find_pixels(trained.description, experiment, value_range, str(checkpoint))
         if is_tuned:
             experiment = use_tuned(experiment, checkpoint)
         experiment = experiment.with_inference(postprocess)
@@ -256,7 +253,7 @@ class Predictor:
             batch_sizes[row] = height, width
         sharding = batch_sharding(self._mesh)
         with jax.set_mesh(self._mesh):
-            outputs = self._compile(canvases[0], num_rows)(
+            outputs = self._find_program(canvases[0], num_rows)(
                 self._variables,
                 jax.device_put(batch, sharding),
                 jax.device_put(batch_sizes, sharding),
@@ -281,15 +278,24 @@ class Predictor:
 
         return finish
 
-    @functools.lru_cache(maxsize=128)  # noqa: B019 - a predictor lives as long as its programs.
+    def _find_program(self, canvas_size: tuple[int, int], num_rows: int) -> jax.stages.Compiled:
+        key = canvas_size, num_rows
+        # The one that was used last is the last to go.
+        program = self._programs.pop(key, None) or self._compile(*key)
+        self._programs[key] = program
+        if len(self._programs) > _MAX_PROGRAMS:
+            del self._programs[next(iter(self._programs))]
+        return program
+
     def _compile(self, canvas_size: tuple[int, int], num_rows: int) -> jax.stages.Compiled:
+        system = self._system
         inference = Inference.for_images(self._system, self._augment, self._evaluate, canvas_size)
 
         def predict(
             variables: Variables, image: Array, size: Array
         ) -> tuple[Array, dict[str, Array]]:
             maps = inference.label_maps(variables, image, size)
-            return maps.panoptic, self._system.describe_segments(maps)
+            return maps.panoptic, system.describe_segments(maps)
 
         sharding = batch_sharding(self._mesh)
         shape = (num_rows, *canvas_size, self.pixels.num_channels)

@@ -15,7 +15,7 @@ from pdl_jax.storage.integrity import (
     read_description_values,
     read_score,
 )
-from pdl_jax.storage.paths import refuse_web_address
+from pdl_jax.storage.paths import explain_bucket_errors, refuse_web_address
 from pdl_jax.typing import PyTree
 
 # Version of the layout of checkpoints and their descriptions.
@@ -153,6 +153,13 @@ def list_steps(folder: epath.Path) -> list[int]:
     """Lists the steps of the complete checkpoints in a folder, the newest first."""
     # Orbax tells which are complete: on a bucket an unfinished save already has its final name.
     return sorted(ocp.utils.checkpoint_steps(folder), reverse=True) if folder.is_dir() else []
+
+
+def is_run(workdir: str | os.PathLike) -> bool:
+    """Returns true for the directory of a run, which has checkpoints."""
+    folder = make_absolute(workdir) / FOLDER
+    with explain_bucket_errors(folder):
+        return folder.is_dir()
 
 
 def get_score(metrics: Mapping[str, float]) -> float:

@@ -122,7 +122,7 @@ def read_description_values(checkpoint: epath.Path) -> dict[str, Any]:
       OSError: it cannot be read now.
     """
     values = read_json(checkpoint, 'description')
-    for key in ('config', 'dataset', 'origin'):
+    for key in ('config', 'dataset', 'origin', 'pixels'):
         if not isinstance(values.get(key, {}), dict):
             raise ValueError(
                 f'{checkpoint}/description is damaged: {key} is {str(values[key])[:40]!r}, no JSON '

@@ -11,6 +11,7 @@ from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from pdl_jax.experiment import Experiment
+from pdl_jax.prediction.trained import read_trained
 from pdl_jax.storage.checkpoint import find_checkpoint, read_description, read_structure
 from pdl_jax.storage.variables import restore_variables
 from pdl_jax.training.first_convolution import adapt_channels, is_first_convolution
@@ -166,7 +167,7 @@ def load_initial_variables(path: str, abstract_variables: PyTree) -> tuple[PyTre
         left_out=left_out,
         is_partial=origin.get('is_partial', False),
         has_folded_norm=origin.get('has_folded_norm', False),
-        expected=origin.get('backbone') or _describe_trained(description),
+        expected=origin.get('backbone') or _describe_trained(checkpoint, description),
         adapted=tuple(adapted),
     )
     restored: dict[str, Any] = flatten_dict(
@@ -183,10 +184,10 @@ def merge_variables(variables: PyTree, loaded: PyTree) -> PyTree:
     return unflatten_dict({**flatten_dict(variables), **flatten_dict(loaded)})
 
 
-def _describe_trained(description: Mapping[str, Any]) -> dict[str, Any]:
+def _describe_trained(checkpoint: epath.Path, description: Mapping[str, Any]) -> dict[str, Any]:
     if 'config' not in description:
         return {}
-    return Experiment.from_dict(description['config']).system.describe_weights()
+    return read_trained(checkpoint).experiment.system.describe_weights()
 
 
 def _restore(

@@ -19,13 +19,21 @@ from pdl_jax.typing import Device
 
 
 def train(
-    experiment: Experiment, workdir: str, *, devices: Sequence[Device] | None = None
+    experiment: Experiment,
+    workdir: str,
+    *,
+    allow_changed: bool = False,
+    devices: Sequence[Device] | None = None,
 ) -> dict[str, Any] | None:
     """Trains until `train.num_steps`, continuing from the newest checkpoint in `workdir`.
+
+    Each difference to the configuration of that checkpoint is logged.
 
     Args:
       experiment: what the configuration says.
       workdir: directory of checkpoints, logs, pictures and the final report; local or gs://.
+      allow_changed: go on also where the experiment changes the meaning of the checkpoint's
+        variables.
       devices: by default all of them, on all processes.
 
     Returns:
@@ -35,9 +43,9 @@ def train(
     Raises:
       ValueError: a field of the configuration, the data or the checkpoint does not fit.
       FloatingPointError: the loss or its gradient is not finite.
-      OSError: a checkpoint could not be written.
+      OSError: a checkpoint could not be written, or another program trains in `workdir`.
     """
-    with setup(experiment, workdir, devices=devices) as run:
+    with setup(experiment, workdir, allow_changed=allow_changed, devices=devices) as run:
         return _Loop(run).execute()
 
 
@@ -79,7 +87,11 @@ class _Loop:
         evaluate = Every(train.evaluate_every_steps, self._evaluate, at_end=True)
         save = Every(train.checkpoint_every_steps, self._save, at_end=True)
         state, step = run.state, run.first_step
-        while step < train.num_steps:
+        if step >= train.num_steps or (
+            evaluate.is_due(step, is_last=False) and self._is_unscored()
+        ):
+            self._evaluate_start(step, state)
+        while step < train.num_steps and not self._is_stopped:
             batch = self._next_batch()
             step += 1
             # Fail if a host scalar reaches the step by accident: it would be copied on every call.
@@ -101,9 +113,6 @@ class _Loop:
                 run.checkpointer.wait()
                 logging.warning('told to stop: saved step %d; the same command resumes there', step)
                 return None
-        if self._evaluated_step != step:
-            # The run was already complete when it started; evaluate so that there is a result.
-            self._evaluate(step, state)
         return None if self._is_stopped else self._finish(step)
 
     def _next_batch(self) -> dict[str, jax.Array]:
@@ -129,8 +138,8 @@ class _Loop:
             # A full disk ends no training before a checkpoint is due.
             logging.warning('step %d is missing from the logs: %s', step, error)
 
-    def _evaluate(self, step: int, state: TrainState) -> None:
-        """Scores a state, unless the run is told to stop meanwhile."""
+    def _evaluate(self, step: int, state: TrainState, *, is_written: bool = True) -> None:
+        """Scores a state, unless the run is told to stop meanwhile; writes the numbers."""
         self._watch.read()
         run = self._run
         try:
@@ -145,13 +154,30 @@ class _Loop:
         if report is None:
             self._is_stopped = True
             return
-        self._report, self._evaluated_step = report, step
+        self._report, self._evaluated_step = {'step': step, **report}, step
+        if not is_written:
+            return
         quality = report['pq'] or {}
         scalars = {f'eval/{key}': report[key] for key in ('miou', 'pixel_accuracy')}
         for group, suffix in (('All', ''), ('Things', '_things'), ('Stuff', '_stuff')):
             scalars[f'eval/pq{suffix}'] = quality.get(group, {}).get('pq')
         scalars = {key: value for key, value in scalars.items() if value is not None}
         self._write(run.writer.write_scalars, step, scalars)
+
+    def _is_unscored(self) -> bool:
+        """Tells if the run goes on from a checkpoint that has no score."""
+        checkpointer = self._run.checkpointer
+        return checkpointer.latest_step is not None and checkpointer.latest_score is None
+
+    def _evaluate_start(self, step: int, state: TrainState) -> None:
+        """Scores what the run starts from: it was complete, or SIGTERM cut the evaluation short."""
+        is_unscored = self._is_unscored()
+        # The numbers of a score are in the logs already.
+        self._evaluate(step, state, is_written=is_unscored)
+        if self._is_stopped:
+            logging.warning('told to stop: the same command resumes at step %d', step)
+        elif is_unscored and self._report is not None:
+            self._run.checkpointer.add_score(find_score(self._report))
 
     def _save(self, step: int, state: TrainState) -> None:
         # Parameters follow from this step's gradient: only a finite one makes a good checkpoint.

@@ -19,11 +19,14 @@ from pdl_jax.evaluation.evaluator import (
     warn_of_other_range,
 )
 from pdl_jax.experiment import Experiment
+from pdl_jax.prediction.trained import read_trained
 from pdl_jax.runtime.compiled import CompiledOnFirstCall
 from pdl_jax.runtime.preemption import Preemption
 from pdl_jax.runtime.progress import stage
 from pdl_jax.runtime.sharding import find_batch_shard, make_mesh
 from pdl_jax.storage.checkpointer import Checkpointer
+from pdl_jax.storage.config_changes import check_changes, find_changes
+from pdl_jax.storage.workdir_lock import lock_workdir
 from pdl_jax.training.initialize import initialize
 from pdl_jax.training.pictures import PictureMaker
 from pdl_jax.training.program import StepProgram, make_step_program
@@ -31,6 +34,11 @@ from pdl_jax.training.scenes import ensure_scenes
 from pdl_jax.training.state import TrainState
 from pdl_jax.training.writers import MetricWriter, make_writer
 from pdl_jax.typing import Device
+
+_ADVICE = (
+    'Choose another --workdir for another network (config.model.init_checkpoint starts from the '
+    'weights of this one), leave out --config to go on as before, or give --allow_changed'
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,13 +79,18 @@ class Run:
 
 @contextlib.contextmanager
 def setup(
-    experiment: Experiment, workdir: str, *, devices: Sequence[Device] | None = None
+    experiment: Experiment,
+    workdir: str,
+    *,
+    allow_changed: bool = False,
+    devices: Sequence[Device] | None = None,
 ) -> Iterator[Run]:
     """Opens the data, builds the programs, and restores or draws the state.
 
     Args:
       experiment: what the configuration says.
-      workdir: local or gs://.
+      workdir: local or gs://; a local one is locked meanwhile.
+      allow_changed: see `loop.train`.
       devices: by default all of them, on all processes.
 
     Yields:
@@ -85,12 +98,14 @@ def setup(
 
     Raises:
       ValueError: a field of the configuration, the data or the checkpoint does not fit.
-      OSError: the workdir cannot be written.
+      OSError: the workdir cannot be written, or another program holds it.
     """
     mesh = make_mesh(experiment.mesh.data, experiment.mesh.space, devices=devices)
     with contextlib.ExitStack() as stack:
         stack.enter_context(jax.set_mesh(mesh))
         preemption = stack.enter_context(Preemption())
+        if jax.process_index() == 0:
+            stack.enter_context(lock_workdir(workdir))
         with stage('reading data'):
             ensure_scenes(experiment.data)
             source = open_split(experiment.data.path, experiment.data.train_split)
@@ -113,9 +128,10 @@ def setup(
         }
         checkpointer = Checkpointer(workdir, keep=experiment.train.keep_checkpoints)
         stack.callback(checkpointer.close)
+        _check_changes(experiment, checkpointer, source, is_allowed=allow_changed)
         iterator = _make_iterator(experiment, source, mesh)
         stack.callback(iterator.close)
-        state, first_step = _start(experiment, program, checkpointer, iterator, source)
+        state, first_step = _start(experiment, program, checkpointer, iterator)
         writer = make_writer(
             workdir,
             total_steps=experiment.train.num_steps,
@@ -160,18 +176,29 @@ def _make_iterator(
     )
 
 
+def _check_changes(
+    experiment: Experiment, checkpointer: Checkpointer, source: RecordSource, *, is_allowed: bool
+) -> None:
+    """Compares the experiment and its data with those of the checkpoint to go on from."""
+    if checkpointer.latest_step is None:
+        return
+    checkpoint = checkpointer.directory / str(checkpointer.latest_step)
+    trained = read_trained(checkpoint)
+    changes = find_changes(trained.experiment.to_dict(), experiment.to_dict())
+    check_changes(changes, is_allowed=is_allowed, advice=_ADVICE)
+    check_same_classes(trained.spec.to_dict(), source, checkpointer.directory)
+    warn_of_other_range(trained.description, source, checkpointer.directory)
+
+
 def _start(
     experiment: Experiment,
     program: StepProgram,
     checkpointer: Checkpointer,
     iterator: TrainIterator,
-    source: RecordSource,
 ) -> tuple[TrainState, int]:
     """Restores the newest checkpoint and its place in the data, or draws a state."""
     if checkpointer.latest_step is not None:
         restored = checkpointer.restore(program.abstract_state)
-        check_same_classes(restored.description['dataset'], source, checkpointer.directory)
-        warn_of_other_range(restored.description, source, checkpointer.directory)
         iterator.set_state(restored.input_position)
         logging.info('resuming from step %d of %s', restored.step, checkpointer.directory)
         return restored.state, restored.step

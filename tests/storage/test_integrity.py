@@ -40,7 +40,7 @@ def test_without_checksums_the_files_are_read(run, name):
     workdir, checkpoint = run
     (checkpoint / 'checksums.json').unlink()
     check_checkpoint(find_checkpoint(workdir))
-    (checkpoint / name).write_bytes((checkpoint / name).read_bytes()[:20])
+    (checkpoint / name).write_bytes((checkpoint / name).read_bytes()[:8])
     part = checkpoint / ('state' if name.startswith('state') else name)
     with pytest.raises(ValueError, match=f'^{part} is damaged: ') as caught:
         find_checkpoint(workdir, 2)
@@ -114,6 +114,6 @@ def test_orbax_raises_no_false_alarm(tmp_path, caplog):
     checkpointer.save(checkpoint_mutations.STATE, step=3, input_position={}, description={})
     checkpointer.close()
     checkpoint_mutations.read_everything(tmp_path)
-    # Another test's busy disk may be waited for.
-    alarms = [r for r in caplog.records if 'Waiting for previous save' not in r.getMessage()]
-    assert not alarms
+    # A busy disk may be waited for.
+    alarms = [r.getMessage() for r in caplog.records if r.levelname != 'INFO']
+    assert not [text for text in alarms if 'Waiting for previous save' not in text]

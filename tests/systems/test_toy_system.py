@@ -8,30 +8,13 @@ import pytest
 from PIL import Image
 
 import pdl_jax
-from pdl_jax import presets, systems
 from pdl_jax.commands.command_line import main
-
-CONFIG = """
-from configs import common
-
-def get_config():
-    config = common.get_config()
-    config.model.preset = 'color/squares'
-    config.augment.crop_height_px = config.augment.crop_width_px = 32
-    config.optimizer.learning_rate = 0.05
-    config.train.batch_size, config.train.num_steps = 8, 30
-    config.train.log_every_steps, config.train.picture_every_steps = 1, 10
-    config.evaluate.batch_size = 8
-    return config
-"""
+from tests.systems.toy_system import CONFIG, color_system
 
 
-@pytest.fixture(scope='module')
-def color_system():
-    with pytest.MonkeyPatch.context() as patch:
-        options = 'tests.systems.toy_system:ColorOptions'
-        patch.setitem(systems.SYSTEMS, 'color', options)
-        patch.setitem(presets.PRESETS, 'color/squares', presets.Preset('color'))
+@pytest.fixture(scope='module', name='color_system')
+def known_color_system():
+    with color_system():
         yield
 
 

@@ -1,11 +1,14 @@
 """A system in a few lines: the class of a pixel from its colour alone, by logistic regression."""
 
+import contextlib
 import dataclasses
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import pytest
 
+from pdl_jax import presets, systems
 from pdl_jax.systems.system import (
     LabelMaps,
     Outputs,
@@ -16,6 +19,30 @@ from pdl_jax.systems.system import (
     Variables,
 )
 from pdl_jax.typing import Array, LabelFormat
+
+CONFIG = """
+from configs import common
+
+def get_config():
+    config = common.get_config()
+    config.model.preset = 'color/squares'
+    config.augment.crop_height_px = config.augment.crop_width_px = 32
+    config.optimizer.learning_rate = 0.05
+    config.train.batch_size, config.train.num_steps = 8, 30
+    config.train.log_every_steps, config.train.picture_every_steps = 1, 10
+    config.evaluate.batch_size = 8
+    return config
+"""
+
+
+@contextlib.contextmanager
+def color_system():
+    """Makes the system known by the preset 'color/squares'."""
+    with pytest.MonkeyPatch.context() as patch:
+        options = 'tests.systems.toy_system:ColorOptions'
+        patch.setitem(systems.SYSTEMS, 'color', options)
+        patch.setitem(presets.PRESETS, 'color/squares', presets.Preset('color'))
+        yield
 
 
 @dataclasses.dataclass(frozen=True)

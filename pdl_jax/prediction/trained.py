@@ -1,0 +1,53 @@
+"""The experiment and the classes that a checkpoint was trained with."""
+
+import dataclasses
+from typing import Any
+
+from etils import epath
+
+from pdl_jax.data.catalog import DatasetSpec
+from pdl_jax.experiment import Experiment
+from pdl_jax.storage.checkpoint import read_description
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """The content of a checkpoint's description.
+
+    Attributes:
+      experiment: everything that the configuration said.
+      spec: the classes and the meaning of labels.
+      description: all of it, see `storage.checkpoint.read_description`.
+    """
+
+    experiment: Experiment
+    spec: DatasetSpec
+    description: dict[str, Any]
+
+
+def read_trained(checkpoint: epath.Path) -> Trained:
+    """Reads what a checkpoint was trained with.
+
+    Raises:
+      ValueError: the checkpoint holds a part of a network, its description is damaged, or another
+        version wrote it.
+    """
+    description = read_description(checkpoint)
+    if 'config' not in description:
+        raise ValueError(
+            f'{checkpoint} holds a part of a network, which only training starts from: name it in '
+            f'config.model.init_checkpoint'
+        )
+    try:
+        return Trained(
+            Experiment.from_dict(description['config']),
+            DatasetSpec.from_dict(description['dataset']),
+            description,
+        )
+    except Exception as error:
+        # Values of other types than were written fail anywhere.
+        kind = '' if isinstance(error, ValueError) else f'{type(error).__name__}: '
+        raise ValueError(
+            f'{checkpoint}/description lacks or misstates a field that this version needs: '
+            f'{kind}{error}'
+        ) from error
