@@ -69,16 +69,15 @@ def run(flags: argparse.Namespace) -> None:
     announce(f'planning {flags.config} for {flags.topology}')
     import json
 
-    from etils import epath
-
     from pdl_jax.commands.config_file import load_config
     from pdl_jax.experiment import Experiment
     from pdl_jax.planning.report import format_report
     from pdl_jax.planning.topology import make_topology
+    from pdl_jax.storage.paths import make_path, write_whole
 
     if flags.json:
         # Before minutes of compiling, not after.
-        epath.Path(flags.json).parent.mkdir(parents=True, exist_ok=True)
+        make_path(flags.json).parent.mkdir(parents=True, exist_ok=True)
     config = load_config(flags.config, flags.config_overrides)
     report = make_plan(
         Experiment.from_config(config),
@@ -89,7 +88,7 @@ def run(flags: argparse.Namespace) -> None:
     )
     print(format_report(report))
     if flags.json:
-        epath.Path(flags.json).write_text(json.dumps(report, indent=2) + '\n')
+        write_whole(make_path(flags.json), f'{json.dumps(report, indent=2)}\n'.encode())
 
 
 def make_plan(

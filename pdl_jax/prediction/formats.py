@@ -12,6 +12,7 @@ from PIL import Image
 
 from pdl_jax.data.catalog import DatasetSpec
 from pdl_jax.data.images import encode_ids
+from pdl_jax.storage.paths import write_whole
 
 
 def describe_segments(panoptic: np.ndarray, spec: DatasetSpec) -> list[dict[str, Any]]:
@@ -109,7 +110,7 @@ class SemanticWriter:
         """
         del image_id, scores
         data = encode_semantic(panoptic // self._spec.label_divisor, self._spec)
-        (self._folder / _claim_name(file_name, self._names)).write_bytes(data)
+        write_whole(self._folder / _claim_name(file_name, self._names), data)
 
     def close(self) -> None:
         """Does nothing: every map has been written."""
@@ -145,7 +146,7 @@ class PanopticWriter:
         """
         name = _claim_name(file_name, self._names)
         segments = describe_segments(panoptic, self._spec)
-        (self._folder / name).write_bytes(encode_segments(panoptic, segments))
+        write_whole(self._folder / name, encode_segments(panoptic, segments))
         infos = [
             {
                 'id': i,
@@ -159,8 +160,8 @@ class PanopticWriter:
 
     def close(self) -> None:
         """Writes the JSON."""
-        path = self._directory / 'predictions.json'
-        path.write_text(json.dumps({'annotations': self._annotations}))
+        content = json.dumps({'annotations': self._annotations}).encode()
+        write_whole(self._directory / 'predictions.json', content)
 
 
 def _claim_name(file_name: str, taken: set[str]) -> str:

@@ -13,6 +13,7 @@ complete. Making a shard again gives the same bytes at any time and in any proce
 batch size may change the last digits of scores.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -27,7 +28,12 @@ from etils import epath
 
 from pdl_jax.storage import file_lock
 from pdl_jax.storage.json_files import MAX_DESCRIPTION_BYTES, read_json
-from pdl_jax.storage.paths import explain_bucket_errors, is_remote, write_whole
+from pdl_jax.storage.paths import (
+    explain_bucket_errors,
+    explain_write_errors,
+    is_remote,
+    write_whole,
+)
 
 _NAME = 'predictions'
 
@@ -99,6 +105,8 @@ class ShardWriter:
         self._output = output
         self._name = _shard_name(shard, num_shards)
         self._partial = None if is_remote(output) else output / f'.{self._name}.tar.partial'
+        # Where the tar grows, for messages.
+        self._path = tempfile.gettempdir() if self._partial is None else self._partial
         self._file: BinaryIO = (
             tempfile.TemporaryFile() if self._partial is None else _open_locked(self._partial)
         )
@@ -111,13 +119,18 @@ class ShardWriter:
         Args:
           entry: line of the index, JSON types.
           files: name in the archive -> content.
+
+        Raises:
+          OSError: the disk is full.
         """
         self._index.append(f'{json.dumps(entry)}\n')
-        for name, content in files.items():
-            # A fresh TarInfo has no time and no owner, so that equal content gives equal archives.
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            self._tar.addfile(member, io.BytesIO(content))
+        with explain_write_errors(self._path):
+            for name, content in files.items():
+                # A fresh TarInfo has no time and no owner, so that equal content gives equal
+                # archives.
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                self._tar.addfile(member, io.BytesIO(content))
 
     def publish(self) -> None:
         """Moves the shard to its place, or uploads it, and closes the file.
@@ -125,21 +138,26 @@ class ShardWriter:
         Raises:
           OSError: the disk is full, or the bucket fails.
         """
-        self._tar.close()
         final = self._output / f'{self._name}.tar'
-        if self._partial is None:
-            self._file.seek(0)
-            with explain_bucket_errors(final), final.open('wb') as file:
-                shutil.copyfileobj(self._file, file, 2**24)
-        else:
-            self._file.flush()
-            self._partial.replace(final)
-        write_whole(self._output / f'{self._name}.jsonl', ''.join(self._index).encode())
-        self.close()
+        try:
+            with explain_write_errors(self._path):
+                self._tar.close()
+                self._file.flush()
+            if self._partial is None:
+                self._file.seek(0)
+                with explain_bucket_errors(final), final.open('wb') as file:
+                    shutil.copyfileobj(self._file, file, 2**24)
+            else:
+                self._partial.replace(final)
+            write_whole(self._output / f'{self._name}.jsonl', ''.join(self._index).encode())
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Closes the file; a shard that was not published is lost."""
-        self._file.close()
+        # What a full disk did not take was told when it was written.
+        with contextlib.suppress(OSError):
+            self._file.close()
         if self._partial is not None:
             self._partial.unlink(missing_ok=True)
 

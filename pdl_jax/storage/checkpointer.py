@@ -30,6 +30,7 @@ from pdl_jax.storage.integrity import (
     read_json,
     read_score,
 )
+from pdl_jax.storage.orbax_messages import quiet_orbax
 from pdl_jax.storage.paths import write_whole
 from pdl_jax.typing import PyTree
 
@@ -73,6 +74,7 @@ class Checkpointer:
     """
 
     def __init__(self, workdir: str, *, keep: int):
+        quiet_orbax()
         self.directory = make_absolute(workdir) / FOLDER
         self._step_in_flight: int | None = None
         if jax.process_index() == 0:
@@ -210,9 +212,18 @@ class Checkpointer:
             raise self._save_error(error) from error
 
     def close(self) -> None:
-        """Finishes the save in flight and frees the manager's threads."""
-        self.wait()
-        self._manager.close()
+        """Finishes the save in flight and frees the manager's threads.
+
+        Raises:
+          OSError: the save could not be written.
+        """
+        try:
+            try:
+                self._manager.wait_until_finished()
+            finally:
+                self._manager.close()
+        except Exception as error:
+            raise self._save_error(error) from error
 
     def _write_checksums(self) -> None:
         # Orbax calls this when all processes have written, before the save gets its final name or,

@@ -104,10 +104,27 @@ def explain_write_errors(path: str | os.PathLike) -> Iterator[None]:
             raise
         remedy = 'check the path and its permissions'
         if error.errno in _FULL:
-            remedy = 'free some space and run the same command again'
+            remedy = 'free some space'
         named = type(error)(f'could not write {os.fspath(path)}: {error.strerror}: {remedy}')
         named.errno = error.errno
         raise named from error
+
+
+def append_whole(path: epath.Path, content: bytes) -> None:
+    """Appends to a local file, or leaves it as it was.
+
+    Raises:
+      OSError: the disk is full; the message names the file.
+    """
+    with explain_write_errors(path), open(path, 'ab', buffering=0) as file:
+        size = file.tell()
+        try:
+            # A disk that runs full takes a part.
+            if file.write(content) != len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            file.truncate(size)
+            raise
 
 
 def write_whole(path: epath.Path, content: bytes) -> None:

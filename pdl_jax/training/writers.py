@@ -4,10 +4,9 @@
     WORKDIR/tensorboard/                      tensorboard --logdir=WORKDIR/tensorboard
     WORKDIR/pictures/step_00000100/NAME.png   the pictures of `write_images`
 
-TensorBoard files come from tensorboardX, so nothing here needs TensorFlow. All of it works on gs://
-too. An object store cannot append: there metrics.jsonl is rewritten whole, which is cheap since it
-is small, and event files are written to a temporary folder and copied now and then, without
-pictures, which would make every copy long.
+TensorBoard files are made of tensorboardX's records, so nothing here needs TensorFlow. All of it
+works on gs:// too. An object store cannot append: there metrics.jsonl is rewritten whole, which is
+cheap since it is small, and event files are copied now and then.
 """
 
 import contextlib
@@ -15,7 +14,6 @@ import json
 import math
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -27,12 +25,14 @@ from etils import epath
 
 from pdl_jax.data.images import encode_image
 from pdl_jax.runtime.progress import format_duration
-from pdl_jax.storage.paths import explain_bucket_errors, is_remote, make_path, write_whole
-
-# Event files on gs:// are copied at most this often; `flush` and `close` always copy them.
-_COPY_EVERY_SECONDS = 60.0
-# A thread of tensorboardX writes the events; its own flush does not wait for that thread.
-_FLUSH_EVERY_SECONDS = 5
+from pdl_jax.storage.paths import (
+    append_whole,
+    explain_bucket_errors,
+    is_remote,
+    make_path,
+    write_whole,
+)
+from pdl_jax.training.event_files import EventFiles
 
 
 class MetricWriter(Protocol):
@@ -51,7 +51,7 @@ class MetricWriter(Protocol):
         """Writes a text, such as the configuration."""
 
     def flush(self) -> None:
-        """Sends what was written so far on its way; event files follow within seconds."""
+        """Sends what was written so far to a bucket; local files are always up to date."""
 
     def close(self) -> None:
         """Flushes and lets go of all files; to be called once, at the end."""
@@ -88,7 +88,7 @@ def make_writer(
         clock,
         _Console(total_steps=total_steps, initial_step=initial_step),
         _JsonLines(workdir / 'metrics.jsonl', initial_step),
-        _EventFiles(workdir / 'tensorboard', initial_step),
+        EventFiles(workdir / 'tensorboard', initial_step),
         workdir / 'pictures',
     )
 
@@ -135,7 +135,7 @@ class _RunWriter:
         clock: '_Clock',
         console: '_Console',
         json_lines: '_JsonLines',
-        event_files: '_EventFiles',
+        event_files: EventFiles,
         pictures: epath.Path,
     ):
         self._clock, self._console = clock, console
@@ -151,8 +151,15 @@ class _RunWriter:
             # Evaluation took the time since the last train step: it is no part of the next ones.
             self._clock.restart(step)
         self._console.write(step, scalars, rates, self._clock.seconds_left(step))
-        self._json_lines.write(step, scalars | rates)
-        self._event_files.write_scalars(step, scalars | rates)
+        errors = []
+        for write in (self._json_lines.write, self._event_files.write_scalars):
+            # One place that is full must not keep the numbers from the other.
+            try:
+                write(step, scalars | rates)
+            except OSError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
     def show_progress(self, step: int, loss: float | None) -> None:
         self._console.show_progress(step, loss)
@@ -283,62 +290,7 @@ class _JsonLines:
         finite = {key: value if math.isfinite(value) else None for key, value in scalars.items()}
         line = json.dumps({'step': int(step), **finite}, allow_nan=False)
         if self._lines is None:
-            with self._path.open('a') as file:
-                file.write(line + '\n')
+            append_whole(self._path, f'{line}\n'.encode())
             return
         self._lines.append(line)
         write_whole(self._path, ''.join(f'{line}\n' for line in self._lines).encode())
-
-
-class _EventFiles:
-    """TensorBoard event files."""
-
-    def __init__(self, folder: epath.Path, initial_step: int):
-        self._folder = folder
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
-        local = os.fspath(folder)
-        if is_remote(folder):
-            self._temporary = tempfile.TemporaryDirectory(prefix='pdl_jax_tensorboard_')
-            self._last_copy = time.monotonic()
-            local = self._temporary.name
-        # It imports PyTorch if that is installed, which takes a second.
-        import tensorboardX
-
-        # purge_step hides what a killed run wrote beyond its last checkpoint.
-        self._writer = tensorboardX.SummaryWriter(
-            local, purge_step=initial_step + 1, flush_secs=_FLUSH_EVERY_SECONDS
-        )
-
-    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-        for key, value in scalars.items():
-            self._writer.add_scalar(key, value, step)
-        if self._temporary is not None and time.monotonic() - self._last_copy > _COPY_EVERY_SECONDS:
-            self.flush()
-
-    def write_image(self, step: int, name: str, image: np.ndarray) -> None:
-        if self._temporary is None:
-            self._writer.add_image(name, image, step, dataformats='HWC')
-
-    def write_text(self, step: int, name: str, text: str) -> None:
-        # Markdown keeps lines that are indented by four spaces as they are, whatever they hold.
-        indented = ''.join(f'    {line}\n' for line in text.splitlines())
-        self._writer.add_text(name, indented, step)
-
-    def flush(self) -> None:
-        self._writer.flush()
-        if self._temporary is not None:
-            self._copy(self._temporary.name)
-
-    def close(self) -> None:
-        # Closing waits for the thread that writes.
-        self._writer.close()
-        if self._temporary is not None:
-            self._copy(self._temporary.name)
-            self._temporary.cleanup()
-
-    def _copy(self, temporary: str) -> None:
-        with explain_bucket_errors(self._folder):
-            self._folder.mkdir(parents=True, exist_ok=True)
-        for path in epath.Path(temporary).iterdir():
-            write_whole(self._folder / path.name, path.read_bytes())
-        self._last_copy = time.monotonic()

@@ -1,5 +1,6 @@
 """Saving and finding checkpoints; those that are damaged or do not fit are refused."""
 
+import contextlib
 import json
 import re
 import shutil
@@ -21,6 +22,7 @@ from pdl_jax.storage.checkpoint import (
 from pdl_jax.storage.checkpointer import Checkpointer
 from pdl_jax.storage.checksums import check_files, write_checksums
 from pdl_jax.training.state import TrainState
+from tests.storage.full_disk import small_files
 
 
 def _state(step):
@@ -213,3 +215,23 @@ def test_training_does_not_start_anew_where_all_checkpoints_are_damaged(tmp_path
     ):
         Checkpointer(tmp_path, keep=2)
     assert (tmp_path / 'checkpoints' / '2').is_dir()
+
+
+def test_full_disk_is_told_once_and_keeps_the_older_save(tmp_path, capfd, caplog):
+    checkpointer = Checkpointer(tmp_path, keep=2)
+    _save(checkpointer, 1)
+    checkpointer.wait()
+    caplog.clear()
+    with small_files(150), pytest.raises(OSError) as caught:
+        _save(checkpointer, 2)
+        checkpointer.wait()
+    message = (
+        f'could not write a checkpoint to {tmp_path}/checkpoints: .*newest complete one is step 1'
+    )
+    assert re.match(message, str(caught.value))
+    # Freeing its threads says it once more, and nothing else.
+    with contextlib.suppress(OSError):
+        checkpointer.close()
+    assert not [record for record in caplog.records if record.levelname == 'ERROR']
+    assert 'Traceback' not in ''.join(capfd.readouterr())
+    assert find_checkpoint(tmp_path).name == '1'

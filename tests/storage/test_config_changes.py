@@ -16,7 +16,7 @@ def compare(*overrides):
 @pytest.mark.parametrize(
     ('override', 'line'),
     [
-        ('optimizer.learning_rate=0.1', 'optimizer.learning_rate: 0.001 in the checkpoint, 0.1 now'),
+        ('optimizer.kind=sgd', 'optimizer.kind: adam in the checkpoint, sgd now'),
         ('data.path=other', 'data.path: data in the checkpoint, other now'),
         ('data.num_classes=0', None),
         ('model.dtype=float32', 'model.dtype: auto in the checkpoint, float32 now'),

@@ -16,7 +16,8 @@ from etils import epath
 from tensorboardX.proto import event_pb2
 
 from pdl_jax.data.images import decode_image
-from pdl_jax.training import writers
+from pdl_jax.training import event_files, writers
+from tests.storage.full_disk import small_files
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8)
 
@@ -240,7 +241,8 @@ def test_other_processes_write_nothing(tmp_path):
 
 def test_remote_workdir_is_rewritten_and_gets_event_files(tmp_path, monkeypatch):
     # A folder that claims to be a bucket and cannot append.
-    monkeypatch.setattr(writers, 'is_remote', lambda path: True)
+    for module in (writers, event_files):
+        monkeypatch.setattr(module, 'is_remote', lambda path: True)
     path_type = type(epath.Path(tmp_path))
     open_path = path_type.open
 
@@ -269,3 +271,39 @@ def test_remote_workdir_is_rewritten_and_gets_event_files(tmp_path, monkeypatch)
 )
 def test_durations(seconds, text):
     assert writers.format_duration(seconds) == text
+
+
+def test_full_disk_costs_the_line_alone(tmp_path):
+    writer = make_writer(tmp_path)
+    writer.write_scalars(1, {'loss': 1.0})
+    size = (tmp_path / 'metrics.jsonl').stat().st_size
+    with small_files(size + 5), pytest.raises(OSError, match=f'could not write {tmp_path}/metrics'):
+        writer.write_scalars(2, {'loss': 2.0})
+    with small_files(200), pytest.raises(OSError, match=f'could not write {tmp_path}/tensorboard/'):
+        writer.write_scalars(3, {'loss': 3.0})
+    with (
+        small_files(10),
+        pytest.raises(OSError, match=f'could not write {tmp_path}/pictures/.*png'),
+    ):
+        writer.write_images(3, {'target': PICTURE})
+    # Dozens of numbers later nothing waits for a thread that is gone.
+    for step in range(4, 30):
+        writer.write_scalars(step, {'loss': 4.0})
+    writer.close()
+    assert [line['step'] for line in read_lines(tmp_path)] == [1, *range(3, 30)]
+    steps = [e.step for e in read_events(tmp_path / 'tensorboard') if e.HasField('summary')]
+    assert sorted(set(steps)) == [1, *range(4, 30)]
+    assert not list((tmp_path / 'pictures').rglob('*.*'))
+
+
+def test_a_bucket_that_fails_at_the_end_hides_no_other_error(tmp_path, monkeypatch, caplog):
+    for module in (writers, event_files):
+        monkeypatch.setattr(module, 'is_remote', lambda path: True)
+    writer = make_writer(tmp_path)
+
+    def fail(*_):
+        raise OSError('the bucket answers 503')
+
+    monkeypatch.setattr(event_files, 'write_whole', fail)
+    writer.close()
+    assert 'the event files are incomplete: the bucket answers 503' in caplog.text

@@ -32,6 +32,7 @@ from pdl_jax.data.scenes import textures as scene_textures
 from pdl_jax.data.scenes import things as scene_things
 from pdl_jax.runtime import process_map
 from pdl_jax.storage.json_files import MAX_DESCRIPTION_BYTES, read_json
+from pdl_jax.storage.paths import explain_write_errors
 
 SPLITS = ('train', 'val')
 JPEG_QUALITY = 92
@@ -219,15 +220,16 @@ def write_scenes(
     try:
         # mkdtemp makes a private folder; a folder inside it gets the permissions of mkdir.
         staging = temporary / 'scenes'
-        _write_splits(
-            staging,
-            num_images,
-            height_px=height_px,
-            width_px=width_px,
-            seed=seed,
-            num_processes=num_processes,
-        )
-        (staging / MANIFEST).write_text(json.dumps(manifest, indent=1) + '\n')
+        with explain_write_errors(out_dir):
+            _write_splits(
+                staging,
+                num_images,
+                height_px=height_px,
+                width_px=width_px,
+                seed=seed,
+                num_processes=num_processes,
+            )
+            (staging / MANIFEST).write_text(json.dumps(manifest, indent=1) + '\n')
         try:
             os.rename(staging, out_dir)
         except OSError:
