@@ -56,7 +56,8 @@ def start_processes(flags: argparse.Namespace, task: str) -> Iterator[None]:
 
     from pdl_jax.runtime.processes import ending_together
 
-    with ending_together('The same command on all hosts goes on from the newest checkpoint.'):
+    advice = 'The same command on all hosts goes on from the newest checkpoint.'
+    with ending_together(advice, is_traced=flags.debug):
         yield
 
 

@@ -50,7 +50,17 @@ class TrainIterator:
     def __next__(self) -> Batch:
         if self._iterator is None:
             self._iterator = iter(self._start_reading())
-        batch = next(self._iterator)
+        try:
+            batch = next(self._iterator)
+        except RuntimeError as error:
+            # Grain's words for a process that the system killed.
+            if 'terminated unexpectedly' not in str(error):
+                raise
+            raise RuntimeError(
+                f'one of the config.data.num_workers (={self._num_workers}) processes that read '
+                f'images was killed, most likely for lack of memory ({error}): set fewer of them '
+                f'and run the same command again to go on from the newest checkpoint'
+            ) from error
         self._next_batch += 1
         return batch
 

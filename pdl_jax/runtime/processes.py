@@ -12,11 +12,14 @@ from absl import logging
 from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 
+from pdl_jax.runtime.last_words import LastWords
 from pdl_jax.typing import PyTree
 
 # Compiling for a pod may take this long.
 _BARRIER_TIMEOUT_SECONDS = 3600
 _MAX_PATH_BYTES = 4096
+# Errors whose text says what happened; others are faults of the program.
+_EXPECTED = (ImportError, OSError, RuntimeError, ValueError, FloatingPointError, KeyboardInterrupt)
 
 
 def wait_for_all(name: str) -> None:
@@ -80,33 +83,46 @@ def choose_together(find: Callable[[], os.PathLike]) -> str:
 
 
 @contextlib.contextmanager
-def ending_together(advice: str) -> Iterator[None]:
+def ending_together(advice: str, *, is_traced: bool = False) -> Iterator[None]:
     """Ends this process at once if an error leaves the block and the run has other processes.
 
     A regular exit would wait minutes for the others to exit too, while they wait for this one. They
-    are told by the coordinator or find this process's heartbeat missing, and end as well.
+    are told by the coordinator or find this process's heartbeat missing, and JAX aborts them. They
+    still print `advice`, see `LastWords`.
 
     Args:
       advice: the user's next step, for the error message.
+      is_traced: print where errors come from.
     """
+    index, count = jax.process_index(), jax.process_count()
+    if count == 1:
+        yield
+        return
+    last_words = LastWords(
+        f'process {index} of {count} was killed, or aborted because another process was lost: the '
+        f'output of that one may show the reason. {advice}'
+    )
     try:
         yield
-    except (Exception, KeyboardInterrupt):
-        if jax.process_count() == 1:
-            raise
+    except (Exception, KeyboardInterrupt) as error:
         try:
-            traceback.print_exc()
+            if is_traced or not isinstance(error, _EXPECTED):
+                traceback.print_exc()
+            else:
+                print(f'error: {error}', file=sys.stderr)
             logging.error(
                 'process %d of %d ends with the error above, and the others after it. If that is '
                 'a lost connection or a timeout, another process was lost: its own output may '
                 'show the reason. %s',
-                jax.process_index(),
-                jax.process_count(),
+                index,
+                count,
                 advice,
             )
             logging.flush()
             sys.stdout.flush()
             sys.stderr.flush()
         finally:
+            last_words.take_back()
             # Exit even if the error cannot be printed because the disk is full.
             os._exit(1)
+    last_words.take_back()

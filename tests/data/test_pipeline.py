@@ -1,6 +1,7 @@
 """Batches: placement on the canvas, order, resuming, sharding, damaged records."""
 
 import json
+import multiprocessing
 import pickle
 
 import numpy as np
@@ -193,6 +194,21 @@ def test_foreign_states_are_refused(source, change, message):
     iterator = make_iterator(source)
     with pytest.raises(ValueError, match=message):
         iterator.set_state({**iterator.get_state(), **change})
+
+
+@pytest.mark.slow
+def test_killed_worker_is_told_with_advice(source):
+    iterator = make_iterator(source, num_workers=1)
+    next(iterator)
+    workers = multiprocessing.active_children()
+    for worker in workers:
+        worker.kill()
+    advice = r'num_workers \(=1\) processes .* was killed, .* set fewer of them and run the same'
+    with pytest.raises(RuntimeError, match=advice):
+        for _ in range(50):
+            next(iterator)
+    iterator.close()
+    assert workers
 
 
 @pytest.mark.parametrize('num_workers', [0, pytest.param(1, marks=pytest.mark.slow)])

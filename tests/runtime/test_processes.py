@@ -119,6 +119,10 @@ def test_killed_processes_end_all_and_the_run_goes_on_bit_for_bit(data, undistur
             # The message is JAX's if the coordinator was lost.
             printed = group.read(1 - killed)
             assert re.search('another process was lost|another task died', printed)
+            # The last line is ours in any case, and so is that of the one that was killed.
+            for i in range(2):
+                last = group.read(i).rstrip().splitlines()[-1]
+                assert last.endswith('on all hosts goes on from the newest checkpoint.'), last
     with ProcessGroup(data, workdir, num_processes=2) as group:
         group.finish()
     _check_same_params(workdir, undisturbed[0])
