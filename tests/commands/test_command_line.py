@@ -46,7 +46,7 @@ def trained(monkeypatch):
     """The experiments and workdirs that the command would train; nothing is started."""
     runs = []
 
-    def train(experiment, workdir):
+    def train(experiment, workdir, **_):
         runs.append((experiment, workdir))
         return {}
 
@@ -125,7 +125,8 @@ assert pdl_jax.Predictor is Predictor and pdl_jax.load == Predictor.load
         (['trian'], 'unknown command trian: did you mean train?'),
         (['sleep'], f'unknown command sleep: there are {", ".join(COMMANDS)}'),
         (['train', '--config=scenes', '--workdirr=x', '--workdir=y'], 'did you mean --workdir?'),
-        (['train', '--workdir=y'], 'arguments are required: --config'),
+        (['train', '--config=scenes'], 'arguments are required: --workdir'),
+        (['train', '--workdir=y'], 'no checkpoint in .*y: .* give --config=FILE to start a run'),
         (['plan', '--qwxz'], 'unknown argument --qwxz; see pdl_jax plan --help'),
         (['summary', '--config=scenes', '--json=perhaps'], '--json=perhaps must be true or false'),
         (['summary', '--config=scenes', '--depth=x'], "invalid int value: 'x'"),
@@ -151,14 +152,18 @@ assert pdl_jax.Predictor is Predictor and pdl_jax.load == Predictor.load
         (['summary', '--config=configs/none.py'], 'give a file, or one of .*coco.*scenes'),
         (['summary', '--config=missing/scenes.py'], 'missing/scenes.py: no such configuration'),
         (['evaluate', '--workdir=missing'], 'no checkpoint in .*missing'),
-        (['evaluate', '--workdir=x', '--config.train.batch_size=3'], 'needs --config'),
+        (['evaluate', '--workdir=x', '--config.train.batch_size=3'], 'no checkpoint in .*x'),
+        (['evaluate', '--workdir=x', '--step=new'], 'new must be best, last or the number of a st'),
+        (['predict', '--checkpoint=x', '--output=y', '--step=-1'], '--step: -1 must be best, last'),
     ],
 )
 def test_mistakes_are_one_line(words, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        'pdl_jax.commands.evaluate.start_processes', lambda flags, task: contextlib.nullcontext()
-    )
+    for command in ('evaluate', 'train'):
+        monkeypatch.setattr(
+            f'pdl_jax.commands.{command}.start_processes',
+            lambda flags, task: contextlib.nullcontext(),
+        )
     line = read_error(capsys, *words)
     assert re.search(message, line), line
     assert not list(tmp_path.iterdir())

@@ -195,7 +195,7 @@ def test_batch_that_the_devices_cannot_share_is_refused(data, tmp_path):
         (
             'model__semantic_features',
             16,
-            'does not fit the model.*params/semantic_decoder/fuse_stride',
+            'semantic_features: 8 in the checkpoint, 16 now: .*Choose another --workdir',
         ),
         ('optimizer__ema_decay', 0.0, r'ema_variables/.*only in the checkpoint'),
     ],
@@ -234,12 +234,15 @@ def test_finished_run_only_evaluates_again(data, finished):
     workdir, _ = finished
     path = workdir / 'report.json'
     before = json.loads(path.read_text())
+    lines = (workdir / 'metrics.jsonl').read_bytes()
     path.unlink()
     process = _start(data, workdir)
     output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
     assert json.loads(path.read_text()) == before
     assert 'resuming from step 6' in output and 'compiling the train step' not in output
+    assert (workdir / 'metrics.jsonl').read_bytes() == lines
+    assert 'in the checkpoint' not in output
 
 
 def test_unreadable_record_stops_the_run_unless_skipping_is_allowed(data, tmp_path, monkeypatch):
