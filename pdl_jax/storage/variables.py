@@ -6,6 +6,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from pdl_jax.storage.checkpoint import check_structure, read_structure
+from pdl_jax.storage.integrity import explain_damage
 from pdl_jax.typing import PyTree
 
 
@@ -26,7 +27,7 @@ def restore_variables(
       The same tree of arrays.
 
     Raises:
-      ValueError: the checkpoint belongs to another architecture or class count.
+      ValueError: the checkpoint belongs to another architecture or class count, or is damaged.
     """
     structure = read_structure(checkpoint)
     has_average = any(name.startswith('ema_variables/') for name in structure)
@@ -41,8 +42,9 @@ def restore_variables(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), wanted
         )
         arguments = ocp.checkpoint_utils.construct_restore_args(wanted)
-    restored = ocp.Checkpointer(ocp.PyTreeCheckpointHandler()).restore(
-        checkpoint / 'state',
-        args=ocp.args.PyTreeRestore(item=wanted, restore_args=arguments, partial_restore=True),
-    )
+    with explain_damage(checkpoint / 'state'):
+        restored = ocp.Checkpointer(ocp.PyTreeCheckpointHandler()).restore(
+            checkpoint / 'state',
+            args=ocp.args.PyTreeRestore(item=wanted, restore_args=arguments, partial_restore=True),
+        )
     return restored['ema_variables'] if has_average else restored

@@ -14,6 +14,7 @@ from pdl_jax.prediction.inference import abstract_variables
 from pdl_jax.runtime import sharding
 from pdl_jax.storage.checkpoint import find_checkpoint
 from pdl_jax.storage.variables import restore_variables
+from pdl_jax.storage.workdir_lock import lock_workdir
 from pdl_jax.typing import LabelFormat
 from tests import tiny
 from tests.process_group import BARE_NETWORK, ProcessGroup
@@ -92,6 +93,10 @@ def test_one_told_to_stop_stops_all_and_another_topology_goes_on(data, alone, tm
     flags = ('--config.train.checkpoint_every_steps=100', '--stopped_status=75')
     with ProcessGroup(data, workdir, *flags, num_processes=2) as group:
         group.wait_for('step 1/6')
+        # Process 0 holds the lock for all.
+        with pytest.raises(OSError, match=f'process {group.processes[0].pid} on '):
+            with lock_workdir(workdir):
+                pass
         group.processes[1].send_signal(signal.SIGTERM)
         assert group.wait() == [75, 75], group.read()
         step = int(find_checkpoint(workdir).name)
