@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from etils import epath
 
-from pdl_jax.storage.paths import explain_bucket_errors, file_size, is_file, is_remote, write_whole
+from pdl_jax.storage.outside_files import read_outside_file, refuse_irregular
+from pdl_jax.storage.paths import explain_bucket_errors, file_size, is_remote, write_whole
 
 _FILE = 'checksums.json'
 # Orbax writes the commit time into its metadata after the checksums were made.
@@ -61,8 +62,11 @@ def check_files(folder: epath.Path) -> bool:
 def _read_checksums(folder: epath.Path) -> dict[str, tuple[int, int | None]]:
     """Reads (size, CRC) by file; nothing where there are no checksums."""
     path = folder / _FILE
-    with explain_bucket_errors(path):
-        content = path.read_bytes() if is_file(path) else b'{}'
+    try:
+        with explain_bucket_errors(path):
+            content = read_outside_file(path)
+    except FileNotFoundError:
+        return {}
     try:
         return {
             name: (entry['bytes'], entry['crc32']) for name, entry in json.loads(content).items()
@@ -77,13 +81,12 @@ def _describe(path: epath.Path) -> dict[str, int | None]:
 
 
 def _check_file(path: epath.Path, size: int, crc: int | None) -> None:
+    refuse_irregular(path)
     try:
-        # A pipe would be waited for, and a name that no file can have is an error of its own kind.
-        if not is_remote(path) and not is_file(path):
-            raise FileNotFoundError(path)
         with explain_bucket_errors(path):
             found = file_size(path)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError) as error:
+        # ValueError: no file can have such a name.
         raise ValueError(f'{path} is missing') from error
     if found != size:
         raise ValueError(f'{path} has {found} bytes, {size} were written')

@@ -19,7 +19,9 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from pdl_jax.storage.checksums import check_files
-from pdl_jax.storage.paths import explain_bucket_errors, is_file, is_remote
+from pdl_jax.storage.json_files import MAX_DESCRIPTION_BYTES
+from pdl_jax.storage.outside_files import read_outside_file, refuse_irregular
+from pdl_jax.storage.paths import explain_bucket_errors, is_remote
 
 # The name of the file that Orbax keeps JSON values in.
 _JSON_FILE = 'metadata'
@@ -64,9 +66,7 @@ def _refuse_special_files(checkpoint: epath.Path) -> None:
         return
     for folder, _, names in os.walk(checkpoint):
         for name in names:
-            path = epath.Path(folder) / name
-            if path.exists() and not is_file(path):
-                raise ValueError(f'{path} is damaged: it is no regular file')
+            refuse_irregular(os.path.join(folder, name))
 
 
 @contextlib.contextmanager
@@ -106,9 +106,7 @@ def read_json(checkpoint: epath.Path, item: str, file: str = _JSON_FILE) -> dict
     """
     path = checkpoint / item / file
     with explain_damage(path):
-        if not is_file(path):
-            raise FileNotFoundError('no such file')
-        values = json.loads(path.read_bytes())
+        values = json.loads(read_outside_file(path, max_bytes=MAX_DESCRIPTION_BYTES))
         if not isinstance(values, dict):
             raise ValueError(f'it holds {str(values)[:40]!r}, no JSON object')
     return values

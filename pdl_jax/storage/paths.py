@@ -55,12 +55,6 @@ def is_remote(path: str | os.PathLike) -> bool:
     return '://' in os.fspath(path)
 
 
-def is_file(path: epath.Path) -> bool:
-    """Returns true for a file; pipes and devices, which a reader would wait for, are none."""
-    # A local epath takes everything that is no folder for a file.
-    return path.is_file() if is_remote(path) else os.path.isfile(path)
-
-
 def file_size(path: epath.Path) -> int:
     """Returns the size of a file in bytes."""
     # A local epath's stat looks up the name of the file's owner, which a container may lack.

@@ -6,7 +6,7 @@ import os
 import pytest
 from etils import epath
 
-from pdl_jax.storage.paths import append_whole, explain_write_errors, is_file, write_whole
+from pdl_jax.storage.paths import append_whole, explain_write_errors, write_whole
 from tests.storage.full_disk import small_files
 
 
@@ -49,10 +49,3 @@ def test_errors_keep_their_kind(kind):
 def test_sentences_are_not_worded_twice():
     with pytest.raises(OSError, match='^another run has it$'), explain_write_errors('x'):
         raise OSError('another run has it')
-
-
-def test_pipes_and_folders_are_no_files(tmp_path):
-    os.mkfifo(tmp_path / 'pipe')
-    (tmp_path / 'file').touch()
-    found = {name: is_file(epath.Path(tmp_path / name)) for name in ('pipe', 'file', '', 'none')}
-    assert found == {'pipe': False, 'file': True, '': False, 'none': False}
