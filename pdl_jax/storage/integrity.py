@@ -157,9 +157,9 @@ def _read_everything(checkpoint: epath.Path) -> None:
 
 
 def _read_arrays(state: epath.Path) -> None:
-    """Reads all arrays one after the other; raises whatever damage causes."""
-    # Not by Orbax, which would go on printing errors of the other arrays after the first. It is
-    # Orbax that requires this package.
+    """Reads all arrays; raises whatever damage causes."""
+    # First one after the other, since Orbax would go on printing errors of the others after the
+    # first. It is Orbax that requires this package.
     import tensorstore
 
     metadata = json.loads((state / '_METADATA').read_bytes())
@@ -174,8 +174,19 @@ def _read_arrays(state: epath.Path) -> None:
             'kvstore': {**files, 'path': f'{name}/'},
         }
         tensorstore.open(spec, open=True, context=context).result().read().result()
-    for path in (state / 'array_metadatas').iterdir():
-        if not isinstance(json.loads(path.read_bytes())['array_metadatas'], list):
-            raise ValueError(f'{path.name} lists no arrays')
-    # Orbax agrees.
-    ocp.PyTreeCheckpointHandler().metadata(state)
+    # Then as training will, which needs more of the metadata. The handler alone has no barriers: one
+    # process checks for all.
+    handler = ocp.PyTreeCheckpointHandler()
+    sharding = jax.sharding.SingleDeviceSharding(_find_host_device())
+    arguments = jax.tree.map(
+        lambda _: ocp.ArrayRestoreArgs(sharding=sharding), handler.metadata(state).tree
+    )
+    handler.restore(state, args=ocp.args.PyTreeRestore(restore_args=arguments))
+
+
+def _find_host_device() -> jax.Device:
+    try:
+        return jax.local_devices(backend='cpu')[0]
+    except RuntimeError:
+        # JAX was told to use another platform only.
+        return jax.local_devices()[0]
