@@ -174,8 +174,11 @@ def _read_arrays(state: epath.Path) -> None:
             'kvstore': {**files, 'path': f'{name}/'},
         }
         tensorstore.open(spec, open=True, context=context).result().read().result()
-    # Then as training will, which needs more of the metadata. The handler alone has no barriers: one
-    # process checks for all.
+    for path in (state / 'array_metadatas').iterdir():
+        if not isinstance(json.loads(path.read_bytes())['array_metadatas'], list):
+            raise ValueError(f'{path.name} lists no arrays')
+    # Then as training will, which needs more of the metadata. The handler alone has no barriers, so
+    # one process can check for all.
     handler = ocp.PyTreeCheckpointHandler()
     sharding = jax.sharding.SingleDeviceSharding(_find_host_device())
     arguments = jax.tree.map(
