@@ -106,9 +106,13 @@ def read_json(checkpoint: epath.Path, item: str, file: str = _JSON_FILE) -> dict
     """
     path = checkpoint / item / file
     with explain_damage(path):
-        values = json.loads(read_outside_file(path, max_bytes=MAX_DESCRIPTION_BYTES))
-        if not isinstance(values, dict):
-            raise ValueError(f'it holds {str(values)[:40]!r}, no JSON object')
+        content = read_outside_file(path, max_bytes=MAX_DESCRIPTION_BYTES)
+    try:
+        values = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f'{path} is damaged: {type(error).__name__}: {error}') from error
+    if not isinstance(values, dict):
+        raise ValueError(f'{path} is damaged: it holds {str(values)[:40]!r}, no JSON object')
     return values
 
 

@@ -27,7 +27,7 @@ def train(
 ) -> dict[str, Any] | None:
     """Trains until `train.num_steps`, continuing from the newest checkpoint in `workdir`.
 
-    Each difference to the configuration of that checkpoint is logged.
+    Each difference from the configuration of that checkpoint is logged.
 
     Args:
       experiment: what the configuration says.
