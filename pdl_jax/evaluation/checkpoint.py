@@ -63,7 +63,7 @@ def evaluate_checkpoint(
 
     Returns:
       The report, see `make_report`, with the 'step', and as 'changed' a line for each field that
-      differs from the checkpoint's configuration, if any does.
+      changes the meaning of the variables, if any does.
 
     Raises:
       FileNotFoundError: there is no such checkpoint or split.
@@ -97,8 +97,8 @@ def evaluate_checkpoint(
     report = evaluator(variables)
     assert report is not None  # Nothing stops this evaluation.
     report = {'step': _find_step(path), **report}
-    if changes:
-        report['changed'] = [str(change) for change in changes]
+    if changed := [str(change) for change in changes if change.reason]:
+        report['changed'] = changed
     if jax.process_index() == 0:
         file = os.path.join(workdir, f'report_{path.name}.json')
         write_report(report, file)

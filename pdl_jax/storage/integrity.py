@@ -181,6 +181,8 @@ def _read_arrays(state: epath.Path) -> None:
     for path in (state / 'array_metadatas').iterdir():
         if not isinstance(json.loads(path.read_bytes())['array_metadatas'], list):
             raise ValueError(f'{path.name} lists no arrays')
+    if (state / '_sharding').exists():
+        json.loads((state / '_sharding').read_bytes())
     # Then as training will, which needs more of the metadata. The handler alone has no barriers, so
     # one process can check for all.
     handler = ocp.PyTreeCheckpointHandler()

@@ -34,6 +34,7 @@ def test_mutated_files_are_read_or_named(tmp_path):
         'state/_METADATA',
         'state/manifest.ocdbt',
         'state/array_metadatas/process_0',
+        'state/_sharding',
     ],
 )
 def test_without_checksums_the_files_are_read(run, name):
