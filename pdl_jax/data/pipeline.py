@@ -168,7 +168,9 @@ def make_train_iterator(
         .shuffle()
         .repeat()
         .map(decode)
-        .batch(local_batch_size, batch_fn=stack)[shard_index::shard_count]
+        # The sequence is endless, so nothing is dropped. Without this Grain rounds the number of
+        # batches up as a float, which exceeds a C integer if a batch has one row.
+        .batch(local_batch_size, drop_remainder=True, batch_fn=stack)[shard_index::shard_count]
     )
     identity = {'batch_size': batch_size, 'seed': seed, 'num_records': len(source)}
     return TrainIterator(elements, num_workers, identity)

@@ -125,14 +125,31 @@ def test_split_may_be_smaller_than_a_batch(source):
     assert sorted(indices[:6]) == sorted(indices[6:12]) == sorted(indices[12:18]) == list(range(6))
 
 
-def test_processes_share_each_global_batch(source):
-    whole = make_iterator(source, batch_size=4)
-    parts = [make_iterator(source, batch_size=4, shard_index=i, shard_count=2) for i in range(2)]
+@pytest.mark.parametrize('num_rows', [1, 2])
+def test_processes_share_each_global_batch(source, num_rows):
+    sizes = {'batch_size': 2 * num_rows}
+    whole = make_iterator(source, **sizes)
+    parts = [make_iterator(source, **sizes, shard_index=i, shard_count=2) for i in range(2)]
     for _ in range(6):
         rows = [list_indices(next(part)) for part in parts]
-        assert [len(r) for r in rows] == [2, 2]
+        assert [len(r) for r in rows] == [num_rows, num_rows]
         # The order matters: augmentation depends on a row's place in the global batch.
         assert rows[0] + rows[1] == list_indices(next(whole))
+
+
+@pytest.mark.parametrize('num_workers', [0, 2])
+def test_a_batch_may_be_one_image(source, num_workers):
+    iterator = make_iterator(source, batch_size=1, num_workers=num_workers)
+    try:
+        indices = take_indices(iterator, 9)
+        assert sorted(indices[:6]) == list(range(6))
+        assert indices == take_indices(make_iterator(source, batch_size=3), 3)
+        # It resumes too.
+        resumed = make_iterator(source, batch_size=1)
+        resumed.set_state(iterator.get_state())
+        assert_batches_equal(next(resumed), next(iterator))
+    finally:
+        iterator.close()
 
 
 @pytest.mark.parametrize('shard_count', [1, 2])

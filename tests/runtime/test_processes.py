@@ -71,6 +71,27 @@ def test_two_processes_do_what_one_does(alone, undisturbed):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ('batch_size', 'flags'),
+    [
+        # One image per process; one image whose rows two processes share.
+        (2, ()),
+        (1, ('--config.mesh.space=2',)),
+    ],
+)
+def test_two_processes_train_with_one_image_each_or_together(data, tmp_path, batch_size, flags):
+    flags = (*flags, f'--config.train.batch_size={batch_size}', '--config.model.dropout_rate=0.0')
+    losses = []
+    for num_processes in (1, 2):
+        workdir = tmp_path / str(num_processes)
+        own = flags if num_processes == 2 else flags[-2:]
+        with ProcessGroup(data, workdir, *own, num_processes=num_processes) as group:
+            group.finish()
+        losses.append(_read_losses(workdir))
+    np.testing.assert_allclose(*losses, rtol=2e-3)
+
+
+@pytest.mark.slow
 def test_three_processes_count_each_image_once(data, alone, tmp_path):
     workdir = tmp_path / 'run'
     with ProcessGroup(
