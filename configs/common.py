@@ -67,6 +67,25 @@ def get_config() -> ConfigDict:
     # interval.
     config.augment.num_scales = 15
     config.augment.flip_probability = 0.5
+    # The rest is switched off. All of it happens on the devices, by chance for each image.
+    config.augment.vertical_flip_probability = 0.0
+    # Turns by 90, 180 or 270 degrees; 0.75 makes all four orientations alike.
+    config.augment.quarter_turn_probability = 0.0
+    # Rotation by any angle up to this, to both sides.
+    config.augment.max_rotation_degrees = 0.0
+    config.augment.rotation_probability = 1.0
+    # torchvision's ColorJitter: 0.4 draws a factor from [0.6, 1.4], a hue of 0.1 shifts by up to a
+    # tenth of the colour circle.
+    config.augment.brightness = 0.0
+    config.augment.contrast = 0.0
+    config.augment.saturation = 0.0
+    config.augment.hue = 0.0
+    config.augment.color_probability = 1.0
+    # Gaussian blur and noise; the noise in grey levels, of 255.
+    config.augment.max_blur_sigma_px = 0.0
+    config.augment.blur_probability = 1.0
+    config.augment.max_noise_deviation = 0.0
+    config.augment.noise_probability = 1.0
 
     config.targets = ConfigDict()
     config.targets.sigma_px = 8.0

@@ -9,7 +9,6 @@ also of those that the preset decides.
 
 import dataclasses
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +19,7 @@ from pdl_jax.preprocess.normalize import ChannelStatistics
 from pdl_jax.presets import find_preset, find_system
 from pdl_jax.systems import find_options_class
 from pdl_jax.systems.system import System, SystemOptions, refuse_unknown
-from pdl_jax.typing import LabelFormat, check_positive, suggest
+from pdl_jax.typing import LabelFormat, check_positive, check_regex, check_share, suggest
 
 OPTIMIZERS = ('adam', 'sgd')
 PARAM_RULES = ('replicated', 'largest')
@@ -117,7 +116,7 @@ class OptimizerOptions:
                 f'config.optimizer.kind (={self.kind!r}) must be one of {list(OPTIMIZERS)}'
             )
         check_positive('optimizer', self, 'learning_rate')
-        _check_share('optimizer', self, 'ema_decay', 'momentum')
+        check_share('optimizer', self, 'ema_decay', 'momentum')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +150,7 @@ class TrainOptions:
             'num_steps',
         )
         for regex in self.remat:
-            _check_regex('config.train.remat', self.remat, regex)
+            check_regex('config.train.remat', self.remat, regex)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,7 +187,7 @@ class MeshOptions:
                     f'{field} (={self.param_rules!r}) must hold pairs of a regex and a rule, such '
                     f"as ('opt_state/', 'largest')"
                 )
-            _check_regex(field, self.param_rules, entry[0])
+            check_regex(field, self.param_rules, entry[0])
             if entry[1] not in PARAM_RULES:
                 raise ValueError(
                     f'{field} (={self.param_rules!r}): the rule {entry[1]!r} must be one of '
@@ -382,19 +381,3 @@ def _to_tuples(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _to_tuples(item) for key, item in value.items()}
     return tuple(map(_to_tuples, value)) if isinstance(value, list | tuple) else value
-
-
-def _check_share(section: str, options: Any, *fields: str) -> None:
-    for field in fields:
-        value = getattr(options, field)
-        if not 0 <= value <= 1:
-            raise ValueError(f'config.{section}.{field} (={value!r}) must lie in [0, 1]')
-
-
-def _check_regex(field: str, values: Any, regex: Any) -> None:
-    try:
-        re.compile(regex)
-    except (TypeError, re.error) as error:
-        raise ValueError(
-            f'{field} (={values!r}): {regex!r} is no regular expression: {error}'
-        ) from error

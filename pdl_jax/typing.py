@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -97,3 +98,29 @@ def check_positive(section: str, options: Any, *fields: str) -> None:
         value = getattr(options, field)
         if not value > 0:
             raise ValueError(f'config.{section}.{field} (={value!r}) must be positive')
+
+
+def check_share(section: str, options: Any, *fields: str) -> None:
+    """Checks fields of a section that are shares or probabilities.
+
+    Raises:
+      ValueError: names the first that lies outside of [0, 1], and its value.
+    """
+    for field in fields:
+        value = getattr(options, field)
+        if not 0 <= value <= 1:
+            raise ValueError(f'config.{section}.{field} (={value!r}) must lie in [0, 1]')
+
+
+def check_regex(field: str, values: Any, regex: Any) -> None:
+    """Checks one of the regular expressions that a field holds.
+
+    Raises:
+      ValueError: it is none; names the field and its value.
+    """
+    try:
+        re.compile(regex)
+    except (TypeError, re.error) as error:
+        raise ValueError(
+            f'{field} (={values!r}): {regex!r} is no regular expression: {error}'
+        ) from error

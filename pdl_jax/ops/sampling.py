@@ -1,8 +1,8 @@
-"""Resampling of images and label maps at positions that factor into rows and columns.
+"""Resampling of images and label maps at positions that factor into rows and columns, or do not.
 
 Scale, crop, padding and flip are each an affine map per axis, and so is their composition: one
 resampling with f32[H'] row positions and f32[W'] column positions does them all, at a static output
-size.
+size. A rotation mixes the axes: it needs f32[H', W'] positions, one per output pixel.
 """
 
 import jax.numpy as jnp
@@ -19,8 +19,8 @@ def sample_bilinear(
 
     Args:
       image: f32[H, W, D]; only its top-left `size` pixels are valid.
-      rows: f32[H'], positions on the row axis in pixels.
-      columns: f32[W'], positions on the column axis in pixels.
+      rows: f32[H'], positions on the row axis in pixels, or f32[H', W'] per output pixel.
+      columns: f32[W'], positions on the column axis in pixels, or f32[H', W'] too.
       size: i32[2], valid (height, width) of `image` in pixels.
       fill: value of output pixels whose position lies outside the valid pixels.
 
@@ -29,6 +29,15 @@ def sample_bilinear(
     """
     row_low, row_high, row_fraction, row_inside = _split(rows, size[0])
     column_low, column_high, column_fraction, column_inside = _split(columns, size[1])
+    if rows.ndim == 2:
+        # Four gathers per pixel, on every platform: slow on a TPU, but rotations are rare there.
+        low, high = (
+            image[row_low, column]
+            + (image[row_high, column] - image[row_low, column]) * row_fraction[..., None]
+            for column in (column_low, column_high)
+        )
+        sampled = low + (high - low) * column_fraction[..., None]
+        return jnp.where((row_inside & column_inside)[..., None], sampled, fill)
 
     def gather(image: Array) -> Array:
         low, high = jnp.take(image, row_low, axis=0), jnp.take(image, row_high, axis=0)
@@ -57,8 +66,8 @@ def sample_nearest(
 
     Args:
       values: [H, W] of any dtype; only its top-left `size` pixels are valid.
-      rows: f32[H'], positions on the row axis in pixels.
-      columns: f32[W'], positions on the column axis in pixels.
+      rows: f32[H'], positions on the row axis in pixels, or f32[H', W'] per output pixel.
+      columns: f32[W'], positions on the column axis in pixels, or f32[H', W'] too.
       size: i32[2], valid (height, width) of `values` in pixels.
       fill: value of output pixels whose position lies outside the valid pixels.
 
@@ -67,12 +76,15 @@ def sample_nearest(
     """
     *_, row_inside = _split(rows, size[0])
     *_, column_inside = _split(columns, size[1])
-    # Gather whole rows, then whole columns: a TPU runs these as slices, not pixel by pixel.
     row_index = jnp.clip(jnp.floor(rows + 0.5).astype(jnp.int32), 0, size[0] - 1)
     column_index = jnp.clip(jnp.floor(columns + 0.5).astype(jnp.int32), 0, size[1] - 1)
+    fill = jnp.asarray(fill, values.dtype)
+    if rows.ndim == 2:
+        return jnp.where(row_inside & column_inside, values[row_index, column_index], fill)
+    # Gather whole rows, then whole columns: a TPU runs these as slices, not pixel by pixel.
     sampled = jnp.take(jnp.take(values, row_index, axis=0), column_index, axis=1)
     inside = row_inside[:, None] & column_inside[None, :]
-    return jnp.where(inside, sampled, jnp.asarray(fill, values.dtype))
+    return jnp.where(inside, sampled, fill)
 
 
 def _split(positions: Array, size: Array) -> tuple[Array, Array, Array, Array]:

@@ -1,4 +1,4 @@
-"""Resizing, random scale, crop and flip as one resampling from a fixed canvas to a fixed crop."""
+"""Resizing, random scale, crop, flips and rotation as one resampling from a canvas to a crop."""
 
 import dataclasses
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 from pdl_jax.ops.sampling import sample_bilinear, sample_nearest
 from pdl_jax.preprocess.normalize import Normalization, normalize_image
-from pdl_jax.typing import Array
+from pdl_jax.typing import Array, check_positive, check_share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +26,24 @@ class AugmentOptions:
         interval. DeepLab2 draws from 15 values in [0.5, 2] (Cityscapes) or 10 in [0.5, 1.5] (COCO),
         none of which is 1.
       flip_probability: probability of mirroring left and right.
+      vertical_flip_probability: probability of mirroring top and bottom.
+      quarter_turn_probability: probability of a turn by 90, 180 or 270 degrees, each alike; 0.75
+        makes all four orientations alike.
+      max_rotation_degrees: limit of a rotation about the centre of the image, to both sides; 0 for
+        none.
+      rotation_probability: probability of that rotation.
+      brightness, contrast, saturation: ranges of random factors, 0.4 for one in [0.6, 1.4]; 0 for
+        none. See `photometric.jitter_colors`.
+      hue: limit of a random shift of the hue in turns of the colour circle, at most 0.5; 0 for
+        none.
+      color_probability: probability of these four together.
+      max_blur_sigma_px: limit of the standard deviation of a Gaussian blur in pixels of the source;
+        0 for none.
+      blur_probability: probability of that blur.
+      max_noise_deviation: limit of the standard deviation of Gaussian noise in grey levels, of 255;
+        0 for none.
+      noise_probability: probability of that noise.
+      extra: functions of the user as 'module:function', see `training.step.augment_further`.
       normalization: see `normalize.normalize_image`.
     """
 
@@ -36,20 +54,33 @@ class AugmentOptions:
     max_scale: float = 2.0
     num_scales: int = 0
     flip_probability: float = 0.5
+    vertical_flip_probability: float = 0.0
+    quarter_turn_probability: float = 0.0
+    max_rotation_degrees: float = 0.0
+    rotation_probability: float = 1.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    color_probability: float = 1.0
+    max_blur_sigma_px: float = 0.0
+    blur_probability: float = 1.0
+    max_noise_deviation: float = 0.0
+    noise_probability: float = 1.0
+    extra: tuple[str, ...] = ()
     normalization: Normalization = 'unit'
 
     def __post_init__(self) -> None:
-        for field, value in (
-            ('crop_height_px', self.crop_size[0]),
-            ('crop_width_px', self.crop_size[1]),
-            ('min_scale', self.min_scale),
-        ):
+        for field, value in zip(('crop_height_px', 'crop_width_px'), self.crop_size, strict=True):
             if not value > 0:
                 raise ValueError(f'config.augment.{field} (={value!r}) must be positive')
-        if not 0 <= self.flip_probability <= 1:
-            raise ValueError(
-                f'config.augment.flip_probability (={self.flip_probability!r}) must lie in [0, 1]'
-            )
+        check_positive('augment', self, 'min_scale')
+        fields = [field.name for field in dataclasses.fields(self)]
+        check_share('augment', self, *(name for name in fields if name.endswith('_probability')))
+        for field, limit in _LIMITS.items():
+            value = getattr(self, field)
+            if not 0 <= value <= limit:
+                raise ValueError(f'config.augment.{field} (={value!r}) must lie in [0, {limit}]')
         if self.max_scale < self.min_scale:
             raise ValueError(
                 f'config.augment.max_scale (={self.max_scale}) must not be below '
@@ -63,13 +94,33 @@ class AugmentOptions:
                 f'shall see'
             )
 
+    @property
+    def is_rotating(self) -> bool:
+        """Whether rows and columns may mix."""
+        return self.quarter_turn_probability > 0 or self.max_rotation_degrees > 0
+
+
+# Largest values of fields. A Gaussian wider than that costs more than the network.
+_LIMITS = {
+    'max_rotation_degrees': 180,
+    'brightness': 1,
+    'contrast': 1,
+    'saturation': 1,
+    'hue': 0.5,
+    'max_blur_sigma_px': 20,
+    'max_noise_deviation': 255,
+}
+# `fold_in` of a sample's key by these; 0 to 3 would give the keys that `split` gives the others.
+_VERTICAL_FLIP_DRAW = 4
+_ROTATION_DRAW = 5
+
 
 class Window(NamedTuple):
     """Source positions of the pixels of a resampled image.
 
     Attributes:
-      rows: f32[H], source row of each row.
-      columns: f32[W], source column of each column.
+      rows: f32[H], source row of each row, or f32[H, W] of each pixel.
+      columns: f32[W], source column of each column, or f32[H, W] of each pixel.
     """
 
     rows: Array
@@ -97,7 +148,11 @@ def resize_to_range(size: Array, min_px: int, max_px: int) -> Array:
 
 
 def random_window(key: Array, size: Array, options: AugmentOptions) -> Window:
-    """Draws a scale, a crop or padding position, and a flip.
+    """Draws a scale, a rotation, a crop or padding position, and flips.
+
+    The rotation keeps the centre of the image; it is counter-clockwise for positive angles, as in
+    torchvision's and NumPy's functions. The crop is drawn as if the image kept its frame, and what
+    a rotation turns out of that frame is seen where the crop reaches beyond it.
 
     Args:
       key: a random key.
@@ -118,17 +173,55 @@ def random_window(key: Array, size: Array, options: AugmentOptions) -> Window:
     else:
         scale = jax.random.uniform(scale_key, minval=options.min_scale, maxval=options.max_scale)
     scaled = jnp.maximum((resized.astype(jnp.float32) * scale).astype(jnp.int32), 1)
+    frame, cosine, sine = _draw_rotation(key, scaled, options)
     crop = jnp.array(options.crop_size)
-    before = jax.random.randint(pad_key, (2,), 0, jnp.maximum(crop - scaled, 1))
-    start = jax.random.randint(crop_key, (2,), 0, jnp.maximum(scaled - crop, 0) + 1)
+    before = jax.random.randint(pad_key, (2,), 0, jnp.maximum(crop - frame, 1))
+    start = jax.random.randint(crop_key, (2,), 0, jnp.maximum(frame - crop, 0) + 1)
     is_flipped = jax.random.uniform(flip_key) < options.flip_probability
     rows = jnp.arange(options.crop_size[0])
     columns = jnp.arange(options.crop_size[1])
     columns = jnp.where(is_flipped, columns[::-1], columns)
+    if options.vertical_flip_probability:
+        draw = jax.random.uniform(jax.random.fold_in(key, _VERTICAL_FLIP_DRAW))
+        rows = jnp.where(draw < options.vertical_flip_probability, rows[::-1], rows)
     offset = start - before
+    rows, columns = rows + offset[0], columns + offset[1]
+    if options.is_rotating:
+        # Centres are halves of integers, so quarter turns are exact.
+        down = rows[:, None] - (frame[0] - 1) / 2
+        right = columns[None, :] - (frame[1] - 1) / 2
+        rows = cosine * down + sine * right + (scaled[0] - 1) / 2
+        columns = cosine * right - sine * down + (scaled[1] - 1) / 2
     return Window(
-        _source_positions(rows + offset[0], size[0], scaled[0]),
-        _source_positions(columns + offset[1], size[1], scaled[1]),
+        _source_positions(rows, size[0], scaled[0]),
+        _source_positions(columns, size[1], scaled[1]),
+    )
+
+
+def _draw_rotation(
+    key: Array, size: Array, options: AugmentOptions
+) -> tuple[Array, ArrayLike, ArrayLike]:
+    """Draws a rotation.
+
+    Returns:
+      i32[2], the size of the image after its quarter turns, and the cosine and sine of the angle.
+    """
+    if not options.is_rotating:
+        return size, 1.0, 0.0
+    turn_key, turns_key, rotation_key, angle_key = jax.random.split(
+        jax.random.fold_in(key, _ROTATION_DRAW), 4
+    )
+    is_turned = jax.random.uniform(turn_key) < options.quarter_turn_probability
+    turns = jnp.where(is_turned, jax.random.randint(turns_key, (), 1, 4), 0)
+    is_rotated = jax.random.uniform(rotation_key) < options.rotation_probability
+    angle = jax.random.uniform(angle_key, minval=-1) * jnp.deg2rad(options.max_rotation_degrees)
+    angle = jnp.where(is_rotated, angle, 0.0)
+    # Exact for quarter turns, unlike the cosine of a rounded half of pi.
+    cosine, sine = jnp.array([1.0, 0.0, -1.0, 0.0])[turns], jnp.array([0.0, 1.0, 0.0, -1.0])[turns]
+    return (
+        jnp.where(turns % 2 == 1, size[::-1], size),
+        cosine * jnp.cos(angle) - sine * jnp.sin(angle),
+        sine * jnp.cos(angle) + cosine * jnp.sin(angle),
     )
 
 
@@ -150,9 +243,9 @@ def centered_window(size: Array, resized: Array, out_size: tuple[int, int]) -> W
 
 
 def _source_positions(index: Array, source: Array, target: Array) -> Array:
-    """Maps pixels of an axis resized from `source` to `target` pixels to f32 source positions.
+    """Maps positions on an axis resized from `source` to `target` pixels to f32 source positions.
 
-    Pixels beyond the ends get -1, which lies outside of the source.
+    Positions beyond the ends get -1, which lies outside of the source.
     """
     # Corners are aligned; a target of one pixel takes the first of the source.
     step = (source - 1).astype(jnp.float32) / jnp.maximum(target - 1, 1).astype(jnp.float32)
@@ -163,7 +256,11 @@ def _source_positions(index: Array, source: Array, target: Array) -> Array:
 def sample_image(
     image: Array, size: Array, window: Window, *, normalization: Normalization
 ) -> Array:
-    """Normalises and resamples a canvas: u8[H, W, C] to f32[H', W', C], 0 outside of the image."""
+    """Normalises and resamples a canvas, u8[H, W, C] or such values in f32.
+
+    Returns:
+      f32[H', W', C], 0 outside of the image.
+    """
     image = normalize_image(image, size, kind=normalization)
     return sample_bilinear(image, window.rows, window.columns, size, fill=0.0)
 

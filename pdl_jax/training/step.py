@@ -9,6 +9,7 @@ import optax
 
 from pdl_jax.ops.placement import map_per_device, replicate, split_rows
 from pdl_jax.preprocess.augment import AugmentOptions, random_window, sample_image, sample_labels
+from pdl_jax.preprocess.photometric import distort_image
 from pdl_jax.systems.system import Samples, System
 from pdl_jax.training.gradient_accumulation import accumulate_gradients
 from pdl_jax.training.rematerialization import rematerialize
@@ -71,6 +72,7 @@ def make_training_samples(
 
     def augment(key: Array, image: Array, panoptic: Array, size: Array) -> Samples:
         window = random_window(key, size, options.augment)
+        image = distort_image(key, image, size, options.augment)
         image = sample_image(image, size, window, normalization=options.augment.normalization)
         return Samples(image, sample_labels(panoptic, size, window, fill=void_label))
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from pdl_jax.ops import sampling
 from pdl_jax.preprocess.augment import (
@@ -95,6 +96,136 @@ def test_flip_mirrors_and_all_draws_occur():
     is_flipped = windows.columns[:, 0] > windows.columns[:, -1]
     assert 0.35 < float(is_flipped.mean()) < 0.65
     assert set(np.round(np.asarray(windows.rows[:, 0])).astype(int)) == {0, 1, 2}
+
+
+def _draw_windows(size, num_draws=60, **fields):
+    """Windows without scale, and options, that show every image whole."""
+    options = AugmentOptions(**{'crop_size': size, 'min_scale': 1.0, 'max_scale': 1.0, **fields})
+    keys = jax.random.split(jax.random.key(0), num_draws)
+    return jax.vmap(lambda key: random_window(key, jnp.array(size), options))(keys)
+
+
+def _sample_both(window, size, seed=0):
+    """An image and a label map that codes the same positions, through one window."""
+    values = np.random.default_rng(seed).permutation(size[0] * size[1]).reshape(size)
+    image = jnp.asarray(np.stack([values % 251, values // 251, values * 0], -1), jnp.uint8)
+    labels = jnp.asarray(values, jnp.int32)
+    sampled = sample_image(image, jnp.array(size), window, normalization='unit')
+    cut = sample_labels(labels, jnp.array(size), window, fill=-1)
+    return values, np.asarray((sampled + 1) * 127.5), np.asarray(cut)
+
+
+def test_vertical_flip_mirrors_rows_and_twice_is_nothing():
+    size = (7, 9)
+    windows = _draw_windows(size, flip_probability=0.0, vertical_flip_probability=0.5)
+    is_flipped = np.asarray(windows.rows[:, 0] > windows.rows[:, -1])
+    assert 0.3 < is_flipped.mean() < 0.7
+    window = jax.tree.map(lambda x: x[int(np.argmax(is_flipped))], windows)
+    values, _, cut = _sample_both(window, size)
+    np.testing.assert_array_equal(cut, values[::-1])
+    again = sample_labels(jnp.asarray(cut), jnp.array(size), window, fill=-1)
+    np.testing.assert_array_equal(again, values)
+
+
+@pytest.mark.parametrize('size', [(9, 9), (6, 6), (5, 8)])
+def test_quarter_turns_are_those_of_numpy(size):
+    """Of a frame that holds the image and its turn, exactly, image and label alike."""
+    side = max(size)
+    windows = _draw_windows(
+        size, crop_size=(side, side), flip_probability=0.0, quarter_turn_probability=0.9
+    )
+    seen = set()
+    for i in range(60):
+        window = jax.tree.map(lambda x, i=i: x[i], windows)
+        values, image, cut = _sample_both(window, size)
+        is_inside = cut >= 0
+        rows, columns = np.flatnonzero(is_inside.any(1)), np.flatnonzero(is_inside.any(0))
+        box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        turns = [k for k in range(4) if np.array_equal(np.rot90(values, k), cut[box])]
+        assert len(turns) == 1
+        seen |= set(turns)
+        np.testing.assert_allclose(image[..., 0][is_inside], cut[is_inside] % 251, atol=1e-4)
+        # Padding is the neutral grey, and void.
+        np.testing.assert_allclose(image[~is_inside], 127.5)
+    assert seen == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_rotation_by_any_angle_is_that_of_pillow(seed):
+    size = (41, 33)
+    image = np.random.default_rng(seed).integers(0, 256, (*size, 3)).astype(np.uint8)
+    options = AugmentOptions(
+        size, min_scale=1.0, max_scale=1.0, flip_probability=0.0, max_rotation_degrees=90.0
+    )
+    window = random_window(jax.random.key(seed), jnp.array(size), options)
+    # The angle that was drawn, by the positions of three pixels around the centre.
+    down = [float(x[22, 16] - x[19, 16]) for x in window]
+    angle = np.rad2deg(np.arctan2(-down[1], down[0]))
+    assert abs(angle) > 1
+    actual = sample_image(jnp.asarray(image), jnp.array(size), window, normalization='unit')
+    actual = np.asarray((actual + 1) * 127.5)
+    expected = np.stack(
+        [
+            Image.fromarray(channel).rotate(angle, Image.Resampling.BILINEAR, fillcolor=-1e6)
+            for channel in image.transpose(2, 0, 1).astype(np.float32)
+        ],
+        axis=-1,
+    )
+    # Pillow extends the border by half a pixel.
+    is_inside = (
+        (window.rows >= 0)
+        & (window.rows <= size[0] - 1)
+        & (window.columns >= 0)
+        & (window.columns <= size[1] - 1)
+    )
+    assert 0.4 < is_inside.mean() < 1
+    np.testing.assert_allclose(actual[is_inside], expected[is_inside], atol=0.05)
+    np.testing.assert_allclose(actual[~is_inside], 127.5)
+
+
+def test_rotated_label_and_image_are_aligned_and_void_is_outside():
+    size = (40, 52)
+    windows = _draw_windows(
+        size,
+        num_draws=8,
+        crop_size=(33, 47),
+        min_scale=0.6,
+        max_scale=1.5,
+        vertical_flip_probability=0.5,
+        quarter_turn_probability=0.5,
+        max_rotation_degrees=30.0,
+    )
+    # Vertical and horizontal ramps, in the image and in the label: no position may differ.
+    labels = jnp.arange(40)[:, None] * 64 + jnp.arange(52)[None, :]
+    image = jnp.stack([labels // 64, labels % 64, labels * 0], -1).astype(jnp.uint8)
+    for i in range(8):
+        window = jax.tree.map(lambda x, i=i: x[i], windows)
+        sampled = sample_image(image, jnp.array(size), window, normalization='unit')
+        cut = np.asarray(sample_labels(labels, jnp.array(size), window, fill=-1))
+        ramps = np.asarray((sampled + 1) * 127.5)
+        inside = cut >= 0
+        assert inside.any()
+        np.testing.assert_allclose(ramps[..., 0][inside], cut[inside] // 64, atol=0.51)
+        np.testing.assert_allclose(ramps[..., 1][inside], cut[inside] % 64, atol=0.51)
+        np.testing.assert_allclose(ramps[~inside], 127.5, atol=1e-3)
+        # At the positions that the window names.
+        np.testing.assert_allclose(
+            ramps[..., 0][inside], np.asarray(window.rows)[inside], atol=0.01
+        )
+
+
+def test_probability_0_turns_nothing_and_draws_what_was_drawn_before():
+    size = (20, 24)
+    fields = {'crop_size': (13, 17), 'min_scale': 0.5, 'max_scale': 2.0}
+    plain = _draw_windows(size, 10, **fields)
+    still = _draw_windows(size, 10, **fields, max_rotation_degrees=30.0, rotation_probability=0.0)
+    assert still.rows.shape == (10, 13, 17)
+    for i in range(10):
+        a, b = (jax.tree.map(lambda x, i=i: x[i], w) for w in (plain, still))
+        _, image, cut = _sample_both(a, size)
+        _, other_image, other_cut = _sample_both(b, size)
+        np.testing.assert_array_equal(cut, other_cut)
+        np.testing.assert_allclose(image, other_image, atol=1e-3)
 
 
 def test_small_image_lies_anywhere_in_the_crop():
