@@ -305,6 +305,29 @@ def test_number_of_classes_must_be_that_of_the_data():
         experiment.make_system(catalog.cityscapes().label_format)
 
 
+@pytest.mark.parametrize('num_channels', [1, 4])
+def test_number_of_channels_reaches_the_network_and_its_normalization(num_channels):
+    mean = tuple(map(float, range(num_channels)))
+    given = {
+        'model__normalization': 'given',
+        'model__pixel_mean': mean,
+        'model__pixel_deviation': (2.0,) * num_channels,
+    }
+    experiment = make_experiment(data__num_channels=num_channels, **given)
+    assert experiment.system.num_channels == num_channels
+    assert experiment.augment.normalization.mean == mean
+    assert Experiment.from_dict(experiment.to_json()) == experiment
+    with pytest.raises(ValueError, match=r'config\.model\.pixel_mean.*num_channels \(=5\)'):
+        make_experiment(
+            data__num_channels=5,
+            **{**given, 'model__pixel_mean': (1.0, 2.0)} | {'model__pixel_deviation': (1.0, 2.0)},
+        )
+    with pytest.raises(ValueError, match='needs config.model.pixel_mean'):
+        make_experiment(model__normalization='given')
+    with pytest.raises(ValueError, match=r'config\.data\.num_channels \(=0\)'):
+        make_experiment(data__num_channels=0)
+
+
 @pytest.mark.parametrize('stride', [8, 16, 32])
 def test_input_holds_the_resized_image_and_is_aligned(stride):
     rng = random.Random(stride)
