@@ -27,7 +27,7 @@ def make_predictor(tmp_path):
     (tmp_path / 'color.py').write_text(CONFIG)
     with color_system():
         config = load_config(str(tmp_path / 'color.py'))
-        config.data.path = 'unused'
+        config.update({'data': {'path': 'unused'}})
         experiment = Experiment.from_config(config)
         system = experiment.make_system(SPEC.label_format)
 

@@ -23,10 +23,8 @@ def config(data, tmp_path_factory):
     path.write_text(CONFIG)
     with color_system():
         config = load_config(str(path))
-        config.data.path = str(data)
-        config.train.num_steps = 4
-        config.train.evaluate_every_steps = 2
-        config.train.picture_every_steps = 0
+        fields = {'num_steps': 4, 'evaluate_every_steps': 2, 'picture_every_steps': 0}
+        config.update({'data': {'path': str(data)}, 'train': fields})
         yield config
 
 
