@@ -22,6 +22,7 @@ from pdl_jax.storage.checksums import check_files
 from pdl_jax.storage.json_files import MAX_DESCRIPTION_BYTES
 from pdl_jax.storage.outside_files import read_outside_file, refuse_irregular
 from pdl_jax.storage.paths import explain_bucket_errors, is_remote
+from pdl_jax.typing import Device
 
 # The name of the file that Orbax keeps JSON values in.
 _JSON_FILE = 'metadata'
@@ -145,11 +146,10 @@ def read_score(checkpoint: epath.Path) -> float | None:
             return None
     metrics = read_json(checkpoint, METRICS_FILE, METRICS_FILE)
     score = metrics.get('score')
-    is_number = isinstance(score, int | float) and not isinstance(score, bool)
-    if not is_number or not math.isfinite(score):
-        path = checkpoint / METRICS_FILE / METRICS_FILE
-        raise ValueError(f'{path} is damaged: the score is {score!r}, no number')
-    return float(score)
+    if isinstance(score, int | float) and not isinstance(score, bool) and math.isfinite(score):
+        return float(score)
+    path = checkpoint / METRICS_FILE / METRICS_FILE
+    raise ValueError(f'{path} is damaged: the score is {score!r}, no number')
 
 
 def _read_everything(checkpoint: epath.Path) -> None:
@@ -193,7 +193,7 @@ def _read_arrays(state: epath.Path) -> None:
     handler.restore(state, args=ocp.args.PyTreeRestore(restore_args=arguments))
 
 
-def _find_host_device() -> jax.Device:
+def _find_host_device() -> Device:
     try:
         return jax.local_devices(backend='cpu')[0]
     except RuntimeError:

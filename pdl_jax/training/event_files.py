@@ -42,11 +42,10 @@ class EventFiles:
         from tensorboardX.proto import event_pb2
         from tensorboardX.record_writer import masked_crc32c
 
-        self._summary, self._protos, self._checksum = (
-            tensorboardX.summary,
-            event_pb2,
-            masked_crc32c,
-        )
+        self._summary, self._checksum = tensorboardX.summary, masked_crc32c
+        # Its classes are made when it is imported.
+        protos: Any = event_pb2
+        self._make_event = protos.Event
         self._folder = folder
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         local = folder
@@ -57,12 +56,12 @@ class EventFiles:
         local.mkdir(parents=True, exist_ok=True)
         name = f'events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}'
         self._path = local / name
-        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-        version, step = 'brain.Event:2', initial_step + 1
+        start = protos.SessionLog(status=protos.SessionLog.START)
+        now, version, step = time.time(), 'brain.Event:2', initial_step + 1
         self._write(
-            event_pb2.Event(wall_time=time.time(), file_version=version),
-            event_pb2.Event(wall_time=time.time(), step=step, file_version=version),
-            event_pb2.Event(wall_time=time.time(), step=step, session_log=start),
+            protos.Event(wall_time=now, file_version=version),
+            protos.Event(wall_time=now, step=step, file_version=version),
+            protos.Event(wall_time=now, step=step, session_log=start),
         )
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
@@ -112,8 +111,9 @@ class EventFiles:
 
     def _write_summaries(self, step: int, *summaries: Any) -> None:
         now = time.time()
-        make_event = self._protos.Event
-        self._write(*(make_event(wall_time=now, step=int(step), summary=s) for s in summaries))
+        self._write(
+            *(self._make_event(wall_time=now, step=int(step), summary=s) for s in summaries)
+        )
 
     def _write(self, *events: Any) -> None:
         """Appends records: a length and the data, each with its checksum."""
