@@ -11,6 +11,7 @@ from configs import common
 def get_config() -> ConfigDict:
     """A narrow MobileNetV2 and decoder, small enough for a laptop, and a schedule to match."""
     config = common.get_config()
+    config.data.path = 'data/own'
     config.model.backbone = 'mobilenet_v2'
     config.model.width_multiplier = 0.5
     config.model.output_stride = 16

@@ -11,6 +11,7 @@ from configs import common, small
 def get_config() -> ConfigDict:
     """The network of configs/scenes_semantic.py, and a schedule for a laptop."""
     config = common.get_config()
+    config.data.path = 'data/own'
     small.use_small_schedule(config)
     use_small_network(config)
     return config

@@ -260,10 +260,13 @@ def test_thresholds_decide_on_the_segments(workdir, predictor):
         'min_score': min_score,
     }
     result = chosen(image)
-    assert [s for s in result.segments if s.is_thing] == [things[-1]]
-    assert [s for s in result.segments if not s.is_thing] == [
-        s for s in plain.segments if not s.is_thing
-    ]
+    kept = [things[-1], *(s for s in plain.segments if not s.is_thing)]
+    # Another program may round the scores otherwise.
+    assert {s.label: (s.area_px, s.box) for s in result.segments} == {
+        s.label: (s.area_px, s.box) for s in kept
+    }
+    scores = {s.label: s.score for s in result.segments}
+    assert scores == pytest.approx({s.label: s.score for s in kept}, abs=1e-5)
     dropped = np.isin(plain.panoptic, [s.label for s in things[:-1]])
     void = plain.spec.label_format.void_label
     np.testing.assert_array_equal(result.panoptic, np.where(dropped, void, plain.panoptic))
