@@ -43,7 +43,8 @@ def get_config() -> ConfigDict:
     config.model = ConfigDict()
     # A recipe by name, see pdl_jax/presets.py: a system, its network, and the rules of its targets,
     # loss and post-processing. Fields of the network set here override it, such as
-    # config.model.backbone = 'convnext_tiny': pdl_jax/models/options.py explains all of them.
+    # config.model.backbone = 'convnext_tiny': pdl_jax/models/options.py explains all of them. A
+    # backbone of your own is 'module:function', in a module beside the configuration.
     config.model.preset = 'deeplab2/resnet50_os32'
     # A checkpoint to start from, of an earlier run or of `pdl_jax convert`; every variable that
     # fits is loaded. '' starts from scratch.
@@ -86,6 +87,8 @@ def get_config() -> ConfigDict:
     config.augment.blur_probability = 1.0
     config.augment.max_noise_deviation = 0.0
     config.augment.noise_probability = 1.0
+    # Functions of your own as 'module:function', in a module beside the configuration.
+    config.augment.extra = ()
 
     config.targets = ConfigDict()
     config.targets.sigma_px = 8.0
@@ -104,6 +107,11 @@ def get_config() -> ConfigDict:
     config.loss.offset_weight = config_dict.placeholder(float)
     config.loss.top_k_fraction = 0.2
     config.loss.scope = config_dict.placeholder(str)
+    # Factors of the semantic loss by class: a number per class, pairs such as (('car', 2.0),) by
+    # name or index, or ('from_frequencies',): median frequency balancing of the training split.
+    config.loss.class_weights = ()
+    # Functions of your own as 'module:function', whose results are added.
+    config.loss.extra = ()
 
     config.optimizer = ConfigDict()
     config.optimizer.kind = 'adam'  # or sgd
@@ -134,6 +142,10 @@ def get_config() -> ConfigDict:
     # The newest checkpoints, so many, and the one with the best PQ, or mIoU of a semantic network,
     # are kept.
     config.train.keep_checkpoints = 5
+    # End after so many evaluations without a better value of 'score' (that of the best checkpoint),
+    # 'pq', 'pq_things', 'pq_stuff', 'miou', 'pixel_accuracy' or 'loss'; 0 trains to num_steps.
+    config.train.early_stopping_evals = 0
+    config.train.early_stopping_metric = 'score'
 
     config.evaluate = ConfigDict()
     config.evaluate.batch_size = 8
@@ -146,6 +158,8 @@ def get_config() -> ConfigDict:
     # For panoptic networks beside PQ and mIoU: 'ap' (by the rules of Cityscapes for its data, else
     # of COCO), 'pc' (Parsing Covering).
     config.evaluate.extra_metrics = ()
+    # Compute the loss of the eval split too: eval/loss and its terms.
+    config.evaluate.with_loss = False
 
     config.postprocess = ConfigDict()
     config.postprocess.center_threshold = 0.1

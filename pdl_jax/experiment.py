@@ -9,7 +9,7 @@ also of those that the preset decides.
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -17,13 +17,15 @@ from ml_collections import ConfigDict
 from pdl_jax.preprocess.augment import AugmentOptions
 from pdl_jax.preprocess.normalize import ChannelStatistics
 from pdl_jax.presets import find_preset, find_system
+from pdl_jax.runtime.mesh_options import MeshOptions
 from pdl_jax.systems import find_options_class
 from pdl_jax.systems.system import System, SystemOptions, refuse_unknown
 from pdl_jax.typing import LabelFormat, check_positive, check_regex, check_share, suggest
 
 OPTIMIZERS = ('adam', 'sgd')
-PARAM_RULES = ('replicated', 'largest')
 EXTRA_METRICS = ('ap', 'pc')
+# What early stopping can watch: the score that ranks checkpoints, or a value of an evaluation.
+STOPPING_METRICS = ('score', 'pq', 'pq_things', 'pq_stuff', 'miou', 'pixel_accuracy', 'loss')
 
 # Sections of the configuration that the system reads.
 _SYSTEM_SECTIONS = ('model', 'targets', 'loss', 'postprocess')
@@ -124,6 +126,9 @@ class TrainOptions:
     """The schedule of a run; see configs/common.py for the fields.
 
     Attributes:
+      early_stopping_evals: evaluations without a better `early_stopping_metric` after which a run
+        ends; 0 for none.
+      early_stopping_metric: one of `STOPPING_METRICS`.
       init_checkpoint: what to start from (`config.model.init_checkpoint`).
     """
 
@@ -136,6 +141,8 @@ class TrainOptions:
     checkpoint_every_steps: int = 1000
     evaluate_every_steps: int = 10_000
     keep_checkpoints: int = 5
+    early_stopping_evals: int = 0
+    early_stopping_metric: str = 'score'
     init_checkpoint: str = ''
 
     def __post_init__(self) -> None:
@@ -151,6 +158,18 @@ class TrainOptions:
         )
         for regex in self.remat:
             check_regex('config.train.remat', self.remat, regex)
+        if self.early_stopping_metric not in STOPPING_METRICS:
+            raise ValueError(
+                f'config.train.early_stopping_metric (={self.early_stopping_metric!r}) must be one '
+                f'of {list(STOPPING_METRICS)}'
+            )
+        if self.early_stopping_evals < 0 or (
+            self.early_stopping_evals and not self.evaluate_every_steps
+        ):
+            raise ValueError(
+                f'config.train.early_stopping_evals (={self.early_stopping_evals}) must not be '
+                f'negative, and needs config.train.evaluate_every_steps'
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,6 +181,7 @@ class EvaluateOptions:
     is_flipped: bool = False
     oracle: tuple[str, ...] = ()
     extra_metrics: tuple[str, ...] = ()
+    with_loss: bool = False
 
     def __post_init__(self) -> None:
         check_positive('evaluate', self, 'batch_size')
@@ -169,30 +189,6 @@ class EvaluateOptions:
             raise ValueError(
                 f'config.evaluate.scales (={self.scales!r}) must be positive numbers, at least one'
             )
-
-
-@dataclasses.dataclass(frozen=True)
-class MeshOptions:
-    """The mesh of devices; see configs/common.py for the fields."""
-
-    data: int = -1
-    space: int = 1
-    param_rules: tuple[tuple[str, str], ...] = ()
-
-    def __post_init__(self) -> None:
-        field = 'config.mesh.param_rules'
-        for entry in self.param_rules:
-            if not isinstance(entry, tuple) or len(entry) != 2:
-                raise ValueError(
-                    f'{field} (={self.param_rules!r}) must hold pairs of a regex and a rule, such '
-                    f"as ('opt_state/', 'largest')"
-                )
-            check_regex(field, self.param_rules, entry[0])
-            if entry[1] not in PARAM_RULES:
-                raise ValueError(
-                    f'{field} (={self.param_rules!r}): the rule {entry[1]!r} must be one of '
-                    f'{list(PARAM_RULES)}'
-                )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,6 +222,13 @@ class Experiment:
                     f'config.evaluate.{field} (={values!r}) may hold {list(allowed)} of this '
                     f'network only'
                 )
+        watched = self.train.early_stopping_metric
+        if self.train.early_stopping_evals and (
+            (watched.startswith('pq') and not has_instances)
+            or (watched == 'loss' and not self.evaluate.with_loss)
+        ):
+            needed = 'config.evaluate.with_loss=True' if watched == 'loss' else 'instances'
+            raise ValueError(f'config.train.early_stopping_metric (={watched!r}) needs {needed}')
 
     @classmethod
     def from_config(cls, config: ConfigDict) -> 'Experiment':
@@ -284,6 +287,13 @@ class Experiment:
     def with_inference(self, values: Mapping[str, Any]) -> 'Experiment':
         """Changes options of the way back to labels, see `SystemOptions.with_inference`."""
         return dataclasses.replace(self, system=self.system.with_inference(values))
+
+    def for_data(
+        self, class_names: Sequence[str] | None, count_pixels: Callable[[], Any]
+    ) -> 'Experiment':
+        """Fills in what is left to the data, see `SystemOptions.for_data`."""
+        system = self.system.for_data(class_names, count_pixels)
+        return dataclasses.replace(self, system=system)
 
     def make_system(self, label_format: LabelFormat) -> System:
         """Makes the system for the classes of a dataset.

@@ -11,6 +11,7 @@ import numpy as np
 
 Array = jax.Array
 PyTree = Any
+_FUNCTION_NAME = re.compile(r'[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*')
 # To type checkers jax.Device is a variable.
 Device = Any
 
@@ -124,3 +125,21 @@ def check_regex(field: str, values: Any, regex: Any) -> None:
         raise ValueError(
             f'{field} (={values!r}): {regex!r} is no regular expression: {error}'
         ) from error
+
+
+def check_function_names(section: str, options: Any, field: str) -> None:
+    """Checks a field that names functions of the user as 'module:function'; imports nothing.
+
+    Raises:
+      ValueError: it is no tuple of such names, or names a function twice.
+    """
+    names = getattr(options, field)
+    is_named = isinstance(names, tuple) and all(
+        isinstance(name, str) and _FUNCTION_NAME.fullmatch(name) for name in names
+    )
+    functions = [name.partition(':')[2] for name in names] if is_named else []
+    if not is_named or len(set(functions)) < len(functions):
+        raise ValueError(
+            f"config.{section}.{field} (={names!r}) must hold names such as 'module:function', and "
+            f'no function twice'
+        )

@@ -19,9 +19,11 @@ ALLOWED = {
     'typing': (),
     'ops': ('typing', 'ops'),
     'runtime': ('typing', 'runtime'),
+    # Functions of the user's, for whoever a configuration can name them to.
+    'runtime.own_code': ('typing',),
     'storage': ('typing', 'runtime', 'storage'),
     'storage.paths': (),
-    'models': (*_LEAVES, 'models'),
+    'models': (*_LEAVES, 'models', 'runtime.own_code'),
     'preprocess': (*_LEAVES, 'preprocess'),
     'losses': (*_LEAVES, 'losses'),
     'postprocess': (*_LEAVES, 'postprocess'),
@@ -35,11 +37,12 @@ ALLOWED = {
         'postprocess',
         'preprocess',
         'presets',
+        'runtime.own_code',
         'systems',
     ),
     # Label maps as pictures, for whoever shows some.
     'systems.drawing': ('typing', 'systems.drawing'),
-    'experiment': ('typing', 'preprocess', 'presets', 'systems'),
+    'experiment': ('typing', 'preprocess', 'presets', 'runtime.mesh_options', 'systems'),
     'data': ('typing', 'ops.rounding', 'runtime', 'storage', 'data'),
     'prediction': (
         *_LEAVES,

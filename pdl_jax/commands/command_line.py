@@ -21,6 +21,7 @@ COMMANDS = {
     'plan': 'plan',
     'summary': 'summary',
 }
+ALLOW_CODE_HELP = 'import the modules that the checkpoint names, from here: trust it first'
 _USAGE = 'pdl_jax COMMAND [--flag=value ...]'
 
 

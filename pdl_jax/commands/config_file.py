@@ -45,11 +45,16 @@ def load_config(name: str, overrides: list[str] | None = None) -> 'ConfigDict':
 
     Raises:
       FileNotFoundError: there is no such configuration.
-      ValueError: the file cannot be run, or a field is unknown or of another type.
+      ValueError: the file cannot be run, a field is unknown or of another type, or code of the user
+        that it names cannot be imported.
     """
-    config = _run_file(name)
+    from pdl_jax.runtime.own_code import import_own_code, list_own_code
+
+    config, file = _run_file(name)
     _add_system_fields(config)
-    return _override(config, overrides or [])
+    config = _override(config, overrides or [])
+    import_own_code(list_own_code(config.to_dict()), [file.parent])
+    return config
 
 
 def load_experiment(flags: argparse.Namespace) -> 'Experiment':
@@ -87,7 +92,8 @@ def override_experiment(experiment: 'Experiment', overrides: list[str]) -> 'Expe
     return Experiment.from_config(_override(config.lock(), overrides))
 
 
-def _run_file(name: str) -> Any:
+def _run_file(name: str) -> tuple[Any, pathlib.Path]:
+    """Runs the get_config of a configuration; returns its result and the file."""
     path, _, argument = name.partition('.py:')
     file = _find_file(f'{path}.py' if argument else name)
     spec = importlib.util.spec_from_file_location(f'{file.stem}_config', file)
@@ -97,7 +103,7 @@ def _run_file(name: str) -> Any:
     with _importable(file):
         try:
             spec.loader.exec_module(module)
-            return module.get_config(*([argument] if argument else []))
+            return module.get_config(*([argument] if argument else [])), file
         except Exception as error:
             reason = f'{type(error).__name__}: {error}'
             raise ValueError(f'the configuration {file} cannot be run: {reason}') from error

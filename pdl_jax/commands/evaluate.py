@@ -8,7 +8,7 @@ import argparse
 import functools
 
 from pdl_jax.commands.checkpoint_flags import add_step_flag
-from pdl_jax.commands.command_line import add_switch
+from pdl_jax.commands.command_line import ALLOW_CODE_HELP, add_switch
 from pdl_jax.commands.config_file import add_config_flag
 from pdl_jax.commands.processes import add_process_flags, start_processes
 
@@ -54,6 +54,7 @@ def add_evaluation_flags(parser: argparse.ArgumentParser, title: str = 'evaluati
         '--tune_metric', default='pq', help='what to raise: pq (default), pq_things or pq_stuff'
     )
     add_switch(group, 'tuned', default=True, help='use what --tune found for the checkpoint')
+    add_switch(group, 'allow_code', help=ALLOW_CODE_HELP)
 
 
 def add_allow_changed_flag(parser: argparse.ArgumentParser) -> None:
@@ -87,4 +88,5 @@ def run(flags: argparse.Namespace) -> None:
             tune_names=None if flags.tune is None else [n for n in flags.tune.split(',') if n],
             tune_metric=flags.tune_metric,
             is_tuned=flags.tuned,
+            allow_code=flags.allow_code,
         )

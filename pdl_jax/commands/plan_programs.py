@@ -80,6 +80,8 @@ def make_programs(
     Raises:
       ValueError: a field of the configuration does not fit the mesh.
     """
+    # No weight of a class changes what a step costs, and counting pixels would take time.
+    experiment = experiment.for_data(None, tuple)
     train, state = _make_train(experiment, mesh, train_source)
     system = experiment.make_system(eval_source.spec.label_format)
     evaluator = Evaluator(experiment, system, eval_source, mesh)  # pyright: ignore[reportArgumentType] - an outline has what shapes need.

@@ -17,7 +17,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from pdl_jax.commands.checkpoint_flags import add_step_flag
-from pdl_jax.commands.command_line import add_switch
+from pdl_jax.commands.command_line import ALLOW_CODE_HELP, add_switch
 from pdl_jax.commands.processes import announce, show_own_messages
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     for name, (kind, text) in _POSTPROCESS.items():
         thresholds.add_argument(f'--{name}', type=kind, help=text)
     add_switch(thresholds, 'tuned', default=True, help='use what `evaluate --tune` found')
+    add_switch(parser, 'allow_code', help=ALLOW_CODE_HELP)
     bulk = parser.add_argument_group('many images')
     bulk.add_argument(
         '--shards', type=int, default=0, help='write this many shards, not files per image'
@@ -160,6 +161,7 @@ def _list_options(flags: argparse.Namespace) -> dict[str, Any]:
         'is_flipped': flags.flip,
         'value_range': flags.value_range,
         'is_tuned': flags.tuned,
+        'allow_code': flags.allow_code,
         **{name: value for name, value in given.items() if value is not None},
     }
 

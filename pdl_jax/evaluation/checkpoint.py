@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from etils import epath
 
+from pdl_jax.data.pixel_counts import count_class_pixels
 from pdl_jax.data.records import RecordSource, open_split
 from pdl_jax.evaluation.evaluator import Evaluator, check_same_classes, warn_of_other_range
 from pdl_jax.evaluation.report import format_report, write_report
@@ -16,6 +17,7 @@ from pdl_jax.experiment import Experiment
 from pdl_jax.prediction.inference import abstract_variables
 from pdl_jax.prediction.trained import read_trained
 from pdl_jax.prediction.tuned import use_tuned, write_tuned
+from pdl_jax.runtime.own_code import CODE_SECTIONS
 from pdl_jax.runtime.processes import choose_together
 from pdl_jax.runtime.sharding import make_mesh, replicated
 from pdl_jax.storage.checkpoint import find_checkpoint, is_run
@@ -39,6 +41,7 @@ def evaluate_checkpoint(
     tune_names: Sequence[str] | None = None,
     tune_metric: str = 'pq',
     is_tuned: bool = True,
+    allow_code: bool = False,
     devices: Sequence[Device] | None = None,
 ) -> dict[str, Any]:
     """Scores a checkpoint on the eval split; prints the table and writes the report.
@@ -59,6 +62,7 @@ def evaluate_checkpoint(
         checkpoint and used from then on. None searches nothing.
       tune_metric: the score that the search raises.
       is_tuned: use the options that an earlier search found, below those of the function.
+      allow_code: import the functions that the checkpoint's own configuration names.
       devices: by default all.
 
     Returns:
@@ -71,7 +75,7 @@ def evaluate_checkpoint(
         its variables would mean something else.
     """
     path = epath.Path(choose_together(functools.partial(find_checkpoint, checkpoint, step)))
-    trained = read_trained(path)
+    trained = read_trained(path, code_sections=CODE_SECTIONS if allow_code else ())
     base = trained.experiment
     if is_tuned and tune_names is None:
         base = use_tuned(base, path)
@@ -82,6 +86,13 @@ def evaluate_checkpoint(
     source = open_split(experiment.data.path, experiment.data.eval_split)
     check_same_classes(trained.spec.to_dict(), source, path)
     warn_of_other_range(trained.description, source, path)
+    if experiment.evaluate.with_loss or experiment.evaluate.oracle:
+        # Those of a checkpoint are numbers already; a configuration may ask for frequencies.
+        data = experiment.data
+        experiment = experiment.for_data(
+            source.spec.class_names,
+            lambda: count_class_pixels(open_split(data.path, data.train_split)),
+        )
     mesh = make_mesh(experiment.mesh.data, experiment.mesh.space, devices=devices)
     system = experiment.make_system(source.spec.label_format)
     variables = restore_variables(path, abstract_variables(system), replicated(mesh))

@@ -17,6 +17,7 @@ from pdl_jax.data.statistics import find_warnings
 from pdl_jax.evaluation.report import make_report
 from pdl_jax.experiment import Experiment
 from pdl_jax.metrics.instance_ap import CityscapesAP, InstanceAP
+from pdl_jax.metrics.loss_mean import LossMean
 from pdl_jax.metrics.panoptic_quality import PanopticQuality
 from pdl_jax.metrics.parsing_covering import ParsingCovering
 from pdl_jax.metrics.semantic_iou import SemanticIoU
@@ -28,7 +29,7 @@ from pdl_jax.prediction.object_limit import find_max_objects
 from pdl_jax.runtime.compiled import CompiledOnFirstCall
 from pdl_jax.runtime.progress import show_items
 from pdl_jax.runtime.sharding import batch_sharding, find_batch_shard, replicated, shard_batch
-from pdl_jax.systems.system import System, Variables
+from pdl_jax.systems.system import System, Variables, image_size
 from pdl_jax.typing import Array
 
 
@@ -76,14 +77,25 @@ class Evaluator:
         check_channels(experiment, source)
         _warn_of_many_instances(system, source)
         self._metrics = _make_metrics(system, source, experiment.evaluate.extra_metrics)
+        # With the truth in the place of an output its loss would mean nothing.
+        has_loss = experiment.evaluate.with_loss and not experiment.evaluate.oracle
+        if has_loss:
+            self._metrics['loss'] = LossMean
         has_scores = 'ap' in self._metrics or (bool(predictions_dir) and system.has_instances)
 
         def step(
             variables: Variables, batch: dict[str, Array]
         ) -> tuple[dict[str, Any], tuple[Array, dict[str, Array] | None]]:
-            maps = self.inference.label_maps(
+            outputs = self.inference.outputs(
                 replicate(variables), batch['image'], batch['size'], batch['panoptic']
             )
+            maps = self.inference.label_outputs(
+                outputs, batch['size'], canvas=image_size(batch['image'])
+            )
+            losses = {}
+            if has_loss:
+                labels = self.inference.prepare_labels(batch['panoptic'], batch['size'])
+                losses = system.image_losses(outputs, labels)
             table = system.describe_segments(maps) if has_scores else None
             states = {
                 key: metric.from_model_output(
@@ -91,6 +103,7 @@ class Evaluator:
                     panoptic_prediction=maps.panoptic,
                     semantic_prediction=maps.semantic,
                     segment_table=table,
+                    image_losses=losses,
                     size=batch['size'],
                     valid=batch['valid'],
                 )

@@ -34,20 +34,30 @@ def make_report(
 
     Args:
       values: results of the metrics' `compute`: 'miou', 'pq' if the network has instances, and
-        optionally 'pc' and 'ap'.
+        optionally 'pc', 'ap' and 'loss'.
       spec: description of the dataset, for the names of the classes.
       num_images: number of images scored.
       warnings: what a reader must know of the labels, see `data.statistics.find_warnings`.
 
     Returns:
-      The values of `convert_metrics` by class name, with 'pq' None for a semantic network, and
-      'num_images' and 'warnings'. With a single class every pixel is right whatever the network
-      says, so 'miou' and 'pixel_accuracy' are None.
+      The values of `convert_metrics` by class name, with 'pq' None for a semantic network, 'loss'
+      with its 'total' and its terms if it was computed, 'num_images' and 'warnings'. With a single
+      class every pixel is right whatever the network says, so 'miou' and 'pixel_accuracy' are None.
     """
-    metrics = convert_metrics(values, spec.class_names)
+    scores = dict(values)
+    terms = {key: _to_json(value) for key, value in scores.pop('loss', {}).items()}
+    # A system that does not tell has the total of no terms.
+    losses = {'loss': terms} if len(terms) > 1 else {}
+    metrics = convert_metrics(scores, spec.class_names)
     if len(spec.categories) == 1:
         metrics |= {'miou': None, 'pixel_accuracy': None, 'iou_per_class': {}}
-    return {'pq': None, **metrics, 'num_images': num_images, 'warnings': list(warnings)}
+    return {
+        'pq': None,
+        **metrics,
+        **losses,
+        'num_images': num_images,
+        'warnings': list(warnings),
+    }
 
 
 def convert_metrics(values: Mapping[str, Any], class_keys: Sequence[str]) -> dict[str, Any]:
@@ -129,6 +139,11 @@ def _format_averages(report: Mapping[str, Any]) -> list[str]:
     if 'miou' in report:
         lines.append(f'{"mIoU":24} | {_percent(report["miou"])}')
         lines.append(f'{"pixel accuracy":24} | {_percent(report["pixel_accuracy"])}')
+    if 'loss' in report:
+        words = {k: '-' if v is None else f'{v:.4g}' for k, v in report['loss'].items()}
+        total = words.pop('total')
+        terms = ', '.join(f'{name} {word}' for name, word in words.items())
+        lines.append(f'{"loss":24} | {total:>6} = {terms}')
     if 'pc' in report:
         lines += [f'{"PC " + g:24} | {_percent(report["pc"][g]["pc"])}' for g in _GROUPS]
     if 'ap' in report:

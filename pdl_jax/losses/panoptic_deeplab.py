@@ -1,13 +1,14 @@
 """Losses of Panoptic-DeepLab; the semantic DeepLabs use the first."""
 
 import dataclasses
-from typing import cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 
+from pdl_jax.losses.class_weights import check_class_weights
 from pdl_jax.ops.upsampled_logits import cross_entropy_upsampled
-from pdl_jax.typing import Array
+from pdl_jax.typing import Array, check_function_names
 
 SCOPES = ('image', 'batch')
 
@@ -24,6 +25,11 @@ class LossOptions:
         (DeepLab2). 'batch' averages over all images at once: the hardest pixels over their number,
         void ones included, centres and offsets over the sum of their weights (bowenc0221,
         detectron2). Theirs is the batch of one GPU, ours that of all devices.
+      class_weights: factors of the semantic loss of pixels, by their class, before the hardest
+        pixels are chosen (as in bowenc0221, their sum does not divide the loss); () for none. See
+        `class_weights.resolve_class_weights` for its forms.
+      extra: functions of the user as 'module:function' whose results are added, see
+        `systems.deeplab.DeepLabSystem.loss`.
     """
 
     semantic_weight: float = 1.0
@@ -31,6 +37,8 @@ class LossOptions:
     offset_weight: float = 0.01
     top_k_fraction: float = 0.2
     scope: str = 'image'
+    class_weights: tuple[Any, ...] = ()
+    extra: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 < self.top_k_fraction <= 1:
@@ -39,6 +47,8 @@ class LossOptions:
             )
         if self.scope not in SCOPES:
             raise ValueError(f'config.loss.scope (={self.scope!r}) must be one of {list(SCOPES)}')
+        check_class_weights(self.class_weights)
+        check_function_names('loss', self, 'extra')
 
 
 def panoptic_loss(
@@ -63,6 +73,55 @@ def panoptic_loss(
       total: f32[], a mean over the batch.
       terms: its weighted terms, each f32[], by the keys of `outputs`.
     """
+    terms = {}
+    for key, losses in _loss_maps(outputs, targets, ignore_label, resize).items():
+        if options.scope == 'image':
+            fraction = options.top_k_fraction if key == 'semantic' else 1.0
+            mean = jnp.mean(top_k_mean(losses, fraction))
+        elif key == 'semantic':
+            hardest, kept = _keep_hardest(losses.reshape(1, -1), options.top_k_fraction)
+            mean = jnp.sum(hardest) / kept
+        else:
+            mean = jnp.sum(losses) / jnp.maximum(jnp.sum(targets[f'{key}_weight']), 1e-6)
+        terms[key] = getattr(options, f'{key}_weight') * mean
+    return cast(Array, sum(terms.values())), terms
+
+
+def image_losses(
+    outputs: dict[str, Array],
+    targets: dict[str, Array],
+    *,
+    ignore_label: int,
+    options: LossOptions,
+    resize: str = 'corner_aligned',
+) -> dict[str, Array]:
+    """Computes the weighted terms of each image as if it were a batch by itself.
+
+    Args:
+      outputs, targets, ignore_label, options, resize: see `panoptic_loss`.
+
+    Returns:
+      f32[B] by the keys of `outputs`.
+    """
+    terms = {}
+    for key, losses in _loss_maps(outputs, targets, ignore_label, resize).items():
+        if options.scope == 'image':
+            mean = top_k_mean(losses, options.top_k_fraction if key == 'semantic' else 1.0)
+        elif key == 'semantic':
+            losses = losses.reshape(len(losses), -1)
+            hardest, kept = _keep_hardest(losses, options.top_k_fraction)
+            mean = jnp.sum(hardest, axis=1) / kept
+        else:
+            weight = jnp.sum(targets[f'{key}_weight'], axis=(1, 2))
+            mean = jnp.sum(losses, axis=(1, 2)) / jnp.maximum(weight, 1e-6)
+        terms[key] = getattr(options, f'{key}_weight') * mean
+    return terms
+
+
+def _loss_maps(
+    outputs: dict[str, Array], targets: dict[str, Array], ignore_label: int, resize: str
+) -> dict[str, Array]:
+    """Computes the loss of each pixel, f32[B, H, W], by the keys of `outputs`."""
     labels = targets['semantic']
     cross_entropy: Array = cross_entropy_upsampled(outputs['semantic'], labels, resize)
     # Use `where`, not a mask product: inf * 0 is NaN.
@@ -76,17 +135,7 @@ def panoptic_loss(
         offset = jnp.mean(jnp.abs(outputs['offset'] - targets['offset']), axis=-1)
         maps['center'] = center * targets['center_weight']
         maps['offset'] = offset * targets['offset_weight']
-    terms = {}
-    for key, losses in maps.items():
-        if options.scope == 'image':
-            fraction = options.top_k_fraction if key == 'semantic' else 1.0
-            mean = jnp.mean(top_k_mean(losses, fraction))
-        elif key == 'semantic':
-            mean = _hardest_mean(losses, options.top_k_fraction)
-        else:
-            mean = jnp.sum(losses) / jnp.maximum(jnp.sum(targets[f'{key}_weight']), 1e-6)
-        terms[key] = getattr(options, f'{key}_weight') * mean
-    return cast(Array, sum(terms.values())), terms
+    return maps
 
 
 def top_k_mean(losses: Array, fraction: float) -> Array:
@@ -111,13 +160,12 @@ def top_k_mean(losses: Array, fraction: float) -> Array:
     return jnp.sum(losses, axis=1) / jnp.maximum(number, 1)
 
 
-def _hardest_mean(losses: Array, fraction: float) -> Array:
-    """Averages the hardest pixels of a whole batch f32[B, H, W] to f32[], zero losses included."""
-    losses = losses.reshape(1, -1)
+def _keep_hardest(losses: Array, fraction: float) -> tuple[Array, int]:
+    """Zeroes all but the hardest pixels of each row of f32[B, N]; also returns their number."""
     kept = max(1, int(fraction * losses.shape[1]))
     if kept < losses.shape[1]:
         losses = losses * _hard_pixel_mask(jax.lax.stop_gradient(losses), kept)
-    return jnp.sum(losses) / kept
+    return losses, kept
 
 
 def _hard_pixel_mask(losses: Array, kept: int) -> Array:

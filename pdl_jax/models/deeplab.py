@@ -3,6 +3,7 @@
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from pdl_jax.models.backbones import make_backbone
@@ -53,6 +54,11 @@ class DeepLab(nn.Module):
         features = make_model_backbone(
             options, self.dtype, is_norm_frozen=self.freeze_backbone_norm, name='backbone'
         )(image, train=train)
+        if not isinstance(features, dict) or 'last' not in features:
+            raise ValueError(
+                f"model.backbone {options.backbone.name!r} must return a dict of features 'last', "
+                f"'stride4', 'stride8', ..., not {jax.tree.map(jnp.shape, features)}"
+            )
         layers = LayerOptions(self.dtype, options.norm_momentum, options.norm_epsilon)
         window = None
         if options.aspp_pooling == 'train_crop' and self.pool_crop is not None:

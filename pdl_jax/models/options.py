@@ -32,7 +32,7 @@ class BackboneOptions:
     """A backbone and how it is run.
 
     Attributes:
-      name: a name of `backbones.BACKBONES`.
+      name: a name of `backbones.BACKBONES`, or 'module:function' of the user's own.
       output_stride: stride of its last features.
       width_multiplier: factor of its channels.
       padding: 'symmetric', or 'same' for weights of TF-slim and Keras.

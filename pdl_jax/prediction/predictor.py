@@ -105,6 +105,7 @@ class Predictor:
         is_flipped: bool | None = None,
         value_range: str = 'dataset',
         is_tuned: bool = True,
+        allow_code: bool = False,
         devices: Sequence[Device] | None = None,  # pyright: ignore[reportInvalidTypeForm] - jax gives no type.
         **postprocess: float,
     ) -> 'Predictor':
@@ -118,6 +119,8 @@ class Predictor:
           value_range: values of image files with more than 8 bits that become 0 and 255: those of
             the run's 'dataset', percentiles of each 'image', or 'LOW,HIGH'.
           is_tuned: whether to use the options that `pdl_jax evaluate --tune` found.
+          allow_code: import the module of a backbone of the user's own that the checkpoint names,
+            from the working directory. A checkpoint from elsewhere can name any module.
           devices: devices of this process that share a batch; by default the first one.
           **postprocess: options in the place of the run's and the tuned ones. Panoptic-DeepLab has
             center_threshold, nms_kernel_px, max_centers, min_score, min_area_px and
@@ -125,10 +128,11 @@ class Predictor:
 
         Raises:
           FileNotFoundError: no checkpoint is there.
-          ValueError: the checkpoint is damaged, or its system has no such option.
+          ValueError: the checkpoint is damaged, names code that was not imported, or its system has no
+            such option.
         """
         checkpoint = find_checkpoint(path, step)
-        trained = read_trained(checkpoint)
+        trained = read_trained(checkpoint, code_sections=('model',) if allow_code else ())
         experiment, spec = trained.experiment, trained.spec
         pixels = _find_pixels(trained.description, experiment, value_range, str(checkpoint))
         if is_tuned:

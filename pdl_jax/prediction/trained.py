@@ -1,12 +1,14 @@
 """The experiment and the classes that a checkpoint was trained with."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from etils import epath
 
 from pdl_jax.data.catalog import DatasetSpec
 from pdl_jax.experiment import Experiment
+from pdl_jax.runtime.own_code import import_own_code, list_own_code
 from pdl_jax.storage.checkpoint import read_description
 
 
@@ -25,8 +27,13 @@ class Trained:
     description: dict[str, Any]
 
 
-def read_trained(checkpoint: epath.Path) -> Trained:
+def read_trained(checkpoint: epath.Path, *, code_sections: Sequence[str] = ()) -> Trained:
     """Reads what a checkpoint was trained with.
+
+    Args:
+      checkpoint: directory of the checkpoint.
+      code_sections: sections of its configuration whose functions of the user's own are imported,
+        which executes their modules; by default none.
 
     Raises:
       ValueError: the checkpoint holds a part of a network, its description is damaged, or another
@@ -39,6 +46,8 @@ def read_trained(checkpoint: epath.Path) -> Trained:
             f'config.model.init_checkpoint'
         )
     try:
+        named = {key: description['config'][key] for key in code_sections}
+        import_own_code(list_own_code(named))
         return Trained(
             Experiment.from_dict(description['config']),
             DatasetSpec.from_dict(description['dataset']),

@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 from pdl_jax.ops.sampling import sample_bilinear, sample_nearest
 from pdl_jax.preprocess.normalize import Normalization, normalize_image
-from pdl_jax.typing import Array, check_positive, check_share
+from pdl_jax.typing import Array, check_function_names, check_positive, check_share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +81,7 @@ class AugmentOptions:
             value = getattr(self, field)
             if not 0 <= value <= limit:
                 raise ValueError(f'config.augment.{field} (={value!r}) must lie in [0, {limit}]')
+        check_function_names('augment', self, 'extra')
         if self.max_scale < self.min_scale:
             raise ValueError(
                 f'config.augment.max_scale (={self.max_scale}) must not be below '
@@ -185,22 +186,23 @@ def random_window(key: Array, size: Array, options: AugmentOptions) -> Window:
         draw = jax.random.uniform(jax.random.fold_in(key, _VERTICAL_FLIP_DRAW))
         rows = jnp.where(draw < options.vertical_flip_probability, rows[::-1], rows)
     offset = start - before
-    rows, columns = rows + offset[0], columns + offset[1]
-    if options.is_rotating:
-        # Centres are halves of integers, so quarter turns are exact.
-        down = rows[:, None] - (frame[0] - 1) / 2
-        right = columns[None, :] - (frame[1] - 1) / 2
-        rows = cosine * down + sine * right + (scaled[0] - 1) / 2
-        columns = cosine * right - sine * down + (scaled[1] - 1) / 2
+    if not options.is_rotating:
+        return Window(
+            _source_positions(rows + offset[0], size[0], scaled[0]),
+            _source_positions(columns + offset[1], size[1], scaled[1]),
+        )
+    # Centres are halves of integers, so quarter turns are exact.
+    down = (rows + offset[0])[:, None] - (frame[0] - 1) / 2
+    right = (columns + offset[1])[None, :] - (frame[1] - 1) / 2
     return Window(
-        _source_positions(rows, size[0], scaled[0]),
-        _source_positions(columns, size[1], scaled[1]),
+        _source_positions(cosine * down + sine * right + (scaled[0] - 1) / 2, size[0], scaled[0]),
+        _source_positions(cosine * right - sine * down + (scaled[1] - 1) / 2, size[1], scaled[1]),
     )
 
 
 def _draw_rotation(
     key: Array, size: Array, options: AugmentOptions
-) -> tuple[Array, ArrayLike, ArrayLike]:
+) -> tuple[Array, Array | float, Array | float]:
     """Draws a rotation.
 
     Returns:

@@ -82,6 +82,15 @@ def choose_together(find: Callable[[], os.PathLike]) -> str:
     return encoded.tobytes().rstrip(b'\0').decode()
 
 
+def share_array(array: np.ndarray) -> np.ndarray:
+    """Returns process 0's array to all processes, bit for bit."""
+    if jax.process_count() == 1:
+        return array
+    # JAX would round 64 bits to 32.
+    words = multihost_utils.broadcast_one_to_all(np.frombuffer(array.tobytes(), np.uint8))
+    return np.frombuffer(np.asarray(words).tobytes(), array.dtype).reshape(array.shape)
+
+
 @contextlib.contextmanager
 def ending_together(advice: str, *, is_traced: bool = False) -> Iterator[None]:
     """Ends this process at once if an error leaves the block and the run has other processes.

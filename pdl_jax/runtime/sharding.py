@@ -10,7 +10,6 @@ from jax.sharding import PartitionSpec as P
 
 from pdl_jax.typing import Array, PyTree
 
-PARAM_RULES = ('replicated', 'largest')
 # Gathering a smaller array costs more time than its memory is worth.
 _MIN_SHARDED_SIZE = 1 << 13
 

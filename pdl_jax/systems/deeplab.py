@@ -1,21 +1,30 @@
 """The parts that Panoptic-DeepLab and the semantic DeepLabs share: options, network, averaging."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self, cast
 
 import jax
 import jax.numpy as jnp
+from absl import logging
 from jax.typing import ArrayLike
 
-from pdl_jax.losses.panoptic_deeplab import LossOptions, panoptic_loss
+from pdl_jax.losses.class_weights import (
+    PixelCounts,
+    has_class_weights,
+    resolve_class_weights,
+)
+from pdl_jax.losses.panoptic_deeplab import LossOptions, image_losses, panoptic_loss
 from pdl_jax.models.deeplab import DeepLab, describe_backbone, make_model_backbone
 from pdl_jax.models.options import FIELD_TYPES, ModelOptions, list_fields
 from pdl_jax.ops.placement import map_per_device, split_rows
+from pdl_jax.ops.resize import resize_bilinear
+from pdl_jax.ops.segments import lookup
 from pdl_jax.postprocess.panoptic import PostprocessOptions
 from pdl_jax.preprocess.normalize import NORMALIZATIONS, ChannelStatistics, Normalization
 from pdl_jax.preprocess.targets import TargetOptions, make_targets
 from pdl_jax.presets import Preset, make_network
+from pdl_jax.runtime.own_code import find_own_code
 from pdl_jax.systems.pixel_grid import PixelGrid
 from pdl_jax.systems.system import (
     Averaging,
@@ -101,6 +110,21 @@ class DeepLabOptions(SystemOptions):
             **{section: dataclasses.asdict(getattr(self, section)) for section in rules},
         }
 
+    def for_data(
+        self, class_names: Sequence[str] | None, count_pixels: Callable[[], PixelCounts]
+    ) -> Self:
+        """See `SystemOptions.for_data`; prints weights that the data decide."""
+        given = self.loss.class_weights
+        if not given:
+            return self
+        weights = (1.0,)
+        if class_names is not None:
+            weights = resolve_class_weights(given, class_names, count_pixels)
+        if class_names is not None and not has_class_weights(given):
+            words = (f'{name} {w:.3g}' for name, w in zip(class_names, weights, strict=True))
+            logging.info('weights of the classes in the semantic loss: %s', ', '.join(words))
+        return dataclasses.replace(self, loss=dataclasses.replace(self.loss, class_weights=weights))
+
     @property
     def normalization(self) -> Normalization:
         """See `SystemOptions.normalization`."""
@@ -181,12 +205,23 @@ class DeepLabSystem(System):
         return split_rows(self.network.upsample(outputs, size))
 
     def make_targets(self, panoptic: Array) -> dict[str, Array]:
-        """Makes the targets of a batch, see `preprocess.targets.make_targets`."""
+        """Makes the targets of a batch, see `preprocess.targets.make_targets`.
+
+        Raises:
+          ValueError: class weights are not filled in, see `SystemOptions.for_data`.
+        """
+        weights = self.options.loss.class_weights
+        if not has_class_weights(weights):
+            raise ValueError(f'config.loss.class_weights (={weights!r}) need the data')
 
         def make(labels: Array) -> dict[str, Array]:
-            return make_targets(
+            targets = make_targets(
                 labels, label_format=self.label_format, options=self.options.targets
             )
+            if weights:
+                weight = lookup(jnp.array(weights, jnp.float32), targets['semantic'])
+                targets['semantic_weight'] = targets['semantic_weight'] * weight
+            return targets
 
         # Drawing loops once per instance, so devices finish at different times.
         return map_per_device(jax.vmap(make))(panoptic)
@@ -196,7 +231,11 @@ class DeepLabSystem(System):
     ) -> tuple[Array, tuple[dict[str, Array], Variables]]:
         """See `System.loss`; terms by the keys of the outputs, and 'auxiliary' if modules sow any.
 
-        A module adds a loss of its own by `self.sow('losses', name, value)`.
+        A module adds a loss of its own by `self.sow('losses', name, value)`. A function of
+        `config.loss.extra` is called with the outputs at the size of the images ('semantic'
+        f32[B, H, W, C], 'center' f32[B, H, W, 1], 'offset' f32[B, H, W, 2]), the targets of
+        `make_targets` and label_format=LabelFormat; it returns f32[], a mean over the batch, which
+        is the term of the function's name.
         """
         targets = split_rows(self.make_targets(samples.panoptic))
         outputs, updates = self.network.apply(
@@ -208,8 +247,9 @@ class DeepLabSystem(System):
         )
         updates = dict(updates)
         auxiliary = jax.tree.leaves(updates.pop('losses', {}))
+        outputs = self.upsample(outputs, image_size(samples.image), is_partial=True)
         loss, terms = panoptic_loss(
-            self.upsample(outputs, image_size(samples.image), is_partial=True),
+            outputs,
             targets,
             ignore_label=self.label_format.ignore_label,
             options=self.options.loss,
@@ -218,7 +258,52 @@ class DeepLabSystem(System):
         if auxiliary:
             terms = {**terms, 'auxiliary': sum(auxiliary)}
             loss = loss + terms['auxiliary']
+        for name, value in self._extra_losses(outputs, targets).items():
+            terms = {**terms, name: value}
+            loss = loss + value
         return loss, (terms, updates)
+
+    def image_losses(self, outputs: Outputs, panoptic: Array) -> dict[str, Array]:
+        """See `System.image_losses`."""
+        targets = split_rows(self.make_targets(panoptic))
+        terms = image_losses(
+            outputs,
+            targets,
+            ignore_label=self.label_format.ignore_label,
+            options=self.options.loss,
+            resize=self.options.model.resize,
+        )
+        if not self.options.loss.extra:
+            return terms
+
+        def compute(outputs: Outputs, targets: dict[str, Array]) -> dict[str, Array]:
+            outputs, targets = jax.tree.map(lambda x: x[None], (outputs, targets))
+            return self._extra_losses(outputs, targets)
+
+        return {**terms, **jax.vmap(compute)(outputs, targets)}
+
+    def _extra_losses(self, outputs: Outputs, targets: dict[str, Array]) -> dict[str, Array]:
+        """Calls the functions of `config.loss.extra`; f32[] by their names."""
+        names = self.options.loss.extra
+        if not names:
+            return {}
+        size = image_size(targets['semantic'])
+        resize = self.options.model.resize
+        full = {key: resize_bilinear(x, size, resize) for key, x in outputs.items()}
+        losses = {}
+        for name in names:
+            function = find_own_code('config.loss.extra', name)
+            term = name.partition(':')[2]
+            if term in (*outputs, 'auxiliary'):
+                raise ValueError(f'config.loss.extra: {name} has the name of another term')
+            value = function(dict(full), dict(targets), label_format=self.label_format)
+            if jnp.shape(value) != () or not jnp.issubdtype(jnp.result_type(value), jnp.floating):
+                raise ValueError(
+                    f'config.loss.extra: {name} must return f32[], a mean over the batch, not '
+                    f'{jnp.result_type(value)}{list(jnp.shape(value))}'
+                )
+            losses[term] = value
+        return losses
 
 
 class DeepLabAveraging(Averaging):

@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Self, get_type_hints
 
 import flax.linen as nn
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from pdl_jax.losses.class_weights import PixelCounts
 from pdl_jax.postprocess.scores import segment_table
 from pdl_jax.preprocess.normalize import Normalization
 from pdl_jax.presets import Preset
@@ -179,6 +180,22 @@ class SystemOptions(abc.ABC):
             raise ValueError(f'{name} is no option of a {self.name} network')
         return self
 
+    def for_data(
+        self, class_names: Sequence[str] | None, count_pixels: Callable[[], PixelCounts]
+    ) -> Self:
+        """Fills in what a configuration leaves to the data, such as the weights of classes.
+
+        Args:
+          class_names: names by semantic class; None fills in anything of the right type, for a plan
+            without data.
+          count_pixels: counts the pixels of the classes, see `losses.class_weights.PixelCounts`.
+
+        Raises:
+          ValueError: a field does not fit the classes.
+        """
+        del class_names, count_pixels
+        return self
+
     @abc.abstractmethod
     def make_system(self, label_format: LabelFormat) -> 'System':
         """Makes the system for the classes of a dataset."""
@@ -222,6 +239,19 @@ class System(abc.ABC):
     @abc.abstractmethod
     def outputs(self, variables: Variables, images: Array) -> Outputs:
         """Runs the network on f32[B, H, W, C], normalised; its outputs at its own stride."""
+
+    def image_losses(self, outputs: Outputs, panoptic: Array) -> dict[str, Array]:
+        """Computes the terms of the loss of each image, which add up to it.
+
+        Args:
+          outputs: upsampled to the size of `panoptic`, or partially.
+          panoptic: i32[B, H, W], the label map as the network saw the image.
+
+        Returns:
+          f32[B] by name; none from a system that does not tell.
+        """
+        del outputs, panoptic
+        return {}
 
     @abc.abstractmethod
     def label_maps(self, outputs: Outputs, *, size: tuple[int, int]) -> LabelMaps:

@@ -12,6 +12,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from pdl_jax.experiment import Experiment
 from pdl_jax.prediction.trained import read_trained
+from pdl_jax.runtime.own_code import are_imported, list_own_code
 from pdl_jax.storage.checkpoint import find_checkpoint, read_description, read_structure
 from pdl_jax.storage.variables import restore_variables
 from pdl_jax.training.first_convolution import adapt_channels, is_first_convolution
@@ -185,7 +186,9 @@ def merge_variables(variables: PyTree, loaded: PyTree) -> PyTree:
 
 
 def _describe_trained(checkpoint: epath.Path, description: Mapping[str, Any]) -> dict[str, Any]:
-    if 'config' not in description:
+    config = description.get('config')
+    # Code that this run does not name is not imported to learn more.
+    if config is None or not are_imported(list_own_code(config)):
         return {}
     return read_trained(checkpoint).experiment.system.describe_weights()
 

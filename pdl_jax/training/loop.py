@@ -12,6 +12,7 @@ from absl import logging
 from pdl_jax.evaluation.report import find_score, format_report, write_report
 from pdl_jax.experiment import Experiment
 from pdl_jax.runtime.sharding import shard_batch
+from pdl_jax.training.early_stopping import EarlyStopping
 from pdl_jax.training.run import Run, setup
 from pdl_jax.training.scalar_watch import ScalarWatch
 from pdl_jax.training.state import TrainState
@@ -74,24 +75,24 @@ class _Loop:
     def __init__(self, run: Run):
         self._run = run
         self._watch = ScalarWatch(run.checkpointer)
+        self._stopping = EarlyStopping.resume(run.experiment, run.workdir, step=run.first_step)
         self._num_unreadable: Any = 0
         self._report: dict[str, Any] | None = None
         self._evaluated_step: int | None = None
         self._is_stopped = False
 
     def execute(self) -> dict[str, Any] | None:
-        """Steps to the end; None if the run was told to stop."""
+        """Steps to the end, or until nothing improves; None if the run was told to stop."""
         run, train = self._run, self._run.experiment.train
         log = Every(train.log_every_steps, self._log, at_end=True)
         draw = Every(train.picture_every_steps, self._draw)
         evaluate = Every(train.evaluate_every_steps, self._evaluate, at_end=True)
         save = Every(train.checkpoint_every_steps, self._save, at_end=True)
         state, step = run.state, run.first_step
-        if step >= train.num_steps or (
-            evaluate.is_due(step, is_last=False) and self._is_unscored()
-        ):
+        is_unfinished = step < train.num_steps and not self._stopping.is_due
+        if not is_unfinished or (evaluate.is_due(step, is_last=False) and self._is_unscored()):
             self._evaluate_start(step, state)
-        while step < train.num_steps and not self._is_stopped:
+        while step < train.num_steps and not self._is_stopped and not self._stopping.is_due:
             batch = self._next_batch()
             step += 1
             # Fail if a host scalar reaches the step by accident: it would be copied on every call.
@@ -113,6 +114,8 @@ class _Loop:
                 run.checkpointer.wait()
                 logging.warning('told to stop: saved step %d; the same command resumes there', step)
                 return None
+        if self._stopping.is_due:
+            logging.info('stopped after step %d: %s', step, self._stopping.describe())
         return None if self._is_stopped else self._finish(step)
 
     def _next_batch(self) -> dict[str, jax.Array]:
@@ -161,8 +164,11 @@ class _Loop:
         scalars = {f'eval/{key}': report[key] for key in ('miou', 'pixel_accuracy')}
         for group, suffix in (('All', ''), ('Things', '_things'), ('Stuff', '_stuff')):
             scalars[f'eval/pq{suffix}'] = quality.get(group, {}).get('pq')
+        for term, value in report.get('loss', {}).items():
+            scalars['eval/loss' if term == 'total' else f'eval/loss_{term}'] = value
         scalars = {key: value for key, value in scalars.items() if value is not None}
         self._write(run.writer.write_scalars, step, scalars)
+        self._stopping.push(step, scalars)
 
     def _is_unscored(self) -> bool:
         """Tells if the run goes on from a checkpoint that has no score."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ import jax
 from absl import logging
 
 from pdl_jax.data.pipeline import TrainIterator, make_train_iterator
+from pdl_jax.data.pixel_counts import count_class_pixels
 from pdl_jax.data.records import RecordSource, open_split, unify_label_divisors
 from pdl_jax.data.statistics import find_warnings
 from pdl_jax.evaluation.evaluator import (
@@ -118,6 +120,8 @@ def setup(
         check_channels(experiment, source)
         warn_of_other_range({'pixels': source.pixels.to_dict()}, eval_source, source)
         _warn_of_many_instances(experiment, source)
+        count_pixels = functools.partial(count_class_pixels, source)
+        experiment = experiment.for_data(source.spec.class_names, count_pixels)
         system = experiment.make_system(source.spec.label_format)
         program = make_step_program(experiment, system, mesh)
         evaluator = Evaluator(experiment, system, eval_source, mesh)

@@ -1,7 +1,7 @@
 """The pure train step: arrays in, arrays out, no I/O."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +10,15 @@ import optax
 from pdl_jax.ops.placement import map_per_device, replicate, split_rows
 from pdl_jax.preprocess.augment import AugmentOptions, random_window, sample_image, sample_labels
 from pdl_jax.preprocess.photometric import distort_image
+from pdl_jax.runtime.own_code import find_own_code
 from pdl_jax.systems.system import Samples, System
 from pdl_jax.training.gradient_accumulation import accumulate_gradients
 from pdl_jax.training.rematerialization import rematerialize
 from pdl_jax.training.state import TrainState
 from pdl_jax.typing import Array, PyTree
+
+# `fold_in` of a sample's key from here on; `preprocess` has the draws before it.
+_FIRST_OWN_DRAW = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,12 +78,53 @@ def make_training_samples(
         window = random_window(key, size, options.augment)
         image = distort_image(key, image, size, options.augment)
         image = sample_image(image, size, window, normalization=options.augment.normalization)
-        return Samples(image, sample_labels(panoptic, size, window, fill=void_label))
+        sample = Samples(image, sample_labels(panoptic, size, window, fill=void_label))
+        return augment_further(key, sample, options.augment.extra, void_label=void_label)
 
     samples = map_per_device(jax.vmap(augment))(
         keys, batch['image'], batch['panoptic'], batch['size']
     )
     return split_rows(samples)
+
+
+def augment_further(
+    key: Array, sample: Samples, names: Sequence[str], *, void_label: int
+) -> Samples:
+    """Applies functions of the user's own to one sample, one after the other.
+
+    A function is called as function(rng, image, panoptic, void_label=...) with a random key, the
+    crop f32[H, W, C] as the network sees it (normalised, 0 outside of the image) and its label map
+    i32[H, W], and returns both, changed. It runs inside jit, under vmap.
+
+    Args:
+      key: the random key of the sample.
+      sample: the crop, without a batch axis.
+      names: 'module:function' each.
+      void_label: panoptic value of pixels without a label.
+
+    Raises:
+      ValueError: a function was not imported, or returns something else.
+    """
+    image, panoptic = sample
+    for i, name in enumerate(names):
+        function = find_own_code('config.augment.extra', name)
+        result = function(
+            jax.random.fold_in(key, _FIRST_OWN_DRAW + i), image, panoptic, void_label=void_label
+        )
+        found, expected = _describe(result), _describe((image, panoptic))
+        if found != expected:
+            raise ValueError(
+                f'config.augment.extra: {name} must return (image, panoptic) as it gets them, '
+                f'{expected}, not {found}'
+            )
+        image, panoptic = result
+    return Samples(image, panoptic)
+
+
+def _describe(values: PyTree) -> str:
+    if not isinstance(values, tuple):
+        return type(values).__name__
+    return ', '.join(f'{jnp.result_type(x)}{list(jnp.shape(x))}' for x in values)
 
 
 def make_train_step(

@@ -94,6 +94,16 @@ def test_files_list_all_categories_by_id(values):
     assert report['notes'] == ['a note']
 
 
+def test_a_run_has_its_loss_if_it_was_computed(values):
+    loss = {'total': 1.25, 'semantic': 0.25, 'center': 1.0, 'offset': float('nan')}
+    report = make_report({**values, 'loss': loss}, SPEC, num_images=4)
+    assert report['loss'] == {**loss, 'offset': None}
+    line = 'loss                     |   1.25 = semantic 0.25, center 1, offset -'
+    assert line in format_report(report).splitlines()
+    # A system without terms has no loss to tell.
+    assert 'loss' not in make_report({**values, 'loss': {'total': 0.0}}, SPEC, num_images=4)
+
+
 def test_a_semantic_network_has_no_panoptic_quality(values):
     report = make_report({'miou': values['miou']}, SPEC, num_images=4)
     assert report['pq'] is None and report.keys() == {

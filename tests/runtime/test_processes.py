@@ -80,11 +80,17 @@ def test_two_processes_do_what_one_does(alone, undisturbed):
     ],
 )
 def test_two_processes_train_with_one_image_each_or_together(data, tmp_path, batch_size, flags):
-    flags = (*flags, f'--config.train.batch_size={batch_size}', '--config.model.dropout_rate=0.0')
+    common = (
+        f'--config.train.batch_size={batch_size}',
+        '--config.model.dropout_rate=0.0',
+        # They also agree on the evaluations so far.
+        '--config.train.early_stopping_evals=2',
+        '--config.train.evaluate_every_steps=100',
+    )
     losses = []
     for num_processes in (1, 2):
         workdir = tmp_path / str(num_processes)
-        own = flags if num_processes == 2 else flags[-2:]
+        own = (*common, *flags) if num_processes == 2 else common
         with ProcessGroup(data, workdir, *own, num_processes=num_processes) as group:
             group.finish()
         losses.append(_read_losses(workdir))

@@ -132,6 +132,42 @@ def test_loss_and_gradients_equal_those_of_one_device(one_device, data, space):
     )
 
 
+def test_every_augmentation_is_drawn_alike_on_all_meshes():
+    options = AugmentOptions(
+        (65, 65),
+        vertical_flip_probability=0.5,
+        quarter_turn_probability=0.5,
+        max_rotation_degrees=20.0,
+        brightness=0.4,
+        contrast=0.4,
+        saturation=0.4,
+        hue=0.1,
+        max_blur_sigma_px=1.0,
+        max_noise_deviation=10.0,
+    )
+    rng = np.random.default_rng(0)
+    batch = {
+        'image': rng.integers(0, 255, (8, 48, 56, 3)).astype(np.uint8),
+        'panoptic': rng.choice([0, 100, 201, 25500], size=(8, 48, 56)).astype(np.int32),
+        'size': np.tile(np.array([[48, 56]], np.int32), (8, 1)),
+    }
+    options = StepOptions(augment=options)
+    make = jax.jit(
+        lambda batch: make_training_samples(
+            batch, 3, void_label=FORMAT.void_label, options=options
+        ),
+        compiler_options=QUICK,
+    )
+    results = []
+    for mesh in (make_mesh(devices=jax.devices()[:1]), make_mesh(8, 1), make_mesh(2, 4)):
+        with jax.set_mesh(mesh):
+            results.append(jax.device_get(make(shard_batch(batch, mesh))))
+    for other in results[1:]:
+        np.testing.assert_allclose(other.image, results[0].image, atol=1e-4)
+        np.testing.assert_array_equal(other.panoptic, results[0].panoptic)
+    assert len({float(np.abs(image).sum()) for image in results[0].image}) == 8
+
+
 @pytest.mark.parametrize(
     ('data', 'space', 'message'),
     [(3, 1, 'must equal the number of devices'), (-1, 3, 'must divide the number of devices')],

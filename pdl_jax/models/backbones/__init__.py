@@ -5,7 +5,8 @@ To add one, write a file here with such a module, and add a line to `BACKBONES`.
 
 import dataclasses
 import functools
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import flax.linen as nn
@@ -17,6 +18,7 @@ from pdl_jax.models.backbones.mobilenet_v3 import MobileNetV3
 from pdl_jax.models.backbones.resnet import ResNet
 from pdl_jax.models.backbones.wide_resnet import WideResNet
 from pdl_jax.models.backbones.xception import Xception
+from pdl_jax.runtime.own_code import find_own_code
 from pdl_jax.typing import suggest
 
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
@@ -71,12 +73,15 @@ def make_backbone(backbone: str, **attributes: Any) -> nn.Module:
     """Makes a backbone.
 
     Args:
-      backbone: a key of `BACKBONES`.
+      backbone: a key of `BACKBONES`, or 'module:function' of the user's own code, which is called
+        with `name` and the attributes that are set, and returns a module.
       **attributes: attributes that override those of `BACKBONES`; None keeps one.
 
     Raises:
       ValueError: `BACKBONES` has no such key, or the backbone has no such attribute.
     """
+    if ':' in backbone:
+        return _make_own_backbone(backbone, attributes)
     if backbone not in BACKBONES:
         raise ValueError(
             f'model.backbone {backbone!r} is unknown; {suggest(backbone, BACKBONES)}choose one of '
@@ -93,3 +98,21 @@ def make_backbone(backbone: str, **attributes: Any) -> nn.Module:
                 f'has {sorted(known - {"parent", "name", "options"})}: leave it unset'
             )
     return make(**attributes)
+
+
+def _make_own_backbone(backbone: str, attributes: Mapping[str, Any]) -> nn.Module:
+    make = find_own_code('model.backbone', backbone)
+    given = {key: x for key, x in attributes.items() if x is not None or key == 'name'}
+    try:
+        inspect.signature(make).bind(**given)
+    except TypeError as error:
+        raise ValueError(
+            f'model.backbone {backbone!r} is called with {", ".join(given)}: {error}'
+        ) from error
+    module = make(**given)
+    if not isinstance(module, nn.Module):
+        raise ValueError(
+            f'model.backbone {backbone!r} returned a {type(module).__name__}: return a flax module '
+            f'that maps f32[B, H, W, C] to a dict of features'
+        )
+    return module
