@@ -110,7 +110,8 @@ def _draw(samples: 'Sequence[Sample]', spec: 'DatasetSpec') -> list[tuple[str, A
     pictures = []
     for name, image, panoptic in samples:
         factor = _SIDE_PX / max(panoptic.shape)
-        size = tuple(max(1, round(side * factor)) for side in reversed(panoptic.shape))
+        height, width = (max(1, round(side * factor)) for side in panoptic.shape)
+        size = width, height
         small = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
         label = np.asarray(Image.fromarray(panoptic).resize(size, Image.Resampling.NEAREST))
         overlay = overlay_panoptic(
