@@ -1,6 +1,6 @@
-"""Argmax and cross entropy of bilinearly upsampled logits, without the full-size logits in memory.
+"""Argmax, probabilities and cross entropy of bilinearly upsampled logits, none of them full-size.
 
-Both are computed block by block of output rows, in two implementations. On CPU each output row
+All are computed block by block of output rows, in two implementations. On CPU each output row
 blends its two neighbouring rows, and classes are reduced in chunks that fit in registers. On other
 platforms each output row is a weighted sum of all rows of the block's window, because gathers are
 slow on a TPU, and XLA reduces over all classes at once.
@@ -58,6 +58,52 @@ def classify_pixels(logits: Array, size: tuple[int, int], mode: str) -> tuple[Ar
 
     return _run_blocks(
         map_row_blocks, work, _reduce_by_chunks, _reduce_at_once, logits, (), size, mode
+    )
+
+
+def probability_of_labels(
+    logits: Array, semantic: Array, probability: Array, labels: Array, mode: str
+) -> Array:
+    """Computes the probability of given classes per pixel of upsampled logits.
+
+    It is probability * exp(logit of the label - highest logit), so that the softmax need not be
+    normalised again, and exactly `probability` where the label is the most likely class.
+
+    Args:
+      logits: f32[B, h, w, C].
+      semantic, probability: i32 and f32[B, height, width], the result of `classify_pixels`.
+      labels: i32[B, height, width], classes in [0, C).
+      mode: see `resize.resize_bilinear`.
+
+    Returns:
+      f32[B, height, width].
+    """
+    size = (labels.shape[1], labels.shape[2])
+    if logits.shape[1:3] == size:
+        difference = lax.platform_dependent(
+            logits, labels, semantic, tpu=_compare_by_selection, default=_compare_by_gathers
+        )
+        return probability * jnp.exp(difference)
+
+    def work(
+        compare: Callable[..., Array],
+        window: Array,
+        rows: Rows,
+        semantic: Array,
+        probability: Array,
+        labels: Array,
+    ) -> Array:
+        # The vote overrules few pixels, and none at all in many blocks.
+        return lax.cond(
+            jnp.any(labels != semantic),
+            lambda: probability * jnp.exp(compare(window, rows, labels, semantic, mode)),
+            lambda: probability,
+        )
+
+    maps = semantic, probability, labels
+    functions = _compare_upsampled_by_gathers, _compare_upsampled_by_selection
+    return _run_blocks(
+        map_row_blocks, work, *functions, logits, maps, size, mode, gpu_function=functions[0]
     )
 
 
@@ -121,8 +167,10 @@ def _run_blocks(
     maps: tuple[Array, ...],
     size: tuple[int, int],
     mode: str,
+    *,
+    gpu_function: Callable[..., Any] | None = None,
 ) -> PyTree:
-    """Runs work(function of the platform, ...) on all blocks."""
+    """Runs work(function of the platform, ...) on all blocks; a GPU takes the TPU's by default."""
 
     def run(function: Callable[..., Any], pixels_per_block: int) -> Callable[..., PyTree]:
         work_block = functools.partial(work, function)
@@ -135,7 +183,7 @@ def _run_blocks(
         maps,
         cpu=run(cpu_function, _PIXELS_PER_BLOCK),
         tpu=run(function, _PIXELS_PER_BLOCK),
-        default=run(function, _PIXELS_PER_GPU_BLOCK),
+        default=run(gpu_function or function, _PIXELS_PER_GPU_BLOCK),
     )
 
 
@@ -177,6 +225,59 @@ def _classify_by_chunks(logits: Array) -> tuple[Array, Array]:
         classify,
         (jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.float32)),
     )
+
+
+def _compare_by_gathers(logits: Array, labels: Array, others: Array) -> Array:
+    """Returns the logit of each pixel's label minus that of its other label."""
+
+    def pick(classes: Array) -> Array:
+        return jnp.take_along_axis(logits, classes[..., None], axis=-1)[..., 0]
+
+    return pick(labels) - pick(others)
+
+
+def _compare_by_selection(logits: Array, labels: Array, others: Array) -> Array:
+    """Equals `_compare_by_gathers`."""
+    classes = jnp.arange(logits.shape[-1])
+
+    def pick(wanted: Array) -> Array:
+        return jnp.sum(logits, axis=-1, where=wanted[..., None] == classes)
+
+    return pick(labels) - pick(others)
+
+
+def _compare_upsampled_by_gathers(
+    window: Array, rows: Rows, labels: Array, others: Array, mode: str
+) -> Array:
+    """Compares two logits per pixel of a block."""
+    _, height, width, num_classes = window.shape
+    low, high, fraction = find_neighbours(width, labels.shape[2], mode)
+    flat = window.reshape(window.shape[0], -1)
+
+    def pick(classes: Array) -> Array:
+        def blend(row: Array) -> Array:
+            below, above = (
+                jax.vmap(jnp.take)(flat, (row[:, None] * width + column) * num_classes + classes)
+                for column in (low, high)
+            )
+            return below + (above - below) * fraction
+
+        below, above = blend(rows['low']), blend(rows['high'])
+        return below + (above - below) * rows['fraction'][:, None]
+
+    return pick(labels) - pick(others)
+
+
+def _compare_upsampled_by_selection(
+    window: Array, rows: Rows, labels: Array, others: Array, mode: str
+) -> Array:
+    """Equals `_compare_upsampled_by_gathers`."""
+    values = _weigh(window, rows['weights'], labels.shape[2], mode)
+
+    def pick(classes: Array) -> Array:
+        return jnp.sum(values, axis=1, where=_is_label(classes, 0, values.shape[1]))
+
+    return pick(labels) - pick(others)
 
 
 def _reduce_at_once(

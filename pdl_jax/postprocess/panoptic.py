@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from pdl_jax.ops.upsampled_logits import classify_pixels
+from pdl_jax.ops.upsampled_logits import classify_pixels, probability_of_labels
 from pdl_jax.postprocess.centers import TOP_K_RULES, find_centers
 from pdl_jax.postprocess.grouping import group_pixels
 from pdl_jax.postprocess.merge import is_in_classes, merge_panoptic
@@ -93,7 +93,8 @@ def post_process(
       'panoptic': i32[B, H, W].
       'semantic': i32[B, H, W], before the majority vote.
       'instance': i32[B, H, W], 1-based row in `centers`; 0 on stuff.
-      'class_probability': f32[B, H, W], probability of the class in 'semantic'.
+      'class_probability': f32[B, H, W], probability of the class of the pixel's segment; of that in
+        'semantic' where the pixel is void.
       'center_score': f32[B, H, W], the heat that scores the pixel's instance; 0 on stuff.
       'centers': f32[B, K, 2], (y, x) in pixels.
       'center_valid': bool[B, K].
@@ -109,6 +110,10 @@ def post_process(
         return _merge_image(semantic, heatmap, offsets, label_format, options)
 
     maps = jax.vmap(process)(semantic, outputs['center'][..., 0], outputs['offset'])
+    voted = maps['panoptic'] // label_format.label_divisor
+    voted = jnp.where(voted == label_format.ignore_label, semantic, voted)
+    logits = outputs['semantic'].astype(jnp.float32)
+    probability = probability_of_labels(logits, semantic, probability, voted, resize)
     return {**maps, 'semantic': semantic, 'class_probability': probability}
 
 

@@ -58,14 +58,12 @@ def segment_table(
 ) -> dict[str, Array]:
     """Describes the segments of a panoptic map.
 
-    The score of a thing is the mean class probability over its mask times the mean centre score;
-    that of stuff is the former alone. The probability of a pixel is that of its own predicted
-    class. In DeepLab2 it is that of the segment's class, which differs at the few pixels that the
-    majority vote overruled.
+    The score of a thing is the mean probability of its class over its mask times the mean centre
+    score; that of stuff is the former alone.
 
     Args:
       panoptic: i32[H, W].
-      class_probability: f32[H, W], probability of the predicted semantic class.
+      class_probability: f32[H, W], probability of the class in `panoptic`.
       center_score: f32[H, W], from `map_center_scores`.
       label_format: encoding of classes and instances.
       max_segments: number of rows S; beyond it the segments with the highest labels are dropped.

@@ -43,7 +43,8 @@ class LabelMaps(NamedTuple):
     Attributes:
       panoptic: i32[B, H, W]; a semantic system gives every class instance 0.
       semantic: i32[B, H, W], the class of each pixel by itself.
-      class_probability: f32[B, H, W], probability of that class.
+      class_probability: f32[B, H, W], probability of the class of the pixel's segment; of that in
+        `semantic` where the pixel is void.
       score: f32[B, H, W], confidence in the pixel's instance; 1 where that means nothing.
     """
 

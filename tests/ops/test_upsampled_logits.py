@@ -10,7 +10,11 @@ import pytest
 from pdl_jax.ops import upsampled_logits
 from pdl_jax.ops.placement import split_rows
 from pdl_jax.ops.resize import resize_bilinear
-from pdl_jax.ops.upsampled_logits import classify_pixels, cross_entropy_upsampled
+from pdl_jax.ops.upsampled_logits import (
+    classify_pixels,
+    cross_entropy_upsampled,
+    probability_of_labels,
+)
 from pdl_jax.runtime.sharding import make_mesh, shard_batch
 
 # Whole and broken factors, shrinking, one pixel, no change; more classes than a chunk holds.
@@ -82,6 +86,31 @@ def test_equals_the_full_size(platform, monkeypatch, small, size, num_classes, m
     np.testing.assert_allclose(probability, jax.nn.softmax(large).max(-1), rtol=1e-5)
 
 
+@pytest.mark.parametrize(('small', 'size', 'num_classes', 'mode'), CASES)
+def test_probability_of_labels_is_that_of_the_softmax(
+    platform, monkeypatch, small, size, num_classes, mode
+):
+    monkeypatch.setattr(upsampled_logits, '_PIXELS_PER_BLOCK', 300)
+    logits, labels, _ = _draw(small, size, num_classes)
+
+    @functools.partial(jax.jit, compiler_options=QUICK)
+    def run(logits, labels):
+        semantic, probability = classify_pixels(logits, size, mode)
+        # Blocks without another label take a shorter way.
+        labels = jnp.where(
+            (labels < 0) | (jnp.arange(size[0]) < size[0] // 2)[:, None], semantic, labels
+        )
+        result = probability_of_labels(logits, semantic, probability, labels, mode)
+        is_label = labels[..., None] == jnp.arange(num_classes)
+        softmax = jax.nn.softmax(resize_bilinear(logits, size, mode))
+        return result, jnp.sum(softmax, axis=-1, where=is_label), semantic == labels, probability
+
+    result, expected, is_same, probability = map(np.asarray, run(logits, labels))
+    np.testing.assert_allclose(result, expected, rtol=1e-4)
+    assert 0 < is_same.mean() < 1
+    np.testing.assert_array_equal(result[is_same], probability[is_same])
+
+
 @pytest.mark.parametrize('num_classes', [3, 19, 41])
 def test_classes_of_full_size_logits(platform, monkeypatch, num_classes):
     # Blocks of one row and of three, the last of which overlaps.
@@ -127,7 +156,10 @@ def test_split_over_devices_equals_one_device(data, space):
         loss, transpose = jax.vjp(
             lambda x: cross_entropy_upsampled(x, labels, 'corner_aligned'), split_rows(logits)
         )
-        return loss, transpose(gradient)[0], classify_pixels(logits, size, 'corner_aligned')
+        semantic, probability = classify_pixels(logits, size, 'corner_aligned')
+        known = jnp.maximum(labels, 0)
+        of_labels = probability_of_labels(logits, semantic, probability, known, 'corner_aligned')
+        return loss, transpose(gradient)[0], semantic, probability, of_labels
 
     run = jax.jit(run, compiler_options=QUICK)
     expected = run(logits, labels, gradient)

@@ -13,6 +13,7 @@ from pdl_jax.ops.resize import resize_bilinear
 from pdl_jax.postprocess.centers import find_centers
 from pdl_jax.postprocess.grouping import group_pixels
 from pdl_jax.postprocess.panoptic import PostprocessOptions, label_semantic, post_process
+from pdl_jax.postprocess.scores import segment_table
 from pdl_jax.typing import LabelFormat
 
 CASES = """all_below_threshold all_stuff all_thing border_centers equidistant_centers
@@ -146,6 +147,56 @@ def test_center_score_lies_on_things_only(find_golden):
     centers = result['centers'][0].astype(int)
     heat = case['heatmap'][tuple(centers[result['instance'][0] - 1].transpose(2, 0, 1))]
     np.testing.assert_array_equal(result['center_score'][0], np.where(is_thing, heat, 0))
+
+
+def score_segments(probability, heatmap, panoptic, params, rule):
+    """Scores things as detectron2 ('centroid') and DeepLab2 ('assigned') do, mask by mask."""
+    divisor, scores = params['label_divisor'], {}
+    for label in np.unique(panoptic):
+        if label // divisor not in params['thing_ids']:
+            continue
+        mask = panoptic == label
+        if rule == 'centroid':
+            y, x = (int(np.mean(axis)) for axis in np.nonzero(mask))
+            heat = heatmap[y, x]
+        else:
+            heat = heatmap[mask].mean()
+        scores[int(label)] = probability[label // divisor][mask].mean() * heat
+    return scores
+
+
+@pytest.mark.parametrize('rule', ['centroid', 'assigned'])
+@pytest.mark.parametrize('name', ['random_00', 'random_03', 'majority_vote'])
+def test_scores_average_the_class_of_the_segment(find_golden, name, rule):
+    """Not each pixel's own class, which the vote may have overruled."""
+    case, params = read_case(find_golden, name)
+    result = process_case(case, params, score_rule=rule)
+    label_format = LabelFormat(
+        params['num_classes'],
+        tuple(params['thing_ids']),
+        params['ignore_label'],
+        params['label_divisor'],
+    )
+    panoptic = result['panoptic'][0]
+    logits = make_outputs(case, params['num_classes'])['semantic'][0]
+    probability = np.moveaxis(np.asarray(jax.nn.softmax(logits)), -1, 0)
+    voted = panoptic // params['label_divisor']
+    is_thing = np.isin(voted, params['thing_ids'])
+    assert (voted != result['semantic'][0])[is_thing].any()
+    # The heat of its centre, which tests of `center_score` check.
+    heat = case['heatmap'] if rule == 'centroid' else result['center_score'][0]
+    expected = score_segments(probability, heat, panoptic, params, rule)
+    table = segment_table(
+        panoptic,
+        result['class_probability'][0],
+        result['center_score'][0],
+        label_format=label_format,
+        max_segments=64,
+    )
+    scores = dict(zip(table['label'].tolist(), table['score'].tolist(), strict=True))
+    assert expected
+    for label, score in expected.items():
+        np.testing.assert_allclose(scores[label], score, rtol=1e-4)
 
 
 def describe_outputs(batch, height, width):
