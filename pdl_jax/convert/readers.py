@@ -1,196 +1,211 @@
 """Readers of other frameworks' files, which are untrusted: sizes are bounded and no code runs.
 
-PyTorch's files are read by its loader for plain tensors. The pickles of detectron2 are read by an
-unpickler that accepts only arrays and plain containers, and that makes the arrays itself instead of
-calling NumPy with the pickle's arguments.
+The content decides how a file is read, and its name where that does not tell. Files of PyTorch,
+pickles and safetensors are read without the programs that wrote them, see `pickles`. Arrays are
+read when they are used, so a file that fits no network costs no memory.
 """
 
-import collections
-import dataclasses
-import pickle
-import types
+import os
 import zipfile
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from etils import epath
 
-from pdl_jax.storage.outside_files import refuse_irregular
-from pdl_jax.storage.paths import file_size
+from pdl_jax.convert import array_files, contents, file_kinds, torch_files
+from pdl_jax.convert.contents import Contents, StoredArray, describe_error
+from pdl_jax.convert.pickled_values import Opaque, PickledArray, Tensor
+from pdl_jax.convert.pickles import load_pickle
+from pdl_jax.convert.state_dicts import choose_weights, clean_keys
+from pdl_jax.storage.paths import file_size, is_remote
 
-_MAX_BYTES = 2**33
-# Training programs store the variables of the network under one of these keys.
-_WRAPPERS = ('state_dict', 'model_state_dict', 'model')
-_PARALLEL_PREFIX = 'module.'
-# The dtypes of arrays in pickles: floats, integers and booleans of any width.
-_TYPE_CODES = frozenset({'f2', 'f4', 'f8', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', 'b1'})
-
-
-@dataclasses.dataclass(frozen=True)
-class StoredArray:
-    """An array that is read when it is converted to NumPy.
-
-    Attributes:
-      shape: shape of the array.
-      read: function that reads it.
-    """
-
-    shape: tuple[int, ...]
-    read: Callable[[], np.ndarray]
-
-    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self.read(), dtype)
+_KINDS = (Tensor, PickledArray, StoredArray)
+_NAMES = {
+    'torch': 'a PyTorch file of plain tensors',
+    'npz': 'an .npz of plain arrays',
+    'safetensors': 'safetensors of plain numbers',
+    'pickle': 'a pickle of plain arrays',
+}
+# Pickles begin with their protocol or, in old ones, with an opcode.
+_PICKLE_STARTS = (b'\x80', b'(', b'}', b']', b'c')
+_RESAVE = (
+    'write its weights alone, where its classes can be imported and if you trust it (this executes '
+    'code of the file): python -c "import torch, sys; torch.save(torch.load(sys.argv[1], '
+    "'cpu', weights_only=False){entry}.state_dict(), 'weights.pth')\""
+)
 
 
-@dataclasses.dataclass(frozen=True)
-class Contents:
-    """The contents of a file.
-
-    Attributes:
-      arrays: NumPy arrays, or objects with a `shape` that NumPy can convert, by key.
-      others: names of entries that are not arrays, beside the arrays or beside the dict that wraps
-        them.
-    """
-
-    arrays: dict[str, Any]
-    others: tuple[str, ...] = ()
-
-
-def read_file(path: str) -> Contents:
+def read_file(path: str, *, weights: str = '') -> Contents:
     """Reads a file.
 
     Args:
-      path: `.npz`, `.safetensors`, `.pkl` (detectron2), the prefix of a TensorFlow checkpoint
-        (`ckpt-1` of `ckpt-1.index`), or a file of PyTorch with any other name; the last two also on
-        gs://.
+      path: a file of PyTorch, safetensors, a pickle of arrays (detectron2), an `.npz`, or the
+        prefix of a TensorFlow checkpoint (`ckpt-1` of `ckpt-1.index`); local or on gs://.
+      weights: 'model' or 'ema' for a file that has both; '' takes the model's, see
+        `state_dicts.choose_weights`.
 
     Returns:
-      The arrays, taken out of a wrapping dict ('state_dict', 'model') and without a prefix
-      'module.' of all keys.
+      The arrays, taken out of wrapping dicts ('state_dict', 'model') and without the prefixes of
+      wrapping modules ('module.').
 
     Raises:
       FileNotFoundError: there is no such file.
       ImportError: the package that reads it is not installed; the message names the extra.
-      ValueError: the file is damaged, too large, or holds other things than arrays.
+      ValueError: the file is damaged, too large, or holds other things than arrays; the message
+        says what it is, and what to do.
     """
-    refuse_irregular(path)
+    if '://' in path and not path.startswith('gs://'):
+        raise ValueError(file_kinds.describe_address(path))
     if epath.Path(f'{path}.index').exists():
         return _read_tensorflow(path)
     file = epath.Path(path)
-    if not file.exists() or file.is_dir():
+    size = _check_file(file)
+    head = file_kinds.read_head(file)
+    if foreign := file_kinds.describe_foreign(file, head, size):
+        raise ValueError(f'{file} is {foreign}')
+    kind = _find_kind(file, head)
+    try:
+        values, make = _read_values(file, kind)
+        return _make_contents(values, make, weights, file)
+    except Exception as error:  # A damaged or hostile file can raise anything.
+        raise ValueError(
+            f'{file} cannot be read as {_NAMES[kind]}: {describe_error(error)}'
+        ) from error
+
+
+def _check_file(file: epath.Path) -> int:
+    """Checks that there is a file; returns its size in bytes."""
+    if not file.exists():
         raise FileNotFoundError(
-            f'{path}: no such file; of a TensorFlow checkpoint give the prefix, ckpt-1 of '
+            f'{file}: no such file; of a TensorFlow checkpoint give the prefix, ckpt-1 of '
             f'ckpt-1.index and ckpt-1.data-...'
         )
-    if file_size(file) > _MAX_BYTES:
+    if file.is_dir():
+        raise ValueError(f'{file} {file_kinds.describe_folder(file)}')
+    if not is_remote(file) and not os.path.isfile(file):
+        raise ValueError(f'{file} is a pipe or a device: give a file')
+    size = file_size(file)
+    if size > contents.MAX_BYTES:
         raise ValueError(
-            f'{path} has more than {_MAX_BYTES} bytes, larger than any published network'
+            f'{file} has more than {contents.MAX_BYTES} bytes, larger than any published network'
         )
-    readers = {'.npz': _read_npz, '.safetensors': _read_safetensors, '.pkl': _read_pickle}
-    contents = readers.get(file.suffix, _read_torch)(file)
-    if not contents.arrays:
-        raise ValueError(f'{path} holds no arrays')
-    if all(key.startswith(_PARALLEL_PREFIX) for key in contents.arrays):
-        arrays = {
-            key.removeprefix(_PARALLEL_PREFIX): value for key, value in contents.arrays.items()
-        }
-        return dataclasses.replace(contents, arrays=arrays)
-    return contents
+    return size
 
 
-def _read_npz(file: epath.Path) -> Contents:
-    try:
-        with file.open('rb') as stream, np.load(stream, allow_pickle=False) as archive:
-            # A small archive may unpack to more than the memory.
-            _check_unpacked(archive.zip)
-            return Contents({key: archive[key] for key in archive.files})
-    except (
-        EOFError,
-        MemoryError,
-        OSError,
-        TypeError,
-        ValueError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
-        # A lone .npy array is no archive, which shows as a TypeError.
-        raise ValueError(f'{file} cannot be read as an .npz of plain arrays: {error}') from error
-
-
-def _read_safetensors(file: epath.Path) -> Contents:
-    try:
-        import safetensors
-        import safetensors.numpy
-    except ImportError as error:
-        raise _make_import_error('safetensors', 'safetensors', 'convert') from error
-    try:
-        return Contents(safetensors.numpy.load(file.read_bytes()))
-    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f'{file} cannot be read as safetensors of float16 or float32: {error}'
-        ) from error
-
-
-def _read_torch(file: epath.Path) -> Contents:
-    try:
-        import torch
-    except ImportError as error:
-        raise _make_import_error('files of PyTorch', 'torch', 'convert') from error
-    try:
-        with file.open('rb') as stream:
-            if zipfile.is_zipfile(stream):
-                with zipfile.ZipFile(stream) as archive:
-                    _check_unpacked(archive)
-            stream.seek(0)
-            # Tensors saved on a GPU are read on machines without one too.
-            content = torch.load(stream, map_location='cpu', weights_only=True)
-    except Exception as error:  # A damaged file can raise anything.
-        raise ValueError(
-            f'{file} cannot be read as a PyTorch file of plain tensors: {error}'
-        ) from error
-    tensors, others = _unwrap(content, torch.Tensor, file)
-    # An expanded tensor stores a few bytes and repeats them.
-    if sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) > _MAX_BYTES:
-        raise ValueError(f'{file} unpacks to more than {_MAX_BYTES} bytes')
-    return Contents(
-        {key: _to_numpy(tensor, key, file, torch) for key, tensor in tensors.items()}, others
+def _find_kind(file: epath.Path, head: bytes) -> str:
+    names = file_kinds.list_names(file) if head.startswith(b'PK') else []
+    if torch_files.find_root(names) is not None or torch_files.is_stream(head):
+        return 'torch'
+    if names or file.suffix == '.npz':
+        return 'npz'
+    if head[8:9] == b'{' or file.suffix == '.safetensors':
+        return 'safetensors'
+    if file.suffix == '.pkl' or head.startswith(_PICKLE_STARTS):
+        return 'pickle'
+    raise ValueError(
+        f'{file} is no file of weights that is known here (PyTorch, safetensors, a pickle or .npz '
+        f'of arrays, a TensorFlow checkpoint): it begins with {head[:8]!r}'
     )
 
 
-def _to_numpy(tensor: Any, key: str, file: epath.Path, torch: types.ModuleType) -> np.ndarray:
-    if (
-        tensor.layout != torch.strided
-        or tensor.is_quantized
-        or tensor.is_complex()
-        or tensor.is_meta
-    ):
-        raise ValueError(
-            f'{file}: {key} is a tensor of a special kind ({tensor.layout}, {tensor.dtype}), not '
-            f'of plain numbers'
-        )
-    tensor = tensor.detach()
-    # NumPy has no bfloat16.
-    return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
-
-
-def _read_pickle(file: epath.Path) -> Contents:
-    try:
+def _read_values(file: epath.Path, kind: str) -> tuple[Any, Callable[[Any], StoredArray]]:
+    """Reads what a file holds; returns it, and a function that makes an array of each value."""
+    if kind == 'pickle':
         with file.open('rb') as stream:
-            # In pickles of Python 2, strings hold the bytes of arrays.
-            content = _ArrayUnpickler(stream, encoding='latin1').load()
-        arrays, others = _unwrap(content, _PickledArray, file)
-        return Contents({key: array.to_numpy() for key, array in arrays.items()}, others)
-    except Exception as error:  # A damaged or hostile pickle can raise anything.
-        raise ValueError(f'{file} cannot be read as a pickle of plain arrays: {error}') from error
+            return load_pickle(stream, file_size(file)), _store
+    if kind == 'safetensors':
+        return array_files.read_safetensors(file), _store
+    is_zip = bool(file_kinds.list_names(file)) or kind == 'npz'
+    if is_zip:
+        # A small archive may unpack to more than the memory.
+        with file.open('rb') as stream, zipfile.ZipFile(stream) as archive:
+            _check_size(sum(member.file_size for member in archive.infolist()))
+    if kind == 'npz':
+        return array_files.read_npz(file), _store
+    values, make = (torch_files.read_zip if is_zip else torch_files.read_stream)(file)
+    return values, lambda value: make(value) if isinstance(value, Tensor) else _store(value)
+
+
+def _store(value: StoredArray | PickledArray) -> StoredArray:
+    if isinstance(value, StoredArray):
+        return value
+    # A view of the bytes in the pickle.
+    array = value.to_numpy()
+    return StoredArray(array.shape, lambda: array)
+
+
+def _check_size(num_bytes: int) -> None:
+    if num_bytes > contents.MAX_BYTES:
+        raise ValueError(f'it unpacks to {num_bytes} bytes, more than {contents.MAX_BYTES}')
+
+
+def _make_contents(
+    values: Any, make: Callable[[Any], StoredArray], choice: str, file: epath.Path
+) -> Contents:
+    """Chooses the weights in what a file holds, and brings their keys to the network's own."""
+    found = choose_weights(values, _KINDS, choice)
+    if found is None:
+        raise ValueError(_explain_absence(values))
+    weights, notes = found
+    arrays: dict[str, StoredArray] = {}
+    others: list[str] = []
+    for key, value in weights.values.items():
+        if isinstance(value, Opaque):
+            raise ValueError(f'{key!s:.80} is {value.name}, neither an array nor a plain container')
+        if not isinstance(key, str) or not isinstance(value, _KINDS):
+            others.append(key if isinstance(key, str) else f'a key of type {type(key).__name__}')
+            continue
+        try:
+            array = make(value)
+        except ValueError as error:
+            raise ValueError(f'{key} is {error}') from error
+        arrays[key] = StoredArray(array.shape, _name_errors(array.read, key, file))
+    # Tensors may store a few bytes and repeat them.
+    _check_size(sum(4 * int(np.prod(array.shape, dtype=object)) for array in arrays.values()))
+    cleaned, counters, prefixes = clean_keys(arrays)
+    if prefixes:
+        notes += (f'takes keys without the prefixes of wrapping modules: {prefixes}',)
+    return Contents(dict(cleaned), (*others, *counters, *weights.beside), notes)
+
+
+def _name_errors(read: Callable[[], np.ndarray], key: str, file: epath.Path) -> Any:
+    def read_array() -> np.ndarray:
+        try:
+            return read()
+        except Exception as error:  # A damaged file can raise anything.
+            raise ValueError(f'{file}: {key} cannot be read: {describe_error(error)}') from error
+
+    return read_array
+
+
+def _explain_absence(values: Any) -> str:
+    """Words why a file has no arrays by name."""
+    if isinstance(values, Opaque):
+        return f'it is a whole object of {values.name}: {_RESAVE.format(entry="")}'
+    entries = values if isinstance(values, Mapping) else {}
+    for key, value in entries.items():
+        if isinstance(value, Opaque) and isinstance(key, str):
+            resave = _RESAVE.format(entry=f'[{key!r}]')
+            return (
+                f'{key!r} is an object of {value.name}, neither an array nor a plain container; if '
+                f'it is a whole model, {resave}'
+            )
+        for inner in value.values() if isinstance(value, Mapping) else ():
+            if isinstance(inner, Opaque):
+                return f'it holds {inner.name}, neither an array nor a plain container'
+    shown = ', '.join(repr(key) for key in list(entries)[:8] if isinstance(key, str))
+    return f'it holds no arrays by name{f", only {shown}" if shown else ""}'
 
 
 def _read_tensorflow(path: str) -> Contents:
     try:
         import tensorflow as tf
     except ImportError as error:
-        raise _make_import_error('checkpoints of TensorFlow', 'tensorflow', 'tensorflow') from error
+        raise ImportError(
+            f'{path}: checkpoints of TensorFlow are read by tensorflow, which is not installed: '
+            f"pip install 'pdl_jax[tensorflow]'"
+        ) from error
     try:
         reader = tf.train.load_checkpoint(path)
         shapes = reader.get_variable_to_shape_map()
@@ -202,128 +217,6 @@ def _read_tensorflow(path: str) -> Contents:
         # network.
         return StoredArray(tuple(shape), lambda: reader.get_tensor(key))
 
+    if not shapes:
+        raise ValueError(f'{path} holds no arrays')
     return Contents({key: store(key, shape) for key, shape in sorted(shapes.items())})
-
-
-def _unwrap(content: Any, kind: type, file: epath.Path) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Finds the arrays in a dict or in the dict that it wraps.
-
-    Returns:
-      (arrays of type `kind` by key, names of all other entries).
-    """
-    for wrapper in (None, *_WRAPPERS):
-        inner = content.get(wrapper) if wrapper and isinstance(content, dict) else content
-        if not isinstance(inner, dict):
-            continue
-        arrays = {
-            key: value
-            for key, value in inner.items()
-            if isinstance(key, str) and isinstance(value, kind)
-        }
-        if arrays:
-            others = [key for key in inner if key not in arrays]
-            others += [key for key in content if wrapper and key != wrapper]
-            return arrays, tuple(map(str, others))
-    raise ValueError(
-        f'{file} holds no arrays by name, neither in itself nor in one of {", ".join(_WRAPPERS)}'
-    )
-
-
-def _check_unpacked(archive: zipfile.ZipFile) -> None:
-    size = sum(member.file_size for member in archive.infolist())
-    if size > _MAX_BYTES:
-        raise ValueError(f'it unpacks to {size} bytes, more than {_MAX_BYTES}')
-
-
-def _make_import_error(what: str, package: str, extra: str) -> ImportError:
-    return ImportError(
-        f"{what} are read by {package}, which is not installed: pip install 'pdl_jax[{extra}]'"
-    )
-
-
-class _PickledType:
-    """A dtype as a pickle describes it."""
-
-    def __init__(self, code: Any, align: Any = False, copy: Any = True):
-        self.code, self.order = code, '<'
-
-    def __setstate__(self, state: Any) -> None:
-        self.order = state[1]
-
-    def to_numpy(self) -> np.dtype:
-        if (
-            not isinstance(self.code, str)
-            or self.code not in _TYPE_CODES
-            or self.order not in ('<', '>', '|')
-        ):
-            raise ValueError(f'arrays of type {self.code!r} are not allowed')
-        return np.dtype(self.order.replace('|', '=') + self.code)
-
-
-class _PickledArray:
-    """An array as a pickle describes it."""
-
-    content: tuple[Any, Any, Any, Any]
-
-    def __setstate__(self, state: Any) -> None:
-        _, shape, dtype, is_fortran, data = state
-        self.content = data, dtype, shape, 'F' if is_fortran else 'C'
-
-    def to_numpy(self) -> np.ndarray:
-        data, dtype, shape, order = self.content
-        if not isinstance(dtype, _PickledType):
-            raise ValueError('an array has no type')
-        data = data.encode('latin1') if isinstance(data, str) else data
-        # This allocates nothing, and raises if the shape does not fit the number of bytes.
-        return np.frombuffer(data, dtype.to_numpy()).reshape(shape, order=order)
-
-
-def _reconstruct(subtype: Any, shape: Any, code: Any) -> _PickledArray:
-    return _PickledArray()
-
-
-def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> _PickledArray:
-    array = _PickledArray()
-    array.content = data, dtype, shape, order
-    return array
-
-
-def _scalar(dtype: Any, data: Any = b'') -> _PickledArray:
-    return _from_buffer(data, dtype, (), 'C')
-
-
-def _encode(text: Any, encoding: Any = 'latin1') -> bytes:
-    """Recovers bytes, which pickles of old protocols store as text."""
-    return str(text).encode('latin1')
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """An unpickler of arrays and ordered dicts, and of containers that have their own opcodes."""
-
-    # Keys are module and name in the pickle; NumPy 2 renamed its modules.
-    _KNOWN = {
-        ('collections', 'OrderedDict'): collections.OrderedDict,
-        ('_codecs', 'encode'): _encode,
-        ('numpy', 'dtype'): _PickledType,
-        ('numpy', 'ndarray'): _PickledArray,
-        **{
-            (f'numpy.{core}.{module}', name): known
-            for core in ('core', '_core')
-            for module, name, known in (
-                ('multiarray', '_reconstruct', _reconstruct),
-                ('multiarray', 'scalar', _scalar),
-                ('numeric', '_frombuffer', _from_buffer),
-            )
-        },
-    }
-
-    def find_class(self, module: str, name: str, /) -> Any:
-        try:
-            return self._KNOWN[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(
-                f'{module}.{name} is neither an array nor a plain container'
-            ) from None
-
-    def persistent_load(self, pid: Any) -> Any:
-        raise pickle.UnpicklingError('references to objects outside of the file are not allowed')

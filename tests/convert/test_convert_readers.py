@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from pdl_jax.convert import readers
+from pdl_jax.convert import contents
 from pdl_jax.convert.readers import read_file
 
 ARRAYS = {
@@ -22,10 +22,10 @@ ARRAYS = {
 }
 
 
-def check_equal(contents):
-    assert contents.arrays.keys() == ARRAYS.keys()
+def check_equal(found):
+    assert found.arrays.keys() == ARRAYS.keys()
     for key, value in ARRAYS.items():
-        np.testing.assert_array_equal(contents.arrays[key], value)
+        np.testing.assert_array_equal(found.arrays[key], value)
 
 
 def write_call(path, module, name, *arguments):
@@ -42,9 +42,9 @@ def write_call(path, module, name, *arguments):
 def test_pickled_arrays_are_read(protocol, wrap, tmp_path):
     content = {'model': wrap(ARRAYS), '__author__': 'somebody', 'matching_heuristics': True}
     (tmp_path / 'a.pkl').write_bytes(pickle.dumps(content, protocol))
-    contents = read_file(str(tmp_path / 'a.pkl'))
-    check_equal(contents)
-    assert set(contents.others) == {'__author__', 'matching_heuristics'}
+    found = read_file(str(tmp_path / 'a.pkl'))
+    check_equal(found)
+    assert set(found.others) == {'__author__', 'matching_heuristics'}
 
 
 def test_pickled_arrays_of_numpy_1_and_python_2_are_read(tmp_path):
@@ -167,16 +167,16 @@ def test_npz_of_objects_or_damaged_is_refused(tmp_path):
     whole = path.read_bytes()
     for data in (whole, whole[:100], b'PK', b''):
         path.write_bytes(data)
-        with pytest.raises(ValueError, match='a.npz cannot be read as an .npz of plain arrays'):
+        with pytest.raises(ValueError, match='a.npz (cannot be read as an .npz|is empty|is the beg)'):
             read_file(str(path))
     np.save(tmp_path / 'b', np.zeros(3))
     (tmp_path / 'b.npy').rename(tmp_path / 'b.npz')
-    with pytest.raises(ValueError, match='b.npz cannot be read'):
+    with pytest.raises(ValueError, match='b.npz is a single NumPy array without a name'):
         read_file(str(tmp_path / 'b.npz'))
 
 
 def test_sizes_are_bounded_before_and_after_unpacking(tmp_path, monkeypatch):
-    monkeypatch.setattr(readers, '_MAX_BYTES', 10_000)
+    monkeypatch.setattr(contents, 'MAX_BYTES', 10_000)
     np.savez_compressed(tmp_path / 'bomb.npz', a=np.zeros(100_000, np.float32))
     assert os.path.getsize(tmp_path / 'bomb.npz') < 10_000
     with pytest.raises(ValueError, match='unpacks to 400.* bytes, more than 10000'):
@@ -187,24 +187,11 @@ def test_sizes_are_bounded_before_and_after_unpacking(tmp_path, monkeypatch):
 
 
 def test_absent_files_are_named(tmp_path):
-    for name in ('a.pth', 'ckpt-1', '.'):
+    for name in ('a.pth', 'ckpt-1'):
         with pytest.raises(
             FileNotFoundError, match='no such file; of a TensorFlow checkpoint give the prefix'
         ):
             read_file(str(tmp_path / name))
-
-
-@pytest.mark.parametrize(
-    ('package', 'name', 'extra'),
-    [('torch', 'a.pth', 'convert'), ('safetensors', 'a.safetensors', 'convert')],
-)
-def test_absent_frameworks_are_named(package, name, extra, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, package, None)
-    (tmp_path / name).write_bytes(b'')
-    with pytest.raises(
-        ImportError, match=rf"{package}, which is not installed: pip install 'pdl_jax\[{extra}\]'"
-    ):
-        read_file(str(tmp_path / name))
 
 
 def test_absent_tensorflow_is_named(tmp_path, monkeypatch):
@@ -221,9 +208,9 @@ def test_safetensors_are_read_and_damaged_ones_refused(tmp_path):
         key: np.ascontiguousarray(value) for key, value in ARRAYS.items() if key != 'big_endian'
     }
     numpy_format.save_file(arrays, path)
-    contents = read_file(str(path))
+    found = read_file(str(path))
     for key, value in arrays.items():
-        np.testing.assert_array_equal(contents.arrays[key], value)
+        np.testing.assert_array_equal(found.arrays[key], value)
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(ValueError, match='a.safetensors cannot be read as safetensors'):
         read_file(str(path))
@@ -248,16 +235,16 @@ def test_torch_files_are_read_in_their_wrappings(torch, is_zip, wrapper, prefix,
         {wrapper: tensors, 'start_iter': 3, 'optimizer': {'state': {}}} if wrapper else tensors
     )
     torch.save(content, tmp_path / 'a.pth.tar', _use_new_zipfile_serialization=is_zip)
-    contents = read_file(str(tmp_path / 'a.pth.tar'))
-    assert contents.arrays.keys() == make_tensors(torch).keys()
-    for key, value in contents.arrays.items():
+    found = read_file(str(tmp_path / 'a.pth.tar'))
+    assert found.arrays.keys() == make_tensors(torch).keys()
+    for key, value in found.arrays.items():
         np.testing.assert_array_equal(value, ARRAYS[key])
-    assert set(contents.others) == ({'start_iter', 'optimizer'} if wrapper else set())
+    assert set(found.others) == ({'start_iter', 'optimizer'} if wrapper else set())
 
 
 def test_bfloat16_becomes_float32(torch, tmp_path):
     torch.save({'a': torch.tensor([1.5, -2.0], dtype=torch.bfloat16)}, tmp_path / 'a.pth')
-    value = read_file(str(tmp_path / 'a.pth')).arrays['a']
+    value = np.asarray(read_file(str(tmp_path / 'a.pth')).arrays['a'])
     assert value.dtype == np.float32 and value.tolist() == [1.5, -2.0]
 
 
@@ -291,13 +278,13 @@ def test_torch_files_of_other_things_are_refused(torch, tmp_path, monkeypatch):
         torch.save(content, path)
         with pytest.raises(ValueError, match=match):
             read_file(str(path))
-    path.write_bytes(b'no file of PyTorch')
-    with pytest.raises(ValueError, match='cannot be read as a PyTorch file'):
+    path.write_bytes(b'\x01\x02no file of PyTorch')
+    with pytest.raises(ValueError, match='a.pth is no file of weights that is known here'):
         read_file(str(path))
-    monkeypatch.setattr(readers, '_MAX_BYTES', 10_000)
+    monkeypatch.setattr(contents, 'MAX_BYTES', 10_000)
     # Four stored bytes that expand to a million.
     torch.save({'a': torch.zeros(1).expand(250_000)}, path)
-    with pytest.raises(ValueError, match='unpacks to more than 10000 bytes'):
+    with pytest.raises(ValueError, match='unpacks to 1000000 bytes, more than 10000'):
         read_file(str(path))
     with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
         archive.writestr('a/data.pkl', bytes(20_000))
@@ -308,10 +295,10 @@ def test_torch_files_of_other_things_are_refused(torch, tmp_path, monkeypatch):
 @pytest.mark.parametrize(('name', 'count'), [('resnet20-12fca82f', 97), ('resnet56-4bfd9763', 277)])
 def test_real_legacy_files_are_read(torch, name, count, shared_dir):
     """Saved on a GPU, without zip, wrapped, and under 'module.'."""
-    contents = read_file(
+    found = read_file(
         str(shared_dir / 'data' / 'weights' / 'cifar10_resnet_torch' / f'{name}.th')
     )
-    assert contents.others == ('best_prec1',)
-    assert len(contents.arrays) == count
-    assert contents.arrays['conv1.weight'].shape == (16, 3, 3, 3)
-    assert contents.arrays['linear.weight'].shape == (10, 64)
+    assert found.others == ('best_prec1',)
+    assert len(found.arrays) == count
+    assert found.arrays['conv1.weight'].shape == (16, 3, 3, 3)
+    assert found.arrays['linear.weight'].shape == (10, 64)
