@@ -174,6 +174,7 @@ def get_config() -> ConfigDict:
     config.postprocess.score_rule = config_dict.placeholder(str)
     config.postprocess.is_limit_void = config_dict.placeholder(bool)
     config.postprocess.is_rest_instance = config_dict.placeholder(bool)
+    config.postprocess.is_padding_cut = config_dict.placeholder(bool)
 
     config.mesh = ConfigDict()
     config.mesh.data = -1  # devices along the batch; -1 takes all that are left

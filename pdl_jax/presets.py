@@ -291,7 +291,7 @@ _RULES = {
     'detectron2': {
         'targets': _PYTORCH_TARGETS,
         'loss': {'scope': 'batch', 'offset_weight': 0.02},
-        'postprocess': _PYTORCH_POSTPROCESS,
+        'postprocess': {**_PYTORCH_POSTPROCESS, 'is_padding_cut': True},
     },
 }
 

@@ -101,7 +101,7 @@ SOURCE = Source(
             'augment.crop_height_px': 640,
             'augment.crop_width_px': 640,
             'augment.resize_min_px': 640,
-            'augment.resize_max_px': 960,
+            'augment.resize_max_px': 640,
             'postprocess.nms_kernel_px': 41,
             'postprocess.max_centers': 200,
             'postprocess.stuff_area_limit_px': 4096,

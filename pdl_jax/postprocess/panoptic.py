@@ -31,6 +31,8 @@ class PostprocessOptions:
       score_rule: the score of an instance is the heat of the centre that its pixels are 'assigned'
         to (DeepLab2), or that at its own 'centroid' (bowenc0221, detectron2).
       is_limit_void, is_rest_instance: see `merge_panoptic`.
+      is_padding_cut: nothing beyond the image takes part (detectron2); else the padding is labelled
+        with it, and votes and centres there count.
 
     Raises:
       ValueError: a field has a value that it cannot have.
@@ -46,6 +48,7 @@ class PostprocessOptions:
     score_rule: str = 'assigned'
     is_limit_void: bool = False
     is_rest_instance: bool = False
+    is_padding_cut: bool = False
 
     def __post_init__(self) -> None:
         check_positive('postprocess', self, 'nms_kernel_px', 'max_centers')
@@ -73,6 +76,7 @@ def post_process(
     options: PostprocessOptions = PostprocessOptions(),
     size: tuple[int, int] | None = None,
     resize: str = 'corner_aligned',
+    image_size: Array | None = None,
 ) -> dict[str, Array]:
     """Turns outputs of Panoptic-DeepLab into panoptic label maps.
 
@@ -88,6 +92,8 @@ def post_process(
       size: (H, W) of the result in pixels, to which the logits are upsampled without a map of all
         classes; None if they have it.
       resize: how they are upsampled, see `ops.resize.resize_bilinear`.
+      image_size: i32[B, 2], (height, width) of the images in pixels, whose padding is cut off;
+        None if there is none, or if it takes part.
 
     Returns:
       'panoptic': i32[B, H, W].
@@ -109,7 +115,12 @@ def post_process(
     def process(semantic: Array, heatmap: Array, offsets: Array) -> dict[str, Array]:
         return _merge_image(semantic, heatmap, offsets, label_format, options)
 
-    maps = jax.vmap(process)(semantic, outputs['center'][..., 0], outputs['offset'])
+    heatmap, classes = outputs['center'][..., 0], semantic
+    if image_size is not None:
+        is_inside = _is_inside(image_size, (semantic.shape[1], semantic.shape[2]))
+        heatmap = jnp.where(is_inside, heatmap, -jnp.inf)
+        classes = jnp.where(is_inside, semantic, label_format.ignore_label)
+    maps = jax.vmap(process)(classes, heatmap, outputs['offset'])
     voted = maps['panoptic'] // label_format.label_divisor
     voted = jnp.where(voted == label_format.ignore_label, semantic, voted)
     logits = outputs['semantic'].astype(jnp.float32)
@@ -145,6 +156,12 @@ def label_semantic(
     logits = logits.astype(jnp.float32)
     height, width = size or logits.shape[1:3]
     return classify_pixels(logits, (height, width), resize)
+
+
+def _is_inside(image_size: Array, size: tuple[int, int]) -> Array:
+    """Returns bool[B, H, W], true for the pixels of the images."""
+    is_row, is_column = (jnp.arange(n) < image_size[:, i, None] for i, n in enumerate(size))
+    return is_row[:, :, None] & is_column[:, None, :]
 
 
 def _merge_image(

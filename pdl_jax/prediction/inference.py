@@ -235,18 +235,18 @@ class Inference:
         Returns:
           See `label_maps`.
         """
-        maps = self.system.label_maps(outputs, size=self.input_size)
+        resized = jax.vmap(self.resized)(size)
+        maps = self.system.label_padded_maps(outputs, size=self.input_size, image_size=resized)
 
-        def restore(labels: Array, size: Array, fill: ArrayLike) -> Array:
-            resized = self.resized(size)
+        def restore(labels: Array, size: Array, resized: Array, fill: ArrayLike) -> Array:
             window = centered_window(resized, size, canvas)
             return sample_labels(labels, resized, window, fill=fill)
 
-        restore_batch = jax.vmap(restore, in_axes=(0, 0, None))
+        restore_batch = jax.vmap(restore, in_axes=(0, 0, 0, None))
         label_format = self.system.label_format
         fills = (label_format.void_label, label_format.ignore_label, 0.0, 0.0)
         maps = LabelMaps(
-            *(restore_batch(x, size, fill) for x, fill in zip(maps, fills, strict=True))
+            *(restore_batch(x, size, resized, fill) for x, fill in zip(maps, fills, strict=True))
         )
         return self.system.filter_segments(maps)
 

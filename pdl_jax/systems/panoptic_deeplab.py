@@ -106,6 +106,18 @@ class PanopticDeepLab(DeepLabSystem):
 
     def label_maps(self, outputs: Outputs, *, size: tuple[int, int]) -> LabelMaps:
         """See `System.label_maps`."""
+        return self._label_maps(outputs, size)
+
+    def label_padded_maps(
+        self, outputs: Outputs, *, size: tuple[int, int], image_size: Array
+    ) -> LabelMaps:
+        """See `System.label_padded_maps`; the padding takes part unless the options say no."""
+        is_cut = self.options.postprocess.is_padding_cut
+        return self._label_maps(outputs, size, image_size if is_cut else None)
+
+    def _label_maps(
+        self, outputs: Outputs, size: tuple[int, int], image_size: Array | None = None
+    ) -> LabelMaps:
         if outputs['center'].shape[1:3] != size:
             outputs = self.upsample(outputs, size, is_partial=True)
         maps = post_process(
@@ -114,6 +126,7 @@ class PanopticDeepLab(DeepLabSystem):
             options=self.options.postprocess,
             size=size,
             resize=self.grid.resize,
+            image_size=image_size,
         )
         return LabelMaps(
             maps['panoptic'], maps['semantic'], maps['class_probability'], maps['center_score']

@@ -258,6 +258,18 @@ class System(abc.ABC):
     def label_maps(self, outputs: Outputs, *, size: tuple[int, int]) -> LabelMaps:
         """Labels pixels from outputs, upsampled or not, at `size` (height, width) in pixels."""
 
+    def label_padded_maps(
+        self, outputs: Outputs, *, size: tuple[int, int], image_size: Array
+    ) -> LabelMaps:
+        """Labels pixels of padded images; by default as if the padding belonged to them.
+
+        Args:
+          outputs, size: see `label_maps`.
+          image_size: i32[B, 2], (height, width) in pixels of the images in their top left corner.
+        """
+        del image_size
+        return self.label_maps(outputs, size=size)
+
     @property
     def network(self) -> nn.Module | None:
         """The flax module, if there is one, for summaries."""

@@ -167,7 +167,9 @@ def test_npz_of_objects_or_damaged_is_refused(tmp_path):
     whole = path.read_bytes()
     for data in (whole, whole[:100], b'PK', b''):
         path.write_bytes(data)
-        with pytest.raises(ValueError, match='a.npz (cannot be read as an .npz|is empty|is the beg)'):
+        with pytest.raises(
+            ValueError, match='a.npz (cannot be read as an .npz|is empty|is the beg)'
+        ):
             read_file(str(path))
     np.save(tmp_path / 'b', np.zeros(3))
     (tmp_path / 'b.npy').rename(tmp_path / 'b.npz')
@@ -295,9 +297,7 @@ def test_torch_files_of_other_things_are_refused(torch, tmp_path, monkeypatch):
 @pytest.mark.parametrize(('name', 'count'), [('resnet20-12fca82f', 97), ('resnet56-4bfd9763', 277)])
 def test_real_legacy_files_are_read(torch, name, count, shared_dir):
     """Saved on a GPU, without zip, wrapped, and under 'module.'."""
-    found = read_file(
-        str(shared_dir / 'data' / 'weights' / 'cifar10_resnet_torch' / f'{name}.th')
-    )
+    found = read_file(str(shared_dir / 'data' / 'weights' / 'cifar10_resnet_torch' / f'{name}.th'))
     assert found.others == ('best_prec1',)
     assert len(found.arrays) == count
     assert found.arrays['conv1.weight'].shape == (16, 3, 3, 3)

@@ -108,7 +108,9 @@ def test_special_tensors_are_named(make, tmp_path):
         path = save({'good': torch.zeros(1), 'odd': make()}, tmp_path / 'a.pth')
     except (AttributeError, NotImplementedError, RuntimeError) as error:
         pytest.skip(f'this PyTorch cannot write it: {error}')
-    with pytest.raises(ValueError, match='a.pth cannot be read as .*: odd is a tensor of a special'):
+    with pytest.raises(
+        ValueError, match='a.pth cannot be read as .*: odd is a tensor of a special'
+    ):
         read_file(path)
 
 

@@ -62,9 +62,14 @@ def renumber(panoptic, divisor):
     # Each program runs once: compiling costs more than what better code would save.
     compiler_options={'xla_backend_optimization_level': 0},
 )
-def run(outputs, *, label_format, options, size=None, resize='corner_aligned'):
+def run(outputs, *, label_format, options, size=None, resize='corner_aligned', image_size=None):
     return post_process(
-        outputs, label_format=label_format, options=options, size=size, resize=resize
+        outputs,
+        label_format=label_format,
+        options=options,
+        size=size,
+        resize=resize,
+        image_size=image_size,
     )
 
 
@@ -262,6 +267,40 @@ def test_small_logits_give_the_maps_of_upsampled_ones(resize, size):
     jax.tree.map(np.testing.assert_array_equal, result, expected)
     semantic, _ = label_semantic(small, label_format=label_format, size=size, resize=resize)
     np.testing.assert_array_equal(semantic, expected['semantic'])
+
+
+def test_padding_is_cut_as_if_it_had_never_been_there():
+    """detectron2 crops its heads to the image first; in the padding they say anything."""
+    rng = np.random.default_rng(0)
+    sizes, canvas = np.array([[37, 48], [48, 30]]), (48, 48)
+    outputs = {
+        'semantic': rng.normal(0, 3, (2, 12, 12, 19)).astype(np.float32),
+        'center': rng.random((2, *canvas, 1), np.float32),
+        'offset': rng.normal(0, 4, (2, *canvas, 2)).astype(np.float32),
+    }
+    options = PostprocessOptions(
+        nms_kernel_px=7,
+        stuff_area_limit_px=40,
+        score_rule='centroid',
+        top_k_rule='above_kth',
+        max_centers=20,
+        is_padding_cut=True,
+    )
+    rules = {'label_format': CITYSCAPES['label_format'], 'options': options}
+    small = {'size': canvas, 'resize': 'half_pixel'}
+    result = run(outputs, **rules, **small, image_size=sizes)
+    whole = run(outputs, **rules, **small)
+    full = {**outputs, 'semantic': resize_bilinear(outputs['semantic'], canvas, 'half_pixel')}
+    for i, (height, width) in enumerate(sizes):
+        cut = {name: array[i : i + 1, :height, :width] for name, array in full.items()}
+        expected = run(cut, **rules)
+        for name in ('panoptic', 'instance', 'semantic', 'center_score', 'class_probability'):
+            ours = np.asarray(result[name])[i, :height, :width]
+            np.testing.assert_allclose(ours, expected[name][0], rtol=1e-5, err_msg=name)
+        assert (np.asarray(whole['panoptic'])[i, :height, :width] != expected['panoptic'][0]).any()
+        outside = np.ones(canvas, bool)
+        outside[:height, :width] = False
+        assert (np.asarray(result['panoptic'])[i][outside] == 255_000).all()
 
 
 def test_errors_name_the_classes():

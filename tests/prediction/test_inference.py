@@ -8,6 +8,7 @@ import pytest
 from pdl_jax.experiment import EvaluateOptions
 from pdl_jax.models.options import make_model_options
 from pdl_jax.ops.resize import resize_bilinear
+from pdl_jax.postprocess.panoptic import PostprocessOptions
 from pdl_jax.prediction.inference import Pass, abstract_variables, make_passes, run_passes
 from pdl_jax.presets import make_options
 from pdl_jax.systems.panoptic_deeplab import PanopticDeepLab, PanopticDeepLabOptions
@@ -227,3 +228,21 @@ def test_memory_is_that_of_one_pass():
     # Logits, probabilities, the sum and what they are made of; the maps of ten passes would be
     # twice that.
     assert several.temp_size_in_bytes < 5 * several.output_size_in_bytes
+
+
+@pytest.mark.parametrize('is_cut', [True, False])
+def test_padding_takes_part_unless_the_options_cut_it(is_cut):
+    rng = np.random.default_rng(0)
+    outputs = {
+        'semantic': rng.normal(0, 1, (1, 24, 32, 3)).astype(np.float32),
+        'center': rng.random((1, 24, 32, 1), np.float32),
+        'offset': rng.normal(0, 3, (1, 24, 32, 2)).astype(np.float32),
+    }
+    rules = PostprocessOptions(nms_kernel_px=3, stuff_area_limit_px=0, is_padding_cut=is_cut)
+    system = PanopticDeepLab(LABEL_FORMAT, PanopticDeepLabOptions((24, 32), postprocess=rules))
+    size = np.array([[15, 20]])
+    maps = run_fast(lambda x: system.label_padded_maps(x, size=(24, 32), image_size=size), outputs)
+    cut = {name: array[:, :15, :20] for name, array in outputs.items()}
+    expected = run_fast(lambda x: system.label_maps(x, size=(15, 20)), cut)
+    is_equal = (np.asarray(maps.panoptic)[:, :15, :20] == expected.panoptic).all()
+    assert is_equal == is_cut
