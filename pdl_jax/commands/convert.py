@@ -14,7 +14,10 @@ from pdl_jax.commands.config_file import load_config
 from pdl_jax.commands.processes import announce
 
 if TYPE_CHECKING:
+    from pdl_jax.convert.contents import Contents
     from pdl_jax.convert.conversion import Conversion
+    from pdl_jax.convert.source import Source
+    from pdl_jax.data import catalog
     from pdl_jax.experiment import Experiment
 
 SUMMARY = 'weights of other programs as a checkpoint'
@@ -51,8 +54,15 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--dataset',
         default='',
-        help='cityscapes, coco, voc or the directory of prepared data (default: by the number of '
-        'classes)',
+        help='cityscapes, coco, kitti_step, voc, the directory of prepared data, or a .json of '
+        "categories (default: by the file's name or the number of classes, where these tell)",
+    )
+    parser.add_argument(
+        '--weights',
+        default='',
+        choices=('model', 'ema'),
+        help='which weights of a training checkpoint: those of the model, or their average over '
+        'steps (default: of the model, where there are both)',
     )
     add_switch(parser, 'allow_unexpected', help='leave out keys that fit nowhere')
     add_switch(parser, 'allow_missing', help='leave out variables that the file does not have')
@@ -69,6 +79,7 @@ def run(flags: argparse.Namespace) -> None:
         config_file=flags.config,
         config_overrides=flags.config_overrides,
         dataset=flags.dataset,
+        weights=flags.weights,
         allow_unexpected=flags.allow_unexpected,
         allow_missing=flags.allow_missing,
     )
@@ -83,6 +94,7 @@ def convert(
     config_file: str = '',
     config_overrides: list[str] | None = None,
     dataset: str = '',
+    weights: str = '',
     allow_unexpected: bool = False,
     allow_missing: bool = False,
 ) -> 'Conversion':
@@ -96,7 +108,9 @@ def convert(
       config_file: the configuration whose data, model and post-processing the checkpoint keeps; ''
         takes the project's for the dataset.
       config_overrides: see `config_file.load_config`.
-      dataset: see `convert.write.make_spec`; '' finds it by the number of classes.
+      dataset: see `convert.classes.make_spec`; '' finds it where the file's name or the number of
+        classes tells.
+      weights: see `convert.readers.read_file`.
       allow_unexpected: leave out keys that fit nowhere.
       allow_missing: leave out variables that the file does not have.
 
@@ -105,15 +119,17 @@ def convert(
       OSError: a file is missing or cannot be written.
       ValueError: the file is damaged or does not fit.
     """
-    from pdl_jax.convert import write
-    from pdl_jax.convert.conversion import check_account, choose_network, guess_network, load
+    from pdl_jax.convert import classes, write
+    from pdl_jax.convert.conversion import check_account, choose_network, load
     from pdl_jax.convert.readers import read_file
     from pdl_jax.convert.rules import format_account
     from pdl_jax.convert.sources import SOURCES
 
     source = SOURCES[source_name]
     write.check_output(output)
-    contents = read_file(file)
+    contents = read_file(file, weights=weights)
+    for note in contents.notes:
+        print(f'{file}: {note}')
     fields: dict[str, Any] = {}
     if config_file:
         config: Any = load_config(config_file, config_overrides)
@@ -123,7 +139,7 @@ def convert(
     elif preset:
         conversion = choose_network(contents, source, preset)
     else:
-        conversion = guess_network(contents, source)
+        conversion = _guess_network(contents, source, file)
     print(format_account(conversion.account))
     what = 'a backbone' if conversion.is_backbone_only else f'{conversion.num_classes} classes'
     print(f'{file} is {conversion.network.name}, {what}')
@@ -131,11 +147,12 @@ def convert(
     variables = load(conversion, contents)
     experiment, spec = None, None
     if not write.is_partial(conversion):
-        dataset = dataset or write.find_dataset(conversion.num_classes)
-        spec = write.make_spec(dataset, conversion.num_classes)
+        dataset, spec = _find_classes(conversion, dataset, file)
         if not config_file:
-            config_file = write.find_config(dataset)
+            config_file = classes.find_config(dataset)
+            name = conversion.network.name
             fields = dict(source.config_fields.get(dataset, {}))
+            fields |= source.network_fields.get((dataset, name), {})
         fields |= write.list_conversion_fields(conversion, variables)
         experiment = _make_experiment(load_config(config_file, config_overrides), fields)
     description = write.describe(
@@ -144,6 +161,51 @@ def convert(
     write.write_checkpoint(output, variables, description)
     print(f'wrote {output}')
     return conversion
+
+
+def _guess_network(contents: 'Contents', source: 'Source', file: str) -> 'Conversion':
+    """Finds the network of a file; names the other sources that it fits."""
+    from pdl_jax.convert.conversion import find_networks, guess_network
+    from pdl_jax.convert.sources import SOURCES
+
+    try:
+        return guess_network(contents, source)
+    except ValueError as error:
+        others = (other for other in SOURCES.values() if other is not source)
+        fitting = [other.name for other in others if find_networks(contents, other)[0]]
+        if not fitting or find_networks(contents, source)[0]:
+            raise
+        raise ValueError(
+            f'{file} is no network of --from={source.name}, but one of --from={fitting[0]}'
+        ) from error
+
+
+def _find_classes(
+    conversion: 'Conversion', dataset: str, file: str
+) -> tuple[str, 'catalog.DatasetSpec']:
+    """Finds the data set that a network was trained on, and says how.
+
+    Returns:
+      Its name or directory, and the description of its classes.
+    """
+    from pdl_jax.convert import classes
+
+    num_classes = conversion.num_classes
+    if dataset:
+        return dataset, classes.make_spec(dataset, num_classes)
+    dataset, evidence = classes.find_dataset(num_classes, file)
+    if dataset:
+        print(f'{file}: takes the classes for those of {dataset}, {evidence}')
+        return dataset, classes.make_spec(dataset, num_classes)
+    if conversion.network.options.instance is not None:
+        raise ValueError(classes.explain_unknown(num_classes, file))
+    names = ' or '.join(f'--dataset={name}' for name in classes.list_datasets(num_classes))
+    print(
+        f"{file}: nothing says what its {num_classes} classes are, so they are called 'class 0' to "
+        f"'class {num_classes - 1}'; {f'{names} or ' if names else ''}--dataset=FILE.json, the "
+        f'list of its categories, names them'
+    )
+    return classes.NEUTRAL, classes.make_neutral_spec(num_classes)
 
 
 def _make_experiment(config: Any, fields: Mapping[str, Any]) -> 'Experiment':

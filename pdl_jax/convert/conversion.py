@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from pdl_jax.convert.readers import Contents
+from pdl_jax.convert.contents import Contents
 from pdl_jax.convert.rules import Account, find_targets, load_variables, make_account
 from pdl_jax.convert.source import Network, Source, list_backbones
 from pdl_jax.models.deeplab import DeepLab, make_model_backbone
@@ -20,7 +20,7 @@ from pdl_jax.typing import PyTree
 
 # Paths of the variables whose last dimension is the number of classes.
 _LOGITS = ('params/semantic_head/predict/kernel', 'params/semantic_decoder/predict_last/kernel')
-_NOT_ARRAYS = 'not an array, but other content of a training checkpoint'
+_NOT_ARRAYS = 'other content of a training checkpoint'
 _MAX_LINES = 4
 
 
@@ -72,6 +72,27 @@ def guess_network(contents: Contents, source: Source) -> Conversion:
       ValueError: no network fits, or several fit, which differ in options that do not change
         shapes, such as the output stride; the message lists the candidates.
     """
+    perfect, candidates = find_networks(contents, source)
+    if len(perfect) == 1:
+        return perfect[0]
+    if perfect:
+        names = ', '.join(conversion.network.name for conversion in perfect)
+        raise ValueError(
+            f'the keys and shapes are those of several networks: choose one with --preset: {names}'
+        )
+    raise ValueError(
+        f'the keys and shapes are those of no network of --from={source.name}; closest are '
+        f'{", ".join(candidates)}: choose one with --preset to see what differs, or choose another '
+        f'--from'
+    )
+
+
+def find_networks(contents: Contents, source: Source) -> tuple[list[Conversion], list[str]]:
+    """Compares a file with all networks of a source.
+
+    Returns:
+      The networks that fit without a fault, and the names of the closest ones.
+    """
     wholes = [Network(name, make_options(name)) for name in source.presets]
     backbones = list_backbones(source)
     candidates, perfect = [], []
@@ -90,19 +111,8 @@ def guess_network(contents: Contents, source: Source) -> Conversion:
                 perfect.append(conversion)
         if perfect:
             break
-    if len(perfect) == 1:
-        return perfect[0]
-    if perfect:
-        names = ', '.join(conversion.network.name for conversion in perfect)
-        raise ValueError(
-            f'the keys and shapes are those of several networks: choose one with --preset: {names}'
-        )
-    names = sorted(set(candidates) or {network.name for network in (*wholes, *backbones)})
-    raise ValueError(
-        f'the keys and shapes are those of no network of --from={source.name}; closest are '
-        f'{", ".join(names)}: choose one with --preset to see what differs, or choose another '
-        f'--from'
-    )
+    names = {network.name for network in (*wholes, *backbones)}
+    return perfect, sorted(set(candidates) or names)
 
 
 def choose_network(

@@ -148,5 +148,16 @@ SOURCE = Source(
     config_fields={
         'cityscapes': {'postprocess.nms_kernel_px': 13, 'postprocess.max_centers': 400},
         'coco': {'postprocess.nms_kernel_px': 41, 'postprocess.max_centers': 400},
+        'kitti_step': {
+            'augment.crop_height_px': 385,
+            'augment.crop_width_px': 1249,
+            'postprocess.nms_kernel_px': 13,
+            'postprocess.max_centers': 400,
+            'postprocess.stuff_area_limit_px': 0,
+        },
+    },
+    network_fields={
+        ('cityscapes', f'deeplab2/mobilenet_v3_{size}_os16'): {'postprocess.nms_kernel_px': 7}
+        for size in ('small', 'large')
     },
 )

@@ -22,6 +22,8 @@ class Source:
         alone, by our names; several entries for a name with several widths.
       config_fields: fields of the configuration with which it tests its networks, beside those of
         the presets, by dataset.
+      network_fields: the fields in which it tests a network differently from its others, by dataset
+        and preset.
     """
 
     name: str
@@ -29,6 +31,9 @@ class Source:
     presets: tuple[str, ...] = ()
     backbones: Mapping[str, tuple[Mapping[str, Any], ...]] = dataclasses.field(default_factory=dict)
     config_fields: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    network_fields: Mapping[tuple[str, str], Mapping[str, Any]] = dataclasses.field(
+        default_factory=dict
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -104,13 +104,14 @@ def read_stream(file: epath.Path) -> tuple[Any, Callable[[Tensor], StoredArray]]
 
 def _find_storage(pid: Any, storages: dict[str, Storage]) -> Any:
     """Returns the storage that an id stands for, or the class of a whole module."""
-    if isinstance(pid, tuple) and len(pid) == 4 and isinstance(pid[1], Name):
-        return pid[1]
-    if not isinstance(pid, tuple) or len(pid) not in (5, 6) or not isinstance(pid[0], str):
+    parts = list(pid) if isinstance(pid, tuple) else []
+    if len(parts) == 4 and isinstance(parts[1], Name):
+        return parts[1]
+    if len(parts) not in (5, 6):
         raise ValueError('the id of a storage is damaged')
-    if len(pid) == 6 and pid[5] is not None:
+    if parts[5:] and parts[5] is not None:
         raise ValueError('it holds views of storages, which PyTorch no longer writes')
-    storage = make_storage(pid[1], pid[2], pid[4])
+    storage = make_storage(parts[1], parts[2], parts[4])
     return storages.setdefault(storage.key, storage)
 
 

@@ -1,6 +1,5 @@
 """Writing of converted weights as a checkpoint for evaluation, prediction and training."""
 
-import dataclasses
 from typing import Any
 
 from etils import epath
@@ -9,8 +8,6 @@ from pdl_jax.convert.conversion import Conversion, has_folded_norm
 from pdl_jax.convert.source import Source, list_backbones
 from pdl_jax.data import catalog
 from pdl_jax.data.annotated_split import without_things
-from pdl_jax.data.readers import voc
-from pdl_jax.data.records import open_split
 from pdl_jax.experiment import Experiment
 from pdl_jax.models.deeplab import describe_backbone
 from pdl_jax.models.options import ModelOptions
@@ -18,74 +15,6 @@ from pdl_jax.storage.checkpointer import Checkpointer
 from pdl_jax.systems.deeplab import DeepLabOptions
 from pdl_jax.systems.system import SystemOptions
 from pdl_jax.typing import PyTree
-
-# The configurations of the package, by dataset.
-_CONFIGS = {'cityscapes': 'cityscapes', 'coco': 'coco', 'voc': 'voc_semantic'}
-
-
-def find_dataset(num_classes: int) -> str:
-    """Finds the name of the dataset with a number of classes.
-
-    Raises:
-      ValueError: no dataset has that number.
-    """
-    for name in _CONFIGS:
-        if any(spec.num_classes == num_classes for spec in _list_specs(name)):
-            return name
-    raise ValueError(
-        f'a head has {num_classes} classes, as none of {", ".join(_CONFIGS)} has: give '
-        f'--dataset=DIRECTORY, a dataset that '
-        f'`pdl_jax prepare` wrote with the classes in the order of the logits, and --config'
-    )
-
-
-def make_spec(dataset: str, num_classes: int) -> catalog.DatasetSpec:
-    """Finds the description of a network's classes, in the order of its logits.
-
-    DeepLab2's networks for COCO have 134 logits, the first for void; those of PyTorch programs have
-    133, without void and with things before stuff. Data for the latter are prepared with
-    --spec=own.
-
-    Args:
-      dataset: 'cityscapes', 'coco', 'voc', or the directory of a prepared dataset.
-      num_classes: number of logits of the network.
-
-    Raises:
-      FileNotFoundError: there is no such directory.
-      ValueError: the dataset has a different number of classes.
-    """
-    if dataset in _CONFIGS:
-        specs = _list_specs(dataset)
-    elif epath.Path(dataset).is_dir():
-        splits = sorted(path.name for path in epath.Path(dataset).iterdir() if path.is_dir())
-        specs = [open_split(dataset, split).spec for split in splits[:1]]
-    else:
-        raise FileNotFoundError(
-            f'--dataset={dataset} is neither one of {", ".join(_CONFIGS)} nor the directory of a '
-            f'prepared dataset'
-        )
-    for spec in specs:
-        if spec.num_classes == num_classes:
-            return spec
-    counts = ' or '.join(str(spec.num_classes) for spec in specs)
-    raise ValueError(
-        f'the semantic head has {num_classes} classes, --dataset={dataset} {counts or "none"}: '
-        f'choose the dataset that it was trained on'
-    )
-
-
-def find_config(dataset: str) -> str:
-    """Names the project's configuration for a dataset.
-
-    Raises:
-      ValueError: there is none.
-    """
-    if dataset not in _CONFIGS:
-        raise ValueError(
-            f'--dataset={dataset} needs --config=FILE, the configuration that the network was '
-            f'trained with'
-        )
-    return _CONFIGS[dataset]
 
 
 def find_network(options: SystemOptions) -> ModelOptions:
@@ -180,18 +109,6 @@ def write_checkpoint(output: str, variables: PyTree, description: dict[str, Any]
     checkpointer = Checkpointer(output, keep=1)
     checkpointer.save(variables, step=0, input_position={}, description=description)
     checkpointer.close()
-
-
-def _list_specs(dataset: str) -> list[catalog.DatasetSpec]:
-    if dataset == 'cityscapes':
-        return [catalog.cityscapes()]
-    if dataset == 'voc':
-        return [voc.make_spec('panoptic')]
-    with_void = catalog.coco()
-    return [
-        with_void,
-        dataclasses.replace(with_void, first_class=0, ignore_label=255, label_divisor=1000),
-    ]
 
 
 def _find_training(conversion: Conversion, source: Source) -> ModelOptions:

@@ -1,5 +1,8 @@
 """The conversion command: from a file to a checkpoint for prediction or for training."""
 
+import json
+import pickle
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +10,10 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from pdl_jax.commands.command_line import main
-from pdl_jax.convert import write
+from pdl_jax.convert import classes
 from pdl_jax.convert.sources import SOURCES
 from pdl_jax.data import catalog
+from pdl_jax.data.catalog import DatasetSpec
 from pdl_jax.models.deeplab import DeepLab, describe_backbone
 from pdl_jax.prediction.predictor import Predictor
 from pdl_jax.presets import make_options
@@ -18,6 +22,7 @@ from pdl_jax.training.initialize import load_initial_variables
 from tests import tiny
 
 PRESET = 'tensorflow/deeplab_v3_mobilenet_v2_os16'
+RESNET18 = 'imagenet/resnet18'
 LAYERS = [
     'backbone/stem',
     *(
@@ -70,7 +75,7 @@ def run_failing(arrays, folder, capsys, *flags):
 
 
 def test_whole_network_becomes_a_checkpoint_that_predicts(arrays, tmp_path, capsys):
-    out = run(arrays, tmp_path)
+    out = run(arrays, tmp_path, '--dataset=voc')
     printed = capsys.readouterr().out
     assert 'loaded: 00.conv.kernel -> params/backbone/stem/conv/kernel\n' in printed
     assert 'loaded 272, ignored 0, unexpected 0, missing 0, of wrong shape 0\n' in printed
@@ -153,17 +158,98 @@ def test_dataset_has_to_have_the_classes_of_the_head(arrays, tmp_path, capsys):
     assert 'has 21 classes, --dataset=cityscapes 19' in run_failing(
         arrays, tmp_path, capsys, '--dataset=cityscapes'
     )
-    assert 'is neither one of cityscapes, coco, voc nor' in run_failing(
+    assert 'is neither one of cityscapes, coco, kitti_step, voc nor' in run_failing(
         arrays, tmp_path, capsys, '--dataset=absent'
     )
-    last = f'{len(LAYERS)}.conv'
-    five = {
-        **arrays,
-        f'{last}.kernel': np.zeros((1, 1, 256, 5), np.float32),
-        f'{last}.bias': np.zeros(5, np.float32),
+
+
+def test_classes_that_nothing_names_get_neutral_names(arrays, tmp_path, capsys):
+    out = run(arrays, tmp_path)
+    printed = capsys.readouterr().out
+    assert "nothing says what its 21 classes are, so they are called 'class 0' to 'class 20'" in (
+        printed
+    )
+    assert '--dataset=voc or --dataset=FILE.json' in printed
+    spec = DatasetSpec.from_dict(read_description(find_checkpoint(out))['dataset'])
+    assert spec.class_names == tuple(f'class {i}' for i in range(21))
+    named = [{'id': 3 * i, 'name': f'plant {i}', 'isthing': 0} for i in range(21)]
+    (tmp_path / 'plants.json').write_text(json.dumps({'categories': named}))
+    flags = [f'--dataset={tmp_path / "plants.json"}', '--config=voc_semantic']
+    out = run(arrays, tmp_path, *flags, f'--preset={PRESET}', name='named')
+    spec = DatasetSpec.from_dict(read_description(find_checkpoint(out))['dataset'])
+    assert spec.class_names[:2] == ('plant 0', 'plant 1')
+
+
+def test_file_of_another_source_is_told_which(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    shapes = make_torchvision_shapes()
+    arrays = {key: rng.normal(0, 0.1, shape).astype(np.float32) for key, shape in shapes.items()}
+    np.savez(tmp_path / 'in.npz', **arrays)
+    files = [f'--input={tmp_path / "in.npz"}', f'--output={tmp_path / "out"}']
+    with pytest.raises(SystemExit):
+        main(['convert', '--from=bowenc0221', *files])
+    assert 'is no network of --from=bowenc0221, but one of --from=torchvision' in (
+        capsys.readouterr().err
+    )
+
+
+def make_torchvision_shapes():
+    """Shapes of torchvision's ResNet-18, without its classifier."""
+    shapes = {}
+
+    def add(conv, norm, kernel):
+        shapes[f'{conv}.weight'] = kernel
+        for name in ('weight', 'bias', 'running_mean', 'running_var'):
+            shapes[f'{norm}.{name}'] = kernel[:1]
+
+    add('conv1', 'bn1', (64, 3, 7, 7))
+    width = 64
+    for stage, out in enumerate((64, 128, 256, 512), start=1):
+        for block in range(2):
+            path = f'layer{stage}.{block}'
+            add(f'{path}.conv1', f'{path}.bn1', (out, width, 3, 3))
+            add(f'{path}.conv2', f'{path}.bn2', (out, out, 3, 3))
+            if width != out:
+                add(f'{path}.downsample.0', f'{path}.downsample.1', (out, width, 1, 1))
+            width = out
+    return shapes
+
+
+def test_averaged_weights_are_taken_when_asked_for(tmp_path, capsys):
+    """A training checkpoint of a wrapped network, with both kinds of weights."""
+    shapes = make_torchvision_shapes()
+
+    def fill(value, prefix):
+        return {f'{prefix}{k}': np.full(shape, value, np.float32) for k, shape in shapes.items()}
+
+    content = {
+        'model': fill(1, 'module.model.'),
+        'model_ema': fill(2, 'module.'),
+        'epoch': 3,
+        'best_acc1': np.float32(0.5),
+        'optimizer': {'state': {0: {'exp_avg': np.zeros(3, np.float32)}}},
     }
-    assert 'a head has 5 classes, as none of cityscapes, coco, voc has' in run_failing(
-        five, tmp_path, capsys
+    (tmp_path / 'w.pth').write_bytes(pickle.dumps(content))
+    files = ['--from=torchvision', f'--input={tmp_path / "w.pth"}']
+
+    def convert(name, *flags):
+        main(['convert', *files, f'--output={tmp_path / name}', *flags])
+        loaded, _ = load_initial_variables(str(tmp_path / name), make_variables(4, RESNET18))
+        kernel = loaded['params']['backbone']['stem']['conv']['kernel']
+        return capsys.readouterr().out, float(np.unique(kernel)[0])
+
+    printed, value = convert('a')
+    assert value == 1 and "takes the weights in 'model'\n" in printed
+    assert "--weights=ema takes those in 'model_ema'\n" in printed
+    assert 'without the prefixes of wrapping modules: module. model.\n' in printed
+    for name in ('epoch', 'best_acc1', 'optimizer'):
+        assert f'ignored: {name} (other content of a training checkpoint)' in printed
+    printed, value = convert('b', '--weights=ema')
+    assert value == 2 and "in 'model_ema', averaged over training steps" in printed
+    with pytest.raises(SystemExit):
+        main(['convert', '--from=torchvision', '--input=https://a.org/r.pth?x=1', '--output=o'])
+    assert (
+        "download it first, curl -L -o r.pth 'https://a.org/r.pth?x=1'" in capsys.readouterr().err
     )
 
 
@@ -207,19 +293,15 @@ def test_backbone_alone_starts_training_and_nothing_else(arrays, tmp_path, capsy
 
 
 def test_logits_of_coco_are_told_by_their_number():
-    with_void, without = (write.make_spec('coco', n) for n in (134, 133))
+    with_void, without = (classes.make_spec('coco', n) for n in (134, 133))
     assert with_void == catalog.coco()
     assert without.class_names == with_void.class_names[1:]
     assert without.class_names[:2] == ('person', 'bicycle') and without.class_names[80] == 'banner'
     # Data prepared with --spec=own have this format.
     own = catalog.get_spec('own', with_void.to_dict()['categories'])
     assert (without.class_names, without.label_format) == (own.class_names, own.label_format)
-    assert [write.find_dataset(n) for n in (19, 21, 133, 134)] == [
-        'cityscapes',
-        'voc',
-        'coco',
-        'coco',
-    ]
+    for count in (133, 134):
+        assert classes.find_dataset(count, 'weights.pth')[0] == 'coco'
 
 
 def test_command_describes_itself(capsys):
