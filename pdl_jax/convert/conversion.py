@@ -11,7 +11,13 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from pdl_jax.convert.contents import Contents
-from pdl_jax.convert.rules import Account, find_targets, load_variables, make_account
+from pdl_jax.convert.rules import (
+    Account,
+    find_targets,
+    load_variables,
+    make_account,
+    transformed_shape,
+)
 from pdl_jax.convert.source import Network, Source, list_backbones
 from pdl_jax.models.deeplab import DeepLab, make_model_backbone
 from pdl_jax.models.options import ModelOptions
@@ -22,6 +28,7 @@ from pdl_jax.typing import PyTree
 _LOGITS = ('params/semantic_head/predict/kernel', 'params/semantic_decoder/predict_last/kernel')
 _NOT_ARRAYS = 'other content of a training checkpoint'
 _MAX_LINES = 4
+_MAX_CLASSES = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +58,10 @@ def compare(contents: Contents, source: Source, network: Network) -> Conversion:
             path = f'{target.collection}/{target.path}'
             paths.add(target.path)
             if path in _LOGITS:
-                stored = np.broadcast_to(np.float32(0), contents.arrays[key].shape)
-                num_classes = target.transform(stored).shape[-1] if stored.ndim == 4 else 0
+                shape = tuple(contents.arrays[key].shape)
+                found_classes = transformed_shape(target.transform, shape)[-1] if shape else 0
+                is_plausible = len(shape) == 4 and found_classes <= _MAX_CLASSES
+                num_classes = found_classes if is_plausible else 0
     is_backbone_only = network.options.decoder == 'classifier' or all(
         path.startswith('backbone/') for path in paths
     )

@@ -8,6 +8,9 @@ import zipfile
 from etils import epath
 
 _HEAD_BYTES = 2**16
+# Ends a zip archive; a comment of at most 2**16 bytes may follow.
+_ZIP_END = b'PK\x05\x06'
+_TAIL_BYTES = 2**16 + 22
 _AGAIN = 'download it again'
 _KERAS = (
     "load it with Keras and write its weights by name, numpy.savez('weights.npz', "
@@ -146,7 +149,8 @@ def _is_old_pickle(text: bytes) -> bool:
 def _describe_zip(file: epath.Path, size: int) -> str:
     """Words what a zip archive is; '' for one of PyTorch or of NumPy."""
     with file.open('rb') as stream:
-        if not zipfile.is_zipfile(stream):
+        stream.seek(max(0, size - _TAIL_BYTES))
+        if _ZIP_END not in stream.read():
             return (
                 f'the beginning of a zip archive, as PyTorch and NumPy write them, cut short '
                 f'after {size} bytes: {_AGAIN}'

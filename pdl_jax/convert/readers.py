@@ -22,7 +22,8 @@ from pdl_jax.storage.paths import file_size, is_remote
 
 _KINDS = (Tensor, PickledArray, StoredArray)
 _NAMES = {
-    'torch': 'a PyTorch file of plain tensors',
+    'zip': 'a PyTorch file of plain tensors',
+    'stream': 'a PyTorch file of plain tensors',
     'npz': 'an .npz of plain arrays',
     'safetensors': 'safetensors of plain numbers',
     'pickle': 'a pickle of plain arrays',
@@ -94,10 +95,13 @@ def _check_file(file: epath.Path) -> int:
 
 
 def _find_kind(file: epath.Path, head: bytes) -> str:
-    names = file_kinds.list_names(file) if head.startswith(b'PK') else []
-    if torch_files.find_root(names) is not None or torch_files.is_stream(head):
-        return 'torch'
-    if names or file.suffix == '.npz':
+    if torch_files.is_stream(head):
+        return 'stream'
+    if head.startswith(b'PK'):
+        names = file_kinds.list_names(file)
+        is_torch = torch_files.find_root(names) is not None if names else file.suffix != '.npz'
+        return 'zip' if is_torch else 'npz'
+    if file.suffix == '.npz':
         return 'npz'
     if head[8:9] == b'{' or file.suffix == '.safetensors':
         return 'safetensors'
@@ -116,14 +120,13 @@ def _read_values(file: epath.Path, kind: str) -> tuple[Any, Callable[[Any], Stor
             return load_pickle(stream, file_size(file)), _store
     if kind == 'safetensors':
         return array_files.read_safetensors(file), _store
-    is_zip = bool(file_kinds.list_names(file)) or kind == 'npz'
-    if is_zip:
+    if kind != 'stream':
         # A small archive may unpack to more than the memory.
         with file.open('rb') as stream, zipfile.ZipFile(stream) as archive:
             _check_size(sum(member.file_size for member in archive.infolist()))
     if kind == 'npz':
         return array_files.read_npz(file), _store
-    values, make = (torch_files.read_zip if is_zip else torch_files.read_stream)(file)
+    values, make = (torch_files.read_zip if kind == 'zip' else torch_files.read_stream)(file)
     return values, lambda value: make(value) if isinstance(value, Tensor) else _store(value)
 
 

@@ -16,6 +16,7 @@ For example, 'layer1.0.bn1.weight' goes to 'params/stage2_block1/norm1/scale' by
 import collections
 import dataclasses
 import functools
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -26,6 +27,8 @@ from pdl_jax.typing import PyTree
 
 Transform = Callable[[np.ndarray], np.ndarray]
 
+# More than any variable of a network has; untrusted files state larger shapes.
+_MAX_ELEMENTS = 2**27
 _GROUP = re.compile(r'\{(\d+)([+-]\d+)?\}')
 
 
@@ -202,7 +205,7 @@ def make_account(
                 continue
             loaded[path] = Origin(key, target.transform)
             stored = tuple(arrays[key].shape)
-            shape = _transformed_shape(target.transform, stored)
+            shape = transformed_shape(target.transform, stored)
             if shape != wanted[path]:
                 mismatched.append(Mismatch(key, path, stored, shape, wanted[path]))
     missing = [path for path in wanted if path not in loaded]
@@ -241,9 +244,11 @@ def _fill(template: str, match: re.Match[str]) -> str:
     return _GROUP.sub(fill, template)
 
 
-def _transformed_shape(transform: Transform, shape: tuple[int, ...]) -> tuple[int, ...]:
+def transformed_shape(transform: Transform, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Returns the shape after a transform, or the stored shape if the transform rejects it."""
-    # A broadcast scalar takes no memory.
+    if math.prod(shape) > _MAX_ELEMENTS:
+        return shape
+    # A broadcast scalar takes no memory, but some transforms copy it.
     try:
         return tuple(transform(np.broadcast_to(np.float32(0), shape)).shape)
     except (IndexError, ValueError):
