@@ -17,7 +17,12 @@ from pdl_jax.convert import array_files, contents, file_kinds, torch_files
 from pdl_jax.convert.contents import Contents, StoredArray, describe_error
 from pdl_jax.convert.pickled_values import Opaque, PickledArray, Tensor
 from pdl_jax.convert.pickles import load_pickle
-from pdl_jax.convert.state_dicts import choose_weights, clean_keys
+from pdl_jax.convert.state_dicts import (
+    MissingWeightsError,
+    Weights,
+    choose_weights,
+    clean_keys,
+)
 from pdl_jax.storage.paths import file_size, is_remote
 
 _KINDS = (Tensor, PickledArray, StoredArray)
@@ -68,7 +73,10 @@ def read_file(path: str, *, weights: str = '') -> Contents:
     kind = _find_kind(file, head)
     try:
         values, make = _read_values(file, kind)
-        return _make_contents(values, make, weights, file)
+        found = choose_weights(values, _KINDS, weights)
+        return _make_contents(values, found, make, file)
+    except MissingWeightsError as error:
+        raise ValueError(f'{file}: {error}') from error
     except Exception as error:  # A damaged or hostile file can raise anything.
         raise ValueError(
             f'{file} cannot be read as {_NAMES[kind]}: {describe_error(error)}'
@@ -144,10 +152,12 @@ def _check_size(num_bytes: int) -> None:
 
 
 def _make_contents(
-    values: Any, make: Callable[[Any], StoredArray], choice: str, file: epath.Path
+    values: Any,
+    found: tuple[Weights, tuple[str, ...]] | None,
+    make: Callable[[Any], StoredArray],
+    file: epath.Path,
 ) -> Contents:
-    """Chooses the weights in what a file holds, and brings their keys to the network's own."""
-    found = choose_weights(values, _KINDS, choice)
+    """Makes the arrays of the weights that were found, under the network's own keys."""
     if found is None:
         raise ValueError(_explain_absence(values))
     weights, notes = found

@@ -26,6 +26,10 @@ _SPLIT_AVERAGES = ('ema', 'model_ema', 'ema_model')
 _MAX_PREFIXES = 8
 
 
+class MissingWeightsError(ValueError):
+    """An error about weights that were asked for and are not there."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Weights:
     """One set of weights in a file.
@@ -75,7 +79,7 @@ def choose_weights(
       The weights, and sentences about the choice; None if no dict holds arrays by name.
 
     Raises:
-      ValueError: the file does not have the weights that `choice` names.
+      MissingWeightsError: the file does not have the weights that `choice` names.
     """
     found = sorted(_list_weights(content, kinds), key=lambda weights: weights.rank)
     if not found:
@@ -87,7 +91,7 @@ def choose_weights(
     eligible = {'': plain or averaged, 'model': plain, 'ema': averaged}[choice]
     if not eligible:
         names = ', '.join(weights.name for weights in found)
-        raise ValueError(f'--weights={choice}: the only weights are those in {names}')
+        raise MissingWeightsError(f'--weights={choice}: the only weights are those in {names}')
     chosen, *rest = eligible
     rest = [weights for weights in rest if weights.path != chosen.path[: len(weights.path)]]
     notes = []

@@ -1,6 +1,6 @@
-"""Argmax, probabilities and cross entropy of bilinearly upsampled logits, none of them full-size.
+"""Argmax and cross entropy of bilinearly upsampled logits, without the full-size logits in memory.
 
-All are computed block by block of output rows, in two implementations. On CPU each output row
+Both are computed block by block of output rows, in two implementations. On CPU each output row
 blends its two neighbouring rows, and classes are reduced in chunks that fit in registers. On other
 platforms each output row is a weighted sum of all rows of the block's window, because gathers are
 slow on a TPU, and XLA reduces over all classes at once.
@@ -8,20 +8,17 @@ slow on a TPU, and XLA reduces over all classes at once.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from pdl_jax.ops.logit_blocks import match_labels, run_blocks, weigh_window
 from pdl_jax.ops.resize import find_neighbours, interpolation_matrix
 from pdl_jax.ops.rounding import ceil_div
 from pdl_jax.ops.row_blocks import Rows, add_row_blocks, map_row_blocks
-from pdl_jax.typing import Array, PyTree
+from pdl_jax.typing import Array
 
-# A block fits in a core's cache or in on-chip TPU memory; a GPU launches several kernels a block.
-_PIXELS_PER_BLOCK = 2**15
-_PIXELS_PER_GPU_BLOCK = 2**19
 # Pixels, in whole rows, whose classes are all read at once if logits already have the output size.
 _PIXELS_PER_COPY = 2**13
 # Number of values per pixel that the registers of a CPU hold.
@@ -56,54 +53,8 @@ def classify_pixels(logits: Array, size: tuple[int, int], mode: str) -> tuple[Ar
         _, semantic, total, _ = reduce(window, rows, size[1], mode)
         return semantic, 1 / total
 
-    return _run_blocks(
+    return run_blocks(
         map_row_blocks, work, _reduce_by_chunks, _reduce_at_once, logits, (), size, mode
-    )
-
-
-def probability_of_labels(
-    logits: Array, semantic: Array, probability: Array, labels: Array, mode: str
-) -> Array:
-    """Computes the probability of given classes per pixel of upsampled logits.
-
-    It is probability * exp(logit of the label - highest logit), so that the softmax need not be
-    normalised again, and exactly `probability` where the label is the most likely class.
-
-    Args:
-      logits: f32[B, h, w, C].
-      semantic, probability: i32 and f32[B, height, width], the result of `classify_pixels`.
-      labels: i32[B, height, width], classes in [0, C).
-      mode: see `resize.resize_bilinear`.
-
-    Returns:
-      f32[B, height, width].
-    """
-    size = (labels.shape[1], labels.shape[2])
-    if logits.shape[1:3] == size:
-        difference = lax.platform_dependent(
-            logits, labels, semantic, tpu=_compare_by_selection, default=_compare_by_gathers
-        )
-        return probability * jnp.exp(difference)
-
-    def work(
-        compare: Callable[..., Array],
-        window: Array,
-        rows: Rows,
-        semantic: Array,
-        probability: Array,
-        labels: Array,
-    ) -> Array:
-        # The vote overrules few pixels, and none at all in many blocks.
-        return lax.cond(
-            jnp.any(labels != semantic),
-            lambda: probability * jnp.exp(compare(window, rows, labels, semantic, mode)),
-            lambda: probability,
-        )
-
-    maps = semantic, probability, labels
-    functions = _compare_upsampled_by_gathers, _compare_upsampled_by_selection
-    return _run_blocks(
-        map_row_blocks, work, *functions, logits, maps, size, mode, gpu_function=functions[0]
     )
 
 
@@ -136,7 +87,7 @@ def _forward(logits: Array, labels: Array, mode: str) -> tuple[Array, tuple[Arra
         return normalizer - picked, normalizer
 
     size = (labels.shape[1], labels.shape[2])
-    loss, normalizer = _run_blocks(
+    loss, normalizer = run_blocks(
         map_row_blocks, work, _reduce_by_chunks, _reduce_at_once, logits, (labels,), size, mode
     )
     return loss, (logits, labels, normalizer)
@@ -152,39 +103,10 @@ def _backward(
 
     maps, size = (labels, normalizer, gradient), (labels.shape[1], labels.shape[2])
     functions = _differentiate_by_chunks, _differentiate_at_once
-    return _run_blocks(add_row_blocks, work, *functions, logits, maps, size, mode), None
+    return run_blocks(add_row_blocks, work, *functions, logits, maps, size, mode), None
 
 
 cross_entropy_upsampled.defvjp(_forward, _backward)
-
-
-def _run_blocks(
-    fold: Callable[..., PyTree],
-    work: Callable[..., PyTree],
-    cpu_function: Callable[..., Any],
-    function: Callable[..., Any],
-    logits: Array,
-    maps: tuple[Array, ...],
-    size: tuple[int, int],
-    mode: str,
-    *,
-    gpu_function: Callable[..., Any] | None = None,
-) -> PyTree:
-    """Runs work(function of the platform, ...) on all blocks; a GPU takes the TPU's by default."""
-
-    def run(function: Callable[..., Any], pixels_per_block: int) -> Callable[..., PyTree]:
-        work_block = functools.partial(work, function)
-        return lambda x, maps: fold(
-            work_block, x, maps, size=size, mode=mode, pixels_per_block=pixels_per_block
-        )
-
-    return lax.platform_dependent(
-        logits,
-        maps,
-        cpu=run(cpu_function, _PIXELS_PER_BLOCK),
-        tpu=run(function, _PIXELS_PER_BLOCK),
-        default=run(gpu_function or function, _PIXELS_PER_GPU_BLOCK),
-    )
 
 
 def _classify_at_once(logits: Array) -> tuple[Array, Array]:
@@ -227,71 +149,18 @@ def _classify_by_chunks(logits: Array) -> tuple[Array, Array]:
     )
 
 
-def _compare_by_gathers(logits: Array, labels: Array, others: Array) -> Array:
-    """Returns the logit of each pixel's label minus that of its other label."""
-
-    def pick(classes: Array) -> Array:
-        return jnp.take_along_axis(logits, classes[..., None], axis=-1)[..., 0]
-
-    return pick(labels) - pick(others)
-
-
-def _compare_by_selection(logits: Array, labels: Array, others: Array) -> Array:
-    """Equals `_compare_by_gathers`."""
-    classes = jnp.arange(logits.shape[-1])
-
-    def pick(wanted: Array) -> Array:
-        return jnp.sum(logits, axis=-1, where=wanted[..., None] == classes)
-
-    return pick(labels) - pick(others)
-
-
-def _compare_upsampled_by_gathers(
-    window: Array, rows: Rows, labels: Array, others: Array, mode: str
-) -> Array:
-    """Compares two logits per pixel of a block."""
-    _, height, width, num_classes = window.shape
-    low, high, fraction = find_neighbours(width, labels.shape[2], mode)
-    flat = window.reshape(window.shape[0], -1)
-
-    def pick(classes: Array) -> Array:
-        def blend(row: Array) -> Array:
-            below, above = (
-                jax.vmap(jnp.take)(flat, (row[:, None] * width + column) * num_classes + classes)
-                for column in (low, high)
-            )
-            return below + (above - below) * fraction
-
-        below, above = blend(rows['low']), blend(rows['high'])
-        return below + (above - below) * rows['fraction'][:, None]
-
-    return pick(labels) - pick(others)
-
-
-def _compare_upsampled_by_selection(
-    window: Array, rows: Rows, labels: Array, others: Array, mode: str
-) -> Array:
-    """Equals `_compare_upsampled_by_gathers`."""
-    values = _weigh(window, rows['weights'], labels.shape[2], mode)
-
-    def pick(classes: Array) -> Array:
-        return jnp.sum(values, axis=1, where=_is_label(classes, 0, values.shape[1]))
-
-    return pick(labels) - pick(others)
-
-
 def _reduce_at_once(
     window: Array, rows: Rows, width: int, mode: str, labels: Array | None = None
 ) -> _Reduction:
     """Reduces over all classes per pixel of a block."""
-    values = _weigh(window, rows['weights'], width, mode)
+    values = weigh_window(window, rows['weights'], width, mode)
     highest = jnp.max(values, axis=1)
     total = jnp.sum(jnp.exp(values - highest[:, None]), axis=1)
     # A comparison instead of a gather, because it fuses.
     picked = (
         None
         if labels is None
-        else jnp.sum(values, axis=1, where=_is_label(labels, 0, values.shape[1]))
+        else jnp.sum(values, axis=1, where=match_labels(labels, 0, values.shape[1]))
     )
     return highest, jnp.argmax(values, axis=1).astype(jnp.int32), total, picked
 
@@ -300,19 +169,12 @@ def _differentiate_at_once(
     window: Array, rows: Rows, labels: Array, normalizer: Array, gradient: Array, mode: str
 ) -> Array:
     """Returns the gradient f32[B, k, w, C] with respect to a block's window."""
-    weigh = functools.partial(_weigh, weights=rows['weights'], width=labels.shape[2], mode=mode)
+    weigh = functools.partial(
+        weigh_window, weights=rows['weights'], width=labels.shape[2], mode=mode
+    )
     values, transpose = jax.vjp(weigh, window)
-    is_label = _is_label(labels, 0, values.shape[1])
+    is_label = match_labels(labels, 0, values.shape[1])
     return transpose(_softmax_gradient(values, is_label, normalizer, gradient))[0]
-
-
-def _weigh(window: Array, weights: Array, width: int, mode: str) -> Array:
-    """Upsamples a window f32[B, k, w, C] to f32[B, C, R, width]."""
-    columns = interpolation_matrix(window.shape[2], width, mode)
-    window = jnp.einsum('bkwc,vw->bckv', window, columns, precision=lax.Precision.HIGHEST)
-    # A sum, because a matrix product with so few terms would leave the MXU of a TPU mostly idle.
-    terms = (weights[:, i, None] * window[:, :, i, None] for i in range(weights.shape[1]))
-    return cast(Array, sum(terms))
 
 
 def _reduce_by_chunks(
@@ -370,7 +232,7 @@ def _differentiate_by_chunks(
     def differentiate(inputs: tuple[Array, Array]) -> Array:
         number, chunk = inputs
         values = _blend_rows(chunk, rows)
-        is_label = _is_label(labels, number * values.shape[1], values.shape[1])
+        is_label = match_labels(labels, number * values.shape[1], values.shape[1])
         values = _softmax_gradient(values, is_label, normalizer, gradient)
         return jnp.einsum('bcrv,rk->bckv', values, rows['weights'])
 
@@ -405,11 +267,6 @@ def _blend_rows(window: Array, rows: Rows) -> Array:
     """Upsamples the rows of f32[B, C, k, W] to f32[B, C, R, W]."""
     below, above = (jnp.take(window, rows[key], axis=2) for key in ('low', 'high'))
     return below + (above - below) * rows['fraction'][:, None]
-
-
-def _is_label(labels: Array, first: Array | int, count: int) -> Array:
-    """Compares i32[B, R, W] with `count` classes from `first` on: bool[B, count, R, W]."""
-    return labels[:, None] == (first + jnp.arange(count))[:, None, None]
 
 
 def _softmax_gradient(values: Array, is_label: Array, normalizer: Array, gradient: Array) -> Array:

@@ -5,7 +5,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from pdl_jax.ops.upsampled_logits import classify_pixels, probability_of_labels
+from pdl_jax.ops.label_probability import probability_of_labels
+from pdl_jax.ops.upsampled_logits import classify_pixels
 from pdl_jax.postprocess.centers import TOP_K_RULES, find_centers
 from pdl_jax.postprocess.grouping import group_pixels
 from pdl_jax.postprocess.merge import is_in_classes, merge_panoptic

@@ -2,7 +2,6 @@
 
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from PIL import Image
 
 from pdl_jax.convert.conversion import choose_network, guess_network, has_folded_norm, load
@@ -42,7 +41,7 @@ def test_keras_weights_give_the_features_of_keras(shared_dir):
     photos = [load_photo(shared_dir / 'data' / 'coral_photos' / name, 224) for name in names]
     x = run_backbone(conversion, variables, np.concatenate(photos))
     # Our backbone ends before the last convolution, which belongs to the classifier.
-    arrays = contents.arrays
+    arrays = {key: np.asarray(value) for key, value in contents.arrays.items()}
     x = x @ arrays['Conv_1/kernel'][0, 0]
     x = (x - arrays['Conv_1_bn/moving_mean']) / np.sqrt(arrays['Conv_1_bn/moving_variance'] + 1e-3)
     x = x * arrays['Conv_1_bn/gamma'] + arrays['Conv_1_bn/beta']
@@ -83,7 +82,6 @@ def test_backbone_of_a_folded_graph_is_loaded_alone(shared_dir):
 
 def test_torchvision_layout_gives_the_features_of_its_folded_norms(shared_dir):
     """Compares two layouts of TF-slim's MobileNetV2, one with BatchNorms that only add a bias."""
-    pytest.importorskip('torch', reason="needs PyTorch: pip install 'pdl_jax[convert]'")
     path = shared_dir / 'data' / 'weights' / 'mobilenetv2_1.0_imagenet' / 'torchvision_layout.pth'
     contents = read_file(str(path))
     conversion = guess_network(contents, SOURCES['torchvision'])
@@ -95,10 +93,11 @@ def test_torchvision_layout_gives_the_features_of_its_folded_norms(shared_dir):
     assert has_folded_norm(variables)
     # Rewrite the arrays as layers of a folded graph: kernel, and the norm's bias.
     folded = {}
-    for key, value in contents.arrays.items():
+    for key, stored in contents.arrays.items():
+        value = np.asarray(stored)
         if key.startswith('features.') and not key.startswith('features.18') and value.ndim == 4:
             *parents, last, _ = key.split('.')
-            bias = contents.arrays['.'.join([*parents, str(int(last) + 1), 'bias'])]
+            bias = np.asarray(contents.arrays['.'.join([*parents, str(int(last) + 1), 'bias'])])
             folded |= {
                 f'{len(folded) // 2:02}.conv.kernel': value.transpose(2, 3, 1, 0),
                 f'{len(folded) // 2:02}.conv.bias': bias,

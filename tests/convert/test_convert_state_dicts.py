@@ -105,3 +105,14 @@ def test_keys_stay_where_a_prefix_tells_them_apart():
     assert list(cleaned) == ['backbone.a', 'backbone.b'] and removed == '_orig_mod.'
     cleaned, _, _ = clean_keys(store('model.a', 'model.b', 'loss.weight'))
     assert list(cleaned) == ['a', 'b', 'loss.weight']
+
+
+def test_one_dict_may_have_two_names():
+    """Before the first step, a program may save the same tensors as both."""
+    both = {'model': MODEL, 'model_ema': MODEL}
+    assert "'model_ema'" in choose(both)[1] and choose(both, 'ema')[0].path == ('model_ema',)
+    ring = {'a': {}}
+    for name in 'bcdefgh':
+        ring[name] = ring['a']
+    ring['a'].update(ring)
+    assert choose_weights(ring, (np.ndarray,), '') is None

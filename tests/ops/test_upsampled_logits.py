@@ -7,14 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pdl_jax.ops import upsampled_logits
+from pdl_jax.ops import logit_blocks, upsampled_logits
+from pdl_jax.ops.label_probability import probability_of_labels
 from pdl_jax.ops.placement import split_rows
 from pdl_jax.ops.resize import resize_bilinear
-from pdl_jax.ops.upsampled_logits import (
-    classify_pixels,
-    cross_entropy_upsampled,
-    probability_of_labels,
-)
+from pdl_jax.ops.upsampled_logits import classify_pixels, cross_entropy_upsampled
 from pdl_jax.runtime.sharding import make_mesh, shard_batch
 
 # Whole and broken factors, shrinking, one pixel, no change; more classes than a chunk holds.
@@ -58,7 +55,7 @@ def platform(request, monkeypatch):
 
 @pytest.mark.parametrize(('small', 'size', 'num_classes', 'mode'), CASES)
 def test_equals_the_full_size(platform, monkeypatch, small, size, num_classes, mode):
-    monkeypatch.setattr(upsampled_logits, '_PIXELS_PER_BLOCK', 300)
+    monkeypatch.setattr(logit_blocks, '_PIXELS_PER_BLOCK', 300)
     logits, labels, gradient = _draw(small, size, num_classes)
 
     @functools.partial(jax.jit, compiler_options=QUICK)
@@ -90,7 +87,7 @@ def test_equals_the_full_size(platform, monkeypatch, small, size, num_classes, m
 def test_probability_of_labels_is_that_of_the_softmax(
     platform, monkeypatch, small, size, num_classes, mode
 ):
-    monkeypatch.setattr(upsampled_logits, '_PIXELS_PER_BLOCK', 300)
+    monkeypatch.setattr(logit_blocks, '_PIXELS_PER_BLOCK', 300)
     logits, labels, _ = _draw(small, size, num_classes)
 
     @functools.partial(jax.jit, compiler_options=QUICK)
