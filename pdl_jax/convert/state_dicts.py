@@ -4,6 +4,7 @@ Training programs keep the weights beside other things, often twice (averaged ov
 networks in modules that put prefixes before every key.
 """
 
+import collections
 import dataclasses
 import re
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,7 @@ _AVERAGED = re.compile(r'(^|_)(ema|shadow|shadow_params|swa|averaged?|polyak)(_|
 # Dicts with arrays that are no weights.
 _UNRELATED = re.compile(r'optimi[sz]er|^optim|sched|scaler|callback|hyper|metric', re.IGNORECASE)
 _MAX_DEPTH = 3
+_MAX_SEEN = 200_000
 # Modules that other modules are wrapped in, at any place of a key.
 _WRAPPERS = frozenset(
     {'module', '_orig_mod', '_forward_module', '_fsdp_wrapped_module', '_checkpoint_wrapped_module'}
@@ -37,14 +39,27 @@ class Weights:
     Attributes:
       path: names of the dicts around it.
       values: everything in the dict, by key.
-      beside: names of entries beside the dicts of `path`.
+      around: those dicts, the outermost first.
+      rest: the averages in the dict itself.
       num_arrays: number of arrays in the dict.
     """
 
     path: tuple[str, ...]
     values: dict[Any, Any]
-    beside: tuple[str, ...]
+    around: tuple[dict[Any, Any], ...]
+    rest: tuple[str, ...]
     num_arrays: int
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """The names of entries beside the dicts of `path`."""
+        names = [
+            other
+            for values, name in zip(self.around, self.path, strict=False)
+            for other in values
+            if isinstance(other, str) and other != name
+        ]
+        return (*names, *self.rest)
 
     @property
     def name(self) -> str:
@@ -147,23 +162,29 @@ def _strip_once(arrays: dict[str, Any]) -> tuple[dict[str, Any], str]:
 
 def _list_weights(content: Any, kinds: tuple[type, ...]) -> Iterator[Weights]:
     """Lists the dicts that hold arrays by name."""
-    seen: set[int] = set()
-    waiting: list[tuple[tuple[str, ...], Any, tuple[str, ...]]] = [((), content, ())]
+    num_seen = 0
+    waiting: collections.deque[tuple[tuple[str, ...], Any, tuple[dict[Any, Any], ...]]]
+    waiting = collections.deque([((), content, ())])
     while waiting:
-        path, values, beside = waiting.pop(0)
-        if not isinstance(values, dict) or id(values) in seen:
+        path, values, around = waiting.popleft()
+        # Dicts may hold each other, so that the ways to them are without number.
+        num_seen += len(values) if isinstance(values, dict) else 0
+        if not isinstance(values, dict) or num_seen > _MAX_SEEN:
             continue
-        seen.add(id(values))
-        yield from _split_averages(path, values, beside, kinds)
-        names = [key for key in values if isinstance(key, str)]
-        for name in names:
-            if len(path) < _MAX_DEPTH and not _UNRELATED.search(name):
-                others = tuple(other for other in names if other != name)
-                waiting.append(((*path, name), values[name], (*beside, *others)))
+        yield from _split_averages(path, values, around, kinds)
+        if len(path) < _MAX_DEPTH:
+            waiting += [
+                ((*path, name), inner, (*around, values))
+                for name, inner in values.items()
+                if isinstance(name, str) and isinstance(inner, dict) and not _UNRELATED.search(name)
+            ]
 
 
 def _split_averages(
-    path: tuple[str, ...], values: dict[Any, Any], beside: tuple[str, ...], kinds: tuple[type, ...]
+    path: tuple[str, ...],
+    values: dict[Any, Any],
+    around: tuple[dict[Any, Any], ...],
+    kinds: tuple[type, ...],
 ) -> Iterator[Weights]:
     """Separates weights of one dict that keys tell apart: 'model.' and 'model_ema.'."""
     groups: dict[str, dict[Any, Any]] = {'': {}}
@@ -175,4 +196,4 @@ def _split_averages(
         count = sum(isinstance(k, str) and isinstance(v, kinds) for k, v in group.items())
         rest = tuple(f'{other}.*' for other in groups if other and other != prefix)
         if count:
-            yield Weights((*path, prefix) if prefix else path, group, (*beside, *rest), count)
+            yield Weights((*path, prefix) if prefix else path, group, around, rest, count)

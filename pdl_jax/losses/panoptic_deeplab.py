@@ -132,7 +132,10 @@ def _loss_maps(
     }
     if 'center' in outputs:
         center = (outputs['center'][..., 0] - targets['center']) ** 2
-        offset = jnp.mean(jnp.abs(outputs['offset'] - targets['offset']), axis=-1)
+        difference = outputs['offset'] - targets['offset']
+        # Not jnp.abs, whose gradient at 0 is 1: exactly right offsets have none in the originals.
+        distance = difference * jnp.sign(jax.lax.stop_gradient(difference))
+        offset = jnp.mean(distance, axis=-1)
         maps['center'] = center * targets['center_weight']
         maps['offset'] = offset * targets['offset_weight']
     return maps

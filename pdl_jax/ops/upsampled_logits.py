@@ -83,8 +83,10 @@ def _forward(logits: Array, labels: Array, mode: str) -> tuple[Array, tuple[Arra
         labels: Array,
     ) -> tuple[Array, Array]:
         highest, _, total, picked = reduce(window, rows, labels.shape[2], mode, labels)
-        normalizer = highest + jnp.log(total)
-        return normalizer - picked, normalizer
+        log_total = jnp.log(total)
+        # Not normalizer - picked: beside large logits a small loss would be rounded away, and
+        # DeepLab2 averages over the losses that are not zero.
+        return log_total + (highest - picked), highest + log_total
 
     size = (labels.shape[1], labels.shape[2])
     loss, normalizer = run_blocks(

@@ -143,6 +143,14 @@ def test_large_logits_do_not_overflow(platform):
     np.testing.assert_allclose(loss, np.broadcast_to([0, 2e4], (1, 4, 2)))
 
 
+def test_small_losses_of_large_logits_are_kept(platform):
+    logits = np.zeros((1, 2, 2, 22), np.float32)
+    logits[..., 3] = 1e4
+    logits[..., 5] = 1e4 - 12
+    loss = cross_entropy_upsampled(logits, np.full((1, 4, 2), 3, np.int32), 'half_pixel')
+    np.testing.assert_allclose(loss, np.log1p(np.exp(-12.0)), rtol=0.02)
+
+
 @pytest.mark.parametrize(('data', 'space'), [(8, 1), (4, 2), (2, 4)])
 def test_split_over_devices_equals_one_device(data, space):
     size = (65, 33)
