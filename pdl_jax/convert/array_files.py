@@ -96,7 +96,9 @@ def read_safetensors(file: epath.Path) -> dict[str, StoredArray]:
         if end - start != math.prod(shape) * dtype.itemsize:
             raise ValueError(f'{key:.80} has {end - start} bytes, which its shape does not need')
         if 8 + length + end > size:
-            raise ValueError(f'it has {size} bytes and needs {8 + length + end}: cut short?')
+            raise ValueError(
+                f'it has {size} bytes and needs {8 + length + end}: cut short? Download it again'
+            )
         read = functools.partial(_read_slice, file, 8 + length + start, end - start, dtype, shape)
         arrays[key] = StoredArray(shape, read)
     return arrays

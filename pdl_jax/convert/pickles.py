@@ -82,7 +82,7 @@ class _BoundedStream:
 
     def read(self, size: int) -> bytes:
         if size > self._left:
-            raise EOFError('it ends before its content does: cut short?')
+            raise EOFError('it ends before its content does: cut short? Download it again')
         self._left -= size
         return self._stream.read(size)
 

@@ -128,7 +128,9 @@ def _find_starts(
         if not width:
             raise ValueError(f'it holds tensors of a special kind ({storages[key].kind})')
         if start + count * width > size:
-            raise ValueError(f'it ends before the {count} elements of a tensor: cut short?')
+            raise ValueError(
+                f'it ends before the {count} elements of a tensor: cut short? Download it again'
+            )
         starts[key] = start, count * width
         stream.seek(start + count * width)
     return starts

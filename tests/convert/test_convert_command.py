@@ -1,5 +1,6 @@
 """The conversion command: from a file to a checkpoint for prediction or for training."""
 
+import dataclasses
 import json
 import pickle
 
@@ -178,6 +179,14 @@ def test_classes_that_nothing_names_get_neutral_names(arrays, tmp_path, capsys):
     out = run(arrays, tmp_path, *flags, f'--preset={PRESET}', name='named')
     spec = DatasetSpec.from_dict(read_description(find_checkpoint(out))['dataset'])
     assert spec.class_names[:2] == ('plant 0', 'plant 1')
+
+
+def test_fields_of_one_network_are_kept(arrays, tmp_path, monkeypatch):
+    fields = {'postprocess.nms_kernel_px': 9}
+    source = dataclasses.replace(SOURCES['tensorflow'], network_fields={('voc', PRESET): fields})
+    monkeypatch.setitem(SOURCES, 'tensorflow', source)
+    description = read_description(find_checkpoint(run(arrays, tmp_path, '--dataset=voc')))
+    assert description['config']['postprocess']['nms_kernel_px'] == 9
 
 
 def test_file_of_another_source_is_told_which(tmp_path, capsys):

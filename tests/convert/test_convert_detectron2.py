@@ -6,6 +6,7 @@ import pytest
 from pdl_jax.convert.conversion import guess_network
 from pdl_jax.convert.readers import Contents
 from pdl_jax.convert.sources import SOURCES
+from pdl_jax.presets import PRESETS
 from tests.convert import parity
 from tests.convert.torch_networks import Detectron2, DetectronResNet, draw_weights
 
@@ -55,3 +56,11 @@ def test_backbone_alone_has_keys_without_prefix():
     }
     conversion = guess_network(Contents(arrays), SOURCES['detectron2'])
     assert conversion.network.name == 'imagenet/resnet50_beta' and conversion.is_backbone_only
+
+
+def test_tests_are_those_of_its_configurations():
+    """MIN_SIZE_TEST and MAX_SIZE_TEST of COCO are 640; the heads are cut to the image first."""
+    source = SOURCES['detectron2']
+    fields = source.config_fields['coco']
+    assert fields['augment.resize_min_px'] == fields['augment.resize_max_px'] == 640
+    assert all(PRESETS[name].postprocess['is_padding_cut'] for name in source.presets)
