@@ -1,7 +1,6 @@
 """Files of arrays by name: NumPy's .npz and safetensors."""
 
 import functools
-import json
 import math
 import os
 import zipfile
@@ -12,6 +11,7 @@ import numpy as np
 from etils import epath
 
 from pdl_jax.convert.contents import StoredArray, check_layout
+from pdl_jax.storage.json_files import parse_json
 from pdl_jax.storage.paths import file_size, is_remote
 
 _MAX_HEADER_BYTES = 2**24
@@ -77,7 +77,7 @@ def read_safetensors(file: epath.Path) -> dict[str, StoredArray]:
         length = int.from_bytes(stream.read(8), 'little')
         if length > min(_MAX_HEADER_BYTES, size - 8):
             raise ValueError(f'its header would have {length} of {size} bytes')
-        header = json.loads(stream.read(length))
+        header = parse_json(stream.read(length), source='its header')
     if not isinstance(header, dict):
         raise ValueError('its header is no object')
     arrays = {}

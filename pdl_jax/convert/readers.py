@@ -5,7 +5,6 @@ pickles and safetensors are read without the programs that wrote them, see `pick
 read when they are used, so a file that fits no network costs no memory.
 """
 
-import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -23,7 +22,8 @@ from pdl_jax.convert.state_dicts import (
     choose_weights,
     clean_keys,
 )
-from pdl_jax.storage.paths import file_size, is_remote
+from pdl_jax.storage.outside_files import refuse_irregular
+from pdl_jax.storage.paths import file_size
 
 _KINDS = (Tensor, PickledArray, StoredArray)
 _NAMES = {
@@ -63,6 +63,7 @@ def read_file(path: str, *, weights: str = '') -> Contents:
     """
     if '://' in path and not path.startswith('gs://'):
         raise ValueError(file_kinds.describe_address(path))
+    refuse_irregular(path)
     if epath.Path(f'{path}.index').exists():
         return _read_tensorflow(path)
     file = epath.Path(path)
@@ -92,8 +93,6 @@ def _check_file(file: epath.Path) -> int:
         )
     if file.is_dir():
         raise ValueError(f'{file} {file_kinds.describe_folder(file)}')
-    if not is_remote(file) and not os.path.isfile(file):
-        raise ValueError(f'{file} is a pipe or a device: give a file')
     size = file_size(file)
     if size > contents.MAX_BYTES:
         raise ValueError(
