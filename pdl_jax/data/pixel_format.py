@@ -186,6 +186,38 @@ def format_range(value_range: ValueRange) -> str:
     return shown[0] if len(set(shown)) == 1 else ', '.join(shown)
 
 
+def match_channels(
+    values: np.ndarray, num_channels: int | None, has_alpha: bool, name: str
+) -> np.ndarray:
+    """Brings pixels to a number of channels, if nothing but opacity is lost by it.
+
+    Args:
+      values: number[H, W, C].
+      num_channels: the number; None takes all.
+      has_alpha: whether the last channel is opacity.
+      name: name of the image, for error messages.
+
+    Raises:
+      ValueError: the image has another number of channels.
+    """
+    found = values.shape[2]
+    if num_channels in (None, found):
+        return values
+    colors = values[..., :-1] if has_alpha else values
+    if colors.shape[2] == num_channels:
+        return colors
+    if num_channels == 3 and colors.shape[2] == 1:
+        return np.broadcast_to(colors, (*colors.shape[:2], 3))
+    is_grey = num_channels == 1 and colors.shape[2] == 3
+    if is_grey and (colors == colors[..., :1]).all():
+        return colors[..., :1]
+    opacity = ' with its opacity' if has_alpha else ''
+    raise ValueError(
+        f'{name} has {found} channels{opacity}, not the {num_channels} of num_channels: convert '
+        f'the image, or choose another --num_channels of prepare and config.data.num_channels'
+    )
+
+
 def _scale_part(values: np.ndarray, low: Any, high: Any) -> np.ndarray:
     with np.errstate(invalid='ignore', over='ignore'):
         scaled = (values - low) * (255 / (high - low))

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from pdl_jax.data.images import match_channels
-from pdl_jax.data.pixel_format import PixelFormat
+from pdl_jax.data.pixel_format import PixelFormat, match_channels
 from pdl_jax.prediction.image_files import read_image
 
 # A path, a PIL image, or an array of NumPy, JAX or any other library that converts to NumPy's.

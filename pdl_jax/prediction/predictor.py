@@ -128,8 +128,8 @@ class Predictor:
 
         Raises:
           FileNotFoundError: no checkpoint is there.
-          ValueError: the checkpoint is damaged, names code that was not imported, or its system has no
-            such option.
+          ValueError: the checkpoint is damaged or names code that was not imported, or its system
+            has no such option.
         """
         checkpoint = find_checkpoint(path, step)
         trained = read_trained(checkpoint, code_sections=('model',) if allow_code else ())
