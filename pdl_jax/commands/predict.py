@@ -122,12 +122,11 @@ def run(flags: argparse.Namespace) -> None:
     from pdl_jax.prediction.result import DEFAULT_KINDS, check_kinds, name_file
     from pdl_jax.storage.paths import make_path
 
-    stems = name_results(paths)
     default = DEFAULT_KINDS if image_ids is None else ()
     kinds = default if flags.write is None else [k for k in flags.write.split(',') if k]
     check_kinds(kinds)
-    results = (f'{flags.output}/{name_file(stem, k)}' for stem in stems.values() for k in kinds)
-    refuse_overwriting(paths, results)
+    stems = name_results(paths).values()
+    refuse_overwriting(paths, (f'{flags.output}/{name_file(s, k)}' for s in stems for k in kinds))
     output = make_path(flags.output)
     output.mkdir(parents=True, exist_ok=True)
     from pdl_jax.prediction.predict_files import predict_files
@@ -136,7 +135,7 @@ def run(flags: argparse.Namespace) -> None:
 
     keep_freed_memory()
     predictor = Predictor.load(flags.checkpoint, step=flags.step, **_list_options(flags))
-    failures = predict_files(predictor, stems, output, kinds=kinds, image_ids=image_ids)
+    failures = predict_files(predictor, paths, output, kinds=kinds, image_ids=image_ids)
     print(f'{len(paths) - len(failures)} of {len(paths)} images predicted to {output}')
     if failures:
         sys.exit('error: not predicted:\n' + '\n'.join(failures))

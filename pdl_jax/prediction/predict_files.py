@@ -9,7 +9,7 @@ import tqdm
 from etils import epath
 
 from pdl_jax.prediction.formats import PanopticWriter
-from pdl_jax.prediction.image_list import stem_of
+from pdl_jax.prediction.image_list import name_results, stem_of
 from pdl_jax.prediction.predictor import Predictor
 from pdl_jax.prediction.result import DEFAULT_KINDS, PanopticResult, write_result
 
@@ -42,7 +42,7 @@ def predict_file(
 
 def predict_files(
     predictor: Predictor,
-    stems: Mapping[str, str],
+    paths: Sequence[str],
     output: epath.Path,
     *,
     kinds: Sequence[str] = DEFAULT_KINDS,
@@ -52,8 +52,8 @@ def predict_files(
 
     Args:
       predictor: the network.
-      stems: names of the results by the path of the image.
-      output: folder of the results.
+      paths: the images, local or gs://, each once.
+      output: folder of the results, which are named as `name_results` says.
       kinds: the files to write per image.
       image_ids: id of each image, to write predictions.json and predictions/ in the COCO panoptic
         format too; None writes neither.
@@ -63,6 +63,7 @@ def predict_files(
     """
     failures = []
     writer = None if image_ids is None else PanopticWriter(os.fspath(output), predictor.spec)
+    stems = name_results(paths)
     for path, stem in tqdm.tqdm(stems.items(), unit='image', disable=not sys.stderr.isatty()):
         # One image that cannot be read does not stop the others.
         try:
