@@ -1,6 +1,8 @@
 """The small network for data of your own: a narrow MobileNetV2 that a laptop trains.
 
-`pdl_jax suggest data/own` writes a configuration on top of it.
+    python -m pdl_jax.main --config=configs/small.py --workdir=runs/own
+
+`pdl_jax suggest data/own` writes a configuration on top of it, whose sizes fit the data.
 """
 
 from ml_collections import ConfigDict

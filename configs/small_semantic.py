@@ -1,5 +1,7 @@
 """The small semantic network for data of your own: Lite R-ASPP on MobileNetV3 small.
 
+    python -m pdl_jax.main --config=configs/small_semantic.py --workdir=runs/own
+
 `pdl_jax suggest data/own` writes a configuration on top of it for data without instances.
 """
 

@@ -79,17 +79,24 @@ def override_experiment(experiment: 'Experiment', overrides: list[str]) -> 'Expe
       overrides: words such as '--config.train.batch_size=8'.
 
     Raises:
-      ValueError: a field is unknown or of another type, or has a value that it cannot have.
+      ValueError: a field is unknown or of another type, or has a value that it cannot have, or code
+        that it names cannot be imported.
     """
     if not overrides:
         return experiment
     from ml_collections import ConfigDict
 
     from pdl_jax.experiment import Experiment
+    from pdl_jax.runtime.own_code import import_own_code, list_own_code
 
-    config = ConfigDict(experiment.to_dict())
+    before = experiment.to_dict()
+    config = ConfigDict(before)
     _add_system_fields(config)
-    return Experiment.from_config(_override(config.lock(), overrides))
+    config = _override(config.lock(), overrides)
+    # The user's words may name code of theirs, unlike the checkpoint.
+    known = list_own_code(before)
+    import_own_code([named for named in list_own_code(config.to_dict()) if named not in known])
+    return Experiment.from_config(config)
 
 
 def _run_file(name: str) -> tuple[Any, pathlib.Path]:

@@ -72,6 +72,7 @@ def _find_experiment(flags: argparse.Namespace) -> 'Experiment':
     from etils import epath
 
     from pdl_jax.prediction.trained import read_trained
+    from pdl_jax.runtime.own_code import CODE_SECTIONS
     from pdl_jax.runtime.processes import choose_together
     from pdl_jax.storage.checkpoint import find_checkpoint
 
@@ -79,6 +80,6 @@ def _find_experiment(flags: argparse.Namespace) -> 'Experiment':
         checkpoint = choose_together(functools.partial(find_checkpoint, flags.workdir))
     except FileNotFoundError as error:
         raise FileNotFoundError(f'{error}; give --config=FILE to start a run') from error
-    return override_experiment(
-        read_trained(epath.Path(checkpoint)).experiment, flags.config_overrides
-    )
+    code_sections = CODE_SECTIONS if flags.allow_code else ()
+    trained = read_trained(epath.Path(checkpoint), code_sections=code_sections)
+    return override_experiment(trained.experiment, flags.config_overrides)

@@ -8,7 +8,7 @@ from etils import epath
 
 from pdl_jax.data.catalog import DatasetSpec
 from pdl_jax.experiment import Experiment
-from pdl_jax.runtime.own_code import import_own_code, list_own_code
+from pdl_jax.runtime.own_code import find_own_code, import_own_code, list_own_code
 from pdl_jax.storage.checkpoint import read_description
 
 
@@ -45,9 +45,13 @@ def read_trained(checkpoint: epath.Path, *, code_sections: Sequence[str] = ()) -
             f'{checkpoint} holds a part of a network, which only training starts from: name it in '
             f'config.model.init_checkpoint'
         )
+    config = description['config']
+    if isinstance(config, dict):
+        import_own_code(list_own_code({key: config.get(key) for key in code_sections}))
+        # Raises, and says what to do, if the network needs code that nobody imported.
+        for field, name in list_own_code({'model': config.get('model')}):
+            find_own_code(field, name)
     try:
-        named = {key: description['config'][key] for key in code_sections}
-        import_own_code(list_own_code(named))
         return Trained(
             Experiment.from_dict(description['config']),
             DatasetSpec.from_dict(description['dataset']),

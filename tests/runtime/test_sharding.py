@@ -17,6 +17,7 @@ from pdl_jax.systems.panoptic_deeplab import PanopticDeepLab, PanopticDeepLabOpt
 from pdl_jax.systems.system import Samples
 from pdl_jax.training.step import StepOptions, make_training_samples
 from pdl_jax.typing import LabelFormat
+from tests.quick_compiler import EXACT
 
 FORMAT = LabelFormat(num_classes=4, thing_classes=(2, 3), ignore_label=255, label_divisor=100)
 
@@ -156,7 +157,7 @@ def test_every_augmentation_is_drawn_alike_on_all_meshes():
         lambda batch: make_training_samples(
             batch, 3, void_label=FORMAT.void_label, options=options
         ),
-        compiler_options=QUICK,
+        compiler_options=EXACT,
     )
     results = []
     for mesh in (make_mesh(devices=jax.devices()[:1]), make_mesh(8, 1), make_mesh(2, 4)):

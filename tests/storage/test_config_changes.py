@@ -80,6 +80,18 @@ def test_the_error_counts_the_others():
         check_changes(changes, is_allowed=False, advice='')
 
 
+def test_code_that_the_command_line_names_is_imported(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'own_terms.py').write_text('def add(*_, **__):\n    return {}\n')
+    saved = tiny.make_experiment('data')
+    words = ["--config.loss.extra=('own_terms:add',)"]
+    asked = override_experiment(saved, words)
+    changes = find_changes(saved.to_dict(), asked.to_dict())
+    assert [(c.field, c.asked) for c in changes] == [('loss.extra', ('own_terms:add',))]
+    with pytest.raises(ValueError, match='there is no module missing_terms'):
+        override_experiment(saved, ["--config.loss.extra=('missing_terms:add',)"])
+
+
 def test_no_override_changes_nothing():
     saved = tiny.make_experiment('data')
     assert override_experiment(saved, []) == saved

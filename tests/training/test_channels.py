@@ -107,5 +107,5 @@ def test_a_run_on_other_channels(tmp_path):
     expected = predictor(source.decode(1)[0])
     segments = json.loads((output / '000001.json').read_text())['segments']
     assert segments == json.loads(json.dumps(expected.to_json()))
-    with pytest.raises(ValueError, match=rf'must be uint8\[H, W, {num_channels}\]'):
+    with pytest.raises(ValueError, match=rf'not the {num_channels} of num_channels'):
         predictor(np.zeros((24, 32, 3), np.uint8))
