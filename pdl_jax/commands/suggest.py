@@ -72,9 +72,10 @@ def format_config(path: str, source: 'RecordSource', settings: list['Setting']) 
         # A crop may hold what the largest image holds, and predictions a few more.
         size = max(64, 2 ** (source.max_instances - 1).bit_length())
         limits = {'targets.max_instances': size, 'postprocess.max_centers': size}
+    title = f'{source.num_images} images at {path}: {", ".join(source.spec.class_names)[:200]}.'
     lines = [
-        f'"""{source.num_images} images at {path}: '
-        f'{", ".join(source.spec.class_names)[:200]}."""'.replace('\\', '\\\\'),
+        # Names of classes come from outside: nothing in them may end the string.
+        repr(title),
         '',
         f'from configs import {base}',
         '',

@@ -1,10 +1,15 @@
 """The command that writes a configuration for own data."""
 
+import dataclasses
+
 import pytest
 
 from pdl_jax.commands import command_line
 from pdl_jax.commands.config_file import load_config
+from pdl_jax.commands.suggest import format_config
 from pdl_jax.data.prepare import prepare_panoptic_folder
+from pdl_jax.data.records import open_split
+from pdl_jax.data.suggestion import Setting
 from pdl_jax.experiment import Experiment
 from tests.data.tiny_folder import write_tiny_folder
 
@@ -27,3 +32,15 @@ def test_the_file_is_a_configuration_of_the_data(dataset, tmp_path, capsys):
     with pytest.raises(SystemExit):
         command_line.main(['suggest', str(dataset), f'--out={out}'])
     assert 'exists: choose another file, or --overwrite' in capsys.readouterr().err
+
+
+def test_names_of_classes_are_no_code(dataset, tmp_path):
+    source = open_split(dataset, 'train')
+    hostile = '\\"""\nraise SystemExit(3)\n"""'
+    first, *others = source.spec.categories
+    categories = (dataclasses.replace(first, name=hostile), *others)
+    source.spec = dataclasses.replace(source.spec, categories=categories)
+    out = tmp_path / 'hostile.py'
+    setting = Setting('train.batch_size', 4, f'{hostile!r} is rare')
+    out.write_text(format_config(str(dataset), source, [setting]))
+    assert load_config(str(out)).train.batch_size == 4
