@@ -24,7 +24,7 @@ from pdl_jax.typing import LabelFormat, check_positive, check_regex, check_share
 
 OPTIMIZERS = ('adam', 'sgd')
 EXTRA_METRICS = ('ap', 'pc')
-# What early stopping can watch: the score that ranks checkpoints, or a value of an evaluation.
+# Early stopping can watch the score that ranks checkpoints, or a value of an evaluation.
 STOPPING_METRICS = ('score', 'pq', 'pq_things', 'pq_stuff', 'miou', 'pixel_accuracy', 'loss')
 
 # Sections of the configuration that the system reads.

@@ -3,7 +3,7 @@
 import jaxlib
 
 XLA_FLAGS = '--xla_backend_optimization_level=0'
-# For a program that this way of compiling rounds differently on each mesh, such as changed hues.
+# Options for programs whose results on different meshes are compared, which the flag below changes.
 EXACT: dict[str, bool | int] = {'xla_backend_optimization_level': 0}
 if jaxlib.__version__.startswith('0.10.'):
     # Halves the time again. Later versions have no such flag, and XLA aborts at unknown ones.

@@ -13,7 +13,7 @@ from typing import Any
 from pdl_jax.data.notices import Notices
 from pdl_jax.storage.json_files import describe_value
 
-# What a 64-bit integer holds; larger ones belong to no data set.
+# The largest 64-bit integer; larger ones belong to no data set.
 MAX_INT = 2**63 - 1
 
 _CONVERTED = 'numbers of another type were read as integers, like 1.0, "1" or true for 1'

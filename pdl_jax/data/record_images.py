@@ -13,7 +13,7 @@ import numpy as np
 from pdl_jax.data import images
 from pdl_jax.data.pixel_format import PixelFormat
 
-# What may have been done to an image, as `prepare` counts it.
+# Changes of images, as `prepare` counts them.
 TURNED = 'turned'
 TURNED_ON_TRUST = 'turned on trust'
 NOT_TURNED = 'not turned'

@@ -128,7 +128,7 @@ def find_jpeg_scans(data: bytes) -> JpegScans:
         if code == _START_OF_SCAN:
             scans.num_scans += 1
             channels = data[position + 5 : max(stop - 3, position + 5) : 2]
-            # Of the scans of a progressive file those that start at frequency 0 hold the picture.
+            # In a progressive file the scans that start at frequency 0 hold the picture.
             if scans.frame not in _PROGRESSIVE or not any(data[stop - 3 : stop - 2]):
                 scans.scanned |= frozenset(channels)
             marker = _MARKER.search(data, stop)

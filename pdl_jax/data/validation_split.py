@@ -40,7 +40,7 @@ def divide_split(
     train, val = [], []
     for item, place in zip(source.items, places, strict=True):
         (val if place < limit else train).append(item)
-    # What was noted about the input is told once.
+    # Notes about the input are told once.
     rest = dataclasses.replace(source, notes=(), num_images_without_annotation=0)
     return _take(source, train, 'train'), _take(rest, val, 'val')
 

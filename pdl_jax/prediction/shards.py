@@ -105,7 +105,7 @@ class ShardWriter:
         self._output = output
         self._name = _shard_name(shard, num_shards)
         self._partial = None if is_remote(output) else output / f'.{self._name}.tar.partial'
-        # Where the tar grows, for messages.
+        # The file that grows, for messages.
         self._path = tempfile.gettempdir() if self._partial is None else self._partial
         self._file: BinaryIO = (
             tempfile.TemporaryFile() if self._partial is None else _open_locked(self._partial)
@@ -155,7 +155,7 @@ class ShardWriter:
 
     def close(self) -> None:
         """Closes the file; a shard that was not published is lost."""
-        # What a full disk did not take was told when it was written.
+        # A full disk was told when it was written to.
         with contextlib.suppress(OSError):
             self._file.close()
         if self._partial is not None:

@@ -90,7 +90,7 @@ def test_wrong_arrays_are_refused(predictor):
 
 
 def test_images_in_many_forms_give_the_same_result(predictor, tmp_path):
-    # Of the canvas of 48x64 pixels, whose compiled program is in the cache.
+    # They fit the canvas of 48x64 pixels, whose compiled program is in the cache.
     rng = np.random.default_rng(3)
     grey = rng.integers(0, 255, (46, 60)).astype(np.uint8)
     Image.fromarray(grey).save(tmp_path / 'grey.png')

@@ -50,7 +50,7 @@ def test_parts_know_what_they_are_made_of():
     train, val = divide_split(make_split(NAMES), 0.2)
     other, _ = divide_split(make_split(NAMES), 0.3)
     assert len({train.fingerprint, val.fingerprint, other.fingerprint, 'f'}) == 4
-    # What was noted is told once.
+    # Notes are told once.
     assert train.notes == ('n',) and val.notes == ()
 
 

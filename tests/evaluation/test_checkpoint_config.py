@@ -100,7 +100,7 @@ def test_another_meaning_is_refused_unless_allowed(
     # Allowed, it gets as far as the arrays.
     printed = fail(capsys, *words, changed, '--allow_changed')
     assert 'params/kernel: the model has (3, 14), the checkpoint (6, 14)' in printed
-    # Of a change that is allowed and fits the shapes the report tells.
+    # The report tells of a change that is allowed and fits the shapes.
     monkeypatch.setitem(config_changes._MEANING, 'evaluate.batch_size', 'a stand-in')
     run(capsys, *words, '--config.evaluate.batch_size=4', '--allow_changed')
     report = json.loads((tmp_path / 'report_4.json').read_text())

@@ -129,7 +129,7 @@ def test_a_configuration_fills_them_in_and_stores_numbers():
     filled = experiment.for_data(NAMES, _count)
     assert filled.system.loss.class_weights == (1.0, 2.0, 1.0)
     assert type(filled).from_dict(filled.to_json()) == filled
-    # Of a stored one nothing is counted again, and one without weights stays as it is.
+    # Stored weights are not counted again, and an experiment without weights stays as it is.
     assert filled.for_data(NAMES, _count) == filled
     plain = tiny.make_experiment('unused')
     assert plain.for_data(NAMES, _count) is not None and plain.for_data(NAMES, _count) == plain

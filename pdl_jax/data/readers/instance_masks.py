@@ -27,7 +27,7 @@ from pdl_jax.data.regions import Patch
 from pdl_jax.storage import paths
 from pdl_jax.storage.outside_files import read_outside_file
 
-# What Cellpose, StarDist, QuPath and others append to the name of an image.
+# Cellpose, StarDist, QuPath and others append these to the name of an image.
 MASK_TAILS = ('_cp_masks', '_masks', '_mask', '_labels', '_label', '_seg', '_instances')
 _REMEDY = 'give the folder of maps of object numbers'
 _BINARY = (

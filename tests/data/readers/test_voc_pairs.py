@@ -9,7 +9,7 @@ from pdl_jax.data.readers import voc_pairs
 from tests.data.prepare_command import run_prepare
 
 SIZE = (10, 14)
-# Of labelmap.txt: the colours are not those of VOC for the indices.
+# The colours of labelmap.txt are not those of VOC for the indices.
 COLORS = ((0, 0, 0), (200, 10, 30), (9, 250, 9))
 LABELMAP = '# label:color_rgb:parts:actions\nbackground:0,0,0::\ncat:200,10,30::\nroad:9,250,9::\n'
 
@@ -55,7 +55,7 @@ def test_maps_with_palettes_and_in_colors(tmp_path, is_colored, stuff):
     root = write(tmp_path, is_colored=is_colored)
     (root / 'labelmap.txt').write_text(LABELMAP)
     if is_colored:
-        # Of the objects of a file in colours any colour is one.
+        # In a file in colours any colour is an object.
         for name in 'ab':
             objects = make_maps()[1]
             colors = np.random.default_rng(0).integers(1, 200, (256, 3), dtype=np.uint8)
