@@ -216,19 +216,13 @@ def _recognize_parts(flags: argparse.Namespace) -> 'dict[str, AnnotatedSplit]':
         print(f'found {layout.format} ({layout.evidence})')
         read_split = prepare.get_reader(layout.format)
         flags.format = layout.format
-        given = {**vars(flags), **layout.options, **_list_given(flags)}
-        options = _select_reader_options(argparse.Namespace(**given), read_split)
+        given = argparse.Namespace(**{**layout.options, **vars(flags)})
+        options = _select_reader_options(given, read_split)
         if 'split' in layout.options:
             options['split'] = layout.options['split']
         source = _add_background(flags, read_split(**options), options)
         parts |= _divide(flags, layout.split or flags.split or 'train', source)
     return parts
-
-
-def _list_given(flags: argparse.Namespace) -> dict[str, Any]:
-    """Returns the readers' flags that were given, by parameter."""
-    names = {o.get('dest', flag.removeprefix('--')) for flag, o in _READER_FLAGS.items()}
-    return {name: value for name, value in vars(flags).items() if name in names}
 
 
 def _add_background(

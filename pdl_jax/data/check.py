@@ -1,7 +1,6 @@
 """Checks every image of a split and lists all faults, not only the first."""
 
 import functools
-import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -64,8 +63,6 @@ def check_split(
     Raises:
       RuntimeError: a worker process died.
     """
-    if num_processes is None:
-        num_processes = os.cpu_count() or 1
     # Starting workers costs more than a few images.
     if len(source.items) < 32:
         num_processes = 0

@@ -88,9 +88,7 @@ def prepare_split(
         raise ValueError(
             f'num_shards (={num_shards}) must lie in 1 .. {num_images}, the number of images'
         )
-    if num_processes is None:
-        num_processes = os.cpu_count() or 1
-    if num_processes < 0:
+    if num_processes is not None and num_processes < 0:
         raise ValueError(f'num_processes (={num_processes}) must not be negative')
 
     chosen_range = parse_value_range(value_range)
@@ -132,7 +130,7 @@ def _build(
     final: epath.Path,
     *,
     split: str,
-    num_processes: int,
+    num_processes: int | None,
     num_shards: int,
     fingerprint: str,
     pixels: PixelFormat,
@@ -265,8 +263,8 @@ def _write_split(
             for name, value in (
                 ('max_height_px', record.example['height']),
                 ('max_width_px', record.example['width']),
-                ('max_segments', record.num_segments),
-                ('max_instances', record.num_instances),
+                ('max_segments', record.statistics.num_segments),
+                ('max_instances', len(record.statistics.object_classes)),
             ):
                 metadata[name] = max(metadata[name], value)
             metadata['image_id_type'] = record.image_id_type

@@ -6,7 +6,7 @@ guess is cheap; the reader checks everything.
 
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,6 +39,12 @@ _LABEL_FOLDERS = (
     'instances',
     'mask_images',
 )
+# Folders of official downloads by format.
+_PUBLIC_FOLDERS = {
+    'cityscapes': ('leftImg8bit',),
+    'ade20k': ('annotations/training', 'images/training'),
+    'coco_stuff': ('stuffthingmaps',),
+}
 # In names of folders of labels.
 _LABEL_WORDS = ('panoptic', 'label', 'mask', 'annotation', 'gt', 'png')
 _CLASS_LISTS = (
@@ -82,7 +88,7 @@ def recognize(path: str | os.PathLike, *, class_name: str = '') -> list[Layout]:
     if not root.exists():
         raise FileNotFoundError(f'{os.fspath(root)} does not exist')
     if not root.is_dir():
-        layout = _recognize_json(root, root.parent)
+        layout = _recognize_json(root, [root.parent, *_list_folders(root.parent)])
         if layout is None:
             raise ValueError(
                 f'{os.fspath(root)} is no COCO annotation file (no annotations with '
@@ -119,21 +125,12 @@ def _recognize_part(root: epath.Path, class_name: str) -> list[Layout]:
 def _find_public(root: epath.Path, class_name: str) -> list[Layout]:
     """Recognises the official downloads by their folders."""
     del class_name
-    options = {'root': os.fspath(root)}
-    if (root / 'leftImg8bit').is_dir():
-        splits = ('train', 'val')
-        return [Layout('cityscapes', {**options, 'split': s}, s, 'leftImg8bit/') for s in splits]
-    if (root / 'annotations' / 'training').is_dir() and (root / 'images' / 'training').is_dir():
-        names = {'train': 'train', 'val': 'val'}
-        return [
-            Layout('ade20k', {**options, 'split': s}, name, 'annotations/training/')
-            for s, name in names.items()
-        ]
-    if (root / 'stuffthingmaps').is_dir():
-        return [
-            Layout('coco_stuff', {**options, 'split': s}, s, 'stuffthingmaps/')
-            for s in ('train', 'val')
-        ]
+    for format_, folders in _PUBLIC_FOLDERS.items():
+        if all((root / folder).is_dir() for folder in folders):
+            return [
+                Layout(format_, {'root': os.fspath(root), 'split': s}, s, f'{folders[0]}/')
+                for s in ('train', 'val')
+            ]
     return []
 
 
@@ -189,7 +186,7 @@ def _find_json(root: epath.Path, class_name: str) -> list[Layout]:
         for file in _first_files(folder, ('.json',)):
             if _is_labelme(file):
                 return [Layout('labelme', {'root': os.fspath(root)}, '', f'{file.name} has shapes')]
-            layout = _recognize_json(file, root)
+            layout = _recognize_json(file, folders)
             if layout is not None:
                 kept = layouts.setdefault(layout.split, layout)
                 # A panoptic file says all that an instance file beside it says.
@@ -253,8 +250,13 @@ _RULES: tuple[Callable[[epath.Path, str], list[Layout]], ...] = (
 )
 
 
-def _recognize_json(file: epath.Path, root: epath.Path) -> Layout | None:
-    """Returns the layout of a COCO annotation file; None if it is another file."""
+def _recognize_json(file: epath.Path, folders: Sequence[epath.Path]) -> Layout | None:
+    """Returns the layout of a COCO annotation file; None if it is another file.
+
+    Args:
+      file: the JSON file.
+      folders: where images and labels may lie; the first one if they are nowhere.
+    """
     try:
         content = read_json(file, remedy='')
     except (ValueError, OSError):
@@ -271,9 +273,10 @@ def _recognize_json(file: epath.Path, root: epath.Path) -> Layout | None:
     options = {'json_path': os.fspath(file)}
     taken = None
     if is_panoptic:
-        taken = _find_holder(annotations, root, is_label=True)
-        options['panoptic_dir'] = os.fspath(taken or root)
-    options['images_dir'] = os.fspath(_find_holder(images, root, other_than=taken) or root)
+        taken = _find_holder(annotations, folders, is_label=True)
+        options['panoptic_dir'] = os.fspath(taken or folders[0])
+    found = _find_holder(images, folders, other_than=taken)
+    options['images_dir'] = os.fspath(found or folders[0])
     words = {word for part in (file.stem, file.parent.name) for word in part.lower().split('_')}
     split = next((s for s, names in _SPLITS.items() if words & set(names)), '')
     key = 'segments_info' if is_panoptic else 'segmentation'
@@ -283,7 +286,7 @@ def _recognize_json(file: epath.Path, root: epath.Path) -> Layout | None:
 
 def _find_holder(
     entries: list[Any],
-    root: epath.Path,
+    folders: Sequence[epath.Path],
     *,
     is_label: bool = False,
     other_than: epath.Path | None = None,
@@ -296,7 +299,7 @@ def _find_holder(
     names = [name for name in named if isinstance(name, str)]
     holders = [
         folder
-        for folder in [root, *_list_folders(root)]
+        for folder in folders
         if folder != other_than
         and any('..' not in name and (folder / name).exists() for name in names)
     ]

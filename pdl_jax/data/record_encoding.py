@@ -9,7 +9,6 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
 from etils import epath
 
 from pdl_jax.data import catalog, images
@@ -26,8 +25,6 @@ class EncodedRecord(NamedTuple):
     Attributes:
       example: values of the features of `records`.
       image_id_type: 'int' or 'str'.
-      num_segments: number of segments, crowds included, void excluded.
-      num_instances: number of thing instances.
       statistics: counts over the label.
       image_changes: what was done to the image, see `record_images`.
       files_hash: see `hash_item`.
@@ -36,8 +33,6 @@ class EncodedRecord(NamedTuple):
 
     example: dict[str, Any]
     image_id_type: str
-    num_segments: int
-    num_instances: int
     statistics: ImageStatistics
     image_changes: tuple[str, ...]
     files_hash: str
@@ -82,14 +77,9 @@ def encode_item(
         'height': height,
         'width': width,
     }
-    labels = np.flatnonzero(np.bincount(loaded.panoptic.ravel()))
-    labels = labels[labels != spec.label_format.void_label]
-    num_instances = int((labels % spec.label_divisor > 0).sum())
     return EncodedRecord(
         example,
         image_id_type=type(loaded.image_id).__name__,
-        num_segments=len(labels),
-        num_instances=num_instances,
         statistics=count_labels(loaded.panoptic, spec),
         image_changes=image.changes,
         files_hash=hash_item(item, list_files=list_files, load=load, loaded=loaded),

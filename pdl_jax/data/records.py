@@ -228,7 +228,9 @@ class RecordSource:
         Raises:
           ValueError: the record is damaged; the message names the image file.
         """
-        record = self[index]
+        return self._decode(index, self[index])
+
+    def _decode(self, index: int, record: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         name = f'{record["file_name"]} (record {index} of {self.directory})'
         num_channels = self.pixels.num_channels
         image = decode_record_image(record['image'], name=name, num_channels=num_channels)
@@ -253,7 +255,7 @@ class RecordSource:
 
     def _load(self, index: int) -> LoadedRecord:
         record = self[index]
-        image, panoptic = self.decode(index)
+        image, panoptic = self._decode(index, record)
         is_plain = self.pixels.num_channels == 3
         return LoadedRecord(
             image=record['image'] if is_plain else images.encode_image(images.show_channels(image)),

@@ -126,7 +126,7 @@ def explain_full_disk(directory: epath.Path) -> Iterator[None]:
 
 
 def _is_full_disk(error: BaseException | None) -> bool:
-    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    full = paths.FULL_DISK_ERRORS
     while error is not None:
         # ArrayRecord's writer raises exceptions without errno: only their text tells.
         text = str(error)

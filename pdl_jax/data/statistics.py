@@ -27,6 +27,7 @@ class ImageStatistics(NamedTuple):
 
     Attributes:
       size: (height, width) in pixels.
+      num_segments: number of segments, crowds included, void excluded.
       pixels: i64[S], pixels by semantic value, void included.
       object_classes: i32[N], semantic class of each object.
       object_areas: i64[N], pixels of each object.
@@ -35,6 +36,7 @@ class ImageStatistics(NamedTuple):
     """
 
     size: tuple[int, int]
+    num_segments: int
     pixels: np.ndarray
     object_classes: np.ndarray
     object_areas: np.ndarray
@@ -49,20 +51,21 @@ def count_labels(panoptic: np.ndarray, spec: catalog.DatasetSpec) -> ImageStatis
       spec: classes and label format.
     """
     height, width = panoptic.shape
-    labels, inverse, counts = np.unique(panoptic, return_inverse=True, return_counts=True)
+    # Labels are small, so counting all of them is faster than sorting the pixels.
+    areas = np.bincount(panoptic.ravel())
+    labels = np.flatnonzero(areas)
     semantic, instance = np.divmod(labels, spec.label_divisor)
     pixels = np.bincount(
-        semantic, weights=counts, minlength=spec.label_format.num_semantic_values
+        semantic, weights=areas[labels], minlength=spec.label_format.num_semantic_values
     ).astype(np.int64)
-    is_object = instance > 0
+    objects = labels[instance > 0]
     return ImageStatistics(
         size=(height, width),
+        num_segments=int((labels != spec.label_format.void_label).sum()),
         pixels=pixels,
-        object_classes=semantic[is_object].astype(np.int32),
-        object_areas=counts[is_object].astype(np.int64),
-        neighbor_distances=_find_neighbor_distances(
-            inverse.reshape(panoptic.shape), np.flatnonzero(is_object), counts
-        ),
+        object_classes=semantic[instance > 0].astype(np.int32),
+        object_areas=areas[objects],
+        neighbor_distances=_find_neighbor_distances(panoptic, objects, areas),
     )
 
 
@@ -255,23 +258,21 @@ def format_statistics(statistics: SplitStatistics, spec: catalog.DatasetSpec) ->
 
 
 def _find_neighbor_distances(
-    rows: np.ndarray, objects: np.ndarray, counts: np.ndarray
+    panoptic: np.ndarray, objects: np.ndarray, areas: np.ndarray
 ) -> np.ndarray:
     """Returns f32[M], from objects to their nearest other one, by centres of mass.
 
     Args:
-      rows: i64[H, W], row of `counts` of every pixel.
-      objects: rows that are objects.
-      counts: pixels by row.
+      panoptic: i32[H, W].
+      objects: labels of objects.
+      areas: pixels by label.
     """
     if len(objects) < 2:
         return np.zeros(0, np.float32)
-    height, width = rows.shape
-    sums = [np.zeros(len(counts)), np.zeros(len(counts))]
-    flat = rows.ravel()
-    sums[0] += np.bincount(flat, np.repeat(np.arange(height), width), len(counts))
-    sums[1] += np.bincount(flat, np.tile(np.arange(width), height), len(counts))
-    centers = np.stack([total[objects] / counts[objects] for total in sums], axis=1)
+    height, width = panoptic.shape
+    places = np.repeat(np.arange(height), width), np.tile(np.arange(width), height)
+    sums = [np.bincount(panoptic.ravel(), place) for place in places]
+    centers = np.stack([total[objects] / areas[objects] for total in sums], axis=1)
     stride = -(-len(centers) // _MAX_QUERIES)
     queries = centers[::stride]
     distances = np.linalg.norm(queries[:, None] - centers[None], axis=-1)

@@ -101,7 +101,6 @@ def evaluate_checkpoint(
         _report_tuning(tuning, experiment, source, path, tune_metric)
         experiment = experiment.with_inference(tuning.values)
         system = experiment.make_system(source.spec.label_format)
-        changes = find_changes(trained.experiment.to_dict(), experiment.to_dict())
     evaluator = Evaluator(
         experiment, system, source, mesh, predictions_dir=workdir if write_predictions else ''
     )

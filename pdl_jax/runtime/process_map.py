@@ -24,7 +24,7 @@ _IN_FLIGHT_PER_PROCESS = 4
 def map_ordered(
     function: Callable[[_In], _Out],
     items: Sequence[_In],
-    num_processes: int,
+    num_processes: int | None,
     *,
     start_method: str = 'spawn',
 ) -> Iterator[Iterator[_Out]]:
@@ -33,9 +33,9 @@ def map_ordered(
     Workers end when this process does, even if it is killed.
 
     Args:
-      function: picklable where `num_processes` > 0.
-      items: picklable where `num_processes` > 0.
-      num_processes: number of workers; 0 maps in this process.
+      function: picklable unless `num_processes` is 0.
+      items: picklable unless `num_processes` is 0.
+      num_processes: number of workers; 0 maps in this process; None: one per CPU core.
       start_method: start method of `multiprocessing`. Forking starts workers at once, but a forked
         copy of a process that runs JAX's threads can hang; hence the default.
 
@@ -45,6 +45,8 @@ def map_ordered(
     Raises:
       RuntimeError: a worker died, e.g. because the machine ran out of memory.
     """
+    if num_processes is None:
+        num_processes = os.cpu_count() or 1
     if not num_processes:
         yield map(function, items)
         return

@@ -11,7 +11,7 @@ from etils import epath
 # Schemes of the buckets that epath reads.
 _BUCKETS = ('gs', 's3', 'az')
 # A full disk, a quota, and the kernel's limit on the size of a file.
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def make_path(path: str | os.PathLike) -> epath.Path:
@@ -97,7 +97,7 @@ def explain_write_errors(path: str | os.PathLike) -> Iterator[None]:
         if error.errno is None:
             raise
         remedy = 'check the path and its permissions'
-        if error.errno in _FULL:
+        if error.errno in FULL_DISK_ERRORS:
             remedy = 'free some space'
         named = type(error)(f'could not write {os.fspath(path)}: {error.strerror}: {remedy}')
         named.errno = error.errno

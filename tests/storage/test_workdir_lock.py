@@ -100,6 +100,8 @@ def test_file_system_without_locks_is_told(tmp_path, monkeypatch, caplog):
         assert 'is not protected from a second run' in caplog.text
 
 
-def test_buckets_are_not_locked():
-    with lock_workdir('gs://bucket/run'):
-        pass
+def test_buckets_are_not_locked(monkeypatch):
+    locked = []
+    monkeypatch.setattr(workdir_lock, 'lock_exclusively', lambda *_, **__: locked.append(True))
+    with lock_workdir('gs://bucket/run'), lock_workdir('gs://bucket/run'):
+        assert not locked
