@@ -16,21 +16,24 @@ print(keep_freed_memory() if sys.argv[1] == 'kept' else False)
 
 @jax.jit
 def run(x):
-    y = jnp.sort(x[None] * jnp.arange(1.0, 33.0)[:, None, None], axis=-1)
+    y = x @ jnp.transpose(x)
     return jnp.sum(y * jnp.flip(y, 0))
 
-x = jnp.ones((1024, 1024))
+x = jnp.ones((6144, 64))
 for _ in range(3):
     run(x).block_until_ready()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(3):
+counts = []
+for _ in range(7):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     run(x).block_until_ready()
-print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // 3)
+    counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+# A small block that another thread holds behind the large one makes a single call take a new one.
+print(sorted(counts)[3])
 """
 
 
 def _run(mode, **environment):
-    """Returns the result of `keep_freed_memory`, and the page faults of one run."""
+    """Returns the result of `keep_freed_memory`, and the median of the page faults of a call."""
     # Optimised programs, unlike in the other tests.
     environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '', **environment}
     result = subprocess.run(
