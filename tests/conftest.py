@@ -8,7 +8,7 @@ from collections.abc import Callable
 import jax
 import pytest
 
-from tests import quick_compiler
+from tests import quick_compiler, toy_backbone
 
 # Nearly all tests compile for longer than they compute. Read when JAX first asks for devices.
 os.environ.setdefault('XLA_FLAGS', quick_compiler.XLA_FLAGS)
@@ -20,6 +20,8 @@ jax.config.update(
     'jax_compilation_cache_dir', os.environ.get('PDL_JAX_TEST_CACHE', '/tmp/pdl_jax_test_cache')
 )
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+
+toy_backbone.allow_toy_backbone()
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 

@@ -6,17 +6,17 @@ import socket
 import subprocess
 import time
 
-from tests import quick_compiler, tiny
+from tests import quick_compiler, tiny, toy_backbone
 
 # Networks that compile in seconds: with Panoptic-DeepLab's decoders, and with the least that runs.
-NETWORK = {'model.backbone': 'resnet18', 'model.width_multiplier': 0.125}
+NETWORK = {'model.backbone': toy_backbone.NAME}
 BARE_NETWORK = {
     **NETWORK,
+    'model.output_stride': 4,
     'model.aspp_rates': (),
-    'model.skip_strides': (4,),
-    'model.semantic_low_level_features': (8,),
-    'model.instance_low_level_features': (8,),
-    'model.fusion': 'conv3x3',
+    'model.skip_strides': (),
+    'model.semantic_low_level_features': (),
+    'model.instance_low_level_features': (),
     'model.semantic_head': 'none',
     'model.center_head': 'none',
     'model.offset_head': 'none',

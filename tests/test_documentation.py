@@ -14,7 +14,6 @@ import pathlib
 import re
 import shlex
 
-import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -24,10 +23,9 @@ from pdl_jax.commands import processes
 from pdl_jax.commands.command_line import COMMANDS, main
 from pdl_jax.commands.config_file import load_config
 from pdl_jax.experiment import Experiment
-from pdl_jax.models.backbones import BACKBONES
-from pdl_jax.models.blocks import ConvNorm, LayerOptions
 from pdl_jax.runtime import host_memory
 from tests import tiny
+from tests.process_group import BARE_NETWORK
 
 ROOT = tiny.ROOT
 DOCUMENTS = ('README.md', *sorted(f'docs/{path.name}' for path in (ROOT / 'docs').glob('*.md')))
@@ -127,36 +125,11 @@ def find_obstacle(command: Command) -> str:
     return ''
 
 
-class ToyBackbone(nn.Module):
-    """Strided convolutions, one per octave, which compile in no time."""
-
-    output_stride: int = 32
-    width_multiplier: float = 1.0
-    options: LayerOptions = LayerOptions()
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> dict[str, jax.Array]:
-        """Maps f32[B, H, W, 3] to {'stride4', 'stride8', ..., 'last'}."""
-        features = {}
-        for i in range(1, self.output_stride.bit_length()):
-            x = ConvNorm(8, 3, 2, options=self.options, name=f'conv_{i}')(x, train=train)
-            features[f'stride{2**i}'] = x
-        return {**features, 'last': x}
-
-
 def list_tiny_flags(data: pathlib.Path) -> dict[str, str]:
     """Lists flags, by field, that turn any configuration into a run of two steps."""
     config = tiny.make_config(
         data,
-        model__backbone='toy',
-        model__output_stride=4,
-        model__aspp_rates=(),
-        model__skip_strides=(),
-        model__semantic_low_level_features=(),
-        model__instance_low_level_features=(),
-        model__semantic_head='none',
-        model__center_head='none',
-        model__offset_head='none',
+        **BARE_NETWORK,
         optimizer__kind='sgd',
         optimizer__ema_decay=0.0,
         train__num_steps=2,
@@ -181,7 +154,6 @@ def as_a_process():
         # These change the whole process, which other tests share.
         patch.setattr(processes, 'show_own_messages', lambda: None)
         patch.setattr(host_memory, 'keep_freed_memory', lambda: False)
-        patch.setitem(BACKBONES, 'toy', ToyBackbone)
         # Compiling takes nearly all of the time.
         jax.config.update('jax_disable_most_optimizations', True)
         yield

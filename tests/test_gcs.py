@@ -205,6 +205,7 @@ def test_evaluation_and_prediction_on_a_bucket(gcs, data, bucket_data, undisturb
         gcs,
         'predict',
         '--checkpoint=gs://bucket/done',
+        '--allow_code',
         '--prefix=gs://bucket/photos',
         '--output=gs://bucket/out',
         '--shards=3',

@@ -17,6 +17,7 @@ COMMANDS = {
     'prepare': 'prepare',
     'suggest': 'suggest',
     'convert': 'convert',
+    'pack': 'pack',
     'score': 'score',
     'plan': 'plan',
     'summary': 'summary',

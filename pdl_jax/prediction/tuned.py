@@ -39,6 +39,17 @@ def write_tuned(checkpoint: epath.Path, values: Mapping[str, Any], **origin: Any
     return path
 
 
+def copy_tuned(checkpoint: epath.Path, target: epath.Path) -> None:
+    """Copies the options found for a checkpoint, if any, to another one of the same variables.
+
+    Raises:
+      OSError: the file cannot be read or written.
+    """
+    path = checkpoint / _NAME
+    if path.exists():
+        write_whole(target / _NAME, path.read_bytes())
+
+
 def use_tuned(experiment: Experiment, checkpoint: epath.Path) -> Experiment:
     """Sets the options that were found for a checkpoint, if any, and says so.
 

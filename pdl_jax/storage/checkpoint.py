@@ -16,6 +16,7 @@ from pdl_jax.storage.integrity import (
     read_score,
 )
 from pdl_jax.storage.paths import explain_bucket_errors, refuse_web_address
+from pdl_jax.storage.shipped import find_shipped, list_shipped
 from pdl_jax.typing import PyTree
 
 # Version of the layout of checkpoints and their descriptions.
@@ -29,7 +30,7 @@ def find_checkpoint(path: str | os.PathLike, step: int | str | None = None) -> e
 
     Args:
       path: a workdir, its checkpoints folder, or the folder of one step; local or gs://. It may
-        also be WORKDIR/best or WORKDIR/last.
+        also be WORKDIR/best or WORKDIR/last, or a name of `list_shipped`.
       step: the step in a workdir; 'best' for the one with the highest PQ, or mIoU for a semantic
         network; 'last' or None for the newest that is intact.
 
@@ -37,7 +38,7 @@ def find_checkpoint(path: str | os.PathLike, step: int | str | None = None) -> e
       FileNotFoundError: there is no complete checkpoint, or none of that step.
       ValueError: the requested checkpoint is damaged, or all are.
     """
-    root = make_absolute(path)
+    root = make_absolute(find_shipped(path) or path)
     if step is None and root.name in ('best', 'last') and not root.exists():
         root, step = root.parent, root.name
     if (root / 'state').is_dir():
@@ -50,8 +51,9 @@ def find_checkpoint(path: str | os.PathLike, step: int | str | None = None) -> e
     steps = list_steps(folder)
     if not steps:
         raise FileNotFoundError(
-            f'no checkpoint in {root}: give the --workdir of a run, or one step as '
-            f'WORKDIR/{FOLDER}/STEP'
+            f'no checkpoint in {root}: give the --workdir of a run, one step as '
+            f'WORKDIR/{FOLDER}/STEP, or a network that comes with the package: '
+            f'{", ".join(list_shipped())}'
         )
     if step == 'best':
         step = _find_best(folder, steps)

@@ -20,7 +20,6 @@ from pdl_jax.planning.report import format_report, make_report
 from pdl_jax.planning.traffic import count_bytes
 from pdl_jax.runtime.sharding import make_mesh
 from tests import tiny
-from tests.process_group import NETWORK
 
 # Output in the style of the TPU compiler: tiled layouts, on-chip values (S(1)), a loop that carries
 # its bound, and a fusion that reads one slice of a large array.
@@ -332,7 +331,8 @@ def test_command_plans_a_run(tmp_path, capsys):
     fields = {
         **tiny.overrides(tmp_path / 'none'),
         # Few layers compile fast.
-        **NETWORK,
+        'model.backbone': 'resnet18',
+        'model.width_multiplier': 0.125,
         'model.decoder': 'lr_aspp',
         'model.aspp_rates': (),
         'model.has_instances': False,

@@ -487,6 +487,7 @@ def start_process(checkpoint, photos, output, *flags, **environment) -> subproce
         *('-m', 'pdl_jax', 'predict'),
         f'--checkpoint={checkpoint}',
         f'--list={photos}',
+        '--allow_code',
         f'--output={output}',
     ]
     environment = {

@@ -46,7 +46,7 @@ class MobileNetV2(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> dict[str, Array]:
-        """Maps float[B, H, W, 3] to {'stride4', 'stride8', ..., 'last'}."""
+        """Maps float[B, H, W, 3] to {'stride2', 'stride4', ..., 'last'}."""
         x = ConvNorm(
             make_divisible(32 * self.width_multiplier),
             3,
@@ -72,6 +72,6 @@ class MobileNetV2(nn.Module):
                 )(x, train=train)
                 nominal_stride *= block_stride
                 index += 1
-            if 4 <= nominal_stride <= self.output_stride:
+            if nominal_stride <= self.output_stride:
                 endpoints[f'stride{nominal_stride}'] = inner if self.endpoints == 'inner' else x
         return {**endpoints, 'last': x}

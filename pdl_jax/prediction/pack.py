@@ -1,0 +1,73 @@
+"""A checkpoint without the state of its training."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from pdl_jax.prediction.inference import abstract_variables
+from pdl_jax.prediction.trained import read_trained
+from pdl_jax.prediction.tuned import copy_tuned
+from pdl_jax.storage.checkpoint import FOLDER, find_checkpoint, is_run, make_absolute
+from pdl_jax.storage.checkpointer import Checkpointer
+from pdl_jax.storage.integrity import read_score
+from pdl_jax.storage.variables import restore_variables
+
+
+def pack(
+    path: str, output: str, *, step: int | str | None = None, dtype: str = 'float32'
+) -> epath.Path:
+    """Writes the variables of a checkpoint as one of the same step.
+
+    Args:
+      path: a workdir or one step of it; local or gs://.
+      output: the workdir to write.
+      step: see `find_checkpoint`.
+      dtype: of arrays with more than one axis. Scales, biases and statistics take little space, and
+        variances may leave the range of float16.
+
+    Returns:
+      The folder of the new checkpoint.
+
+    Raises:
+      FileExistsError: `output` holds checkpoints already.
+      FileNotFoundError: there is no such checkpoint.
+      ValueError: the checkpoint is damaged, needs code of the user's own, or has a kernel that
+        `dtype` cannot hold.
+      OSError: the checkpoint could not be written.
+    """
+    if is_run(output):
+        raise FileExistsError(
+            f'{output} holds checkpoints already: choose another --output or delete it'
+        )
+    checkpoint = find_checkpoint(path, step)
+    trained = read_trained(checkpoint)
+    system = trained.experiment.make_system(trained.spec.label_format)
+    variables = restore_variables(checkpoint, abstract_variables(system))
+    variables = jax.tree_util.tree_map_with_path(
+        lambda path, x: _cast(jax.tree_util.keystr(path), x, dtype), variables
+    )
+    checkpointer = Checkpointer(output, keep=1)
+    number = int(checkpoint.name)
+    checkpointer.save(
+        variables,
+        step=number,
+        input_position={},
+        description=trained.description,
+        score=read_score(checkpoint),
+    )
+    checkpointer.close()
+    packed = make_absolute(output) / FOLDER / str(number)
+    copy_tuned(checkpoint, packed)
+    return packed
+
+
+def _cast(name: str, x: np.ndarray, dtype: str) -> Any:
+    if x.ndim < 2 or not jnp.issubdtype(x.dtype, jnp.floating):
+        return x
+    cast = x.astype(jnp.dtype(dtype))
+    if not np.isfinite(cast.astype(np.float32)).all():
+        raise ValueError(f'{name} has values that {dtype} cannot hold: choose --dtype=bfloat16')
+    return cast
