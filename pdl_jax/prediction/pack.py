@@ -67,7 +67,8 @@ def pack(
 def _cast(name: str, x: np.ndarray, dtype: str) -> Any:
     if x.ndim < 2 or not jnp.issubdtype(x.dtype, jnp.floating):
         return x
-    cast = x.astype(jnp.dtype(dtype))
+    with np.errstate(over='ignore'):
+        cast = x.astype(jnp.dtype(dtype))
     if not np.isfinite(cast.astype(np.float32)).all():
         raise ValueError(f'{name} has values that {dtype} cannot hold: choose --dtype=bfloat16')
     return cast

@@ -37,7 +37,6 @@ from pdl_jax.prediction.result import PanopticResult
 from pdl_jax.prediction.shards import find_complete
 from tests import quick_compiler, tiny
 from tests.convert.compiling import compiling_fast
-from tests.process_group import NETWORK
 
 # They share a canvas; the other one has its own.
 SIZES = ((40, 60), (35, 51), (48, 50))
@@ -56,7 +55,7 @@ def checkpoint(data, tmp_path_factory):
     """An untrained network, which finds a dozen instances in any image."""
     workdir = tmp_path_factory.mktemp('run')
     experiment = tiny.make_experiment(
-        data, **{key.replace('.', '__'): value for key, value in NETWORK.items()}
+        data, model__backbone='resnet18', model__width_multiplier=0.125
     )
     spec = open_split(data, 'val').spec
     system = experiment.make_system(spec.label_format)
@@ -487,7 +486,6 @@ def start_process(checkpoint, photos, output, *flags, **environment) -> subproce
         *('-m', 'pdl_jax', 'predict'),
         f'--checkpoint={checkpoint}',
         f'--list={photos}',
-        '--allow_code',
         f'--output={output}',
     ]
     environment = {
