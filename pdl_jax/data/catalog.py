@@ -12,6 +12,10 @@ from pdl_jax.data.categories import MAX_CATEGORIES, Category, parse_categories, 
 from pdl_jax.data.dataset_formats import SPEC_NAMES
 from pdl_jax.data.json_fields import get_field, get_integer, has_value, refuse_repeated, to_integer
 from pdl_jax.data.notices import Notices
+from pdl_jax.data.palette import choose_colors, match_colors
+
+# Choices of the colours of classes, see `DatasetSpec.make_palette`.
+PALETTES = ('given', 'colorblind')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,12 +88,27 @@ class DatasetSpec:
         """Category id of the annotation file -> semantic class."""
         return {c.id: self.first_class + i for i, c in enumerate(self.categories)}
 
-    def make_palette(self) -> np.ndarray:
-        """Returns u8[num_semantic_values, 3], a colour per semantic value; void is black."""
-        palette = np.zeros((self.label_format.num_semantic_values, 3), np.uint8)
-        for semantic, category in self.category_of_class.items():
-            palette[semantic] = category.color
-        return palette
+    def make_palette(self, palette: str = 'given') -> np.ndarray:
+        """Makes the colours of pictures.
+
+        Args:
+          palette: 'given' takes the colours of the categories; 'colorblind' others that resemble
+            them and can be told apart by people with deuteranopia or protanopia too.
+
+        Returns:
+          u8[num_semantic_values, 3], a colour per semantic value; void is black.
+
+        Raises:
+          ValueError: there is no such palette.
+        """
+        if palette not in PALETTES:
+            raise ValueError(f'palette (={palette!r}) must be one of {", ".join(PALETTES)}')
+        colors = [category.color for category in self.categories]
+        if palette == 'colorblind':
+            colors = match_colors(choose_colors(len(colors)), colors)
+        table = np.zeros((self.label_format.num_semantic_values, 3), np.uint8)
+        table[self.first_class : self.first_class + len(colors)] = colors
+        return table
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the spec as JSON types, with categories as in an annotation file."""

@@ -4,7 +4,6 @@ The module needs only the standard library, so that commands that read files sta
 """
 
 import collections
-import colorsys
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,6 +17,7 @@ from pdl_jax.data.json_fields import (
     to_integer,
 )
 from pdl_jax.data.notices import Notices
+from pdl_jax.data.palette import choose_colors
 from pdl_jax.storage.json_files import describe_value
 
 # Far above any data set: 24 bits hold the labels of 16,384 classes with 1,000 objects each.
@@ -90,10 +90,10 @@ def parse_categories(
     names = [_parse_name(v, where) for v, where in zip(json_categories, places, strict=True)]
     names = _make_unique(names, ids, source, notices)
     things = _parse_things(json_categories, ids, names, places, notices, guess_things)
-    colors = [
-        _parse_color(values, index, where)
-        for index, (values, where) in enumerate(zip(json_categories, places, strict=True))
-    ]
+    given = [_parse_color(v, where) for v, where in zip(json_categories, places, strict=True)]
+    taken = tuple(dict.fromkeys(color for color in given if color is not None))
+    chosen = iter(choose_colors(given.count(None), taken))
+    colors = [next(chosen) if color is None else color for color in given]
     return tuple(map(Category, ids, names, things, colors))
 
 
@@ -184,9 +184,9 @@ def _list_some(names: Sequence[str]) -> str:
     return ', '.join(names[:4]) + ', ...' * (len(names) > 4) if names else 'none'
 
 
-def _parse_color(values: Mapping[str, Any], index: int, where: str) -> tuple[int, int, int]:
+def _parse_color(values: Mapping[str, Any], where: str) -> tuple[int, int, int] | None:
     if not has_value(values, 'color', where):
-        return _invent_color(index)
+        return None
     color = values['color']
     if isinstance(color, str):
         digits = color.strip().removeprefix('#').removeprefix('0x')
@@ -205,9 +205,3 @@ def _parse_color(values: Mapping[str, Any], index: int, where: str) -> tuple[int
         )
     red, green, blue = (c or 0 for c in channels)
     return red, green, blue
-
-
-def _invent_color(index: int) -> tuple[int, int, int]:
-    # Steps of the golden ratio keep the hues of neighbouring indices apart for any number of them.
-    red, green, blue = colorsys.hsv_to_rgb((index * 0.618034) % 1.0, 0.65, 0.95)
-    return round(255 * red), round(255 * green), round(255 * blue)

@@ -15,9 +15,15 @@ from etils import epath
 from pdl_jax.data.catalog import DatasetSpec
 from pdl_jax.data.images import encode_image, show_channels
 from pdl_jax.prediction.formats import encode_segments, encode_semantic
+from pdl_jax.prediction.picture_style import PictureStyle
 from pdl_jax.storage.paths import explain_bucket_errors, make_path, write_whole
 from pdl_jax.systems.drawing.colors import color_panoptic
-from pdl_jax.systems.drawing.overlay import overlay_panoptic
+from pdl_jax.systems.drawing.contrast import stretch_contrast
+from pdl_jax.systems.drawing.errors import error_picture, find_errors
+from pdl_jax.systems.drawing.grid import picture_grid
+from pdl_jax.systems.drawing.legend import draw_legend, list_class_entries, list_error_entries
+from pdl_jax.systems.drawing.overlay import enlarge_image, overlay_panoptic
+from pdl_jax.systems.drawing.page import PageSegment, make_page
 from pdl_jax.typing import LabelFormat, suggest
 
 # Files that a result can be written as, by kind: the end of their names.
@@ -25,13 +31,15 @@ _ENDINGS = {
     'overlay': '_overlay.png',
     'ids': '_panoptic.png',
     'color': '_color.png',
+    'panel': '_panel.png',
+    'html': '.html',
     'csv': '.csv',
     'json': '.json',
 }
 KINDS = tuple(_ENDINGS)
 DEFAULT_KINDS = ('overlay', 'ids', 'json')
 # Kinds by the suffix of a single file.
-_SUFFIXES = {'.png': 'overlay', '.csv': 'csv', '.json': 'json'}
+_SUFFIXES = {'.png': 'overlay', '.html': 'html', '.csv': 'csv', '.json': 'json'}
 
 
 class Box(NamedTuple):
@@ -89,6 +97,7 @@ class PanopticResult:
       image: u8[H, W, C], the image that was predicted, if known.
       name: file name of the image, '' if it was no file.
       postprocess: the options that decided on the segments, such as 'min_score'.
+      style: colours, contrast and size of pictures, see `with_style`.
     """
 
     panoptic: np.ndarray
@@ -98,6 +107,7 @@ class PanopticResult:
     image: np.ndarray | None = None
     name: str = ''
     postprocess: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    style: PictureStyle = PictureStyle()
 
     def __repr__(self) -> str:
         height, width = self.panoptic.shape
@@ -119,8 +129,27 @@ class PanopticResult:
         labels = np.array([segment.label for segment in self.segments], np.int32)
         return self.panoptic == labels[:, None, None]
 
+    def with_style(self, **style: Any) -> 'PanopticResult':
+        """Changes how pictures look: palette, contrast, alpha, min_side_px, see `PictureStyle`.
+
+            result.with_style(palette='colorblind').save('out')
+
+        Raises:
+          ValueError: names the value that is not possible.
+        """
+        known = [field.name for field in dataclasses.fields(PictureStyle)]
+        for name in style:
+            if name not in known:
+                raise ValueError(
+                    f'pictures have no {name}; {suggest(name, known)}choose among '
+                    f'{", ".join(known)}'
+                )
+        return dataclasses.replace(self, style=dataclasses.replace(self.style, **style))
+
     def draw_overlay(self, image: np.ndarray | None = None) -> np.ndarray:
-        """Draws coloured segments, outlines and class names; u8[H, W, 3].
+        """Draws coloured segments, outlines, names and scores; u8[k H, k W, 3].
+
+        Pictures much smaller than `style.min_side_px` are enlarged by a whole factor k.
 
         Args:
           image: u8[H, W, C], by default the one that was predicted. Of other than three channels
@@ -129,21 +158,86 @@ class PanopticResult:
         Raises:
           ValueError: there is no image, or it has another size.
         """
-        image = self.image if image is None else image
-        if image is None:
-            raise ValueError('this result does not know its image: give it to draw_overlay')
         return overlay_panoptic(
-            show_channels(image),
+            self._shown_image(image),
             self.panoptic,
             self._drawn_format,
             class_names=self.spec.class_names,
-            colors=self.spec.make_palette(),
+            colors=self._colors,
+            alpha=self.style.alpha,
             scores={segment.label: segment.score for segment in self.segments},
+            min_side_px=self.style.min_side_px,
         )
 
     def draw_color(self) -> np.ndarray:
         """Draws the segments in the colours of the overlay alone, u8[H, W, 3]; void is black."""
-        return color_panoptic(self.panoptic, self._drawn_format, self.spec.make_palette())
+        return color_panoptic(self.panoptic, self._drawn_format, self._colors)
+
+    def draw_panel(
+        self, image: np.ndarray | None = None, truth: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Draws the image and the overlay side by side over a legend of the classes.
+
+        Args:
+          image: see `draw_overlay`.
+          truth: i32[H, W], the true panoptic map: its overlay and the errors are drawn too.
+
+        Returns:
+          u8[h, w, 3].
+
+        Raises:
+          ValueError: there is no image, or it or the truth has another size.
+        """
+        shown = enlarge_image(self._shown_image(image), self.style.min_side_px)
+        row = {'image': shown, 'prediction': self.draw_overlay(image)}
+        shown_labels = [self.panoptic]
+        if truth is not None:
+            labeled = dataclasses.replace(self, panoptic=truth, segments=())
+            errors = find_errors(self.panoptic, truth, self._drawn_format)
+            drawn = error_picture(errors, self._shown_image(image))
+            row |= {'truth': labeled.draw_overlay(image)}
+            row |= {'errors': enlarge_image(drawn, self.style.min_side_px)}
+            shown_labels.append(truth)
+        grid = picture_grid([list(row.values())], [list(row)])
+        names, colors = self.spec.class_names, self._colors
+        entries = list_class_entries(shown_labels, self._drawn_format, names, colors)
+        legends = [draw_legend(entries, grid.shape[1])]
+        if truth is not None:
+            legends.append(draw_legend(list_error_entries(errors), grid.shape[1]))
+        return np.concatenate([grid, *legends])
+
+    def draw_errors(self, truth: np.ndarray, image: np.ndarray | None = None) -> np.ndarray:
+        """Draws the pixels that differ from the truth by their kinds, u8[H, W, 3].
+
+        Args:
+          truth: i32[H, W], the true panoptic map.
+          image: see `draw_overlay`.
+
+        Raises:
+          ValueError: there is no image, or it or the truth has another size.
+        """
+        errors = find_errors(self.panoptic, truth, self._drawn_format)
+        return error_picture(errors, self._shown_image(image))
+
+    def to_html(self, image: np.ndarray | None = None) -> str:
+        """Makes a page on which the pointer reads class, score and area; it needs no network.
+
+        Args:
+          image: see `draw_overlay`.
+
+        Raises:
+          ValueError: there is no image, or it has another size.
+        """
+        segments = [PageSegment(s.label, s.class_name, s.score, s.area_px) for s in self.segments]
+        return make_page(
+            self._shown_image(image),
+            self.panoptic,
+            self._drawn_format,
+            segments=segments,
+            colors=self._colors,
+            title=self.name or 'prediction',
+            alpha=self.style.alpha,
+        )
 
     def to_png(self) -> bytes:
         """Encodes a PNG in which segment i has the id i + 1 as R + 256 G + 65536 B, and void is 0.
@@ -184,7 +278,7 @@ class PanopticResult:
         """Encodes the file of a kind, see `KINDS`.
 
         Raises:
-          ValueError: there is no such kind, or an overlay has no image.
+          ValueError: there is no such kind, or a picture needs the image.
         """
         check_kinds([kind])
         if kind == 'ids':
@@ -197,7 +291,10 @@ class PanopticResult:
             description = {'file_name': self.name, 'height': height, 'width': width}
             description |= {'postprocess': dict(self.postprocess), 'segments': self.to_json()}
             return json.dumps(description, indent=1).encode()
-        return encode_image(self.draw_overlay() if kind == 'overlay' else self.draw_color())
+        if kind == 'html':
+            return self.to_html().encode(errors='replace')
+        draw = {'overlay': self.draw_overlay, 'color': self.draw_color, 'panel': self.draw_panel}
+        return encode_image(draw[kind]())
 
     def save(
         self, path: str | os.PathLike, kinds: Sequence[str] = DEFAULT_KINDS
@@ -205,11 +302,12 @@ class PanopticResult:
         """Writes files.
 
             result.save('out')           out/NAME_overlay.png, out/NAME_panoptic.png, out/NAME.json
-            result.save('cells.png')     the overlay alone; .csv and .json are the table and list
+            result.save('cells.png')     the overlay alone; .html, .csv and .json are the page, the
+                                         table and the list
 
         Args:
-          path: a folder, made if it is missing, or a file that ends in .png, .csv or .json. NAME is
-            that of the image's file, or 'image'.
+          path: a folder, made if it is missing, or a file that ends in .png, .html, .csv or .json.
+            NAME is that of the image's file, or 'image'.
           kinds: files to write to a folder, see `KINDS`.
 
         Returns:
@@ -217,7 +315,7 @@ class PanopticResult:
 
         Raises:
           OSError: a file cannot be written.
-          ValueError: there is no such kind, or an overlay has no image.
+          ValueError: there is no such kind, or a picture needs the image.
         """
         target = make_path(path)
         kind = _SUFFIXES.get(target.suffix.lower())
@@ -227,6 +325,16 @@ class PanopticResult:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_whole(target, self.encode(kind))
         return [target]
+
+    @property
+    def _colors(self) -> np.ndarray:
+        return self.spec.make_palette(self.style.palette)
+
+    def _shown_image(self, image: np.ndarray | None) -> np.ndarray:
+        image = self.image if image is None else image
+        if image is None:
+            raise ValueError('this result does not know its image: give it to draw_overlay')
+        return stretch_contrast(show_channels(image), self.style.contrast)
 
     @property
     def _drawn_format(self) -> LabelFormat:

@@ -5,16 +5,23 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from pdl_jax.systems.drawing.colors import color_panoptic, index_labels
-from pdl_jax.systems.drawing.fonts import load_font
+from pdl_jax.systems.drawing.borders import find_borders
+from pdl_jax.systems.drawing.captions import (
+    MIN_FONT_PX,
+    Caption,
+    Plate,
+    place_captions,
+    swatch_width,
+)
+from pdl_jax.systems.drawing.colors import LabelColors, color_labels, index_labels, paint
+from pdl_jax.systems.drawing.fonts import load_font, make_drawable
 from pdl_jax.typing import LabelFormat
 
-# Segments below this share of the picture get no name: it would cover them.
-_MIN_NAMED_SHARE = 0.001
-# Names are wider than high, so a pixel of room above or below counts as so many beside.
-_VERTICAL_COST = 2.5
-# A name may move aside for others until it has less than this part of the room at its best place.
-_MIN_ROOM_SHARE = 0.4
+# Segments below this share of the picture get no name.
+_MIN_NAMED_SHARE = 0.0003
+# Rows that are painted at a time, so that large pictures need little memory.
+_STRIP_ROWS = 256
+_MAX_OUTLINE_PX = 6
 
 
 def overlay_panoptic(
@@ -26,20 +33,48 @@ def overlay_panoptic(
     colors: np.ndarray,
     alpha: float = 0.5,
     scores: Mapping[int, float] | None = None,
+    min_side_px: int = 0,
 ) -> np.ndarray:
     """Lays the segments over an image, outlined and named.
+
+    The only stuff class of a data set, such as the background of microscopy, is neither coloured
+    nor named.
 
     Args:
       image: u8[H, W, 3].
       panoptic: i32[H, W].
       label_format: the coding of classes and instances.
-      class_names: by semantic class.
+      class_names: by semantic class; empty to write no names.
       colors: u8[N, 3], by semantic value.
       alpha: share of the colour in the mix, in [0, 1]; void shows the image unchanged.
       scores: confidence in [0, 1] by label, written after the names of single objects.
+      min_side_px: pictures are enlarged by the whole factor that brings their longer side closest
+        to this, if it is above 1, so that names can be read; 0 keeps their size.
 
     Returns:
-      u8[H, W, 3].
+      u8[k H, k W, 3], k being that factor.
+
+    Raises:
+      ValueError: the image is not u8[H, W, 3] of the size of `panoptic`.
+    """
+    check_image(image, panoptic)
+    factor = _find_factor(panoptic.shape, min_side_px)
+    image = enlarge_image(image, min_side_px)
+    panoptic = panoptic.repeat(factor, axis=0).repeat(factor, axis=1) if factor > 1 else panoptic
+    labels, index, areas = index_labels(panoptic)
+    label_colors = color_labels(labels, index, label_format, colors)
+    is_plain = find_plain(labels, label_format)
+    picture = _mix(image, index, label_colors, np.where(is_plain, 0, round(256 * alpha)))
+    captions = _list_captions(labels, areas, is_plain, label_format, class_names, scores or {})
+    # Names of the same relative size in every picture, as far as they can be read.
+    font_px = max(MIN_FONT_PX, round(min(index.shape) / 36))
+    for plate in place_captions(index, captions, font_px):
+        _write(picture, plate, label_colors.colors[plate.row])
+    return picture
+
+
+def check_image(image: np.ndarray, panoptic: np.ndarray) -> None:
+    """Checks that an image fits its panoptic map.
 
     Raises:
       ValueError: the image is not u8[H, W, 3] of the size of `panoptic`.
@@ -49,154 +84,111 @@ def overlay_panoptic(
             f'image must be uint8 of shape {(*panoptic.shape, 3)} to lie under its panoptic map, '
             f'not {image.dtype}{image.shape}'
         )
-    labels, index, areas = index_labels(panoptic)
-    color = color_panoptic(panoptic, label_format, colors)
-    is_void = labels // label_format.label_divisor == label_format.ignore_label
-    share = np.where(is_void, 0, round(256 * alpha)).astype(np.uint16)[index][..., None]
-    picture = ((image * (256 - share) + color * share) >> 8).astype(np.uint8)
-    border = _find_borders(index, max(1, round(min(image.shape[:2]) / 400)))
-    # Three quarters of the way to white: visible on dark and bright segments, yet not harsh.
-    picture[border] = 255 - (255 - picture[border]) // 4
-    captions = _list_captions(labels, areas, label_format, class_names, scores or {})
-    return _write_names(picture, captions, index, areas, _measure_room(border))
+
+
+def enlarge_image(image: np.ndarray, min_side_px: int) -> np.ndarray:
+    """Enlarges a small image as `overlay_panoptic` does; u8[H, W, 3] to u8[k H, k W, 3]."""
+    factor = _find_factor(image.shape, min_side_px)
+    if factor == 1:
+        return image
+    size = factor * image.shape[1], factor * image.shape[0]
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+
+
+def _find_factor(shape: tuple[int, ...], min_side_px: int) -> int:
+    return max(1, round(min_side_px / max(shape[:2])))
+
+
+def find_plain(labels: np.ndarray, label_format: LabelFormat) -> np.ndarray:
+    """Returns bool[S], true for void, and for stuff if there are things and one class of stuff."""
+    semantic = labels // label_format.label_divisor
+    is_plain = semantic == label_format.ignore_label
+    if len(label_format.stuff_classes) == 1 and label_format.thing_classes:
+        is_plain |= semantic == label_format.stuff_classes[0]
+    return is_plain
+
+
+def _mix(
+    image: np.ndarray, index: np.ndarray, label_colors: LabelColors, shares: np.ndarray
+) -> np.ndarray:
+    """Mixes an image with the colours of its segments and outlines them.
+
+    Args:
+      image: u8[H, W, 3].
+      index: i32[H, W], the segment of each pixel.
+      label_colors: the colours of the segments.
+      shares: i64[S], share of its colour per segment, of 256.
+
+    Returns:
+      u8[H, W, 3].
+    """
+    picture = np.empty(image.shape, np.uint8)
+    outline_px = int(np.clip(round(min(index.shape) / 400), 1, _MAX_OUTLINE_PX))
+    for top in range(0, len(index), _STRIP_ROWS):
+        rows = slice(top, top + _STRIP_ROWS)
+        strip = index[rows]
+        color = paint(strip, label_colors, top)
+        share = shares.astype(np.uint16)[strip][..., None]
+        mixed = ((image[rows] * (256 - share) + color * share) >> 8).astype(np.uint8)
+        # The rows below decide on the last borders of the strip.
+        border = find_borders(index[top : top + _STRIP_ROWS + outline_px], outline_px)
+        border = border[: len(strip)]
+        # Three quarters of the way to white: visible on dark and bright segments, yet not harsh.
+        mixed[border] = 255 - (255 - mixed[border]) // 4
+        picture[rows] = mixed
+    return picture
 
 
 def _list_captions(
     labels: np.ndarray,
     areas: np.ndarray,
+    is_plain: np.ndarray,
     label_format: LabelFormat,
     class_names: Sequence[str],
     scores: Mapping[int, float],
-) -> list[tuple[int, str]]:
-    """Returns (index of the segment, text) of the segments to name, the largest first."""
-    captions = []
+) -> list[Caption]:
+    """Lists the texts of segments: things before stuff, which finds room elsewhere; by area."""
+    things, stuff = [], []
     for i in np.argsort(-areas, kind='stable'):
         semantic, instance = divmod(int(labels[i]), label_format.label_divisor)
         if areas[i] < _MIN_NAMED_SHARE * areas.sum():
             break
-        if semantic == label_format.ignore_label or semantic >= len(class_names):
+        if is_plain[i] or semantic >= len(class_names):
             continue
         # COCO marks its merged stuff classes by suffixes, which only take room here.
-        text = class_names[semantic].replace('-merged', '').replace('-other', '')
-        if semantic in label_format.thing_classes:
-            if instance == 0:
-                text = f'{text} (crowd)'
-            elif int(labels[i]) in scores:
-                text = f'{text} {scores[int(labels[i])]:.0%}'
-        captions.append((int(i), text))
-    return captions
+        name = class_names[semantic].replace('-merged', '').replace('-other', '')
+        name = make_drawable(name) or f'class {semantic}'
+        if semantic not in label_format.thing_classes:
+            stuff.append(Caption(int(i), (name,), may_stand_beside=False))
+        elif instance == 0:
+            things.append(Caption(int(i), (f'{name} (crowd)',), may_stand_beside=False))
+        else:
+            texts = (name,)
+            if int(labels[i]) in scores:
+                score = f'{scores[int(labels[i])]:.0%}'
+                # The score alone tells more than the name of the only class.
+                short = score if len(label_format.thing_classes) == 1 else name
+                texts = (f'{name} {score}', short)
+            things.append(Caption(int(i), texts, may_stand_beside=True))
+    return things + stuff
 
 
-def _find_borders(index: np.ndarray, width: int) -> np.ndarray:
-    """Returns bool[H, W], true on a line of `width` pixels along every change of segment."""
-    border = np.zeros(index.shape, bool)
-    for shift in range(1, width + 1):
-        border[:-shift] |= index[:-shift] != index[shift:]
-        border[:, :-shift] |= index[:, :-shift] != index[:, shift:]
-    return border
-
-
-def _measure_room(border: np.ndarray) -> np.ndarray:
-    """Measures the distance to the nearest border or edge; vertical steps cost more.
-
-    Args:
-      border: bool[H, W].
-
-    Returns:
-      f32[H, W], in horizontal pixels.
-    """
-    room = np.where(border, np.float32(0), np.float32(1e6))
-    for cost in (1.0, _VERTICAL_COST):
-        ramp = cost * np.arange(1, room.shape[1] + 1, dtype=np.float32)
-        # The edges of the picture are borders too.
-        room = np.minimum(room, np.minimum(ramp, ramp[::-1]))
-        for _ in range(2):
-            # min over j <= i of room[j] + cost (i - j), as a running minimum; then mirrored.
-            room = np.minimum.accumulate(room - ramp, axis=1) + ramp
-            room = room[:, ::-1]
-        room = room.T
-    return room
-
-
-def _write_names(
-    picture: np.ndarray,
-    captions: Sequence[tuple[int, str]],
-    index: np.ndarray,
-    areas: np.ndarray,
-    room: np.ndarray,
-) -> np.ndarray:
-    """Writes names into their segments in order, and omits those that find no room.
+def _write(picture: np.ndarray, plate: Plate, color: np.ndarray) -> None:
+    """Writes a text, white on a dark plate with a strip of its segment's colour.
 
     Args:
       picture: u8[H, W, 3]; changed in place.
-      captions: (index of the segment, text) pairs.
-      index: i32[H, W], the segment of each pixel.
-      areas: i64[S], in pixels.
-      room: f32[H, W], see `_measure_room`.
-
-    Returns:
-      u8[H, W, 3].
+      plate: the text and its place.
+      color: u8[3], RGB.
     """
-    height, width = index.shape
-    font_px = np.clip(min(height, width) / 32, 10, 40)
-    texts = []
-    is_taken = np.zeros(index.shape, bool)
-    for row, text in captions:
-        # Small segments get a smaller name, but never an unreadable one.
-        scale = np.clip(np.sqrt(areas[row] / index.size) * 6, 0.75, 1)
-        font = load_font(round(max(10, font_px * scale)))
-        left, top, right, bottom = font.getbbox(text, anchor='mm')
-        half_height, half_width = int(bottom - top) // 2 + 3, int(right - left) // 2 + 4
-        if 2 * half_height >= height or 2 * half_width >= width:
-            continue
-        center = _find_center(
-            np.where(index == row, room, 0), [box for box, *_ in texts], half_height, half_width
-        )
-        if center is None:
-            continue
-        y, x = center
-        box = np.s_[y - half_height : y + half_height, x - half_width : x + half_width]
-        # Clipping to the picture may have moved it onto another name.
-        if is_taken[box].any():
-            continue
-        is_taken[box] = True
-        texts.append((box, (x - (left + right) // 2, y - (top + bottom) // 2), text, font))
-    # Dark plates make white letters readable on everything.
-    picture[is_taken] //= 3
-    canvas = Image.fromarray(picture)
+    y0, x0, y1, x1 = plate.box
+    strip_px = swatch_width(plate.font_px)
+    # A dark plate makes white letters readable on everything.
+    canvas = Image.fromarray(picture[y0:y1, x0:x1] // 4)
     draw = ImageDraw.Draw(canvas)
-    for _, position, text, font in texts:
-        draw.text(position, text, font=font, fill='white', anchor='mm')
-    return np.asarray(canvas)
-
-
-def _find_center(
-    room: np.ndarray, boxes: Sequence[tuple[slice, slice]], half_height: int, half_width: int
-) -> tuple[int, int] | None:
-    """Finds where a name has most room.
-
-    Args:
-      room: f32[H, W], see `_measure_room`; 0 outside of the segment. Changed in place.
-      boxes: (rows, columns) of the names that were written before.
-      half_height: half of the height of the name's plate, in pixels.
-      half_width: half of its width.
-
-    Returns:
-      (y, x) of the plate's centre, with the plate inside of the picture; None if there is no room.
-    """
-    height, width = room.shape
-    best = room.max()
-    for rows, columns in boxes:
-        y, x = max(rows.start - half_height, 0), max(columns.start - half_width, 0)
-        room[y : rows.stop + half_height, x : columns.stop + half_width] = 0
-    # A segment one pixel wide is all border, with no room at all.
-    if not best or room.max() < _MIN_ROOM_SHARE * best:
-        return None
-    # In a wide segment many places are about as good; the one in their middle looks best.
-    places = np.argwhere(room >= 0.9 * room.max())
-    middle = np.square(places - places.mean(axis=0)).sum(axis=1).argmin()
-    y, x = places[middle]
-    return (
-        int(np.clip(y, half_height, height - half_height)),
-        int(np.clip(x, half_width, width - half_width)),
-    )
+    font = load_font(plate.font_px)
+    left, _, right, _ = font.getbbox(plate.text)
+    x = strip_px + (x1 - x0 - strip_px - (right - left)) // 2 - left
+    draw.text((x, (y1 - y0) / 2), plate.text, 'white', font, anchor='lm')
+    draw.rectangle((0, 0, strip_px - 1, y1 - y0), fill=tuple(map(int, color)))
+    picture[y0:y1, x0:x1] = np.asarray(canvas)
