@@ -105,6 +105,7 @@ def _draw(samples: 'Sequence[Sample]', spec: 'DatasetSpec') -> list[tuple[str, A
     import numpy as np
     from PIL import Image
 
+    from pdl_jax.systems.drawing.contrast import stretch_contrast
     from pdl_jax.systems.drawing.overlay import overlay_panoptic
 
     pictures = []
@@ -113,6 +114,7 @@ def _draw(samples: 'Sequence[Sample]', spec: 'DatasetSpec') -> list[tuple[str, A
         height, width = (max(1, round(side * factor)) for side in panoptic.shape)
         size = width, height
         small = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+        small = stretch_contrast(small)
         label = np.asarray(Image.fromarray(panoptic).resize(size, Image.Resampling.NEAREST))
         overlay = overlay_panoptic(
             small,

@@ -14,6 +14,7 @@ where the platform tells (TPU pods, Slurm, Open MPI).
 import argparse
 import functools
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from pdl_jax.commands.checkpoint_flags import add_step_flag
@@ -41,6 +42,19 @@ _POSTPROCESS = {
     'center_threshold': (float, 'lowest heat of an instance centre'),
     'nms_kernel_px': (int, 'window in which a centre must be the maximum, in pixels'),
     'max_centers': (int, 'most instances of an image'),
+}
+# Fields of `PictureStyle` that have flags.
+_STYLE = {
+    'palette': (str, 'colours of classes: given (default), or colorblind'),
+    'contrast': (
+        str,
+        'auto (default: brighten dark and flat images), stretch (all images) or none',
+    ),
+    'alpha': (float, 'share of the colours over the image (default: 0.5)'),
+    'min_side_px': (
+        int,
+        'enlarge smaller pictures to about this side, so that names can be read (default: 640)',
+    ),
 }
 _ONLY_SHARDS = ('batch_size', 'num_processes', 'process_id', 'distributed')
 
@@ -74,9 +88,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--write',
         metavar='KINDS',
-        help='files per image, separated by commas: overlay, ids, color, csv, json (default: '
+        help='files per image, separated by commas: overlay, ids, color, panel (image beside '
+        'overlay), html (a page to point at), center (heat), offset, csv, json (default: '
         'overlay,ids,json)',
     )
+    pictures = parser.add_argument_group('pictures')
+    for name, (kind, text) in _STYLE.items():
+        pictures.add_argument(f'--{name}', type=kind, help=text)
     parser.add_argument(
         '--image_info',
         metavar='FILE',
@@ -119,12 +137,14 @@ def run(flags: argparse.Namespace) -> None:
 
     paths = list(image_ids or list_images(flags.images, flags.list, flags.prefix))
     announce(f'predicting {len(paths)} images with {flags.checkpoint}')
+    from pdl_jax.prediction.picture_style import PictureStyle
     from pdl_jax.prediction.result import DEFAULT_KINDS, check_kinds, name_file
     from pdl_jax.storage.paths import make_path
 
     default = DEFAULT_KINDS if image_ids is None else ()
     kinds = default if flags.write is None else [k for k in flags.write.split(',') if k]
     check_kinds(kinds)
+    style = PictureStyle(**_list_given(flags, _STYLE))
     stems = name_results(paths).values()
     refuse_overwriting(paths, (f'{flags.output}/{name_file(s, k)}' for s in stems for k in kinds))
     output = make_path(flags.output)
@@ -135,7 +155,9 @@ def run(flags: argparse.Namespace) -> None:
 
     keep_freed_memory()
     predictor = Predictor.load(flags.checkpoint, step=flags.step, **_list_options(flags))
-    failures = predict_files(predictor, paths, output, kinds=kinds, image_ids=image_ids)
+    failures = predict_files(
+        predictor, paths, output, kinds=kinds, style=style, image_ids=image_ids
+    )
     print(f'{len(paths) - len(failures)} of {len(paths)} images predicted to {output}')
     if failures:
         sys.exit('error: not predicted:\n' + '\n'.join(failures))
@@ -154,19 +176,24 @@ def _read_image_ids(flags: argparse.Namespace) -> dict[str, int | str] | None:
 
 def _list_options(flags: argparse.Namespace) -> dict[str, Any]:
     """Lists the arguments of `Predictor.load` that the flags give."""
-    given = {name: getattr(flags, name) for name in _POSTPROCESS}
     return {
         'scales': flags.scales,
         'is_flipped': flags.flip,
         'value_range': flags.value_range,
         'is_tuned': flags.tuned,
         'allow_code': flags.allow_code,
-        **{name: value for name, value in given.items() if value is not None},
+        **_list_given(flags, _POSTPROCESS),
     }
 
 
+def _list_given(flags: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
+    """Lists the flags of these names that were given."""
+    given = {name: getattr(flags, name) for name in names}
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def _predict_shards(flags: argparse.Namespace) -> None:
-    for name in ('write', 'image_info'):
+    for name in ('write', 'image_info', *_STYLE):
         if getattr(flags, name) is not None:
             raise ValueError(f'--{name} is for files per image: leave out --shards')
     from pdl_jax.prediction.image_list import list_images

@@ -35,3 +35,6 @@ class PictureStyle:
             raise ValueError(f'alpha (={self.alpha!r}) must lie in [0, 1]')
         if not 0 <= self.min_side_px <= 4096:
             raise ValueError(f'min_side_px (={self.min_side_px!r}) must lie in [0, 4096]')
+
+
+DEFAULT_STYLE = PictureStyle()

@@ -1,5 +1,6 @@
 """Image files in, the files of one result per image out."""
 
+import dataclasses
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,8 +11,9 @@ from etils import epath
 
 from pdl_jax.prediction.formats import PanopticWriter
 from pdl_jax.prediction.image_list import name_results, stem_of
+from pdl_jax.prediction.picture_style import DEFAULT_STYLE, PictureStyle
 from pdl_jax.prediction.predictor import Predictor
-from pdl_jax.prediction.result import DEFAULT_KINDS, PanopticResult, write_result
+from pdl_jax.prediction.result import DEFAULT_KINDS, OUTPUT_KINDS, PanopticResult, write_result
 
 
 def predict_file(
@@ -21,6 +23,7 @@ def predict_file(
     *,
     stem: str = '',
     kinds: Sequence[str] = DEFAULT_KINDS,
+    style: PictureStyle = DEFAULT_STYLE,
 ) -> PanopticResult:
     """Predicts one image file and writes its results.
 
@@ -30,12 +33,15 @@ def predict_file(
       output: folder of the results.
       stem: name of the results without suffixes; by default the image's.
       kinds: the files to write, see `result.KINDS`.
+      style: colours, contrast and size of pictures.
 
     Raises:
       ValueError: the file is no image, is truncated or too large; the message names it.
       OSError: the image cannot be read, or the results cannot be written.
     """
-    result = predictor(path)
+    keep_outputs = any(kind in OUTPUT_KINDS for kind in kinds)
+    result = predictor(path, keep_outputs=keep_outputs)
+    result = dataclasses.replace(result, style=style)
     write_result(result, output, stem or stem_of(path), kinds)
     return result
 
@@ -46,6 +52,7 @@ def predict_files(
     output: epath.Path,
     *,
     kinds: Sequence[str] = DEFAULT_KINDS,
+    style: PictureStyle = DEFAULT_STYLE,
     image_ids: Mapping[str, int | str] | None = None,
 ) -> list[str]:
     """Predicts image files one by one and prints how much of what is in each.
@@ -55,19 +62,28 @@ def predict_files(
       paths: the images, local or gs://, each once.
       output: folder of the results, which are named as `name_results` says.
       kinds: the files to write per image.
+      style: colours, contrast and size of pictures.
       image_ids: id of each image, to write predictions.json and predictions/ in the COCO panoptic
         format too; None writes neither.
 
     Returns:
       The reasons, one line per image that was not predicted.
+
+    Raises:
+      ValueError: the network has no outputs for a kind.
     """
+    for kind in kinds:
+        if kind in OUTPUT_KINDS and predictor.is_semantic:
+            raise ValueError(
+                f'a semantic network has no {kind}s to draw: choose other outputs than {kind}'
+            )
     failures = []
     writer = None if image_ids is None else PanopticWriter(os.fspath(output), predictor.spec)
     stems = name_results(paths)
     for path, stem in tqdm.tqdm(stems.items(), unit='image', disable=not sys.stderr.isatty()):
         # One image that cannot be read does not stop the others.
         try:
-            result = predict_file(predictor, path, output, stem=stem, kinds=kinds)
+            result = predict_file(predictor, path, output, stem=stem, kinds=kinds, style=style)
         except MemoryError:
             failures.append(f'{path}: does not fit into the memory: shrink or tile it')
             continue

@@ -17,6 +17,7 @@ from pdl_jax.ops.rounding import ceil_div
 from pdl_jax.prediction.image_inputs import ImageInput, read_input
 from pdl_jax.prediction.inference import Inference, abstract_variables, find_input_size
 from pdl_jax.prediction.object_limit import warn_of_full_image
+from pdl_jax.prediction.output_maps import OutputMaps, make_output_maps
 from pdl_jax.prediction.result import Box, PanopticResult, Point, Segment
 from pdl_jax.prediction.trained import read_trained
 from pdl_jax.prediction.tuned import use_tuned
@@ -94,6 +95,8 @@ class Predictor:
         self._mesh = mesh
         # Not a cache of the class: a predictor takes its programs and variables with it.
         self._programs: dict[tuple[tuple[int, int], int], jax.stages.Compiled] = {}
+        # The one for the canvas of the last picture of outputs.
+        self._output_maps: dict[tuple[int, int], OutputMaps] = {}
 
     @classmethod
     def load(
@@ -154,33 +157,41 @@ class Predictor:
 
     @overload
     def __call__(
-        self, image: list[ImageInput] | tuple[ImageInput, ...]
+        self, image: list[ImageInput] | tuple[ImageInput, ...], *, keep_outputs: bool = False
     ) -> list[PanopticResult]: ...
 
     @overload
-    def __call__(self, image: ImageInput) -> PanopticResult: ...
+    def __call__(self, image: ImageInput, *, keep_outputs: bool = False) -> PanopticResult: ...
 
     def __call__(
-        self, image: ImageInput | list[ImageInput] | tuple[ImageInput, ...]
+        self,
+        image: ImageInput | list[ImageInput] | tuple[ImageInput, ...],
+        *,
+        keep_outputs: bool = False,
     ) -> PanopticResult | list[PanopticResult]:
         """Predicts one image, or each of a list.
 
         Args:
           image: a path, local or gs://; a PIL image; or uint8 values of any size: [H, W, 3] in RGB
             order, [H, W], [H, W, C], see `read_input`; or a list of any of these.
+          keep_outputs: whether results keep the centres and offsets of the network, to draw them;
+            the network runs once more for that.
 
         Returns:
           A result, or a list of them.
 
         Raises:
           OSError: a file cannot be read.
-          ValueError: an array has another dtype or shape, or a file is no image.
+          ValueError: an array has another dtype or shape, a file is no image, or the network has no
+            outputs to keep.
         """
         if isinstance(image, list | tuple):
-            return [self(one) for one in image]
+            return [self(one, keep_outputs=keep_outputs) for one in image]
         name = os.path.basename(image) if isinstance(image, str | os.PathLike) else ''
-        result = self.start([read_input(image, self.pixels)])()[0]
-        return dataclasses.replace(result, name=name)
+        values = read_input(image, self.pixels)
+        result = self.start([values])()[0]
+        outputs = self._compute_outputs(values) if keep_outputs else None
+        return dataclasses.replace(result, name=name, outputs=outputs)
 
     def canvas_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """Returns the (height, width) in pixels that an image of `size` is padded to.
@@ -281,6 +292,18 @@ class Predictor:
             return results
 
         return finish
+
+    def _compute_outputs(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        canvas = self.canvas_size(image.shape[:2])
+        if canvas not in self._output_maps:
+            inference = Inference.for_images(self._system, self._augment, self._evaluate, canvas)
+            self._output_maps = {canvas: make_output_maps(inference)}
+        padded = np.zeros((1, *canvas, image.shape[2]), np.uint8)
+        padded[0, : image.shape[0], : image.shape[1]] = image
+        size = np.array([image.shape[:2]], np.int32)
+        with jax.set_mesh(self._mesh):
+            inputs = jax.device_put((padded, size), replicated(self._mesh))
+            return self._output_maps[canvas](self._variables, *inputs)
 
     def _find_program(self, canvas_size: tuple[int, int], num_rows: int) -> jax.stages.Compiled:
         key = canvas_size, num_rows

@@ -15,14 +15,15 @@ from etils import epath
 from pdl_jax.data.catalog import DatasetSpec
 from pdl_jax.data.images import encode_image, show_channels
 from pdl_jax.prediction.formats import encode_segments, encode_semantic
-from pdl_jax.prediction.picture_style import PictureStyle
+from pdl_jax.prediction.picture_style import DEFAULT_STYLE, PictureStyle
 from pdl_jax.storage.paths import explain_bucket_errors, make_path, write_whole
 from pdl_jax.systems.drawing.colors import color_panoptic
 from pdl_jax.systems.drawing.contrast import stretch_contrast
 from pdl_jax.systems.drawing.errors import error_picture, find_errors
+from pdl_jax.systems.drawing.fields import draw_offset, heatmap_picture
 from pdl_jax.systems.drawing.grid import picture_grid
 from pdl_jax.systems.drawing.legend import draw_legend, list_class_entries, list_error_entries
-from pdl_jax.systems.drawing.overlay import enlarge_image, overlay_panoptic
+from pdl_jax.systems.drawing.overlay import enlarge_image, overlay_panoptic, resize_image
 from pdl_jax.systems.drawing.page import PageSegment, make_page
 from pdl_jax.typing import LabelFormat, suggest
 
@@ -33,10 +34,14 @@ _ENDINGS = {
     'color': '_color.png',
     'panel': '_panel.png',
     'html': '.html',
+    'center': '_center.png',
+    'offset': '_offset.png',
     'csv': '.csv',
     'json': '.json',
 }
 KINDS = tuple(_ENDINGS)
+# Kinds that show what the network computed, see `PanopticResult.outputs`.
+OUTPUT_KINDS = ('center', 'offset')
 DEFAULT_KINDS = ('overlay', 'ids', 'json')
 # Kinds by the suffix of a single file.
 _SUFFIXES = {'.png': 'overlay', '.html': 'html', '.csv': 'csv', '.json': 'json'}
@@ -98,6 +103,8 @@ class PanopticResult:
       name: file name of the image, '' if it was no file.
       postprocess: the options that decided on the segments, such as 'min_score'.
       style: colours, contrast and size of pictures, see `with_style`.
+      outputs: 'center' f32[h, w], heat in [0, 1], and 'offset' f32[h, w, 2], (dy, dx) in pixels, at
+        the size of the network input, if they were asked for.
     """
 
     panoptic: np.ndarray
@@ -107,7 +114,8 @@ class PanopticResult:
     image: np.ndarray | None = None
     name: str = ''
     postprocess: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    style: PictureStyle = PictureStyle()
+    style: PictureStyle = DEFAULT_STYLE
+    outputs: Mapping[str, np.ndarray] | None = None
 
     def __repr__(self) -> str:
         height, width = self.panoptic.shape
@@ -190,15 +198,16 @@ class PanopticResult:
         """
         shown = enlarge_image(self._shown_image(image), self.style.min_side_px)
         row = {'image': shown, 'prediction': self.draw_overlay(image)}
+        rows = [row]
         shown_labels = [self.panoptic]
         if truth is not None:
             labeled = dataclasses.replace(self, panoptic=truth, segments=())
             errors = find_errors(self.panoptic, truth, self._drawn_format)
             drawn = error_picture(errors, self._shown_image(image))
-            row |= {'truth': labeled.draw_overlay(image)}
-            row |= {'errors': enlarge_image(drawn, self.style.min_side_px)}
+            errors_picture = enlarge_image(drawn, self.style.min_side_px)
+            rows.append({'truth': labeled.draw_overlay(image), 'errors': errors_picture})
             shown_labels.append(truth)
-        grid = picture_grid([list(row.values())], [list(row)])
+        grid = picture_grid([list(row.values()) for row in rows], [list(row) for row in rows])
         names, colors = self.spec.class_names, self._colors
         entries = list_class_entries(shown_labels, self._drawn_format, names, colors)
         legends = [draw_legend(entries, grid.shape[1])]
@@ -218,6 +227,25 @@ class PanopticResult:
         """
         errors = find_errors(self.panoptic, truth, self._drawn_format)
         return error_picture(errors, self._shown_image(image))
+
+    def draw_center(self, image: np.ndarray | None = None) -> np.ndarray:
+        """Draws the heat of object centres over the image, u8[h, w, 3] like `outputs`.
+
+        Raises:
+          ValueError: there is no image, or the outputs were not asked for.
+        """
+        heat = self._get_output('center')
+        return heatmap_picture(heat, resize_image(self._shown_image(image), heat.shape))
+
+    def draw_offset(self) -> np.ndarray:
+        """Draws the offsets of objects and their colour wheel, u8[h, w, 3] like `outputs`.
+
+        Raises:
+          ValueError: the outputs were not asked for.
+        """
+        offset = self._get_output('offset')
+        is_object = (self.panoptic % self.spec.label_divisor > 0).astype(np.uint8)
+        return draw_offset(offset, resize_image(is_object, offset.shape[:2], is_smooth=False) > 0)
 
     def to_html(self, image: np.ndarray | None = None) -> str:
         """Makes a page on which the pointer reads class, score and area; it needs no network.
@@ -293,7 +321,13 @@ class PanopticResult:
             return json.dumps(description, indent=1).encode()
         if kind == 'html':
             return self.to_html().encode(errors='replace')
-        draw = {'overlay': self.draw_overlay, 'color': self.draw_color, 'panel': self.draw_panel}
+        draw = {
+            'overlay': self.draw_overlay,
+            'color': self.draw_color,
+            'panel': self.draw_panel,
+            'center': self.draw_center,
+            'offset': self.draw_offset,
+        }
         return encode_image(draw[kind]())
 
     def save(
@@ -325,6 +359,14 @@ class PanopticResult:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_whole(target, self.encode(kind))
         return [target]
+
+    def _get_output(self, name: str) -> np.ndarray:
+        if self.outputs is None:
+            raise ValueError(
+                f'this result has no {name}s of the network: predict it with '
+                f'predictor(image, keep_outputs=True)'
+            )
+        return self.outputs[name]
 
     @property
     def _colors(self) -> np.ndarray:

@@ -42,27 +42,35 @@ VERSION = 1
 _MIN_SEGMENT_AREA_PX = 60  # at 192 x 256; smaller segments become void
 
 # Ids have gaps, as in COCO, so that readers must map them to contiguous classes.
+# All pairs of colours differ by a CIEDE2000 of at least 12, also for people with deuteranopia or
+# protanopia.
 CATEGORIES = [
-    {'supercategory': 'person', 'color': [220, 20, 60], 'isthing': 1, 'id': 1, 'name': 'person'},
-    {'supercategory': 'vehicle', 'color': [0, 0, 180], 'isthing': 1, 'id': 3, 'name': 'car'},
-    {'supercategory': 'vehicle', 'color': [250, 170, 30], 'isthing': 1, 'id': 5, 'name': 'boat'},
-    {'supercategory': 'sports', 'color': [200, 60, 200], 'isthing': 1, 'id': 8, 'name': 'ball'},
-    {'supercategory': 'plant', 'color': [40, 110, 30], 'isthing': 1, 'id': 13, 'name': 'tree'},
-    {'supercategory': 'building', 'color': [150, 60, 50], 'isthing': 1, 'id': 21, 'name': 'house'},
-    {'supercategory': 'animal', 'color': [240, 240, 200], 'isthing': 1, 'id': 34, 'name': 'sheep'},
-    {'supercategory': 'outdoor', 'color': [70, 130, 180], 'isthing': 0, 'id': 101, 'name': 'sky'},
+    {'supercategory': 'person', 'color': [240, 40, 100], 'isthing': 1, 'id': 1, 'name': 'person'},
+    {'supercategory': 'vehicle', 'color': [40, 0, 180], 'isthing': 1, 'id': 3, 'name': 'car'},
+    {'supercategory': 'vehicle', 'color': [180, 140, 20], 'isthing': 1, 'id': 5, 'name': 'boat'},
+    {'supercategory': 'sports', 'color': [200, 60, 220], 'isthing': 1, 'id': 8, 'name': 'ball'},
+    {'supercategory': 'plant', 'color': [60, 120, 80], 'isthing': 1, 'id': 13, 'name': 'tree'},
+    {'supercategory': 'building', 'color': [120, 40, 40], 'isthing': 1, 'id': 21, 'name': 'house'},
+    {'supercategory': 'animal', 'color': [220, 220, 180], 'isthing': 1, 'id': 34, 'name': 'sheep'},
+    {'supercategory': 'outdoor', 'color': [120, 180, 220], 'isthing': 0, 'id': 101, 'name': 'sky'},
     {
         'supercategory': 'outdoor',
-        'color': [110, 100, 120],
+        'color': [80, 60, 80],
         'isthing': 0,
         'id': 102,
         'name': 'mountain',
     },
-    {'supercategory': 'ground', 'color': [120, 200, 80], 'isthing': 0, 'id': 105, 'name': 'grass'},
-    {'supercategory': 'outdoor', 'color': [40, 90, 160], 'isthing': 0, 'id': 110, 'name': 'water'},
-    {'supercategory': 'ground', 'color': [128, 64, 128], 'isthing': 0, 'id': 117, 'name': 'road'},
-    {'supercategory': 'building', 'color': [180, 120, 90], 'isthing': 0, 'id': 126, 'name': 'wall'},
-    {'supercategory': 'ground', 'color': [230, 200, 140], 'isthing': 0, 'id': 140, 'name': 'sand'},
+    {'supercategory': 'ground', 'color': [200, 240, 20], 'isthing': 0, 'id': 105, 'name': 'grass'},
+    {
+        'supercategory': 'outdoor',
+        'color': [120, 140, 160],
+        'isthing': 0,
+        'id': 110,
+        'name': 'water',
+    },
+    {'supercategory': 'ground', 'color': [140, 80, 140], 'isthing': 0, 'id': 117, 'name': 'road'},
+    {'supercategory': 'building', 'color': [160, 80, 20], 'isthing': 0, 'id': 126, 'name': 'wall'},
+    {'supercategory': 'ground', 'color': [220, 180, 100], 'isthing': 0, 'id': 140, 'name': 'sand'},
 ]
 _CATEGORY = {category['name']: category for category in CATEGORIES}
 

@@ -1,4 +1,4 @@
-"""Label maps, heatmaps and offset maps as colour pictures."""
+"""Label maps as colour pictures."""
 
 import colorsys
 from typing import NamedTuple
@@ -10,16 +10,15 @@ from pdl_jax.typing import LabelFormat
 _CROWD_STRIPE_PX = 4
 # Brightness of sRGB values (Rec. 601).
 _LUMA = np.array([0.299, 0.587, 0.114])
-_HEAT_STOPS = np.array(
-    [[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]], np.float32
-)
 # Instances of a class that lie so near in a picture of 512 pixels get different shades.
 _NEAR_PX = (1, 2, 4, 8, 16)
 _COARSE_PX = 512
 # Shades of a class: steps of brightness and of hue, from the class colour outwards.
 _BRIGHTNESS_STEP = 0.15
-_DARKEST, _BRIGHTEST = 0.25, 0.95
+_DARKEST, _BRIGHTEST = 0.25, 0.88
 _HUE_STEP = 0.03
+# Objects of the only class of things cannot be taken for those of another.
+_HUE_STEP_OF_ONLY_CLASS = 0.17
 
 
 def color_semantic(semantic: np.ndarray, colors: np.ndarray) -> np.ndarray:
@@ -35,7 +34,7 @@ def color_semantic(semantic: np.ndarray, colors: np.ndarray) -> np.ndarray:
     Raises:
       ValueError: `semantic` is not a non-empty map of non-negative integers.
     """
-    _check_map('semantic', semantic)
+    check_map('semantic', semantic)
     table = np.concatenate([np.asarray(colors, np.uint8), np.zeros((1, 3), np.uint8)])
     return table[np.minimum(semantic, len(colors))]
 
@@ -89,6 +88,8 @@ def color_labels(
     table = np.zeros((len(labels), 3), np.uint8)
     is_crowd = np.zeros(len(labels), bool)
     neighbors = _find_neighbors(index)
+    is_only = len(label_format.thing_classes) == 1
+    hue_step = _HUE_STEP_OF_ONLY_CLASS if is_only else _HUE_STEP
     shades: dict[int, int] = {}
     for row, label in enumerate(labels.tolist()):
         semantic, instance = divmod(label, label_format.label_divisor)
@@ -98,7 +99,7 @@ def color_labels(
         is_crowd[row] = semantic in label_format.thing_classes and instance == 0
         if not instance:
             continue
-        choices = _list_shades(colors[semantic])
+        choices = _list_shades(colors[semantic], hue_step)
         near = (n for n in neighbors.get(row, ()) if n in shades)
         same = [shades[n] for n in near if labels[n] // label_format.label_divisor == semantic]
         # The turn of the instance is kept where it can be, so that it changes little over frames.
@@ -119,82 +120,13 @@ def paint(index: np.ndarray, label_colors: LabelColors, first_row: int = 0) -> n
     Returns:
       u8[h, W, 3].
     """
-    picture = label_colors.colors[index]
+    picture = np.take(label_colors.colors, index, axis=0)
     if label_colors.is_crowd.any():
         rows, columns = np.ogrid[: index.shape[0], : index.shape[1]]
         stripes = (rows + first_row + columns) // _CROWD_STRIPE_PX % 2 == 0
         striped = label_colors.is_crowd[index] & stripes
         picture[striped] = 255 - (255 - picture[striped]) // 3
     return picture
-
-
-def heatmap_picture(heatmap: np.ndarray, image: np.ndarray | None = None) -> np.ndarray:
-    """Colours a map from black over red to yellow.
-
-    Args:
-      heatmap: f32[H, W] in [0, 1]; values outside are clipped, NaN becomes 0.
-      image: u8[H, W, 3], shown in grey where the heat is low.
-
-    Returns:
-      u8[H, W, 3].
-    """
-    heat = np.clip(np.nan_to_num(np.asarray(heatmap, np.float32), nan=0.0), 0, 1)
-    stops = np.linspace(0, 1, len(_HEAT_STOPS))
-    picture = np.stack([np.interp(heat, stops, channel) for channel in _HEAT_STOPS.T], axis=-1)
-    if image is not None:
-        # The square root keeps the faint rims of the heat visible on a bright image.
-        share = np.sqrt(heat)[..., None]
-        picture = share * picture + (1 - share) * 0.6 * image.mean(axis=-1, keepdims=True)
-    return np.round(picture).astype(np.uint8)
-
-
-def offset_picture(
-    offset: np.ndarray, mask: np.ndarray | None = None, *, longest_px: float | None = None
-) -> np.ndarray:
-    """Colours offsets by a colour wheel: hue is the direction, saturation the length.
-
-    Right is red, down yellow-green, left cyan, up violet; a zero offset is white.
-
-    Args:
-      offset: f32[H, W, 2], (dy, dx) in pixels.
-      mask: bool[H, W]; black where it is false.
-      longest_px: length of full saturation, by default that of `longest_offset`.
-
-    Returns:
-      u8[H, W, 3].
-    """
-    dy, dx = _split_offset(offset)
-    inside = np.ones(dy.shape, bool) if mask is None else np.asarray(mask, bool)
-    longest = longest_offset(offset, mask) if longest_px is None else longest_px
-    saturation = np.clip(np.hypot(dy, dx) / max(longest, 1e-6), 0, 1)[..., None]
-    hue = np.arctan2(dy, dx)[..., None] * (3 / np.pi)
-    # The hexagon of HSV: each primary is full within one sixth of its hue, zero beyond two sixths.
-    distance = np.abs((hue - np.array([0, 2, 4], np.float32) + 3) % 6 - 3)
-    wheel = np.clip(2 - distance, 0, 1)
-    picture = 255 * (1 - saturation * (1 - wheel)) * inside[..., None]
-    return np.round(picture).astype(np.uint8)
-
-
-def longest_offset(offset: np.ndarray, mask: np.ndarray | None = None) -> float:
-    """Computes the 99th percentile of the lengths of offsets, see `offset_picture`, in pixels."""
-    length = np.hypot(*_split_offset(offset))
-    length = length if mask is None else length[np.asarray(mask, bool)]
-    return float(np.percentile(length, 99)) if length.size else 1.0
-
-
-def offset_wheel(diameter_px: int) -> np.ndarray:
-    """Draws the key of `offset_picture`: each pixel has the colour of its offset from the middle.
-
-    Args:
-      diameter_px: diameter of the wheel, at least 3.
-
-    Returns:
-      u8[diameter_px, diameter_px, 3], black outside of the wheel.
-    """
-    radius = (diameter_px - 1) / 2
-    offset = np.moveaxis(np.indices((diameter_px, diameter_px)) - radius, 0, -1)
-    inside = np.hypot(*np.moveaxis(offset, -1, 0)) <= radius
-    return offset_picture(offset, inside, longest_px=radius)
 
 
 def index_labels(panoptic: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -210,7 +142,7 @@ def index_labels(panoptic: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarr
     Raises:
       ValueError: `panoptic` is not a non-empty map of non-negative integers.
     """
-    _check_map('panoptic', panoptic)
+    check_map('panoptic', panoptic)
     # Counting is ten times as fast as the sort in np.unique.
     counts = np.bincount(panoptic.ravel())
     labels = np.flatnonzero(counts)
@@ -219,13 +151,12 @@ def index_labels(panoptic: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return labels, rows[panoptic], counts[labels]
 
 
-def _split_offset(offset: np.ndarray) -> np.ndarray:
-    """Returns dy and dx, f32[2, H, W], finite."""
-    finite = np.nan_to_num(np.asarray(offset, np.float32), posinf=1e6, neginf=-1e6)
-    return np.moveaxis(finite, -1, 0)
+def check_map(name: str, labels: np.ndarray) -> None:
+    """Checks a map of labels.
 
-
-def _check_map(name: str, labels: np.ndarray) -> None:
+    Raises:
+      ValueError: it is no non-empty map of non-negative integers.
+    """
     if labels.ndim != 2 or not labels.size or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
             f'{name} must be a non-empty integer [H, W], not {labels.dtype}{labels.shape}'
@@ -252,11 +183,12 @@ def _find_neighbors(index: np.ndarray) -> dict[int, list[int]]:
     return neighbors
 
 
-def _list_shades(color: np.ndarray) -> list[np.ndarray]:
+def _list_shades(color: np.ndarray, hue_step: float) -> list[np.ndarray]:
     """Lists shades of a class colour, itself first; each two differ in brightness.
 
     Args:
       color: u8[3], RGB.
+      hue_step: change of hue from shade to shade, of a whole turn.
 
     Returns:
       u8[3] each, at least four.
@@ -269,7 +201,7 @@ def _list_shades(color: np.ndarray) -> list[np.ndarray]:
             wanted = brightness + sign * k * _BRIGHTNESS_STEP
             if not _DARKEST <= wanted <= _BRIGHTEST:
                 continue
-            turned = colorsys.hsv_to_rgb((hue + sign * k * _HUE_STEP) % 1, saturation, value)
+            turned = colorsys.hsv_to_rgb((hue + sign * k * hue_step) % 1, saturation, value)
             shades.append(_set_brightness(np.array(turned), wanted))
     return shades
 

@@ -32,8 +32,9 @@ def stretch_contrast(image: np.ndarray, contrast: str = 'auto') -> np.ndarray:
         return image
     step = max(1, int(np.sqrt(image[..., 0].size / _MAX_SAMPLES)))
     # The brightest channel of each pixel decides: fluorescence is often in one alone.
-    sample = image[::step, ::step].max(axis=-1)
-    low, high = np.percentile(sample, _PERCENTILES)
+    sample = image[::step, ::step]
+    low = np.percentile(sample.min(axis=-1), _PERCENTILES[0])
+    high = np.percentile(sample.max(axis=-1), _PERCENTILES[1])
     if contrast == 'auto' and high >= _DARK and high - low >= _FLAT:
         return image
     if high <= low:

@@ -4,7 +4,7 @@ import enum
 
 import numpy as np
 
-from pdl_jax.systems.drawing.colors import index_labels
+from pdl_jax.systems.drawing.colors import check_map
 from pdl_jax.typing import LabelFormat
 
 
@@ -63,15 +63,20 @@ def find_errors(panoptic: np.ndarray, truth: np.ndarray, label_format: LabelForm
             f'the prediction is {panoptic.shape} pixels and the truth {truth.shape}: they must '
             f'have one size'
         )
-    found, found_index, found_areas = index_labels(panoptic)
-    wanted, wanted_index, wanted_areas = index_labels(truth)
-    # Every pixel of a pair of segments has the same kind.
-    pair_index = wanted_index.astype(np.int64) * len(found) + found_index
-    overlaps = np.bincount(pair_index.ravel(), minlength=len(wanted) * len(found))
-    unions = wanted_areas[:, None] + found_areas - overlaps.reshape(len(wanted), -1)
-    iou = overlaps.reshape(unions.shape) / unions
-    kinds = _classify_pairs(found, wanted, iou, label_format)
-    return kinds.ravel()[pair_index]
+    for name, labels in (('panoptic', panoptic), ('truth', truth)):
+        check_map(name, labels)
+    flat_found, flat_wanted = panoptic.ravel(), truth.ravel()
+    is_start = (flat_found[1:] != flat_found[:-1]) | (flat_wanted[1:] != flat_wanted[:-1])
+    # There are far fewer runs of pixels with one pair of labels than pixels.
+    starts = np.concatenate([[0], np.flatnonzero(is_start) + 1])
+    lengths = np.diff(starts, append=flat_found.size)
+    codes = flat_wanted[starts].astype(np.int64) << 32 | flat_found[starts]
+    pairs, inverse = np.unique(codes, return_inverse=True)
+    wanted, found = pairs >> 32, pairs & (2**32 - 1)
+    overlaps = np.bincount(inverse, lengths)
+    unions = _sum_by(wanted, overlaps) + _sum_by(found, overlaps) - overlaps
+    kinds = _classify_pairs(found, wanted, overlaps / unions, label_format)
+    return np.repeat(kinds[inverse], lengths).reshape(truth.shape)
 
 
 def error_picture(errors: np.ndarray, image: np.ndarray | None = None) -> np.ndarray:
@@ -85,44 +90,54 @@ def error_picture(errors: np.ndarray, image: np.ndarray | None = None) -> np.nda
       u8[H, W, 3].
     """
     table = np.array([ERROR_COLORS[kind] for kind in PixelError], np.uint8)
-    picture = table[errors]
-    if image is not None:
-        right = errors == PixelError.CORRECT
-        grey = 64 + image.mean(axis=-1) * 0.6
-        picture[right] = grey[right, None].astype(np.uint8)
+    picture = np.take(table, errors, axis=0)
+    if image is None:
+        return picture
+    # By rows, so that large pictures need little memory.
+    for row, shown, kinds in zip(picture, image, errors, strict=True):
+        right = kinds == PixelError.CORRECT
+        row[right] = (64 + shown[right].sum(axis=1) // 5)[:, None]
     return picture
+
+
+def _sum_by(keys: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Returns for each pair the sum of the values of all pairs with its key."""
+    _, inverse = np.unique(keys, return_inverse=True)
+    return np.bincount(inverse, values)[inverse]
 
 
 def _classify_pairs(
     found: np.ndarray, wanted: np.ndarray, iou: np.ndarray, label_format: LabelFormat
 ) -> np.ndarray:
-    """Returns u8[T, S], the kind of the pixels of each pair of a true and a predicted segment."""
+    """Classifies the pixels of pairs of segments.
+
+    Args:
+      found: i64[P], labels of the prediction.
+      wanted: i64[P], labels of the truth.
+      iou: f64[P], overlap of the two.
+      label_format: the coding of classes and instances.
+
+    Returns:
+      u8[P], values of `PixelError`.
+    """
     divisor = label_format.label_divisor
-    found_class, wanted_class = found[None] // divisor, wanted[:, None] // divisor
+    found_class, wanted_class = found // divisor, wanted // divisor
     things = label_format.thing_classes
     is_found, is_wanted = np.isin(found_class, things), np.isin(wanted_class, things)
     is_unlabeled = found_class == label_format.ignore_label
     is_same = found_class == wanted_class
-    is_object = (found[None] % divisor > 0) & (wanted[:, None] % divisor > 0)
     kinds = np.full(iou.shape, PixelError.WRONG_CLASS, np.uint8)
     kinds[is_found & ~is_wanted] = PixelError.FALSE
     kinds[is_unlabeled | (is_wanted & ~is_found)] = PixelError.MISSED
     kinds[is_same] = PixelError.CORRECT
-    pairs = is_same & is_object & is_wanted
-    kinds[pairs & ~_match(np.where(pairs, iou, 0))] = PixelError.WRONG_INSTANCE
-    kinds[np.broadcast_to(wanted_class == label_format.ignore_label, iou.shape)] = PixelError.VOID
-    return kinds
-
-
-def _match(iou: np.ndarray) -> np.ndarray:
-    """Matches rows and columns one to one, the highest value first; bool of the same shape."""
-    matched = np.zeros(iou.shape, bool)
-    is_free = np.ones(iou.shape[0], bool), np.ones(iou.shape[1], bool)
-    rows, columns = np.nonzero(iou)
+    objects = np.flatnonzero(is_same & (found % divisor > 0) & (wanted % divisor > 0))
+    kinds[objects] = PixelError.WRONG_INSTANCE
+    taken = set()
     # The sort is stable, so that ties go to the lower labels.
-    order = np.argsort(-iou[rows, columns], kind='stable')
-    for row, column in zip(rows[order], columns[order], strict=True):
-        if is_free[0][row] and is_free[1][column]:
-            is_free[0][row] = is_free[1][column] = False
-            matched[row, column] = True
-    return matched
+    for pair in objects[np.argsort(-iou[objects], kind='stable')].tolist():
+        sides = {('found', found[pair]), ('wanted', wanted[pair])}
+        if not sides & taken:
+            taken |= sides
+            kinds[pair] = PixelError.CORRECT
+    kinds[wanted_class == label_format.ignore_label] = PixelError.VOID
+    return kinds

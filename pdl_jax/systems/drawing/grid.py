@@ -5,12 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from pdl_jax.systems.drawing.colors import (
-    color_panoptic,
-    color_semantic,
-    heatmap_picture,
-    offset_picture,
-)
+from pdl_jax.systems.drawing.colors import color_panoptic, color_semantic
+from pdl_jax.systems.drawing.fields import draw_offset, heatmap_picture
 from pdl_jax.systems.drawing.fonts import load_font
 from pdl_jax.typing import LabelFormat
 
@@ -92,14 +88,14 @@ def training_pictures(
         center = heatmap_picture(target['center'], image)
         center[np.asarray(target['center_weight']) <= 0] //= 3
         wanted['center (dark: no loss)'] = center
-        wanted['offset'] = offset_picture(target['offset'], is_object)
+        wanted['offset'] = draw_offset(target['offset'], is_object)
         heat = prediction['center']
         answer = {
             'panoptic': color_panoptic(prediction['panoptic'], label_format, colors),
             **answer,
             f'center, up to {np.max(heat):.2f}': heatmap_picture(heat, image),
-            'offset': offset_picture(prediction['offset']),
-            'offset at target objects': offset_picture(prediction['offset'], is_object),
+            'offset': draw_offset(prediction['offset']),
+            'offset at target objects': draw_offset(prediction['offset'], is_object),
         }
     wanted[f'semantic weight / {highest:.3g}'] = heatmap_picture(weight / highest)
     return {

@@ -20,8 +20,10 @@ from pdl_jax.typing import LabelFormat
 # Segments below this share of the picture get no name.
 _MIN_NAMED_SHARE = 0.0003
 # Rows that are painted at a time, so that large pictures need little memory.
-_STRIP_ROWS = 256
+_STRIP_ROWS = 64
 _MAX_OUTLINE_PX = 6
+# More objects of the only class of things are named by their scores alone.
+_MANY = 8
 
 
 def overlay_panoptic(
@@ -91,8 +93,15 @@ def enlarge_image(image: np.ndarray, min_side_px: int) -> np.ndarray:
     factor = _find_factor(image.shape, min_side_px)
     if factor == 1:
         return image
-    size = factor * image.shape[1], factor * image.shape[0]
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+    return resize_image(image, (factor * image.shape[0], factor * image.shape[1]))
+
+
+def resize_image(image: np.ndarray, size: tuple[int, ...], *, is_smooth: bool = True) -> np.ndarray:
+    """Resizes u8[H, W, 3] or u8[H, W] to (height, width); labels must not be smooth."""
+    if image.shape[:2] == size:
+        return image
+    resampling = Image.Resampling.BICUBIC if is_smooth else Image.Resampling.NEAREST
+    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), resampling))
 
 
 def _find_factor(shape: tuple[int, ...], min_side_px: int) -> int:
@@ -127,9 +136,12 @@ def _mix(
     for top in range(0, len(index), _STRIP_ROWS):
         rows = slice(top, top + _STRIP_ROWS)
         strip = index[rows]
-        color = paint(strip, label_colors, top)
-        share = shares.astype(np.uint16)[strip][..., None]
-        mixed = ((image[rows] * (256 - share) + color * share) >> 8).astype(np.uint8)
+        share = np.take(shares.astype(np.uint16), strip)[..., None]
+        # In place, since the time goes into memory.
+        mixed = image[rows] * (256 - share)
+        mixed += paint(strip, label_colors, top) * share
+        mixed >>= 8
+        mixed = mixed.astype(np.uint8)
         # The rows below decide on the last borders of the strip.
         border = find_borders(index[top : top + _STRIP_ROWS + outline_px], outline_px)
         border = border[: len(strip)]
@@ -149,6 +161,9 @@ def _list_captions(
 ) -> list[Caption]:
     """Lists the texts of segments: things before stuff, which finds room elsewhere; by area."""
     things, stuff = [], []
+    # The score alone tells more than the name of the only class, again and again.
+    is_only = len(label_format.thing_classes) == 1
+    is_name_plain = is_only and np.sum(labels % label_format.label_divisor > 0) > _MANY
     for i in np.argsort(-areas, kind='stable'):
         semantic, instance = divmod(int(labels[i]), label_format.label_divisor)
         if areas[i] < _MIN_NAMED_SHARE * areas.sum():
@@ -166,9 +181,8 @@ def _list_captions(
             texts = (name,)
             if int(labels[i]) in scores:
                 score = f'{scores[int(labels[i])]:.0%}'
-                # The score alone tells more than the name of the only class.
-                short = score if len(label_format.thing_classes) == 1 else name
-                texts = (f'{name} {score}', short)
+                texts = (f'{name} {score}', score if is_only else name)
+                texts = (score,) if is_name_plain else texts
             things.append(Caption(int(i), texts, may_stand_beside=True))
     return things + stuff
 
