@@ -137,8 +137,8 @@ def run(flags: argparse.Namespace) -> None:
 
     paths = list(image_ids or list_images(flags.images, flags.list, flags.prefix))
     announce(f'predicting {len(paths)} images with {flags.checkpoint}')
+    from pdl_jax.prediction.file_kinds import DEFAULT_KINDS, check_kinds, name_file
     from pdl_jax.prediction.picture_style import PictureStyle
-    from pdl_jax.prediction.result import DEFAULT_KINDS, check_kinds, name_file
     from pdl_jax.storage.paths import make_path
 
     default = DEFAULT_KINDS if image_ids is None else ()

@@ -9,11 +9,12 @@ import jax
 import tqdm
 from etils import epath
 
+from pdl_jax.prediction.file_kinds import DEFAULT_KINDS, OUTPUT_KINDS
 from pdl_jax.prediction.formats import PanopticWriter
 from pdl_jax.prediction.image_list import name_results, stem_of
 from pdl_jax.prediction.picture_style import DEFAULT_STYLE, PictureStyle
 from pdl_jax.prediction.predictor import Predictor
-from pdl_jax.prediction.result import DEFAULT_KINDS, OUTPUT_KINDS, PanopticResult, write_result
+from pdl_jax.prediction.result import PanopticResult, write_result
 
 
 def predict_file(
@@ -32,7 +33,7 @@ def predict_file(
       path: the image, local or gs://.
       output: folder of the results.
       stem: name of the results without suffixes; by default the image's.
-      kinds: the files to write, see `result.KINDS`.
+      kinds: the files to write, see `file_kinds.KINDS`.
       style: colours, contrast and size of pictures.
 
     Raises:

@@ -14,6 +14,13 @@ from etils import epath
 
 from pdl_jax.data.catalog import DatasetSpec
 from pdl_jax.data.images import encode_image, show_channels
+from pdl_jax.prediction.file_kinds import (
+    DEFAULT_KINDS,
+    KINDS,
+    SUFFIXES,
+    check_kinds,
+    name_file,
+)
 from pdl_jax.prediction.formats import encode_segments, encode_semantic
 from pdl_jax.prediction.picture_style import DEFAULT_STYLE, PictureStyle
 from pdl_jax.storage.paths import explain_bucket_errors, make_path, write_whole
@@ -21,30 +28,10 @@ from pdl_jax.systems.drawing.colors import color_panoptic
 from pdl_jax.systems.drawing.contrast import stretch_contrast
 from pdl_jax.systems.drawing.errors import error_picture, find_errors
 from pdl_jax.systems.drawing.fields import draw_offset, heatmap_picture
-from pdl_jax.systems.drawing.grid import picture_grid
-from pdl_jax.systems.drawing.legend import draw_legend, list_class_entries, list_error_entries
-from pdl_jax.systems.drawing.overlay import enlarge_image, overlay_panoptic, resize_image
+from pdl_jax.systems.drawing.overlay import overlay_panoptic, resize_image
 from pdl_jax.systems.drawing.page import PageSegment, make_page
+from pdl_jax.systems.drawing.panel import draw_panel
 from pdl_jax.typing import LabelFormat, suggest
-
-# Files that a result can be written as, by kind: the end of their names.
-_ENDINGS = {
-    'overlay': '_overlay.png',
-    'ids': '_panoptic.png',
-    'color': '_color.png',
-    'panel': '_panel.png',
-    'html': '.html',
-    'center': '_center.png',
-    'offset': '_offset.png',
-    'csv': '.csv',
-    'json': '.json',
-}
-KINDS = tuple(_ENDINGS)
-# Kinds that show what the network computed, see `PanopticResult.outputs`.
-OUTPUT_KINDS = ('center', 'offset')
-DEFAULT_KINDS = ('overlay', 'ids', 'json')
-# Kinds by the suffix of a single file.
-_SUFFIXES = {'.png': 'overlay', '.html': 'html', '.csv': 'csv', '.json': 'json'}
 
 
 class Box(NamedTuple):
@@ -173,7 +160,7 @@ class PanopticResult:
             class_names=self.spec.class_names,
             colors=self._colors,
             alpha=self.style.alpha,
-            scores={segment.label: segment.score for segment in self.segments},
+            scores=self._scores,
             min_side_px=self.style.min_side_px,
         )
 
@@ -184,7 +171,7 @@ class PanopticResult:
     def draw_panel(
         self, image: np.ndarray | None = None, truth: np.ndarray | None = None
     ) -> np.ndarray:
-        """Draws the image and the overlay side by side over a legend of the classes.
+        """Draws the image and the overlay side by side over a legend, see `panel.draw_panel`.
 
         Args:
           image: see `draw_overlay`.
@@ -196,24 +183,17 @@ class PanopticResult:
         Raises:
           ValueError: there is no image, or it or the truth has another size.
         """
-        shown = enlarge_image(self._shown_image(image), self.style.min_side_px)
-        row = {'image': shown, 'prediction': self.draw_overlay(image)}
-        rows = [row]
-        shown_labels = [self.panoptic]
-        if truth is not None:
-            labeled = dataclasses.replace(self, panoptic=truth, segments=())
-            errors = find_errors(self.panoptic, truth, self._drawn_format)
-            drawn = error_picture(errors, self._shown_image(image))
-            errors_picture = enlarge_image(drawn, self.style.min_side_px)
-            rows.append({'truth': labeled.draw_overlay(image), 'errors': errors_picture})
-            shown_labels.append(truth)
-        grid = picture_grid([list(row.values()) for row in rows], [list(row) for row in rows])
-        names, colors = self.spec.class_names, self._colors
-        entries = list_class_entries(shown_labels, self._drawn_format, names, colors)
-        legends = [draw_legend(entries, grid.shape[1])]
-        if truth is not None:
-            legends.append(draw_legend(list_error_entries(errors), grid.shape[1]))
-        return np.concatenate([grid, *legends])
+        return draw_panel(
+            self._shown_image(image),
+            self.panoptic,
+            self._drawn_format,
+            class_names=self.spec.class_names,
+            colors=self._colors,
+            truth=truth,
+            scores=self._scores,
+            alpha=self.style.alpha,
+            min_side_px=self.style.min_side_px,
+        )
 
     def draw_errors(self, truth: np.ndarray, image: np.ndarray | None = None) -> np.ndarray:
         """Draws the pixels that differ from the truth by their kinds, u8[H, W, 3].
@@ -303,7 +283,7 @@ class PanopticResult:
         return file.getvalue()
 
     def encode(self, kind: str) -> bytes:
-        """Encodes the file of a kind, see `KINDS`.
+        """Encodes the file of a kind, see `file_kinds.KINDS`.
 
         Raises:
           ValueError: there is no such kind, or a picture needs the image.
@@ -342,7 +322,7 @@ class PanopticResult:
         Args:
           path: a folder, made if it is missing, or a file that ends in .png, .html, .csv or .json.
             NAME is that of the image's file, or 'image'.
-          kinds: files to write to a folder, see `KINDS`.
+          kinds: files to write to a folder, see `file_kinds.KINDS`.
 
         Returns:
           The files.
@@ -352,13 +332,17 @@ class PanopticResult:
           ValueError: there is no such kind, or a picture needs the image.
         """
         target = make_path(path)
-        kind = _SUFFIXES.get(target.suffix.lower())
+        kind = SUFFIXES.get(target.suffix.lower())
         if kind is None or target.is_dir():
             stem = os.path.splitext(self.name)[0] or 'image'
             return write_result(self, target, stem, kinds)
         target.parent.mkdir(parents=True, exist_ok=True)
         write_whole(target, self.encode(kind))
         return [target]
+
+    @property
+    def _scores(self) -> dict[int, float]:
+        return {segment.label: segment.score for segment in self.segments}
 
     def _get_output(self, name: str) -> np.ndarray:
         if self.outputs is None:
@@ -385,27 +369,6 @@ class PanopticResult:
             # Things without an instance would be drawn as crowds.
             return dataclasses.replace(label_format, thing_classes=())
         return label_format
-
-
-def check_kinds(kinds: Sequence[str]) -> None:
-    """Checks kinds of files.
-
-    Raises:
-      ValueError: names the first unknown one.
-    """
-    for kind in kinds:
-        if kind not in KINDS:
-            raise ValueError(
-                f'there is no output {kind!r}; {suggest(kind, KINDS)}choose among '
-                f'{", ".join(KINDS)}'
-            )
-
-
-def name_file(stem: str, kind: str, *, is_semantic: bool = False) -> str:
-    """Returns the name of the file of a kind."""
-    if kind == 'ids' and is_semantic:
-        return f'{stem}_semantic.png'
-    return f'{stem}{_ENDINGS[kind]}'
 
 
 def write_result(

@@ -80,7 +80,31 @@ def test_any_size(predictor, size):
         assert 0 <= segment.score <= 1
         assert segment.class_name == predictor.spec.class_names[segment.class_id]
         assert segment.is_thing == (segment.class_id in predictor.spec.label_format.thing_classes)
-    assert result.draw_overlay(image).shape == image.shape
+    assert result.with_style(min_side_px=0).draw_overlay(image).shape == image.shape
+
+
+def test_kept_centers_and_offsets_are_those_that_made_the_objects(predictor):
+    image = np.random.default_rng(0).integers(0, 255, (48, 64, 3)).astype(np.uint8)
+    assert predictor(image).outputs is None
+    result = predictor(image, keep_outputs=True)
+    heat, offset = result.outputs['center'], result.outputs['offset']
+    assert heat.shape == (48, 64) and offset.shape == (48, 64, 2)
+    options = predictor.origin['postprocess']
+    half = options['nms_kernel_px'] // 2
+    windows = np.lib.stride_tricks.sliding_window_view(
+        np.pad(heat, half, constant_values=-1), (2 * half + 1, 2 * half + 1)
+    )
+    is_center = (heat == windows.max(axis=(2, 3))) & (heat > options['center_threshold'])
+    centers = np.argwhere(is_center)
+    votes = np.moveaxis(np.indices(heat.shape), 0, -1) + offset
+    nearest = np.square(votes[:, :, None] - centers).sum(axis=-1).argmin(axis=-1)
+    objects = [s for s in result.segments if s.is_thing]
+    assert len(centers) > 1 and objects
+    for one in objects:
+        counts = np.bincount(nearest[result.panoptic == one.label])
+        # Another program may round otherwise where two centres are equally near.
+        assert counts.max() >= 0.98 * counts.sum(), one
+    assert result.draw_center().shape == result.draw_offset().shape == (48, 64, 3)
 
 
 def test_wrong_arrays_are_refused(predictor):
@@ -171,6 +195,37 @@ def test_command_line_writes_three_files_and_reports_broken_images(workdir, tmp_
     assert sorted(set(np.unique(ids)) - {0}) == [s['id'] for s in description['segments']]
     for segment in description['segments']:
         assert (ids == segment['id']).sum() == segment['area_px']
+
+
+def test_command_line_writes_pictures_in_a_style(workdir, tmp_path):
+    rng = np.random.default_rng(0)
+    # The canvas of 48x64 pixels, whose compiled program is in the cache.
+    Image.fromarray(rng.integers(0, 60, (46, 60, 3)).astype(np.uint8)).save(tmp_path / 'a.png')
+    flags = [f'--checkpoint={workdir}', f'--images={tmp_path}/a.png', f'--output={tmp_path}/out']
+    kinds = '--write=overlay,panel,html,center,offset'
+    main(['predict', *flags, kinds, '--palette=colorblind', '--contrast=none', '--min_side_px=0'])
+    sizes = {p.name: Image.open(p).size for p in (tmp_path / 'out').glob('*.png')}
+    assert sizes.pop('a_panel.png')[0] == 60 + 4 + 60
+    names = ('a_overlay.png', 'a_center.png', 'a_offset.png')
+    assert sizes == dict.fromkeys(names, (60, 46))
+    assert '</html>' in (tmp_path / 'out' / 'a.html').read_text()
+
+
+@pytest.mark.parametrize(
+    ('flag', 'message'),
+    [
+        ('--palette=blue', "palette .='blue'. must be one of given, colorblind"),
+        ('--contrast=more', "contrast .='more'. must be one of auto, stretch, none"),
+        ('--alpha=1.5', r'alpha .=1.5. must lie in \[0, 1\]'),
+        ('--write=page', "no output 'page'"),
+    ],
+)
+def test_wrong_styles_end_before_the_network_is_loaded(tmp_path, flag, message):
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / 'a.png')
+    flags = ['--checkpoint=nowhere', f'--images={tmp_path}', f'--output={tmp_path}/out', flag]
+    with pytest.raises(SystemExit) as end:
+        main(['predict', *flags])
+    assert re.match(f'error: .*{message}', end.value.code)
 
 
 def test_photo_is_turned_upright(predictor, tmp_path):

@@ -1,6 +1,7 @@
 """Files and views of a result."""
 
 import csv
+import dataclasses
 import io
 import json
 
@@ -43,7 +44,9 @@ def test_views(result):
     assert result.masks.sum(axis=(1, 2)).tolist() == [s.area_px for s in result.segments]
     y0, x0, y1, x1 = result.segments[0].box
     assert result.masks[0, y0:y1, x0:x1].all()
-    assert result.draw_overlay().shape == (6, 8, 3)
+    assert result.with_style(min_side_px=0).draw_overlay().shape == (6, 8, 3)
+    # Names cannot be read on so small a picture.
+    assert result.draw_overlay().shape == (480, 640, 3)
     color = result.draw_color()
     assert color[0, 0].tolist() == [1, 2, 3] and not color[0, 7].any()
     empty = PanopticResult(result.panoptic, (), result.spec)
@@ -90,9 +93,53 @@ def test_a_folder_gets_files_by_kind(result, tmp_path):
 
 
 def test_a_suffix_means_one_file(result, tmp_path):
-    for name in ('a/b.PNG', 'c.csv', 'd.json'):
+    for name in ('a/b.PNG', 'c.csv', 'd.json', 'e.html'):
         assert [str(p) for p in result.save(tmp_path / name)] == [str(tmp_path / name)]
-    assert Image.open(tmp_path / 'a/b.PNG').size == (8, 6)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ['a', 'c.csv', 'd.json']
+    assert Image.open(tmp_path / 'a/b.PNG').size == (640, 480)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['a', 'c.csv', 'd.json', 'e.html']
+    assert (tmp_path / 'e.html').read_text().startswith('<!DOCTYPE html>')
     with pytest.raises(ValueError, match="no output 'colour'; did you mean 'color'"):
         result.save(tmp_path, ['colour'])
+
+
+def test_styles_change_pictures_and_nothing_else(result):
+    plain = result.with_style(min_side_px=0, contrast='none')
+    other = plain.with_style(palette='colorblind')
+    assert (other.draw_color() != plain.draw_color()).any()
+    assert other.to_json() == plain.to_json() and other.to_png() == plain.to_png()
+    # The image is flat grey; half of the way to the colours is a tenth of it at alpha 0.1.
+    faint, full = (plain.with_style(alpha=a).draw_overlay().astype(int) for a in (0.1, 1))
+    assert (np.abs(faint - 90).max(axis=-1) < np.abs(full - 90).max(axis=-1) + 1).all()
+    with pytest.raises(ValueError, match="pictures have no pallete; did you mean 'palette'"):
+        result.with_style(pallete='given')
+    with pytest.raises(ValueError, match=r'alpha \(=2\) must lie in \[0, 1\]'):
+        result.with_style(alpha=2)
+    with pytest.raises(ValueError, match="palette .='blue'. must be one of given, colorblind"):
+        result.with_style(palette='blue')
+
+
+def test_panels_and_errors(result):
+    result = result.with_style(min_side_px=0)
+    panel = result.draw_panel()
+    assert panel.shape[1] == 8 + 4 + 8
+    truth = np.where(result.panoptic == 1, 2, result.panoptic)
+    with_truth = result.draw_panel(truth=truth)
+    assert with_truth.shape[1] == panel.shape[1] and len(with_truth) > len(panel) + 6
+    errors = result.draw_errors(truth)
+    assert errors.shape == (6, 8, 3)
+    # The larger object takes the label of the true one; the other is another object.
+    assert errors[1, 5, 0] == errors[1, 5, 1] and errors[5, 5].tolist() == [204, 121, 167]
+
+
+def test_outputs_of_the_network_are_drawn_if_they_were_kept(result):
+    with pytest.raises(ValueError, match='no centers of the network: .*keep_outputs=True'):
+        result.draw_center()
+    outputs = {'center': np.zeros((3, 4), np.float32), 'offset': np.ones((3, 4, 2), np.float32)}
+    outputs['center'][1, 3] = 1
+    kept = dataclasses.replace(result, outputs=outputs)
+    center, offset = kept.draw_center(), kept.draw_offset()
+    assert center.shape == offset.shape == (3, 4, 3)
+    assert center[1, 3].tolist() == [252, 255, 164]
+    # Offsets are drawn on objects alone, which are seen in the middle of each two by two pixels.
+    is_object = result.panoptic % result.spec.label_divisor > 0
+    np.testing.assert_array_equal(offset.any(axis=-1), is_object[1::2, 1::2])

@@ -21,6 +21,8 @@ _MAX_OUTSIDE_SHARE = 0.1
 # A crowded picture has smaller names, but no unreadable ones.
 _SMALL = 0.75
 MIN_FONT_PX = 10
+# Places inside of a segment that are tried at the edge of the picture.
+_MAX_TRIES = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,11 +140,17 @@ class _Layout:
         # A segment one pixel wide is all border, with no room at all.
         if not best or room.max() < _MIN_ROOM_SHARE * best:
             return None
-        # In a wide segment many places are about as good; the one in their middle looks best.
-        places = np.argwhere(room >= 0.9 * room.max())
-        y, x = places[np.square(places - places.mean(axis=0)).sum(axis=1).argmin()]
-        y, x = (self._step * n + self._step // 2 for n in (int(y) + y0, int(x) + x0))
-        return self._accept(y - plate[0] // 2, x - plate[1] // 2, plate)
+        for _ in range(_MAX_TRIES):
+            # In a wide segment many places are about as good; the one in their middle looks best.
+            places = np.argwhere(room >= 0.9 * room.max())
+            y, x = places[np.square(places - places.mean(axis=0)).sum(axis=1).argmin()]
+            middle_y, middle_x = (self._step * int(n) + self._step // 2 for n in (y + y0, x + x0))
+            box = self._accept(middle_y - plate[0] // 2, middle_x - plate[1] // 2, plate)
+            # At the edge of the picture the plate moves, perhaps onto another one.
+            room[max(0, int(y - half_height)) : int(y + half_height) + 1] = 0
+            if box is not None or room.max() < _MIN_ROOM_SHARE * best:
+                return box
+        return None
 
     def _find_beside(self, row: int, plate: tuple[int, int]) -> tuple[int, int, int, int] | None:
         """Tries the places around the box of a segment, and takes the one that covers least."""

@@ -2,6 +2,7 @@
 
 import functools
 import unicodedata
+from collections.abc import Sequence
 
 from PIL import ImageFont
 
@@ -31,6 +32,13 @@ def make_drawable(text: str, size_px: int = 16) -> str:
         bases = [c for c in unicodedata.normalize('NFKD', character) if _has_glyph(c, size_px)]
         drawable += [character] if _has_glyph(character, size_px) else bases
     return ' '.join(''.join(drawable).split())
+
+
+def short_name(class_names: Sequence[str], semantic: int) -> str:
+    """Returns the name of a class for pictures, 'class N' if the font cannot draw it."""
+    # COCO marks its merged stuff classes by suffixes, which only take room here.
+    name = class_names[semantic].replace('-merged', '').replace('-other', '')
+    return make_drawable(name) or f'class {semantic}'
 
 
 @functools.lru_cache(maxsize=4096)

@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 
 from pdl_jax.systems.drawing.colors import index_labels
 from pdl_jax.systems.drawing.errors import ERROR_COLORS, PixelError
-from pdl_jax.systems.drawing.fonts import load_font, make_drawable
+from pdl_jax.systems.drawing.fonts import load_font, make_drawable, short_name
 from pdl_jax.typing import LabelFormat
 
 
@@ -35,7 +35,7 @@ def draw_legend(
             x, y = gap_px, y + line_px
         places.append((x, y, text, tuple(map(int, color))))
         x += entry_px + gap_px
-    canvas = Image.new('RGB', (width_px, y + line_px if entries else 1), 'white')
+    canvas = Image.new('RGB', (width_px, y + line_px if entries else 0), 'white')
     draw = ImageDraw.Draw(canvas)
     for x, y, text, color in places:
         draw.rectangle((x, y, x + font_px, y + font_px), fill=color, outline='black')
@@ -65,7 +65,7 @@ def list_class_entries(
             continue
         red, green, blue = map(int, colors[semantic])
         count = f'{np.sum(objects == semantic)} ' if semantic in label_format.thing_classes else ''
-        entries.append((f'{count}{class_names[semantic]}', (red, green, blue)))
+        entries.append((f'{count}{short_name(class_names, semantic)}', (red, green, blue)))
     return entries
 
 

@@ -14,7 +14,7 @@ from pdl_jax.systems.drawing.captions import (
     swatch_width,
 )
 from pdl_jax.systems.drawing.colors import LabelColors, color_labels, index_labels, paint
-from pdl_jax.systems.drawing.fonts import load_font, make_drawable
+from pdl_jax.systems.drawing.fonts import load_font, short_name
 from pdl_jax.typing import LabelFormat
 
 # Segments below this share of the picture get no name.
@@ -170,9 +170,7 @@ def _list_captions(
             break
         if is_plain[i] or semantic >= len(class_names):
             continue
-        # COCO marks its merged stuff classes by suffixes, which only take room here.
-        name = class_names[semantic].replace('-merged', '').replace('-other', '')
-        name = make_drawable(name) or f'class {semantic}'
+        name = short_name(class_names, semantic)
         if semantic not in label_format.thing_classes:
             stuff.append(Caption(int(i), (name,), may_stand_beside=False))
         elif instance == 0:

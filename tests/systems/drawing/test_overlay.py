@@ -1,12 +1,14 @@
 """Overlays: outlines, and names and their places."""
 
-import itertools
+import dataclasses
+import sys
 
 import numpy as np
 import pytest
-from PIL import ImageDraw
 
-from pdl_jax.systems.drawing.overlay import _measure_room, overlay_panoptic
+import pdl_jax.systems.drawing.overlay as overlay_module
+from pdl_jax.systems.drawing.overlay import overlay_panoptic
+from pdl_jax.typing import LabelFormat
 from tests.systems.drawing.scene import COLORS, FORMAT, NAMES, VOID, make_scene
 
 
@@ -28,7 +30,7 @@ def test_overlay_mixes_outlines_and_leaves_void():
     np.testing.assert_array_equal(picture[230:], image[230:])
     # The left border of the first cow lies just before its first column and is nearly white.
     assert picture[90, 19].min() >= 180
-    assert (picture[90, 60:100] < 230).all()
+    assert (picture[90, 60:100].min(axis=-1) < 180).all()
 
 
 def test_every_change_of_label_is_outlined_in_white_and_nothing_else():
@@ -58,41 +60,100 @@ def test_overlay_refuses_another_size():
         overlay(make_scene(), np.zeros((320, 240, 3), np.uint8))
 
 
-def written_texts(monkeypatch, panoptic, **arguments):
-    """Returns the names that an overlay writes and the boxes of their texts, (y0, x0, y1, x1)."""
-    texts = []
-    draw_text = ImageDraw.ImageDraw.text
+def written_plates(monkeypatch, panoptic, **arguments):
+    """Returns the plates that an overlay writes, and checks that nothing else changes."""
+    plates = []
 
-    def record(self, position, text, **options):
-        x0, y0, x1, y1 = self.textbbox(position, text, font=options['font'], anchor='mm')
-        texts.append((text, (y0, x0, y1, x1)))
-        draw_text(self, position, text, **options)
+    def record(picture, plate, color):
+        plates.append(plate)
+        write(picture, plate, color)
 
-    monkeypatch.setattr(ImageDraw.ImageDraw, 'text', record)
-    overlay(panoptic, **arguments)
-    return texts
+    write = overlay_module._write
+    monkeypatch.setattr(overlay_module, '_write', record)
+    named = overlay(panoptic, **arguments)
+    plain = overlay(panoptic, **{**arguments, 'class_names': ()})
+    outside = np.ones(panoptic.shape, bool)
+    for plate in plates:
+        y0, x0, y1, x1 = plate.box
+        outside[y0:y1, x0:x1] = False
+    np.testing.assert_array_equal(named[outside], plain[outside])
+    return plates
 
 
 def test_names_scores_and_crowds_are_written_inside_their_segments(monkeypatch):
-    panoptic = make_scene()
+    panoptic = np.kron(make_scene(), np.ones((2, 2), np.int32))
     scores = {2001: 0.987, 2002: 0.5, 0: 0.3, 3000: 0.2}
-    texts = written_texts(monkeypatch, panoptic, scores=scores)
+    plates = written_plates(monkeypatch, panoptic, scores=scores)
     labels = {'sky': 0, 'grass': 1000, 'cow 99%': 2001, 'cow 50%': 2002, 'dog (crowd)': 3000}
-    assert sorted(text for text, _ in texts) == sorted(labels)
-    for text, (y0, x0, y1, x1) in texts:
-        assert panoptic[int(y0 + y1) // 2, int(x0 + x1) // 2] == labels[text]
-        assert (panoptic[int(y0) : int(y1), int(x0) : int(x1)] == labels[text]).all(), text
+    assert sorted(plate.text for plate in plates) == sorted(labels)
+    for plate in plates:
+        y0, x0, y1, x1 = plate.box
+        assert (panoptic[y0:y1, x0:x1] == labels[plate.text]).all(), plate
 
 
-def test_names_never_overlap_and_stay_in_the_picture(monkeypatch):
-    # The stripes are narrower than their names: all names fit only on different heights.
-    panoptic = np.tile(2001 + np.arange(320, dtype=np.int32) // 20, (240, 1))
-    texts = written_texts(monkeypatch, panoptic)
-    assert len(texts) == 16
-    for _, (y0, x0, y1, x1) in texts:
-        assert 0 <= y0 and 0 <= x0 and y1 <= 240 and x1 <= 320
-    for (_, a), (_, b) in itertools.combinations(texts, 2):
-        assert a[0] >= b[2] or b[0] >= a[2] or a[1] >= b[3] or b[1] >= a[3]
+def test_text_follows_the_size_of_the_picture(monkeypatch):
+    sizes = []
+    for factor in (1, 2, 8):
+        panoptic = np.zeros((240 * factor, 320 * factor), np.int32)
+        (plate,) = written_plates(monkeypatch, panoptic)
+        monkeypatch.undo()
+        sizes.append((plate.font_px, plate.box[2] - plate.box[0]))
+    # 10 pixels are the least that can be read.
+    assert [font_px for font_px, _ in sizes] == [10, 13, 53]
+    assert sizes[2][1] == pytest.approx(4 * sizes[1][1], abs=8)
+
+
+def test_many_objects_of_the_only_class_are_named_by_their_scores(monkeypatch):
+    label_format = dataclasses.replace(FORMAT, thing_classes=(2,))
+    panoptic = np.full((240, 320), 1000, np.int32)
+    for i in range(12):
+        y, x = 20 + 50 * (i // 4), 80 * (i % 4)
+        panoptic[y : y + 25, x : x + 60] = 2001 + i
+    scores = {2001 + i: 0.5 + i / 100 for i in range(12)}
+    monkeypatch.setattr(sys.modules[__name__], 'FORMAT', label_format)
+    plates = written_plates(monkeypatch, panoptic, scores=scores)
+    expected = [f'{50 + i}%' for i in range(12)]
+    assert sorted(p.text for p in plates if p.text != 'grass') == expected
+
+
+def test_the_only_stuff_class_of_a_data_set_with_things_is_left_plain():
+    label_format = LabelFormat(2, thing_classes=(1,), ignore_label=255, label_divisor=1000)
+    panoptic = np.zeros((100, 100), np.int32)
+    panoptic[40:60, 40:60] = 1001
+    image = np.random.default_rng(0).integers(0, 99, (100, 100, 3), np.uint8)
+    picture = overlay_panoptic(
+        image, panoptic, label_format, class_names=('background', 'cell'), colors=COLORS
+    )
+    np.testing.assert_array_equal(picture[:20], image[:20])
+    assert (picture[41:58, 41:58] != image[41:58, 41:58]).any(axis=-1).mean() > 0.9
+
+
+def test_names_that_the_font_cannot_draw_become_numbers(monkeypatch):
+    panoptic = np.zeros((240, 320), np.int32)
+    panoptic[120:] = 1000
+    plates = written_plates(monkeypatch, panoptic, class_names=('細胞', 'Zürich \u200b\n'))
+    assert sorted(plate.text for plate in plates) == ['Zurich', 'class 0']
+
+
+def test_small_pictures_are_enlarged():
+    panoptic = np.zeros((64, 48), np.int32)
+    panoptic[20:40, 10:30] = 2001
+    image = np.full((64, 48, 3), 100, np.uint8)
+    arguments = {'class_names': (), 'colors': COLORS}
+    picture = overlay_panoptic(image, panoptic, FORMAT, min_side_px=640, **arguments)
+    assert picture.shape == (640, 480, 3)
+    # The outline lies just outside of the object, whose first row is 200.
+    assert picture[199, 150].min() > 170 and picture[201, 150].min() < 120
+    same = overlay_panoptic(image, panoptic, FORMAT, min_side_px=90, **arguments)
+    assert same.shape == (64, 48, 3)
+
+
+def test_strips_make_no_difference(monkeypatch):
+    panoptic = np.kron(make_scene(), np.ones((4, 4), np.int32))
+    image = np.random.default_rng(0).integers(0, 256, (*panoptic.shape, 3), np.uint8)
+    expected = overlay(panoptic, image)
+    monkeypatch.setattr(overlay_module, '_STRIP_ROWS', 7)
+    np.testing.assert_array_equal(overlay(panoptic, image), expected)
 
 
 def test_names_are_readable_on_every_background():
@@ -104,26 +165,6 @@ def test_names_are_readable_on_every_background():
         assert plate.max() >= 230 and plate.min() <= 90
 
 
-def test_names_change_large_segments_only():
-    panoptic = np.zeros((240, 320), np.int32)
-    panoptic[20:100, 200:300] = 2001
-    panoptic[150:154, 50:54] = 2002
-    named = (overlay(panoptic) != overlay(panoptic, class_names=())).any(axis=-1)
-    cow = panoptic == 2001
-    assert named[cow].sum() > 100
-    # The plate of the cow stays inside the cow, and a segment too small for a name has no plate.
-    around = np.zeros(panoptic.shape, bool)
-    around[15:105, 195:305] = True
-    assert not named[around & ~cow].any()
-    assert not named[panoptic == 2002].any()
-
-
-def test_a_segment_that_is_all_border_gets_no_name(monkeypatch):
-    panoptic = np.full((240, 320), VOID, np.int32)
-    panoptic[50] = 2001
-    assert written_texts(monkeypatch, panoptic) == []
-
-
 @pytest.mark.parametrize('label', [0, 2001, 3000, VOID, 7 * 1000, 7 * 1000 + 5, 400 * 1000 + 2])
 @pytest.mark.parametrize('size', [(1, 1), (1, 40), (9, 7), (5, 300)])
 def test_odd_sizes_and_labels_do_not_fail(size, label):
@@ -133,14 +174,3 @@ def test_odd_sizes_and_labels_do_not_fail(size, label):
     assert picture.dtype == np.uint8 and picture.shape == (*size, 3)
     if label == VOID:
         np.testing.assert_array_equal(picture, image)
-
-
-def test_room_is_the_distance_to_the_nearest_border():
-    border = np.random.default_rng(1).random((17, 23)) < 0.05
-    rows, columns = np.indices((19, 25))
-    is_wall = np.pad(border, 1, constant_values=True)
-    walls = np.argwhere(is_wall)
-    expected = np.abs(rows[..., None] - walls[:, 0]) * 2.5 + np.abs(
-        columns[..., None] - walls[:, 1]
-    )
-    np.testing.assert_allclose(_measure_room(border), expected.min(axis=-1)[1:-1, 1:-1], rtol=1e-5)
