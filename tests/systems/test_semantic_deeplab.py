@@ -112,12 +112,19 @@ def test_command_line_writes_classes_scores_and_an_overlay(workdir, tmp_path, ex
     assert all(0 < s['score'] <= 1 and not s['is_thing'] for s in segments)
 
 
+def test_a_semantic_network_has_no_centers_to_draw(workdir, tmp_path):
+    (tmp_path / 'a.png').write_bytes(encode_image(np.zeros((4, 4, 3), np.uint8)))
+    flags = [f'--checkpoint={workdir}', f'--images={tmp_path}/a.png', f'--output={tmp_path}/out']
+    with pytest.raises(SystemExit) as end:
+        main(['predict', *flags, '--write=center'])
+    assert str(end.value.code).startswith('error: a semantic network has no centers to draw')
+
+
 def test_overlay_of_things_has_no_crowds(workdir):
     spec = Predictor.load(workdir).spec
     panoptic = np.full((64, 64), spec.label_format.thing_classes[0] * spec.label_divisor, np.int32)
-    picture = PanopticResult(panoptic, (), spec, is_semantic=True).draw_overlay(
-        np.zeros((64, 64, 3), np.uint8)
-    )
+    result = PanopticResult(panoptic, (), spec, is_semantic=True)
+    picture = result.with_style(min_side_px=0).draw_overlay(np.zeros((64, 64, 3), np.uint8))
     # Crowds are striped.
     assert len(np.unique(picture[:12].reshape(-1, 3), axis=0)) == 1
 

@@ -32,10 +32,10 @@ def make_crowd(height, width, num, seed):
 
 
 @pytest.mark.parametrize(
-    ('height', 'width', 'num'), [(480, 640, 300), (64, 64, 6), (1500, 2000, 80), (60, 900, 40)]
+    ('height', 'width', 'num'), [(480, 640, 300), (64, 64, 6), (900, 1200, 80), (60, 900, 40)]
 )
 def test_plates_never_overlap_and_stay_in_the_picture(height, width, num):
-    for seed in range(3):
+    for seed in range(2):
         index, captions = make_crowd(height, width, num, seed)
         font_px = max(10, round(min(height, width) / 36))
         plates = place_captions(index, captions, font_px)
@@ -66,13 +66,20 @@ def test_plates_lie_in_or_beside_their_segments_and_hide_no_other_object():
             assert np.isin(covered, objects).mean() <= 0.1, plate
 
 
-def test_large_objects_come_before_small_ones():
+def test_names_move_aside_for_each_other():
     # The stripes are narrower than their names: all names fit only on different heights.
     index = np.tile(np.arange(320, dtype=np.int32) // 20, (240, 1))
     captions = [Caption(i, (f'cow {i} 97%',), True) for i in range(16)]
     assert [plate.row for plate in place_captions(index, captions, 10)] == list(range(16))
-    flat = [plate.row for plate in place_captions(index[:110], captions, 10)]
-    assert flat == list(range(len(flat))) and 2 <= len(flat) < 16
+
+
+def test_the_first_caption_gets_the_only_place():
+    # Two objects with room for one name between them and the edges of the picture.
+    index = np.zeros((20, 90), np.int32)
+    index[4:16, 2:10], index[4:16, 80:88] = 1, 2
+    captions = [Caption(i, ('cow 97%',), True) for i in (1, 2)]
+    for order in (captions, captions[::-1]):
+        assert [plate.row for plate in place_captions(index, order, 10)] == [order[0].row]
 
 
 def test_a_crowded_name_gets_smaller_and_then_shorter():
