@@ -103,7 +103,7 @@ def test_kept_centers_and_offsets_are_those_that_made_the_objects(predictor):
     for one in objects:
         counts = np.bincount(nearest[result.panoptic == one.label])
         # Another program may round otherwise where two centres are equally near.
-        assert counts.max() >= 0.98 * counts.sum(), one
+        assert counts.max() >= 0.95 * counts.sum(), one
     assert result.draw_center().shape == result.draw_offset().shape == (48, 64, 3)
 
 

@@ -68,7 +68,7 @@ def place_captions(index: np.ndarray, captions: Sequence[Caption], font_px: int)
     Returns:
       The plates; no two overlap, and all lie inside of the picture.
     """
-    layout = _Layout(index, [caption.row for caption in captions if caption.may_stand_beside])
+    layout = _Layout(index, captions)
     small_px = max(MIN_FONT_PX, round(_SMALL * font_px))
     for caption in captions:
         variants = [(text, font_px) for text in caption.texts[:1]]
@@ -76,7 +76,7 @@ def place_captions(index: np.ndarray, captions: Sequence[Caption], font_px: int)
         for text, size_px in dict.fromkeys(variants):
             box = layout.find_place(caption.row, measure_plate(text, size_px), caption)
             if box is not None:
-                layout.plates.append(Plate(caption.row, text, size_px, box))
+                layout.add(Plate(caption.row, text, size_px, box))
                 break
     return layout.plates
 
@@ -96,9 +96,10 @@ def swatch_width(font_px: int) -> int:
 class _Layout:
     """A coarse copy of the map of indices, and the plates that stand there."""
 
-    def __init__(self, index: np.ndarray, objects: Sequence[int]) -> None:
+    def __init__(self, index: np.ndarray, captions: Sequence[Caption]) -> None:
         self.size = index.shape
         self.plates: list[Plate] = []
+        self._taken = np.zeros((len(captions), 4), int)
         step = -(-max(index.shape) // _LAYOUT_PX)
         self._step = step
         self._coarse = index[step // 2 :: step, step // 2 :: step]
@@ -107,7 +108,12 @@ class _Layout:
         self._areas = np.bincount(self._coarse.ravel(), minlength=num)
         self._room = measure_room(find_borders(self._coarse, 1))
         self._is_object = np.zeros(num, bool)
-        self._is_object[list(objects)] = True
+        self._is_object[[c.row for c in captions if c.may_stand_beside]] = True
+
+    def add(self, plate: Plate) -> None:
+        """Adds a plate whose place is free."""
+        self._taken[len(self.plates)] = plate.box
+        self.plates.append(plate)
 
     def find_place(
         self, row: int, plate: tuple[int, int], caption: Caption
@@ -128,15 +134,12 @@ class _Layout:
         room = np.where(inside, self._room[y0:y1, x0:x1], 0)
         best = room.max()
         half_height, half_width = (side / 2 / self._step for side in plate)
-        for other in self.plates:
-            top, left, bottom, right = (side / self._step for side in other.box)
-            rows = slice(
-                max(0, int(top - half_height) - y0), max(0, int(bottom + half_height) + 1 - y0)
-            )
-            columns = slice(
-                max(0, int(left - half_width) - x0), max(0, int(right + half_width) + 1 - x0)
-            )
-            room[rows, columns] = 0
+        taken = self._taken[: len(self.plates)] / self._step
+        tops, lefts = (taken[:, :2] - (half_height, half_width)).astype(int).T
+        bottoms, rights = (taken[:, 2:] + (half_height, half_width)).astype(int).T + 1
+        for i in np.flatnonzero((tops < y1) & (bottoms > y0) & (lefts < x1) & (rights > x0)):
+            rows = slice(max(0, tops[i] - y0), bottoms[i] - y0)
+            room[rows, max(0, lefts[i] - x0) : rights[i] - x0] = 0
         # A segment one pixel wide is all border, with no room at all.
         if not best or room.max() < _MIN_ROOM_SHARE * best:
             return None
@@ -183,10 +186,9 @@ class _Layout:
         y = min(max(y, 0), self.size[0] - plate[0])
         x = min(max(x, 0), self.size[1] - plate[1])
         bottom, right = y + plate[0], x + plate[1]
-        for other in self.plates:
-            y0, x0, y1, x1 = other.box
-            if y < y1 and y0 < bottom and x < x1 and x0 < right:
-                return None
+        y0, x0, y1, x1 = self._taken[: len(self.plates)].T
+        if ((y < y1) & (y0 < bottom) & (x < x1) & (x0 < right)).any():
+            return None
         return y, x, bottom, right
 
 
