@@ -359,7 +359,7 @@ class PanopticResult:
     def _shown_image(self, image: np.ndarray | None) -> np.ndarray:
         image = self.image if image is None else image
         if image is None:
-            raise ValueError('this result does not know its image: give it to draw_overlay')
+            raise ValueError('this result does not know its image: draw with image=...')
         return stretch_contrast(show_channels(image), self.style.contrast)
 
     @property

@@ -39,8 +39,7 @@ def overlay_panoptic(
 ) -> np.ndarray:
     """Lays the segments over an image, outlined and named.
 
-    The only stuff class of a data set, such as the background of microscopy, is neither coloured
-    nor named.
+    Stuff that is called background, as in microscopy, is neither coloured nor named.
 
     Args:
       image: u8[H, W, 3].
@@ -65,7 +64,7 @@ def overlay_panoptic(
     panoptic = panoptic.repeat(factor, axis=0).repeat(factor, axis=1) if factor > 1 else panoptic
     labels, index, areas = index_labels(panoptic)
     label_colors = color_labels(labels, index, label_format, colors)
-    is_plain = find_plain(labels, label_format)
+    is_plain = _find_plain(labels, label_format, class_names)
     picture = _mix(image, index, label_colors, np.where(is_plain, 0, round(256 * alpha)))
     captions = _list_captions(labels, areas, is_plain, label_format, class_names, scores or {})
     # Names of the same relative size in every picture, as far as they can be read.
@@ -108,13 +107,21 @@ def _find_factor(shape: tuple[int, ...], min_side_px: int) -> int:
     return max(1, round(min_side_px / max(shape[:2])))
 
 
-def find_plain(labels: np.ndarray, label_format: LabelFormat) -> np.ndarray:
-    """Returns bool[S], true for void, and for stuff if there are things and one class of stuff."""
+def is_background(name: str) -> bool:
+    """Returns whether stuff of this name is what is left besides the objects."""
+    return name.strip('_ ').lower() == 'background'
+
+
+def _find_plain(
+    labels: np.ndarray, label_format: LabelFormat, class_names: Sequence[str]
+) -> np.ndarray:
+    """Returns bool[S], true for void and background."""
     semantic = labels // label_format.label_divisor
-    is_plain = semantic == label_format.ignore_label
-    if len(label_format.stuff_classes) == 1 and label_format.thing_classes:
-        is_plain |= semantic == label_format.stuff_classes[0]
-    return is_plain
+    plain = [label_format.ignore_label]
+    for i, name in enumerate(class_names):
+        if i not in label_format.thing_classes and is_background(name):
+            plain.append(i)
+    return np.isin(semantic, plain)
 
 
 def _mix(

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from pdl_jax.systems.drawing.colors import color_labels, index_labels
-from pdl_jax.systems.drawing.overlay import check_image, find_plain
+from pdl_jax.systems.drawing.overlay import check_image, is_background
 from pdl_jax.typing import LabelFormat
 
 # Larger pictures are shrunk, so that pages stay small and browsers quick.
@@ -69,12 +69,12 @@ def make_page(
     check_image(image, panoptic)
     labels, index, _ = index_labels(panoptic)
     table = color_labels(labels, index, label_format, colors).colors
-    is_plain = find_plain(labels, label_format)
     row_of_label = {label: row for row, label in enumerate(labels.tolist())}
     ids_of_rows = np.zeros(len(labels), np.int64)
-    described = []
+    described, things = [], label_format.thing_classes
     for i, segment in enumerate(segments, 1):
         row = row_of_label.get(segment.label)
+        semantic = segment.label // label_format.label_divisor
         if row is not None:
             ids_of_rows[row] = i
         described.append(
@@ -83,7 +83,8 @@ def make_page(
                 'score': round(segment.score, 4),
                 'area': segment.area_px,
                 'color': [0, 0, 0] if row is None else table[row].tolist(),
-                'plain': row is not None and bool(is_plain[row]),
+                # Such stuff would hide the image.
+                'plain': semantic not in things and is_background(segment.name),
             }
         )
     image, index = _shrink(image, index)

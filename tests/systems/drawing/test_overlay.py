@@ -116,7 +116,7 @@ def test_many_objects_of_the_only_class_are_named_by_their_scores(monkeypatch):
     assert sorted(p.text for p in plates if p.text != 'grass') == expected
 
 
-def test_the_only_stuff_class_of_a_data_set_with_things_is_left_plain():
+def test_background_is_left_plain():
     label_format = LabelFormat(2, thing_classes=(1,), ignore_label=255, label_divisor=1000)
     panoptic = np.zeros((100, 100), np.int32)
     panoptic[40:60, 40:60] = 1001
@@ -126,6 +126,10 @@ def test_the_only_stuff_class_of_a_data_set_with_things_is_left_plain():
     )
     np.testing.assert_array_equal(picture[:20], image[:20])
     assert (picture[41:58, 41:58] != image[41:58, 41:58]).any(axis=-1).mean() > 0.9
+    road = overlay_panoptic(
+        image, panoptic, label_format, class_names=('road', 'cell'), colors=COLORS
+    )
+    assert (road[:20] != image[:20]).any(axis=-1).mean() > 0.9
 
 
 def test_names_that_the_font_cannot_draw_become_numbers(monkeypatch):

@@ -67,6 +67,14 @@ def test_the_page_holds_the_panoptic_map_and_the_list():
     assert data['segments'][0]['color'] == COLORS[0].tolist()
 
 
+def test_background_is_plain():
+    panoptic = np.array([[0, 2001]], np.int32)
+    segments = [PageSegment(0, 'background', 1.0, 1), PageSegment(2001, 'background', 1.0, 1)]
+    image = np.zeros((1, 2, 3), np.uint8)
+    page = make_page(image, panoptic, FORMAT, segments=segments, colors=COLORS, title='')
+    assert [segment['plain'] for segment in read_data(page)['segments']] == [True, False]
+
+
 def test_pages_of_large_pictures_are_small():
     page = make_scene_page(factor=10)
     data = read_data(page)
