@@ -97,7 +97,9 @@ def test_kept_centers_and_offsets_are_those_that_made_the_objects(predictor):
         np.pad(heat, half, constant_values=-1), (2 * half + 1, 2 * half + 1)
     )
     is_center = (heat == windows.max(axis=(2, 3))) & (heat > options['center_threshold'])
-    centers = np.argwhere(is_center)
+    peaks = np.argwhere(is_center)
+    highest = np.argsort(-heat[is_center], kind='stable')[: options['max_centers']]
+    centers = peaks[highest]
     votes = np.moveaxis(np.indices(heat.shape), 0, -1) + offset
     nearest = np.square(votes[:, :, None] - centers).sum(axis=-1).argmin(axis=-1)
     objects = [s for s in result.segments if s.is_thing]
