@@ -131,7 +131,19 @@ def _parse(module: Any, words: list[str], program: str) -> argparse.Namespace:
         overrides, words = _split_overrides(words)
     flags = parser.parse_args(_split_lists(parser, words))
     flags.config_overrides = overrides
+    _refuse_addresses(parser, [*words, *overrides])
     return flags
+
+
+def _refuse_addresses(parser: Parser, words: list[str]) -> None:
+    """Ends the program before it works for results that it cannot write."""
+    from pdl_jax.storage.paths import refuse_address
+
+    for word in words:
+        try:
+            refuse_address(word.partition('=')[2] if word.startswith('-') else word)
+        except ValueError as error:
+            parser.error(str(error))
 
 
 def _split_lists(parser: argparse.ArgumentParser, words: list[str]) -> list[str]:

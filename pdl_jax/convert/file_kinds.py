@@ -38,16 +38,6 @@ _WEB_PAGE = re.compile(rb'<(!doctype\s+html|html|head|body|script|meta)\b', re.I
 _ERROR_PAGE = re.compile(rb'<(\?xml|error)\b', re.IGNORECASE)
 
 
-def describe_address(address: str) -> str:
-    """Words the remedy for an address in the place of a file."""
-    name = re.split(r'[?#]', address.rstrip('/'))[0].rpartition('/')[2]
-    name = name if name and not re.search(r'[^\w.+-]', name) else 'weights.pth'
-    return (
-        f'{address} is an address, not a file: download it first, curl -L -o {name} '
-        f'{shlex.quote(address)}, and give --input={name}'
-    )
-
-
 def describe_folder(folder: epath.Path) -> str:
     """Words what a folder is in the place of a file of weights."""
     names = sorted(path.name for path in folder.iterdir())

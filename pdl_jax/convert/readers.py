@@ -61,8 +61,6 @@ def read_file(path: str, *, weights: str = '') -> Contents:
       ValueError: the file is damaged, too large, or holds other things than arrays; the message
         says what it is, and what to do.
     """
-    if '://' in path and not path.startswith('gs://'):
-        raise ValueError(file_kinds.describe_address(path))
     refuse_irregular(path)
     if epath.Path(f'{path}.index').exists():
         return _read_tensorflow(path)

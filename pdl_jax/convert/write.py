@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from etils import epath
-
 from pdl_jax.convert.conversion import Conversion, has_folded_norm
 from pdl_jax.convert.source import Source, list_backbones
 from pdl_jax.data import catalog
@@ -12,6 +10,7 @@ from pdl_jax.experiment import Experiment
 from pdl_jax.models.deeplab import describe_backbone
 from pdl_jax.models.options import ModelOptions
 from pdl_jax.storage.checkpointer import Checkpointer
+from pdl_jax.storage.paths import make_path
 from pdl_jax.systems.deeplab import DeepLabOptions
 from pdl_jax.systems.system import SystemOptions
 from pdl_jax.typing import PyTree
@@ -88,12 +87,13 @@ def describe(
 
 
 def check_output(output: str) -> None:
-    """Checks that a directory holds no checkpoints yet.
+    """Checks that a directory can be written and holds no checkpoints yet.
 
     Raises:
+      ValueError: it is an address that cannot be written.
       FileExistsError: the directory holds some.
     """
-    folder = epath.Path(output) / 'checkpoints'
+    folder = make_path(output) / 'checkpoints'
     if folder.is_dir() and any(folder.iterdir()):
         raise FileExistsError(
             f'{folder} holds checkpoints already: choose another --output or delete it'

@@ -16,6 +16,7 @@ from pdl_jax.data import catalog, images
 from pdl_jax.data.json_fields import get_field, get_integer
 from pdl_jax.data.split_directory import INFO_FILE
 from pdl_jax.storage.json_files import MAX_DESCRIPTION_BYTES, describe_value, read_json
+from pdl_jax.storage.outside_files import refuse_irregular
 
 FORMAT_VERSION = '1.0.0'
 _NAME = 'panoptic_records'
@@ -232,6 +233,9 @@ def _list_shards(directory: epath.Path, lengths: list[int]) -> tuple[Shard, ...]
             f'{os.fspath(directory)} holds the record file {strange[0]}, which {INFO_FILE} does '
             f'not list: prepare the split again with --overwrite'
         )
+    for name in names:
+        # ArrayRecord would wait for ever for somebody to write into a pipe.
+        refuse_irregular(directory / name)
     return tuple(
         Shard(os.fspath(directory / name), 0, length, length)
         for name, length in zip(names, lengths, strict=True)

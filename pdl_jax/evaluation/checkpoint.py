@@ -22,6 +22,7 @@ from pdl_jax.runtime.processes import choose_together
 from pdl_jax.runtime.sharding import make_mesh, replicated
 from pdl_jax.storage.checkpoint import find_checkpoint, is_run
 from pdl_jax.storage.config_changes import check_changes, find_changes
+from pdl_jax.storage.paths import refuse_address
 from pdl_jax.storage.variables import restore_variables
 from pdl_jax.typing import Device
 
@@ -71,9 +72,11 @@ def evaluate_checkpoint(
 
     Raises:
       FileNotFoundError: there is no such checkpoint or split.
-      ValueError: the checkpoint has other classes or another architecture, or is a part of one, or
-        its variables would mean something else.
+      ValueError: the workdir is an address that cannot be written; or the checkpoint has other
+        classes or another architecture, or is a part of one, or its variables would mean something
+        else.
     """
+    refuse_address(workdir)
     path = epath.Path(choose_together(functools.partial(find_checkpoint, checkpoint, step)))
     trained = read_trained(path, code_sections=CODE_SECTIONS if allow_code else ())
     base = trained.experiment

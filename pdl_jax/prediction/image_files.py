@@ -6,7 +6,7 @@ from absl import logging
 from pdl_jax.data.images import decode_image, read_header
 from pdl_jax.data.pixel_format import PixelFormat
 from pdl_jax.storage.outside_files import read_outside_file
-from pdl_jax.storage.paths import explain_bucket_errors, refuse_web_address
+from pdl_jax.storage.paths import explain_bucket_errors, refuse_address
 
 
 def read_image(path: str, pixels: PixelFormat) -> np.ndarray:
@@ -24,7 +24,7 @@ def read_image(path: str, pixels: PixelFormat) -> np.ndarray:
         of channels; the message names it.
       OSError: it cannot be read.
     """
-    refuse_web_address(path)
+    refuse_address(path)
     with explain_bucket_errors(path):
         data = read_outside_file(path)
     try:

@@ -12,7 +12,7 @@ from absl import logging
 
 from pdl_jax.data.images import IMAGE_SUFFIXES
 from pdl_jax.storage.outside_files import read_outside_file
-from pdl_jax.storage.paths import explain_bucket_errors, is_remote, make_path, refuse_web_address
+from pdl_jax.storage.paths import explain_bucket_errors, is_remote, make_path, refuse_address
 
 _MAX_KEY_CHARACTERS = 64
 # Files of a folder that a message names.
@@ -34,7 +34,7 @@ def find_images(patterns: Iterable[str]) -> list[str]:
     """
     found = set()
     for pattern in patterns:
-        refuse_web_address(pattern)
+        refuse_address(pattern)
         if is_remote(pattern):
             folder, name = pattern.rsplit('/', 1)
             matches = [str(path) for path in make_path(folder).glob(name)]

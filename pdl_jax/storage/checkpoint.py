@@ -15,7 +15,7 @@ from pdl_jax.storage.integrity import (
     read_description_values,
     read_score,
 )
-from pdl_jax.storage.paths import explain_bucket_errors, refuse_web_address
+from pdl_jax.storage.paths import explain_bucket_errors, refuse_address
 from pdl_jax.storage.shipped import find_shipped, list_shipped
 from pdl_jax.typing import PyTree
 
@@ -173,9 +173,9 @@ def make_absolute(path: str | os.PathLike) -> epath.Path:
     """Makes a path absolute, as Orbax requires; buckets are absolute already.
 
     Raises:
-      ValueError: the path is a web address.
+      ValueError: see `refuse_address`.
     """
-    refuse_web_address(path)
+    refuse_address(path)
     name = os.fspath(path)
     return epath.Path(name if '://' in name else os.path.abspath(os.path.expanduser(name)))
 

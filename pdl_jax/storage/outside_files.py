@@ -28,7 +28,7 @@ def read_outside_file(path: str | os.PathLike, *, max_bytes: int = MAX_FILE_BYTE
         names it.
       OSError: the file is missing or cannot be read.
     """
-    paths.refuse_web_address(path)
+    paths.refuse_address(path)
     name = os.path.expanduser(os.fspath(path))
     if paths.is_remote(name):
         # No request besides those of the reading itself: buckets answer slowly.
@@ -56,7 +56,7 @@ def refuse_irregular(path: str | os.PathLike) -> None:
     Raises:
       ValueError: it is one; the message names it.
     """
-    paths.refuse_web_address(path)
+    paths.refuse_address(path)
     name = os.path.expanduser(os.fspath(path))
     if not paths.is_remote(name) and os.path.exists(name) and not os.path.isdir(name):
         _check_kind(name, os.stat(name).st_mode)

@@ -3,13 +3,16 @@
 import contextlib
 import errno
 import os
+import re
+import shlex
 import zlib
 from collections.abc import Iterator
 
 from etils import epath
 
-# Schemes of the buckets that epath reads.
-_BUCKETS = ('gs', 's3', 'az')
+# Schemes of the buckets that are read and written.
+_BUCKETS = ('gs',)
+_WEB = ('http', 'https', 'ftp')
 # A full disk, a quota, and the kernel's limit on the size of a file.
 FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -18,11 +21,11 @@ def make_path(path: str | os.PathLike) -> epath.Path:
     """Makes a path with open, iterdir and exists, for local folders and for gs://.
 
     Raises:
-      ValueError: the path is a web address.
+      ValueError: see `refuse_address`.
       ImportError: the path is on gs:// and the package that reads buckets is missing.
       OSError: the bucket cannot be reached.
     """
-    refuse_web_address(path)
+    refuse_address(path)
     made = epath.Path(os.path.expanduser(os.fspath(path)))
     if is_remote(made):
         try:
@@ -36,18 +39,33 @@ def make_path(path: str | os.PathLike) -> epath.Path:
     return made
 
 
-def refuse_web_address(path: str | os.PathLike) -> None:
-    """Checks that a path is a local one or one in a bucket.
+def refuse_address(path: str | os.PathLike) -> None:
+    """Checks that a path is a local one or one on gs://.
 
     Raises:
-      ValueError: it is the address of a web page or of another service.
+      ValueError: it is the address of a web page or of another service, or a bucket's that lost a
+        slash, as pathlib writes it; the message says what to do.
     """
-    scheme, separator, _ = os.fspath(path).partition('://')
-    if separator and scheme.lower() not in _BUCKETS:
-        raise ValueError(
-            f'{os.fspath(path)} is an address ({scheme}://) and cannot be read from here: download '
-            f'the file, and give its local path or one on gs://'
-        )
+    address = os.fspath(path)
+    scheme, separator, rest = address.partition(':/')
+    if not separator or not re.fullmatch(r'[A-Za-z][\w+.-]+', scheme):
+        return
+    if not rest.startswith('/'):
+        # A folder may have a colon at the end of its name, but not this name.
+        if scheme in _BUCKETS:
+            raise ValueError(f'{address} lacks a slash: give {scheme}://{rest}')
+        return
+    if scheme in _BUCKETS:
+        return
+    remedy = 'copy the files to one of these'
+    if scheme.lower() in _WEB:
+        name = re.split(r'[?#]', address.rstrip('/'))[0].rpartition('/')[2]
+        name = name if name and not re.search(r'[^\w.+-]', name) else 'FILE'
+        remedy = f'download it first, curl -L -o {name} {shlex.quote(address)}, and give its path'
+    raise ValueError(
+        f'{address} is an address ({scheme}://), and only local paths and gs:// are read and '
+        f'written: {remedy}'
+    )
 
 
 def is_remote(path: str | os.PathLike) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from absl import logging
 
 from pdl_jax.storage.file_lock import lock_exclusively
-from pdl_jax.storage.paths import explain_write_errors, is_remote
+from pdl_jax.storage.paths import explain_write_errors, is_remote, refuse_address
 
 _FILE = '.run.lock'
 _ADVICE = 'wait for its end, stop it, or choose another --workdir'
@@ -32,9 +32,11 @@ def lock_workdir(workdir: str | os.PathLike) -> Iterator[None]:
       workdir: local or gs://; a local one is made if it is missing.
 
     Raises:
+      ValueError: the workdir is an address that cannot be written.
       OSError: another program holds the directory; the message names its process, host and start.
         A program on another host is waited for, because that host may have been lost.
     """
+    refuse_address(workdir)
     if is_remote(workdir):
         yield
         return

@@ -154,6 +154,22 @@ assert pdl_jax.Predictor is Predictor and pdl_jax.load == Predictor.load
         (['evaluate', '--workdir=missing'], 'no checkpoint in .*missing'),
         (['evaluate', '--workdir=x', '--config.train.batch_size=3'], 'no checkpoint in .*x'),
         (['evaluate', '--workdir=x', '--step=new'], 'new must be best, last or the number of a st'),
+        (
+            ['train', '--config=scenes', '--workdir=https://a.org/x'],
+            r'x is an address \(https://\)',
+        ),
+        (
+            ['train', '--config=scenes', '--workdir=x', '--config.data.path', 's3://a'],
+            's3://a is an ',
+        ),
+        (['evaluate', '--workdir=hf://a', '--checkpoint=x'], 'hf://a is an address'),
+        (
+            ['predict', '--checkpoint=x', '--images', 'y', '--output', 'ftp://a/b'],
+            'ftp://a/b is an',
+        ),
+        (['prepare', 'x', '--out=s3://a/b'], 's3://a/b is an address'),
+        (['convert', '--from=keras', '--input=x', '--output=az://a'], 'az://a is an address'),
+        (['check', 'x', '--sheet=https://a/b'], 'https://a/b is an address'),
         (['predict', '--checkpoint=x', '--output=y', '--step=-1'], '--step: -1 must be best, last'),
     ],
 )

@@ -95,19 +95,11 @@ def test_folders_and_parts_of_checkpoints(tmp_path):
         read_file(str(tmp_path))
 
 
-def test_pipes_and_addresses_are_refused(tmp_path):
+def test_pipes_are_refused(tmp_path):
     os.mkfifo(tmp_path / 'pipe.pth')
     for path in (str(tmp_path / 'pipe.pth'), '/dev/zero'):
         with pytest.raises(ValueError, match='is a (named pipe|device): give a regular file'):
             read_file(path)
-    for address, command in (
-        ('https://a.org/resnet50.pth', 'curl -L -o resnet50.pth https://a.org/resnet50.pth'),
-        ('https://a.org/get?id=1&b=2', "curl -L -o get 'https://a.org/get\\?id=1&b=2'"),
-        ("http://a.org/a';rm", "curl -L -o weights.pth 'http://a.org/a'\"'\"';rm'"),
-    ):
-        with pytest.raises(ValueError, match=command) as failure:
-            read_file(address)
-        assert '\n' not in str(failure.value)
 
 
 def test_content_decides_and_not_the_name(tmp_path):

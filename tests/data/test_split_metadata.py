@@ -1,6 +1,7 @@
 """Descriptions of prepared splits: what is damaged is named, nothing is imported, sums agree."""
 
 import json
+import os
 import random
 import shutil
 import sys
@@ -152,6 +153,14 @@ def test_missing_and_strange_files_are_named(split):
     shard = next(path for path in sorted(split.iterdir()) if '00001-of' in path.name)
     shutil.copy(shard, str(shard).replace('-of-00002', '-of-00003'))
     with pytest.raises(ValueError, match=r'holds the record file .*-of-00003, which dataset_info'):
+        records.open_split(split.parent, 'train')
+
+
+def test_pipe_among_the_record_files_is_named(split):
+    shard = next(path for path in sorted(split.iterdir()) if '00001-of' in path.name)
+    shard.unlink()
+    os.mkfifo(shard)
+    with pytest.raises(ValueError, match=f'{shard} is a named pipe'):
         records.open_split(split.parent, 'train')
 
 

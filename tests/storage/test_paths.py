@@ -6,8 +6,39 @@ import os
 import pytest
 from etils import epath
 
-from pdl_jax.storage.paths import append_whole, explain_write_errors, write_whole
+from pdl_jax.storage.paths import (
+    append_whole,
+    explain_write_errors,
+    make_path,
+    refuse_address,
+    write_whole,
+)
 from tests.storage.full_disk import small_files
+
+
+@pytest.mark.parametrize(
+    ('address', 'remedy'),
+    [
+        ('https://a.org/r.pth', 'download it first, curl -L -o r.pth https://a.org/r.pth, and'),
+        ('https://a.org/get?id=1&b=2', "curl -L -o get 'https://a.org/get?id=1&b=2', and"),
+        ("http://a.org/a';rm", "curl -L -o FILE 'http://a.org/a'\"'\"';rm', and"),
+        ('HTTPS://a.org/x', 'only local paths and gs:// are read and written: download'),
+        ('s3://b/x', 'is an address (s3://), and only local paths and gs:// are'),
+        ('GS://b/x', 'only local paths and gs:// are'),
+        ('hf://models/x', 'only local paths and gs:// are'),
+        ('file:///x', 'copy the files to one of these'),
+        ('gs:/b/x', 'gs:/b/x lacks a slash: give gs://b/x'),
+    ],
+)
+def test_addresses_are_refused(address, remedy):
+    with pytest.raises(ValueError) as caught:
+        make_path(address)
+    assert remedy in str(caught.value) and '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('path', ['gs://b/x', 'C:/x', 'run:1/x', 'a b:/x', '', 'x=1', 'a//b'])
+def test_paths_are_not_taken_for_addresses(path):
+    refuse_address(path)
 
 
 def test_file_is_whole_or_as_it_was(tmp_path):

@@ -59,6 +59,13 @@ def test_another_process_is_named_and_its_death_frees_the_folder(tmp_path):
     assert not list(workdir.iterdir())
 
 
+def test_address_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match='https://a.org/x is an address'):
+        lock_workdir('https://a.org/x').__enter__()
+    assert not list(tmp_path.iterdir())
+
+
 def test_one_holder_within_a_process(tmp_path):
     with lock_workdir(tmp_path):
         with (
