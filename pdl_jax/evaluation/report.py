@@ -41,15 +41,16 @@ def make_report(
 
     Returns:
       The values of `convert_metrics` by class name, with 'pq' None for a semantic network, 'loss'
-      with its 'total' and its terms if it was computed, 'num_images' and 'warnings'. With a single
-      class every pixel is right whatever the network says, so 'miou' and 'pixel_accuracy' are None.
+      with its 'total' and its terms if it was computed, 'num_images' and 'warnings'. Where one
+      class has all labelled pixels, a constant answer is right everywhere, so 'miou' and
+      'pixel_accuracy' are None.
     """
     scores = dict(values)
     terms = {key: _to_json(value) for key, value in scores.pop('loss', {}).items()}
     # A system that does not tell has the total of no terms.
     losses = {'loss': terms} if len(terms) > 1 else {}
     metrics = convert_metrics(scores, spec.class_names)
-    if len(spec.categories) == 1:
+    if 'miou' in scores and scores['miou']['num_labelled'] < 2:
         metrics |= {'miou': None, 'pixel_accuracy': None, 'iou_per_class': {}}
     return {
         'pq': None,

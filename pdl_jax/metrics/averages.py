@@ -79,6 +79,7 @@ def average_iou(right: np.ndarray, labelled: np.ndarray, predicted: np.ndarray) 
     Returns:
       'miou': mean over the classes with labelled or predicted pixels; None if there is none.
       'n': the number of these classes.
+      'num_labelled': the number of classes with labelled pixels.
       'pixel_accuracy': share of labelled pixels whose class is right; None if there are none.
       'per_class': arrays [C] 'iou' (0 where undefined) and 'valid', true for those classes.
     """
@@ -89,6 +90,7 @@ def average_iou(right: np.ndarray, labelled: np.ndarray, predicted: np.ndarray) 
     return {
         'miou': float(iou[valid].mean()) if valid.any() else None,
         'n': int(valid.sum()),
+        'num_labelled': int((labelled > 0).sum()),
         'pixel_accuracy': float(right.sum() / total) if total else None,
         'per_class': {'iou': iou, 'valid': valid},
     }

@@ -14,7 +14,7 @@ from pdl_jax.metrics.averages import average_covering, average_iou, average_qual
 # Class 2 is neither labelled nor predicted, class 3 is only ever part of the semantic map.
 NAMES = ('person', 'car', 'boat', 'road')
 GROUPS = {'thing_classes': (0, 1, 2), 'stuff_classes': (3,)}
-SPEC = types.SimpleNamespace(class_names=NAMES, categories=NAMES)
+SPEC = types.SimpleNamespace(class_names=NAMES)
 CATEGORIES = Categories((1, 3, 9, 100), NAMES, np.array([True, True, True, False]))
 
 
@@ -121,9 +121,10 @@ def test_a_semantic_network_has_no_panoptic_quality(values):
     ]
 
 
-def test_a_single_class_has_no_mean_iou_and_warnings_are_shown(values):
-    spec = types.SimpleNamespace(class_names=NAMES[:1], categories=NAMES[:1])
-    iou = average_iou(*[np.array([30])] * 3)
+@pytest.mark.parametrize('num_classes', [1, 2])
+def test_a_single_labelled_class_has_no_mean_iou_and_warnings_are_shown(num_classes):
+    spec = types.SimpleNamespace(class_names=NAMES[:num_classes])
+    iou = average_iou(*[np.array([30, 0][:num_classes])] * 3)
     report = make_report({'miou': iou}, spec, num_images=4, warnings=['only one class'])
     assert report['miou'] is None and report['pixel_accuracy'] is None
     table = format_report(report)
