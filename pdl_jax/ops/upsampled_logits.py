@@ -8,6 +8,7 @@ slow on a TPU, and XLA reduces over all classes at once.
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,8 +32,22 @@ _LOWEST = -1e38
 _Reduction = tuple[Array, Array, Array, Array | None]
 
 
-def classify_pixels(logits: Array, size: tuple[int, int], mode: str) -> tuple[Array, Array]:
-    """Finds the most likely class per pixel of upsampled logits, and its probability.
+class PixelClasses(NamedTuple):
+    """The most likely class per pixel.
+
+    Attributes:
+      semantic: i32[B, height, width], the smallest class on ties.
+      probability: f32[B, height, width].
+      logit: f32[B, height, width].
+    """
+
+    semantic: Array
+    probability: Array
+    logit: Array
+
+
+def classify_pixels(logits: Array, size: tuple[int, int], mode: str) -> PixelClasses:
+    """Finds the most likely class per pixel of upsampled logits, its probability and its logit.
 
     The probability is exp(max - logsumexp): reductions only, so that no second map of all classes
     is written.
@@ -41,17 +56,13 @@ def classify_pixels(logits: Array, size: tuple[int, int], mode: str) -> tuple[Ar
       logits: f32[B, h, w, C].
       size: (height, width) to upsample to, in pixels.
       mode: see `resize.resize_bilinear`.
-
-    Returns:
-      semantic: i32[B, height, width], the smallest class on ties.
-      probability: f32[B, height, width].
     """
     if logits.shape[1:3] == tuple(size):
         return lax.platform_dependent(logits, cpu=_classify_by_chunks, default=_classify_at_once)
 
-    def work(reduce: Callable[..., _Reduction], window: Array, rows: Rows) -> tuple[Array, Array]:
-        _, semantic, total, _ = reduce(window, rows, size[1], mode)
-        return semantic, 1 / total
+    def work(reduce: Callable[..., _Reduction], window: Array, rows: Rows) -> PixelClasses:
+        highest, semantic, total, _ = reduce(window, rows, size[1], mode)
+        return PixelClasses(semantic, 1 / total, highest)
 
     return run_blocks(
         map_row_blocks, work, _reduce_by_chunks, _reduce_at_once, logits, (), size, mode
@@ -111,21 +122,20 @@ def _backward(
 cross_entropy_upsampled.defvjp(_forward, _backward)
 
 
-def _classify_at_once(logits: Array) -> tuple[Array, Array]:
-    highest = jnp.max(logits, axis=-1, keepdims=True)
-    return jnp.argmax(logits, axis=-1).astype(jnp.int32), 1 / jnp.sum(
-        jnp.exp(logits - highest), axis=-1
-    )
+def _classify_at_once(logits: Array) -> PixelClasses:
+    highest = jnp.max(logits, axis=-1)
+    total = jnp.sum(jnp.exp(logits - highest[..., None]), axis=-1)
+    return PixelClasses(jnp.argmax(logits, axis=-1).astype(jnp.int32), 1 / total, highest)
 
 
-def _classify_by_chunks(logits: Array) -> tuple[Array, Array]:
+def _classify_by_chunks(logits: Array) -> PixelClasses:
     """Equals `_classify_at_once`; on CPU reducing over the last axis is up to ten times slower."""
     batch, height, width, num_classes = logits.shape
     rows = min(height, max(1, _PIXELS_PER_COPY // (batch * width)))
     chunk = min(num_classes, _CLASSES_PER_CHUNK)
     rest = num_classes % chunk
 
-    def classify(number: Array, maps: tuple[Array, Array]) -> tuple[Array, Array]:
+    def classify(number: Array, maps: PixelClasses) -> PixelClasses:
         # The last block may overlap the one before.
         start = jnp.minimum(number * rows, height - rows)
         block = lax.dynamic_slice_in_dim(logits, start, rows, 1)
@@ -138,17 +148,13 @@ def _classify_by_chunks(logits: Array) -> tuple[Array, Array]:
         state = lax.fori_loop(0, num_classes // chunk, add, _no_classes((batch, rows, width)))
         if rest:
             state = add(num_classes // chunk, state, rest)
-        _, semantic, total, _ = state
+        highest, semantic, total, _ = state
         update = functools.partial(lax.dynamic_update_slice_in_dim, start_index=start, axis=1)
-        return update(maps[0], semantic), update(maps[1], 1 / total)
+        return jax.tree.map(update, maps, PixelClasses(semantic, 1 / total, highest))
 
-    shape = logits.shape[:3]
-    return lax.fori_loop(
-        0,
-        ceil_div(height, rows),
-        classify,
-        (jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.float32)),
-    )
+    zeros = jnp.zeros(logits.shape[:3], jnp.float32)
+    maps = PixelClasses(zeros.astype(jnp.int32), zeros, zeros)
+    return lax.fori_loop(0, ceil_div(height, rows), classify, maps)
 
 
 def _reduce_at_once(

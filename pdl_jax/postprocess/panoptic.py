@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from pdl_jax.ops.label_probability import probability_of_labels
-from pdl_jax.ops.upsampled_logits import classify_pixels
+from pdl_jax.ops.upsampled_logits import PixelClasses, classify_pixels
 from pdl_jax.postprocess.centers import TOP_K_RULES, find_centers
 from pdl_jax.postprocess.grouping import group_pixels
 from pdl_jax.postprocess.merge import is_in_classes, merge_panoptic
@@ -109,9 +109,10 @@ def post_process(
     Raises:
       ValueError: the logits have another number of classes than the label format.
     """
-    semantic, probability = label_semantic(
+    pixel_classes = label_semantic(
         outputs['semantic'], label_format=label_format, size=size, resize=resize
     )
+    semantic = pixel_classes.semantic
 
     def process(semantic: Array, heatmap: Array, offsets: Array) -> dict[str, Array]:
         return _merge_image(semantic, heatmap, offsets, label_format, options)
@@ -125,7 +126,7 @@ def post_process(
     voted = maps['panoptic'] // label_format.label_divisor
     voted = jnp.where(voted == label_format.ignore_label, semantic, voted)
     logits = outputs['semantic'].astype(jnp.float32)
-    probability = probability_of_labels(logits, semantic, probability, voted, resize)
+    probability = probability_of_labels(logits, pixel_classes, voted, resize)
     return {**maps, 'semantic': semantic, 'class_probability': probability}
 
 
@@ -135,15 +136,12 @@ def label_semantic(
     label_format: LabelFormat,
     size: tuple[int, int] | None = None,
     resize: str = 'corner_aligned',
-) -> tuple[Array, Array]:
+) -> PixelClasses:
     """Chooses the class of every pixel.
 
     Args:
       logits: f32[B, h, w, C].
       label_format, size, resize: see `post_process`.
-
-    Returns:
-      i32[B, H, W], the classes, and f32[B, H, W], their probabilities.
 
     Raises:
       ValueError: the logits have another number of classes than the label format.

@@ -33,7 +33,7 @@ class SemanticDeepLab(DeepLabSystem):
 
     def label_maps(self, outputs: Outputs, *, size: tuple[int, int]) -> LabelMaps:
         """See `System.label_maps`."""
-        semantic, probability = label_semantic(
+        semantic, probability, _ = label_semantic(
             outputs['semantic'],
             label_format=self.label_format,
             size=size,

@@ -67,7 +67,7 @@ def test_equals_the_full_size(platform, monkeypatch, small, size, num_classes, m
         results = differentiate(cross_entropy_upsampled), classify_pixels(logits, size, mode)
         return results, differentiate(_reference), resize_bilinear(logits, size, mode)
 
-    ((loss, slope), (semantic, probability)), (expected, expected_slope), large = run(
+    ((loss, slope), (semantic, probability, logit)), (expected, expected_slope), large = run(
         logits, labels, gradient
     )
     np.testing.assert_allclose(loss, expected, atol=5e-6)
@@ -81,6 +81,7 @@ def test_equals_the_full_size(platform, monkeypatch, small, size, num_classes, m
         np.where(is_clear, semantic, 0), np.where(is_clear, large.argmax(-1), 0)
     )
     np.testing.assert_allclose(probability, jax.nn.softmax(large).max(-1), rtol=1e-5)
+    np.testing.assert_allclose(logit, first, atol=1e-5)
 
 
 @pytest.mark.parametrize(('small', 'size', 'num_classes', 'mode'), CASES)
@@ -92,15 +93,16 @@ def test_probability_of_labels_is_that_of_the_softmax(
 
     @functools.partial(jax.jit, compiler_options=QUICK)
     def run(logits, labels):
-        semantic, probability = classify_pixels(logits, size, mode)
+        classes = classify_pixels(logits, size, mode)
         # Blocks without another label take a shorter way.
         labels = jnp.where(
-            (labels < 0) | (jnp.arange(size[0]) < size[0] // 2)[:, None], semantic, labels
+            (labels < 0) | (jnp.arange(size[0]) < size[0] // 2)[:, None], classes.semantic, labels
         )
-        result = probability_of_labels(logits, semantic, probability, labels, mode)
+        result = probability_of_labels(logits, classes, labels, mode)
         is_label = labels[..., None] == jnp.arange(num_classes)
         softmax = jax.nn.softmax(resize_bilinear(logits, size, mode))
-        return result, jnp.sum(softmax, axis=-1, where=is_label), semantic == labels, probability
+        is_same = labels == classes.semantic
+        return result, jnp.sum(softmax, axis=-1, where=is_label), is_same, classes.probability
 
     result, expected, is_same, probability = map(np.asarray, run(logits, labels))
     np.testing.assert_allclose(result, expected, rtol=1e-4)
@@ -114,8 +116,9 @@ def test_classes_of_full_size_logits(platform, monkeypatch, num_classes):
     for pixels in (1, 50):
         monkeypatch.setattr(upsampled_logits, '_PIXELS_PER_COPY', pixels)
         logits = _draw((7, 8), (7, 8), num_classes)[0]
-        semantic, probability = classify_pixels(logits, (7, 8), 'corner_aligned')
+        semantic, probability, logit = classify_pixels(logits, (7, 8), 'corner_aligned')
         np.testing.assert_array_equal(semantic, logits.argmax(-1))
+        np.testing.assert_array_equal(logit, logits.max(-1))
         np.testing.assert_allclose(probability, jax.nn.softmax(logits).max(-1), rtol=1e-5)
 
 
@@ -123,7 +126,7 @@ def test_smallest_class_wins_a_tie(platform):
     # Ties within a chunk, across chunks, and at the value that pads the last chunk.
     logits = np.zeros((1, 3, 3, 41), np.float32)
     logits[..., [7, 9, 30]] = 2
-    semantic, probability = classify_pixels(logits, (9, 9), 'corner_aligned')
+    semantic, probability, _ = classify_pixels(logits, (9, 9), 'corner_aligned')
     np.testing.assert_array_equal(semantic, 7)
     np.testing.assert_allclose(probability, 1 / (3 + 38 * np.exp(-2)), rtol=1e-6)
 
@@ -161,10 +164,10 @@ def test_split_over_devices_equals_one_device(data, space):
         loss, transpose = jax.vjp(
             lambda x: cross_entropy_upsampled(x, labels, 'corner_aligned'), split_rows(logits)
         )
-        semantic, probability = classify_pixels(logits, size, 'corner_aligned')
+        classes = classify_pixels(logits, size, 'corner_aligned')
         known = jnp.maximum(labels, 0)
-        of_labels = probability_of_labels(logits, semantic, probability, known, 'corner_aligned')
-        return loss, transpose(gradient)[0], semantic, probability, of_labels
+        of_labels = probability_of_labels(logits, classes, known, 'corner_aligned')
+        return loss, transpose(gradient)[0], *classes, of_labels
 
     run = jax.jit(run, compiler_options=QUICK)
     expected = run(logits, labels, gradient)

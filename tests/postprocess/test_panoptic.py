@@ -265,7 +265,7 @@ def test_small_logits_give_the_maps_of_upsampled_ones(resize, size):
         result.pop('class_probability'), expected.pop('class_probability'), rtol=1e-5
     )
     jax.tree.map(np.testing.assert_array_equal, result, expected)
-    semantic, _ = label_semantic(small, label_format=label_format, size=size, resize=resize)
+    semantic, *_ = label_semantic(small, label_format=label_format, size=size, resize=resize)
     np.testing.assert_array_equal(semantic, expected['semantic'])
 
 
