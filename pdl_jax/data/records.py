@@ -242,10 +242,22 @@ class RecordSource:
                 f'{name} has {panoptic.shape[0]}x{panoptic.shape[1]} pixels, metadata.json says at '
                 f'most {self.max_size[0]}x{self.max_size[1]}: prepare the split again'
             )
+        self._check_labels(panoptic, name)
         if self.spec.label_divisor != self._stored_divisor:
             semantic, instance = np.divmod(panoptic, np.int32(self._stored_divisor))
             panoptic = semantic * np.int32(self.spec.label_divisor) + instance
         return image, panoptic
+
+    def _check_labels(self, panoptic: np.ndarray, name: str) -> None:
+        """Refuses classes that the split does not have, which would be counted as others."""
+        divisor = self._stored_divisor
+        outside = panoptic[panoptic >= self.spec.num_classes * divisor]
+        strange = outside[outside != self.spec.ignore_label * divisor]
+        if strange.size:
+            raise ValueError(
+                f'label of {name} holds class {strange[0] // divisor} (value {strange[0]}), the '
+                f'split has {self.spec.num_classes} classes: prepare it again with --overwrite'
+            )
 
     def as_annotated_split(self) -> AnnotatedSplit:
         """Returns the split as readers return theirs, to check it."""

@@ -180,6 +180,16 @@ def test_larger_images_than_described_are_named(split):
         source.decode(0)
 
 
+def test_classes_that_the_split_does_not_have_are_named(split):
+    # The same records with fewer classes in their description.
+    edit(split, METADATA, set_path('spec', 'label_divisor', 100))
+    source = records.open_split(split.parent, 'train')
+    with pytest.raises(
+        ValueError, match=r'label of 000000\.png .* holds class \d+ .* classes: prep'
+    ):
+        source.decode(0)
+
+
 def test_descriptions_of_earlier_versions_are_read(split):
     edit(split, METADATA, lambda content: content.pop('files_hash'))
     assert len(records.open_split(split.parent, 'train')) == 3
