@@ -326,7 +326,7 @@ def open_split(path: str | os.PathLike, split: str) -> RecordSource:
             others = sorted(p.name for p in path.iterdir() if split_directory.is_complete(p))
         found = f'it has {", ".join(others)}' if others else 'it has no prepared split'
         raise FileNotFoundError(
-            f'{os.fspath(path)} has no split {split!r} ({found}): prepare it with\n  {command}'
+            f'{os.fspath(path)} has no split {split!r} ({found}): prepare it with {command}'
         )
     return RecordSource(directory, split, read_split_metadata(directory))
 
