@@ -21,7 +21,7 @@ def run_blocks(
     cpu_function: Callable[..., Any],
     function: Callable[..., Any],
     logits: Array,
-    maps: tuple[Array, ...],
+    maps: tuple[PyTree, ...],
     size: tuple[int, int],
     mode: str,
     *,
