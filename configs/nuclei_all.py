@@ -1,10 +1,12 @@
 """The network `nuclei` that comes with the package: cells of 5 to 80 px in pictures of any size.
 
-python examples/gather_nuclei.py --source=dsb2018_nuclei --out=data/nuclei_raw
-(its text says how the three splits are prepared)
-pdl_jax train --config=nuclei_all --workdir=runs/nuclei_all
-pdl_jax evaluate --workdir=runs/nuclei_all --step=best --tune
-pdl_jax pack --checkpoint=runs/nuclei_all --step=best --output=nuclei --dtype=float16
+    python examples/gather_nuclei.py --source=dsb2018_nuclei --out=data/nuclei_raw
+
+Its text says how the three splits are prepared. Then:
+
+    pdl_jax train --config=nuclei_all --workdir=runs/nuclei_all
+    pdl_jax evaluate --workdir=runs/nuclei_all --step=best --tune
+    pdl_jax pack --checkpoint=runs/nuclei_all --step=best --output=nuclei --dtype=float16
 """
 
 from ml_collections import ConfigDict

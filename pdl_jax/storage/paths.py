@@ -62,6 +62,8 @@ def refuse_address(path: str | os.PathLike) -> None:
         name = re.split(r'[?#]', address.rstrip('/'))[0].rpartition('/')[2]
         name = name if name and not re.search(r'[^\w.+-]', name) else 'FILE'
         remedy = f'download it first, curl -L -o {name} {shlex.quote(address)}, and give its path'
+    elif scheme.lower() == 'file':
+        remedy = f'give {rest.removeprefix("/")}'
     raise ValueError(
         f'{address} is an address ({scheme}://), and only local paths and gs:// are read and '
         f'written: {remedy}'

@@ -300,7 +300,7 @@ def hostile(tmp_path):
         (folder / name).write_bytes(content)
         reasons[name] = reason
     paths = {str(folder / name): reason for name, reason in reasons.items()}
-    return {**paths, 'https://example.invalid/a.jpg': 'download the file'}
+    return {**paths, 'https://example.invalid/a.jpg': 'download it first'}
 
 
 def test_strips_pipes_and_addresses_are_listed_and_the_others_predicted(
