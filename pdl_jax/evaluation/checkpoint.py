@@ -19,6 +19,7 @@ from pdl_jax.prediction.trained import read_trained
 from pdl_jax.prediction.tuned import use_tuned, write_tuned
 from pdl_jax.runtime.own_code import CODE_SECTIONS
 from pdl_jax.runtime.processes import choose_together
+from pdl_jax.runtime.progress import stage
 from pdl_jax.runtime.sharding import make_mesh, replicated
 from pdl_jax.storage.checkpoint import find_checkpoint, is_run
 from pdl_jax.storage.config_changes import check_changes, find_changes
@@ -98,7 +99,8 @@ def evaluate_checkpoint(
         )
     mesh = make_mesh(experiment.mesh.data, experiment.mesh.space, devices=devices)
     system = experiment.make_system(source.spec.label_format)
-    variables = restore_variables(path, abstract_variables(system), replicated(mesh))
+    with stage('reading the checkpoint'):
+        variables = restore_variables(path, abstract_variables(system), replicated(mesh))
     if tune_names is not None:
         tuning = tune(experiment, source, mesh, variables, names=tune_names, metric=tune_metric)
         _report_tuning(tuning, experiment, source, path, tune_metric)

@@ -150,7 +150,9 @@ class Predictor:
         experiment = dataclasses.replace(experiment, evaluate=evaluate)
         mesh = make_mesh(devices=jax.local_devices()[:1] if devices is None else devices)
         system = experiment.make_system(spec.label_format)
-        variables = restore_variables(checkpoint, abstract_variables(system), replicated(mesh))
+        with stage('reading the checkpoint'):
+            abstract = abstract_variables(system)
+            variables = restore_variables(checkpoint, abstract, replicated(mesh))
         return cls(
             experiment, spec, variables, checkpoint=str(checkpoint), mesh=mesh, pixels=pixels
         )
