@@ -64,16 +64,27 @@ ALLOWED = {
         'prediction',
         'runtime',
         'storage',
+        'systems.drawing',
         'systems.system',
     ),
     # Files of any program are scored without JAX.
+    'evaluation.analysis': ('evaluation.analysis',),
+    'evaluation.page': (
+        'evaluation.analysis',
+        'evaluation.page',
+        'evaluation.report',
+        'storage',
+    ),
     'evaluation.files': (
         'data',
+        'evaluation.analysis',
         'evaluation.files',
+        'evaluation.gallery',
         'evaluation.report',
         'metrics',
         'runtime',
         'storage',
+        'typing',
     ),
     'training': (
         *_LEAVES,

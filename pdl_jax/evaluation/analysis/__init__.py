@@ -1,0 +1,1 @@
+"""Explanations of scores: causes of lost quality, object sizes, calibration, single images."""
