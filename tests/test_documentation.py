@@ -259,10 +259,12 @@ def run_tiny(command: Command, data: pathlib.Path, seen: set[str], monkeypatch) 
         # Made tiny, all of them are the one that has run.
         stand_in(command.get('workdir'))
         return
-    if command.name in ('train', 'evaluate', 'predict'):
+    if command.name in ('train', 'evaluate', 'predict', 'report'):
         run = command.get('checkpoint') or command.get('workdir')
         stand_in(run)
         words = [word.replace(f'={run}', f'={_WORKDIR}') for word in words]
+        if command.get('compare'):
+            stand_in(command.get('compare'))
     if command.name != 'predict' and command.get('config'):
         # The fields that the command itself sets count.
         tiny_flags = list_tiny_flags(data)

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 COMMANDS = {
     'train': 'train',
     'evaluate': 'evaluate',
+    'report': 'report',
     'predict': 'predict',
     'check': 'check',
     'prepare': 'prepare',

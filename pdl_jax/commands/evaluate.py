@@ -1,4 +1,4 @@
-"""Scores a checkpoint on the eval split: prints the table and writes WORKDIR/report_STEP.json.
+"""Scores a checkpoint on the eval split: prints the table, writes report_STEP.json and its page.
 
 The checkpoint's own configuration counts, with --config.field=value on top; --config takes another
 one instead. Each difference is printed, and one that changes the meaning of the network is refused.
@@ -54,6 +54,7 @@ def add_evaluation_flags(parser: argparse.ArgumentParser, title: str = 'evaluati
         '--tune_metric', default='pq', help='what to raise: pq (default), pq_things or pq_stuff'
     )
     add_switch(group, 'tuned', default=True, help='use what --tune found for the checkpoint')
+    add_switch(group, 'page', default=True, help='write report_STEP.html beside the JSON')
     add_switch(group, 'allow_code', help=ALLOW_CODE_HELP)
 
 
@@ -89,4 +90,5 @@ def run(flags: argparse.Namespace) -> None:
             tune_metric=flags.tune_metric,
             is_tuned=flags.tuned,
             allow_code=flags.allow_code,
+            has_page=flags.page,
         )

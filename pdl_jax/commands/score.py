@@ -7,7 +7,7 @@ SUMMARY: str = 'score predictions of any program from files in the COCO panoptic
 EXAMPLES: str = """\
 pdl_jax score --gt_json=gt.json --gt_folder=gt --pred_json=pred.json --pred_folder=pred
 pdl_jax score --gt_json=gt.json --gt_folder=gt --pred_json=pred.json --pred_folder=pred \\
-    --metrics=pq,ap --dataset=cityscapes --output=report.json
+    --metrics=pq,ap --dataset=cityscapes --output=report.json --report=report.html
 """
 
 
@@ -39,6 +39,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help='JSON file to write, local or gs://: fractions, null where nothing is averaged',
     )
     parser.add_argument(
+        '--report', metavar='FILE', help='HTML page to write, local or gs://; see pdl_jax report'
+    )
+    parser.add_argument(
+        '--images', metavar='DIR', help='folder of the images, for the pictures of --report'
+    )
+    parser.add_argument(
         '--num_processes', type=int, help='upper bound of processes (default: one per CPU core)'
     )
 
@@ -53,9 +59,13 @@ def run(flags: argparse.Namespace) -> None:
       ValueError: a flag has an unknown value, or files are damaged or contradict each other.
     """
     # Imported here so that --help needs neither NumPy nor the rest of the package.
+    from pdl_jax.evaluation.files.file_analysis import FileAnalysis
     from pdl_jax.evaluation.files.score_files import evaluate_files
     from pdl_jax.evaluation.report import format_report, write_report
 
+    if flags.images and not flags.report:
+        raise ValueError('--images is for the pictures of the page: give --report=FILE.html too')
+    analysis = FileAnalysis(flags.images) if flags.report else None
     report, categories = evaluate_files(
         gt_json=flags.gt_json,
         gt_folder=flags.gt_folder,
@@ -64,9 +74,17 @@ def run(flags: argparse.Namespace) -> None:
         metrics=flags.metrics.split(','),
         dataset=flags.dataset,
         num_processes=flags.num_processes,
+        analysis=analysis,
     )
+    names = dict(zip(categories.keys, categories.names, strict=True))
     if flags.output:
         write_report(report, flags.output)
-    print(format_report(report, dict(zip(categories.keys, categories.names, strict=True))))
+    if analysis is not None:
+        from pdl_jax.evaluation.page.page import write_page
+        from pdl_jax.evaluation.page.scored import Scored
+
+        scored = Scored(flags.pred_json, report, analysis.values, class_names=names)
+        write_page(flags.report, scored)
+    print(format_report(report, names))
     for note in report['notes']:
         print(f'note: {note}', file=sys.stderr)

@@ -177,7 +177,7 @@ def make_train_iterator(
 
 
 class EvalBatches:
-    """The records of a split once, in order; see `make_eval_batches`."""
+    """The records of a split once, in order; `file_names` has the names of those read so far."""
 
     def __init__(
         self,
@@ -192,6 +192,7 @@ class EvalBatches:
         self._canvas_size = canvas_size
         self._shard_index = shard_index
         self._shard_count = shard_count
+        self.file_names: dict[int, str] = {}
 
     def __len__(self) -> int:
         """Returns the number of batches, the same for all shards."""
@@ -206,7 +207,7 @@ class EvalBatches:
             contextlib.closing(
                 ordered_map.map_ordered(
                     pool,
-                    self._source.decode,
+                    self._source.decode_named,
                     itertools.chain.from_iterable(indices),
                     # Look-ahead for every thread and for the batch that follows.
                     max_in_flight=num_threads + self._local_batch_size + 1,
@@ -224,9 +225,10 @@ class EvalBatches:
         )
 
     def _make_batch(
-        self, stack: '_Stack', decoded: list[tuple[np.ndarray, np.ndarray]], rows: range
+        self, stack: '_Stack', decoded: list[tuple[np.ndarray, np.ndarray, str]], rows: range
     ) -> Batch:
-        elements = [{'image': image, 'panoptic': panoptic} for image, panoptic in decoded]
+        elements = [{'image': image, 'panoptic': panoptic} for image, panoptic, _ in decoded]
+        self.file_names.update(zip(rows, (name for *_, name in decoded), strict=True))
         batch = stack(elements, num_rows=self._local_batch_size)
         record = np.full(self._local_batch_size, -1, np.int32)
         record[: len(rows)] = rows

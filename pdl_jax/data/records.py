@@ -228,7 +228,13 @@ class RecordSource:
         Raises:
           ValueError: the record is damaged; the message names the image file.
         """
-        return self._decode(index, self[index])
+        image, panoptic, _ = self.decode_named(index)
+        return image, panoptic
+
+    def decode_named(self, index: int) -> tuple[np.ndarray, np.ndarray, str]:
+        """Reads and decodes one record; see `decode`. The name of the image file comes last."""
+        record = self[index]
+        return *self._decode(index, record), record['file_name']
 
     def _decode(self, index: int, record: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         name = f'{record["file_name"]} (record {index} of {self.directory})'

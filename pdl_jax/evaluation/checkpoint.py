@@ -1,7 +1,6 @@
 """Scores a checkpoint on the eval split of its experiment, or of another one."""
 
 import functools
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +10,8 @@ from etils import epath
 from pdl_jax.data.pixel_counts import count_class_pixels
 from pdl_jax.data.records import RecordSource, open_split
 from pdl_jax.evaluation.evaluator import Evaluator, check_same_classes, warn_of_other_range
-from pdl_jax.evaluation.report import format_report, write_report
+from pdl_jax.evaluation.report import format_report
+from pdl_jax.evaluation.report_files import write_evaluation
 from pdl_jax.evaluation.tuning import Tuning, tune
 from pdl_jax.experiment import Experiment
 from pdl_jax.prediction.inference import abstract_variables
@@ -44,12 +44,13 @@ def evaluate_checkpoint(
     tune_metric: str = 'pq',
     is_tuned: bool = True,
     allow_code: bool = False,
+    has_page: bool = True,
     devices: Sequence[Device] | None = None,
 ) -> dict[str, Any]:
     """Scores a checkpoint on the eval split; prints the table and writes the report.
 
     That is workdir/report_STEP.json, and workdir/report.json too unless a run, whose report that
-    is, has its checkpoints there.
+    is, has its checkpoints there. The analysis and the page lie beside it, see `report_files`.
 
     Args:
       experiment: gives the data and the network, which must fit the checkpoint; None takes the one
@@ -65,6 +66,7 @@ def evaluate_checkpoint(
       tune_metric: the score that the search raises.
       is_tuned: use the options that an earlier search found, below those of the function.
       allow_code: import the functions that the checkpoint's own configuration names.
+      has_page: write the analysis and the HTML page too.
       devices: by default all.
 
     Returns:
@@ -107,18 +109,23 @@ def evaluate_checkpoint(
         experiment = experiment.with_inference(tuning.values)
         system = experiment.make_system(source.spec.label_format)
     evaluator = Evaluator(
-        experiment, system, source, mesh, predictions_dir=workdir if write_predictions else ''
+        experiment,
+        system,
+        source,
+        mesh,
+        predictions_dir=workdir if write_predictions else '',
+        has_scores=has_page,
     )
     report = evaluator(variables)
     assert report is not None  # Nothing stops this evaluation.
     report = {'step': _find_step(path), **report}
     if changed := [str(change) for change in changes if change.reason]:
         report['changed'] = changed
+    analysis = evaluator.analyze() if has_page else None
     if jax.process_index() == 0:
-        file = os.path.join(workdir, f'report_{path.name}.json')
-        write_report(report, file)
+        file = write_evaluation(report, analysis, workdir, step=path.name)
         if not is_run(workdir):
-            write_report(report, os.path.join(workdir, 'report.json'))
+            write_evaluation(report, analysis, workdir)
         print(f'{path} on {source}:\n{format_report(report)}\nwrote {file}')
     return report
 

@@ -1,6 +1,7 @@
 """Evaluation on a split: padded batches, metrics on the device, exact sums on the host."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,7 +16,9 @@ from pdl_jax.data.pixel_format import PixelFormat, format_range
 from pdl_jax.data.records import RecordSource
 from pdl_jax.data.statistics import find_warnings
 from pdl_jax.evaluation.report import make_report
+from pdl_jax.evaluation.run_analysis import RunAnalysis
 from pdl_jax.experiment import Experiment
+from pdl_jax.metrics.image_tables import describe_images
 from pdl_jax.metrics.instance_ap import CityscapesAP, InstanceAP
 from pdl_jax.metrics.loss_mean import LossMean
 from pdl_jax.metrics.panoptic_quality import PanopticQuality
@@ -42,10 +45,11 @@ class Evaluator:
       source: the split.
       mesh: the devices; the images of a batch are spread over its 'data' axis.
       predictions_dir: where to write predictions, see `prediction.formats`; '' writes none.
+      has_scores: compute the scores of segments, for the analysis, also if nothing else needs them.
 
     Attributes:
       inference: the functions that label images.
-      step: jitted (variables, batch) -> (states of the metrics, predictions).
+      step: jitted (variables, batch) -> (states of the metrics, tables of the images, predictions).
       batch_size: images per batch, over all processes.
 
     Raises:
@@ -61,6 +65,7 @@ class Evaluator:
         mesh: jax.sharding.Mesh,
         *,
         predictions_dir: str = '',
+        has_scores: bool = False,
     ):
         if predictions_dir and jax.process_count() > 1:
             raise ValueError('predictions are written by one process: evaluate on one host')
@@ -68,6 +73,7 @@ class Evaluator:
         self._source = source
         self._mesh = mesh
         self._predictions_dir = predictions_dir
+        self._analysis: RunAnalysis | None = None
         # The devices along 'data' must divide a batch; the padding is masked.
         data = mesh.shape['data']
         self.batch_size = ceil_div(experiment.evaluate.batch_size, data) * data
@@ -81,11 +87,13 @@ class Evaluator:
         has_loss = experiment.evaluate.with_loss and not experiment.evaluate.oracle
         if has_loss:
             self._metrics['loss'] = LossMean
-        has_scores = 'ap' in self._metrics or (bool(predictions_dir) and system.has_instances)
+        describe = _make_table_function(system, source)
+        has_scores |= 'ap' in self._metrics or bool(predictions_dir)
+        has_scores &= system.has_instances
 
         def step(
             variables: Variables, batch: dict[str, Array]
-        ) -> tuple[dict[str, Any], tuple[Array, dict[str, Array] | None]]:
+        ) -> tuple[dict[str, Any], dict[str, Array], tuple[Array, dict[str, Array] | None]]:
             outputs = self.inference.outputs(
                 replicate(variables), batch['image'], batch['size'], batch['panoptic']
             )
@@ -109,10 +117,15 @@ class Evaluator:
                 )
                 for key, metric in self._metrics.items()
             }
-            return states, (maps.panoptic, table)
+            tables = describe(batch['panoptic'], maps.panoptic, maps.semantic, table)
+            tables['record'] = batch['record']
+            # Without them the compiler leaves out what only predictions have, such as boxes.
+            described = table if predictions_dir else None
+            return states, tables, (maps.panoptic, described)
 
         # States are sums or tables over the global batch, so every process gets the same arrays.
-        self.step = jax.jit(step, out_shardings=(replicated(mesh), batch_sharding(mesh)))
+        everywhere = replicated(mesh)
+        self.step = jax.jit(step, out_shardings=(everywhere, everywhere, batch_sharding(mesh)))
         self._compiled = CompiledOnFirstCall(self.step, name='the evaluation step')
 
     def __call__(
@@ -139,54 +152,69 @@ class Evaluator:
         if self._predictions_dir:
             writer = _make_writer(self._system, self._predictions_dir, source.spec)
         totals = {key: metric.empty() for key, metric in self._metrics.items()}
+        analysis = RunAnalysis(source, has_instances=self._system.has_instances)
         start = time.monotonic()
         pending = None
+
+        def collect(results: tuple[Any, Any, Any], batch: Mapping[str, np.ndarray]) -> None:
+            states, tables, predictions = results
+            states, tables = jax.device_get((states, tables))
+            totals.update({key: total.merge(states[key]) for key, total in totals.items()})
+            analysis.add(tables, predictions[0], batch)
+            if writer is not None:
+                self._write(writer, predictions, batch)
+
         # Within a run the bar of the steps stays above.
         for batch in show_items(batches, 'evaluating'):
             if is_stopped():
                 return None
             with jax.set_mesh(self._mesh):
-                states, predictions = self._compiled(variables, shard_batch(batch, self._mesh))
+                results = self._compiled(variables, shard_batch(batch, self._mesh))
             # The previous batch is read while this one runs.
             if pending is not None:
-                totals = self._collect(totals, *pending, writer)
-            pending = states, predictions, batch
+                collect(*pending)
+            pending = results, batch
         if pending is not None:
-            totals = self._collect(totals, *pending, writer)
+            collect(*pending)
         if writer is not None:
             writer.close()
         values = {key: total.compute() for key, total in totals.items()}
+        confusion = totals['miou'].host_sums()['confusion']
+        analysis.complete(confusion, batches.file_names)
+        self._analysis = analysis
         logging.info('evaluated %d images in %.1f s', len(source), time.monotonic() - start)
         statistics = source.statistics
         warnings = [] if statistics is None else find_warnings(statistics, source.spec)
         return make_report(values, source.spec, num_images=len(source), warnings=warnings)
 
-    def _collect(
+    def analyze(self) -> dict[str, Any] | None:
+        """Explains the scores of the last call, see `RunAnalysis.describe`; None before any.
+
+        All processes must call this.
+        """
+        return None if self._analysis is None else self._analysis.describe()
+
+    def _write(
         self,
-        totals: dict[str, Any],
-        states: dict[str, Any],
+        writer: PanopticWriter | SemanticWriter,
         predictions: tuple[Array, dict[str, Array] | None],
         batch: Mapping[str, np.ndarray],
-        writer: PanopticWriter | SemanticWriter | None,
-    ) -> dict[str, Any]:
-        """Adds the states of a batch to the totals, and writes its predictions."""
-        states = jax.device_get(states)
-        if writer is not None:
-            panoptic, table = jax.device_get(predictions)
-            for i in np.flatnonzero(batch['valid']):
-                height, width = batch['size'][i]
-                info = self._source.info(int(batch['record'][i]))
-                scores = {}
-                if table:
-                    labels, values = table['label'][i].tolist(), table['score'][i].tolist()
-                    scores = dict(zip(labels, values, strict=True))
-                writer.write(
-                    panoptic[i, :height, :width],
-                    image_id=info['image_id'],
-                    file_name=info['annotation_file_name'],
-                    scores=scores,
-                )
-        return {key: total.merge(states[key]) for key, total in totals.items()}
+    ) -> None:
+        """Writes the predictions of a batch."""
+        panoptic, table = jax.device_get(predictions)
+        for i in np.flatnonzero(batch['valid']):
+            height, width = batch['size'][i]
+            info = self._source.info(int(batch['record'][i]))
+            scores = {}
+            if table:
+                labels, values = table['label'][i].tolist(), table['score'][i].tolist()
+                scores = dict(zip(labels, values, strict=True))
+            writer.write(
+                panoptic[i, :height, :width],
+                image_id=info['image_id'],
+                file_name=info['annotation_file_name'],
+                scores=scores,
+            )
 
 
 def _make_writer(
@@ -204,13 +232,26 @@ def _make_metrics(
     metrics: dict[str, Any] = {'miou': SemanticIoU.for_format(label_format)}
     if not system.has_instances:
         return metrics
-    # Upper bound on the segments of a label map, true or predicted.
-    max_segments = max(source.max_segments, system.max_segments)
+    max_segments = _bound_segments(system, source)
     precision = CityscapesAP if source.spec.name == 'cityscapes' else InstanceAP
     kinds = {'pq': PanopticQuality, 'pc': ParsingCovering, 'ap': precision}
     for key in ('pq', *extra_metrics):
         metrics[key] = kinds[key].for_format(label_format, max_segments=max_segments)
     return metrics
+
+
+def _make_table_function(system: System, source: RecordSource) -> Callable[..., dict[str, Array]]:
+    return functools.partial(
+        describe_images,
+        label_format=source.spec.label_format,
+        max_segments=_bound_segments(system, source),
+        has_instances=system.has_instances,
+    )
+
+
+def _bound_segments(system: System, source: RecordSource) -> int:
+    """Returns an upper bound on the segments of a label map, true or predicted."""
+    return max(source.max_segments, system.max_segments)
 
 
 def _warn_of_many_instances(system: System, source: RecordSource) -> None:

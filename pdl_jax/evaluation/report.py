@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from pdl_jax.data.catalog import DatasetSpec
 
 _GROUPS = ('All', 'Things', 'Stuff')
-_QUALITY = ('pq', 'sq', 'rq')
-_COUNTS = ('tp', 'fp', 'fn')
+QUALITY = ('pq', 'sq', 'rq')
+COUNTS = ('tp', 'fp', 'fn')
 # Columns of the table of classes: (metric, key of its rows), in groups divided by a bar.
-_CLASS_COLUMNS = (
-    tuple(('pq', key) for key in _QUALITY),
-    tuple(('pq', key) for key in _COUNTS),
+CLASS_COLUMNS = (
+    tuple(('pq', key) for key in QUALITY),
+    tuple(('pq', key) for key in COUNTS),
     (('ap', 'ap'), ('pc', 'pc'), ('iou', 'iou')),
 )
 
@@ -109,12 +109,13 @@ def format_report(report: Mapping[str, Any], class_names: Mapping[str, str] | No
     return '\n'.join([*_format_averages(report), *_format_classes(report, class_names), *warnings])
 
 
-def write_report(report: Mapping[str, Any], path: str) -> None:
+def write_report(report: Mapping[str, Any], path: str, *, indent: int | None = 2) -> None:
     """Writes the report as JSON; an existing file is replaced in one step.
 
     Args:
       report: the JSON values.
       path: path of the file, local or gs://; missing directories are made.
+      indent: spaces per level; None writes one line.
 
     Raises:
       ImportError: a gs:// path without the package that reads buckets.
@@ -125,18 +126,16 @@ def write_report(report: Mapping[str, Any], path: str) -> None:
 
     file = make_path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, f'{json.dumps(report, indent=2)}\n'.encode())
+    write_whole(file, f'{json.dumps(report, indent=indent)}\n'.encode())
 
 
 def _format_averages(report: Mapping[str, Any]) -> list[str]:
     lines = []
     if report.get('pq') is not None:
-        lines.append(f'{"":24} | {_join(key.upper() for key in _QUALITY)} | {"n":>6}')
+        lines.append(f'{"":24} | {_join(key.upper() for key in QUALITY)} | {"n":>6}')
         for group in _GROUPS:
             row = report['pq'][group]
-            lines.append(
-                f'{group:24} | {_join(_percent(row[k]) for k in _QUALITY)} | {row["n"]:6d}'
-            )
+            lines.append(f'{group:24} | {_join(_percent(row[k]) for k in QUALITY)} | {row["n"]:6d}')
     if 'miou' in report:
         lines.append(f'{"mIoU":24} | {_percent(report["miou"])}')
         lines.append(f'{"pixel accuracy":24} | {_percent(report["pixel_accuracy"])}')
@@ -154,8 +153,8 @@ def _format_averages(report: Mapping[str, Any]) -> list[str]:
 
 
 def _format_classes(report: Mapping[str, Any], class_names: Mapping[str, str] | None) -> list[str]:
-    tables = _list_tables(report)
-    groups = [[c for c in group if c[0] in tables] for group in _CLASS_COLUMNS]
+    tables = list_tables(report)
+    groups = [[c for c in group if c[0] in tables] for group in CLASS_COLUMNS]
     groups = [group for group in groups if group]
     if not groups:
         return []
@@ -171,7 +170,7 @@ def _format_classes(report: Mapping[str, Any], class_names: Mapping[str, str] | 
     return lines
 
 
-def _list_tables(report: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
+def list_tables(report: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
     """Lists the rows of each metric by class, without the classes that are not averaged."""
     tables = {}
     # Mean IoU has most classes, so that it comes first and decides their order.
@@ -180,7 +179,7 @@ def _list_tables(report: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any
         tables['iou'] = {key: {'iou': value} for key, value in iou.items() if value is not None}
     if report.get('pq') is not None:
         rows = report['pq']['per_class']
-        tables['pq'] = {key: row for key, row in rows.items() if any(row[c] for c in _COUNTS)}
+        tables['pq'] = {key: row for key, row in rows.items() if any(row[c] for c in COUNTS)}
     for metric in ('pc', 'ap'):
         if metric in report:
             rows = report[metric]['per_class']
@@ -190,7 +189,7 @@ def _list_tables(report: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any
 
 def _format_cell(row: Mapping[str, Any], key: str) -> str:
     value = row.get(key)
-    return f'{value:6d}' if key in _COUNTS and value is not None else _percent(value)
+    return f'{value:6d}' if key in COUNTS and value is not None else _percent(value)
 
 
 def _percent(value: float | None) -> str:

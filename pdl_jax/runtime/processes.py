@@ -91,6 +91,18 @@ def share_array(array: np.ndarray) -> np.ndarray:
     return np.frombuffer(np.asarray(words).tobytes(), array.dtype).reshape(array.shape)
 
 
+def gather_bytes(text: str) -> list[bytes]:
+    """Returns the UTF-8 texts of all processes to all of them, in the order of the processes."""
+    data = np.frombuffer(text.encode(), np.uint8)
+    if jax.process_count() == 1:
+        return [data.tobytes()]
+    sizes = np.asarray(multihost_utils.process_allgather(np.array([len(data)], np.int32)))
+    padded = np.zeros(sizes.max(), np.uint8)
+    padded[: len(data)] = data
+    rows = np.asarray(multihost_utils.process_allgather(padded))
+    return [row[:n].tobytes() for row, n in zip(rows, sizes.ravel().tolist(), strict=True)]
+
+
 @contextlib.contextmanager
 def ending_together(advice: str, *, is_traced: bool = False) -> Iterator[None]:
     """Ends this process at once if an error leaves the block and the run has other processes.

@@ -1,7 +1,6 @@
 """The training loop: steps, and hooks that log, draw, evaluate and save."""
 
 import dataclasses
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from absl import logging
 
-from pdl_jax.evaluation.report import find_score, format_report, write_report
+from pdl_jax.evaluation.report import find_score, format_report
+from pdl_jax.evaluation.report_files import write_evaluation
 from pdl_jax.experiment import Experiment
 from pdl_jax.runtime.sharding import shard_batch
 from pdl_jax.training.early_stopping import EarlyStopping
@@ -203,7 +203,8 @@ class _Loop:
     def _finish(self, step: int) -> dict[str, Any] | None:
         """Completes the last save and writes the report."""
         self._run.checkpointer.wait()
+        analysis = self._run.evaluator.analyze()
         if jax.process_index() == 0 and self._report is not None:
-            write_report(self._report, os.path.join(self._run.workdir, 'report.json'))
+            write_evaluation(self._report, analysis, self._run.workdir)
             logging.info('result at step %d:\n%s', step, format_report(self._report))
         return self._report

@@ -112,6 +112,15 @@ def test_three_processes_count_each_image_once(data, alone, tmp_path):
 
     # These are the ground truth's segments per class, whatever the predictions are.
     assert count(report) == count(expected) and sum(count(report).values()) > 5
+    # Each process draws the images that it has read; process 0 writes all.
+    expected, analysis = (
+        json.loads((path / 'analysis.json').read_text()) for path in (alone, workdir)
+    )
+    assert analysis['images']['file_name'] == expected['images']['file_name']
+    pictures = [picture['file_name'] for picture in analysis['pictures']]
+    assert (
+        sorted(pictures) == analysis['images']['file_name'] and (workdir / 'report.html').exists()
+    )
 
 
 @pytest.mark.slow

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from pdl_jax.evaluation.analysis.causes import INEXACT, judge_segments
+from pdl_jax.evaluation.analysis.segments import ImageSegments
 from pdl_jax.evaluation.files.file_overlap import FileOverlap
 from pdl_jax.metrics import cityscapes_ap
 from pdl_jax.metrics.instances import Instances
@@ -10,38 +12,57 @@ from pdl_jax.metrics.instances import Instances
 def count_quality(image: FileOverlap, *, num_classes: int) -> dict[str, np.ndarray]:
     """Matches the segments; see `panoptic_quality.count_matches`.
 
-    As in panopticapi, only the last of several crowds of a class excuses predictions. Areas are
-    numbers of pixels; panopticapi trusts those that the label file states, which are the same in
-    consistent files.
+    Areas are numbers of pixels; panopticapi trusts those that the label file states, which are the
+    same in consistent files.
 
     Returns:
       'iou_sum': f64[C], 'tp', 'fp', 'fn': i64[C].
     """
-    row, column, shared = _list_agreeing(image)
-    void_px = _sum_by_prediction(image, image.column, _on_void(image))
-    union = image.area[column] + image.label_area[row] - shared - void_px[column]
-    iou = shared / union
-    is_match = (iou > 0.5) & ~image.is_crowd[row]
-    is_found = np.zeros(len(image.label_class), bool)
-    is_found[row[is_match]] = True
-    is_matched = np.zeros(len(image.area), bool)
-    is_matched[column[is_match]] = True
+    segments = judge_segments(list_segments(image, num_classes=num_classes))
+    is_matched = segments.label_cause == INEXACT
+    is_false = segments.predicted_cause != INEXACT
+    matched_class = segments.label_class[is_matched]
+    return {
+        'iou_sum': np.bincount(matched_class, segments.iou[is_matched], num_classes),
+        'tp': np.bincount(matched_class, minlength=num_classes),
+        'fp': np.bincount(segments.predicted_class[is_false], minlength=num_classes),
+        'fn': np.bincount(segments.label_class[~is_matched], minlength=num_classes),
+    }
 
+
+def list_segments(image: FileOverlap, *, num_classes: int) -> ImageSegments:
+    """Lists the segments of an image with all their overlaps.
+
+    As in panopticapi, only the last of several crowds of a class excuses predictions.
+    """
+    row, column, shared = _list_agreeing(image)
     last_crowd = np.full(num_classes, -1)
     crowds = np.flatnonzero(image.is_crowd)
     last_crowd[image.label_class[crowds]] = crowds
     on_crowd = shared * (row == last_crowd[image.predicted_class[column]])
-    excused_px = void_px + _sum_by_prediction(image, column, on_crowd)
-    is_false = ~is_matched & (excused_px / image.area <= 0.5)
-    is_missed = ~is_found & ~image.is_crowd
+    is_pair = (image.row < len(image.label_class)) & (image.column < len(image.area))
+    return ImageSegments(
+        label_class=image.label_class,
+        label_area=image.label_area,
+        is_crowd=image.is_crowd,
+        predicted_class=image.predicted_class,
+        area=image.area,
+        score=np.where(image.is_scored, image.score, np.nan),
+        void_px=_sum_by_prediction(image, image.column, _on_void(image)),
+        crowd_px=_sum_by_prediction(image, column, on_crowd),
+        row=image.row[is_pair],
+        column=image.column[is_pair],
+        shared=image.shared[is_pair],
+    )
 
-    matched_class = image.label_class[row[is_match]]
-    return {
-        'iou_sum': np.bincount(matched_class, iou[is_match], num_classes),
-        'tp': np.bincount(matched_class, minlength=num_classes),
-        'fp': np.bincount(image.predicted_class[is_false], minlength=num_classes),
-        'fn': np.bincount(image.label_class[is_missed], minlength=num_classes),
-    }
+
+def count_confusion(image: FileOverlap, *, num_classes: int) -> np.ndarray:
+    """Counts pixels by labelled and predicted class, void last: i64[C, C + 1]."""
+    labelled = np.append(image.label_class, num_classes)[image.row]
+    predicted = np.append(image.predicted_class, num_classes)[image.column]
+    size = num_classes + 1
+    counts = np.bincount(labelled * size + predicted, image.shared, size * size)
+    return counts.astype(np.int64).reshape(size, size)[:num_classes]
 
 
 def count_pixels(image: FileOverlap, *, num_classes: int) -> dict[str, np.ndarray]:
@@ -50,19 +71,11 @@ def count_pixels(image: FileOverlap, *, num_classes: int) -> dict[str, np.ndarra
     Returns:
       'right', 'labelled', 'predicted': i64[C], see `averages.average_iou`.
     """
-    # Void is one class beyond the last.
-    row_class = np.append(image.label_class, num_classes)
-    column_class = np.append(image.predicted_class, num_classes)
-    labelled, predicted = row_class[image.row], column_class[image.column]
-    shared = image.shared * (labelled < num_classes)
-
-    def add(classes: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-        return np.bincount(classes, pixels, num_classes + 1)[:num_classes].astype(np.int64)
-
+    confusion = count_confusion(image, num_classes=num_classes)
     return {
-        'right': add(labelled, shared * (labelled == predicted)),
-        'labelled': add(labelled, shared),
-        'predicted': add(predicted, shared),
+        'right': np.diagonal(confusion).copy(),
+        'labelled': confusion.sum(1),
+        'predicted': confusion[:, :-1].sum(0),
     }
 
 

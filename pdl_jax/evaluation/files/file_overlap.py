@@ -35,10 +35,10 @@ class FileOverlap(NamedTuple):
       predicted_class: i64[D], class of the prediction.
       area: i64[D], area of the prediction in pixels.
       score: f64[D], confidence of the prediction; 1 if the file states none.
+      is_scored: bool[D], true if the file states one.
       row, column, shared: i64[N], label, prediction and the pixels that they share; row G and
         column D are void.
       num_pixels: number of pixels of the image.
-      num_scored: number of predicted things with a score in the file.
     """
 
     label_class: np.ndarray
@@ -47,11 +47,11 @@ class FileOverlap(NamedTuple):
     predicted_class: np.ndarray
     area: np.ndarray
     score: np.ndarray
+    is_scored: np.ndarray
     row: np.ndarray
     column: np.ndarray
     shared: np.ndarray
     num_pixels: int
-    num_scored: int
 
 
 def load_overlap(files: PanopticFiles, pair: FilePair, notices: Notices) -> FileOverlap:
@@ -66,8 +66,8 @@ def load_overlap(files: PanopticFiles, pair: FilePair, notices: Notices) -> File
       FileNotFoundError: a PNG is missing.
       ValueError: a file is damaged, or PNG and JSON contradict each other.
     """
-    label = _Segmentation('label', files.label_dir, pair.label, files, notices)
-    prediction = _Segmentation('prediction', files.prediction_dir, pair.prediction, files, notices)
+    label = Segmentation('label', files.label_dir, pair.label, files, notices)
+    prediction = Segmentation('prediction', files.prediction_dir, pair.prediction, files, notices)
     label_ids, ids = label.decode(), prediction.decode()
     if label_ids.shape != ids.shape:
         raise ValueError(
@@ -88,25 +88,22 @@ def load_overlap(files: PanopticFiles, pair: FilePair, notices: Notices) -> File
     label.tell_of_other_areas(label_area)
 
     scores = prediction.read_scores()
-    predicted_class = prediction.get_classes()
-    is_scored = np.array([s.id in scores for s in prediction.segments], bool)
-    is_thing = files.categories.is_thing
     return FileOverlap(
         label_class=label.get_classes(),
         label_area=label_area,
         is_crowd=np.array([s.is_crowd for s in label.segments], bool),
-        predicted_class=predicted_class,
+        predicted_class=prediction.get_classes(),
         area=_add(column, shared, num_predictions),
         score=np.array([scores.get(s.id, 1.0) for s in prediction.segments], np.float64),
+        is_scored=np.array([s.id in scores for s in prediction.segments], bool),
         row=row,
         column=column,
         shared=shared,
         num_pixels=label_ids.size,
-        num_scored=int(np.sum(is_scored & is_thing[predicted_class])),
     )
 
 
-class _Segmentation:
+class Segmentation:
     """PNG of an image and the segments that the JSON file lists for it.
 
     Args:

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from pdl_jax.data.notices import Notices
+from pdl_jax.evaluation.analysis.causes import JudgedSegments, judge_segments
 from pdl_jax.evaluation.files import file_counts
+from pdl_jax.evaluation.files.file_analysis import FileAnalysis
 from pdl_jax.evaluation.files.file_overlap import FileOverlap, load_overlap
 from pdl_jax.evaluation.files.file_report import average_sums, make_file_report
 from pdl_jax.evaluation.files.panoptic_files import (
@@ -40,7 +42,7 @@ DATASETS = tuple(_AP_RULES)
 _IMAGES_PER_PROCESS = 16
 _IMAGES_PER_TASK = 16
 
-# (metric or 'notes', name) -> sum over images.
+# (metric, 'notes' or 'analysis', name) -> sum over images.
 _Sums = dict[tuple[str, str], Any]
 
 
@@ -52,11 +54,13 @@ class Scoring:
       files: locations and categories of the images.
       metrics: some of `METRICS`.
       dataset: one of `DATASETS`, whose rules average precision follows.
+      has_analysis: count also what the analysis needs.
     """
 
     files: PanopticFiles
     metrics: tuple[str, ...]
     dataset: str
+    has_analysis: bool = False
 
 
 def evaluate_files(
@@ -68,6 +72,7 @@ def evaluate_files(
     metrics: Sequence[str] = METRICS,
     dataset: str = 'coco',
     num_processes: int | None = None,
+    analysis: FileAnalysis | None = None,
 ) -> tuple[dict[str, Any], Categories]:
     """Scores predictions.
 
@@ -77,6 +82,7 @@ def evaluate_files(
       metrics: some of `METRICS`.
       dataset: one of `DATASETS`, whose rules average precision follows.
       num_processes: upper bound of the number of processes; None for one per CPU core.
+      analysis: gets the segments of all images; None for none.
 
     Returns:
       The report, and the categories of the labels. The report has fractions, None where nothing is
@@ -106,8 +112,8 @@ def evaluate_files(
         prediction_dir=pred_folder,
         notices=notices,
     )
-    scoring = Scoring(files, tuple(metrics), dataset)
-    sums, matches = _count_all(scoring, pairs, num_processes, notices)
+    scoring = Scoring(files, tuple(metrics), dataset, analysis is not None)
+    sums, matches, segments = _count_all(scoring, pairs, num_processes, notices)
     categories, rules = files.categories, _AP_RULES[dataset]
     values = {}
     for metric in metrics:
@@ -120,21 +126,26 @@ def evaluate_files(
     if 'ap' in metrics:
         notes += _make_notes(_select(sums, 'notes'))
     report = make_file_report(values, categories, num_images=len(pairs), notes=notes)
+    if analysis is not None:
+        analysis.finish(files, pairs, segments, sums['analysis', 'confusion'])
     return report, categories
 
 
-def count_images(scoring: Scoring, pairs: Sequence[FilePair]) -> tuple[_Sums, Any, Notices]:
+def count_images(
+    scoring: Scoring, pairs: Sequence[FilePair]
+) -> tuple[_Sums, Any, list[JudgedSegments], Notices]:
     """Counts some images.
 
     Returns:
-      Sums over the images by (metric, name), the `Matches` of average precision or None, and
-      remarks about what was derived or repaired.
+      Sums over the images by (metric, name), the `Matches` of average precision or None, the
+      segments of each image if there is an analysis, and remarks about what was derived or
+      repaired.
     """
     notices = Notices()
     is_thing = scoring.files.categories.is_thing
     rules = _AP_RULES[scoring.dataset]
     num_classes = len(is_thing)
-    sums, matches = {}, []
+    sums, matches, segments = {}, [], []
     for pair in pairs:
         image = load_overlap(scoring.files, pair, notices)
         counts: _Sums = _count_detections(image, is_thing)
@@ -145,14 +156,19 @@ def count_images(scoring: Scoring, pairs: Sequence[FilePair]) -> tuple[_Sums, An
             else:
                 instances = file_counts.select_instances(image, is_thing)
                 matches.append(rules.match(instances, num_classes=num_classes))
+        if scoring.has_analysis:
+            listed = file_counts.list_segments(image, num_classes=num_classes)
+            segments.append(judge_segments(listed))
+            confusion = file_counts.count_confusion(image, num_classes=num_classes)
+            counts['analysis', 'confusion'] = confusion
         sums = _add(sums, counts)
     joined = rules.concatenate(matches, num_classes=num_classes) if matches else None
-    return sums, joined, notices
+    return sums, joined, segments, notices
 
 
 def _count_all(
     scoring: Scoring, pairs: Sequence[FilePair], num_processes: int | None, notices: Notices
-) -> tuple[_Sums, list[Any]]:
+) -> tuple[_Sums, list[Any], list[JudgedSegments]]:
     """Counts all images, over processes if there are many; see `count_images`."""
     tasks = [pairs[i : i + _IMAGES_PER_TASK] for i in range(0, len(pairs), _IMAGES_PER_TASK)]
     num_processes = min(num_processes or os.cpu_count() or 1, len(pairs) // _IMAGES_PER_PROCESS)
@@ -163,13 +179,14 @@ def _count_all(
     is_forked = sys.platform == 'linux' and 'jax' not in sys.modules
     start_method = 'fork' if is_forked else 'spawn'
     count = functools.partial(count_images, scoring)
-    sums, matches = {}, []
+    sums, matches, segments = {}, [], []
     with process_map.map_ordered(count, tasks, num_workers, start_method=start_method) as results:
-        for task_sums, task_matches, task_notices in results:
+        for task_sums, task_matches, task_segments, task_notices in results:
             sums = _add(sums, task_sums)
             matches.append(task_matches)
+            segments += task_segments
             notices.merge(task_notices)
-    return sums, matches
+    return sums, matches, segments
 
 
 def _add(sums: _Sums, counts: _Sums) -> _Sums:
@@ -185,7 +202,7 @@ def _count_detections(image: FileOverlap, is_thing: np.ndarray) -> _Sums:
     is_detection = is_thing[image.predicted_class]
     return {
         ('notes', 'num_detections'): int(is_detection.sum()),
-        ('notes', 'num_unscored'): int(is_detection.sum()) - image.num_scored,
+        ('notes', 'num_unscored'): int(np.sum(is_detection & ~image.is_scored)),
     }
 
 
