@@ -123,10 +123,11 @@ def evaluate_checkpoint(
         report['changed'] = changed
     analysis = evaluator.analyze() if has_page else None
     if jax.process_index() == 0:
-        file = write_evaluation(report, analysis, workdir, step=path.name)
+        files = write_evaluation(report, analysis, workdir, step=path.name)
         if not is_run(workdir):
             write_evaluation(report, analysis, workdir)
-        print(f'{path} on {source}:\n{format_report(report)}\nwrote {file}')
+        written = ' and '.join(str(file) for file in files)
+        print(f'{path} on {source}:\n{format_report(report)}\nwrote {written}')
     return report
 
 

@@ -26,7 +26,7 @@ def write_evaluation(
     workdir: str | os.PathLike,
     *,
     step: int | str | None = None,
-) -> epath.Path:
+) -> list[epath.Path]:
     """Writes the report, and beside it the analysis and the page.
 
     Args:
@@ -36,7 +36,7 @@ def write_evaluation(
       step: the step in the names of the files; None for those of the whole run.
 
     Returns:
-      The path of the page, or of the report without one.
+      The paths of the report and of the page, if there is one.
 
     Raises:
       OSError: a file cannot be written.
@@ -47,9 +47,10 @@ def write_evaluation(
     if analysis is not None:
         write_report(analysis, os.fspath(folder / f'{_name("analysis", step)}.json'), indent=None)
         scored = Scored(_describe(folder), report, analysis, read_curves(folder))
-        file = file.with_suffix('.html')
-        write_page(file, scored)
-    return file
+        page = file.with_suffix('.html')
+        write_page(page, scored)
+        return [file, page]
+    return [file]
 
 
 def read_evaluation(
