@@ -26,6 +26,8 @@ OPTIMIZERS = ('adam', 'sgd')
 EXTRA_METRICS = ('ap', 'pc')
 # Early stopping can watch the score that ranks checkpoints, or a value of an evaluation.
 STOPPING_METRICS = ('score', 'pq', 'pq_things', 'pq_stuff', 'miou', 'pixel_accuracy', 'loss')
+# Services that a run can also be logged to.
+TRACKERS = ('wandb', 'mlflow')
 
 # Sections of the configuration that the system reads.
 _SYSTEM_SECTIONS = ('model', 'targets', 'loss', 'postprocess')
@@ -126,9 +128,6 @@ class TrainOptions:
     """The schedule of a run; see configs/common.py for the fields.
 
     Attributes:
-      early_stopping_evals: evaluations without a better `early_stopping_metric` after which a run
-        ends; 0 for none.
-      early_stopping_metric: one of `STOPPING_METRICS`.
       init_checkpoint: what to start from (`config.model.init_checkpoint`).
     """
 
@@ -143,6 +142,8 @@ class TrainOptions:
     keep_checkpoints: int = 5
     early_stopping_evals: int = 0
     early_stopping_metric: str = 'score'
+    max_minutes: float = 0.0
+    writers: tuple[str, ...] = ()
     init_checkpoint: str = ''
 
     def __post_init__(self) -> None:
@@ -170,6 +171,10 @@ class TrainOptions:
                 f'config.train.early_stopping_evals (={self.early_stopping_evals}) must not be '
                 f'negative, and needs config.train.evaluate_every_steps'
             )
+        if not self.max_minutes >= 0:
+            raise ValueError(f'config.train.max_minutes (={self.max_minutes}) must not be negative')
+        if not set(self.writers) <= set(TRACKERS):
+            raise ValueError(f'config.train.writers (={self.writers!r}) may hold {TRACKERS} only')
 
 
 @dataclasses.dataclass(frozen=True)

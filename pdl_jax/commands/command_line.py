@@ -17,9 +17,11 @@ COMMANDS = {
     'check': 'check',
     'prepare': 'prepare',
     'suggest': 'suggest',
+    'weights': 'weights',
     'convert': 'convert',
     'pack': 'pack',
     'score': 'score',
+    'runs': 'runs',
     'plan': 'plan',
     'summary': 'summary',
 }

@@ -64,7 +64,7 @@ def find_changes(saved: Sections, asked: Sections) -> list[Change]:
       saved: the effective values of the checkpoint's configuration, see `Experiment.to_dict`.
       asked: those that are asked for.
     """
-    before, now = _flatten(saved), _flatten(asked)
+    before, now = flatten(saved), flatten(asked)
     return [
         Change(field, before.get(field), now.get(field), _find_reason(field, before, now))
         for field in {**before, **now}
@@ -91,6 +91,17 @@ def check_changes(changes: list[Change], *, is_allowed: bool, advice: str) -> No
         raise ValueError(f'{refused[0]}: {refused[0].reason}{others}. {advice}')
 
 
+def flatten(sections: Sections, prefix: str = '') -> dict[str, Any]:
+    """Lists fields by their names with those of their sections, such as 'train.num_steps'."""
+    fields = {}
+    for name, value in sections.items():
+        if isinstance(value, Mapping):
+            fields |= flatten(value, f'{prefix}{name}.')
+        else:
+            fields[f'{prefix}{name}'] = value
+    return fields
+
+
 def _find_reason(field: str, saved: Sections, asked: Sections) -> str:
     if field in _FREE:
         return ''
@@ -100,13 +111,3 @@ def _find_reason(field: str, saved: Sections, asked: Sections) -> str:
     if field.startswith('augment.crop_') and saved.get('model.aspp_pooling') != 'train_crop':
         return ''
     return _MEANING.get(field) or _MEANING.get(field.partition('.')[0], '')
-
-
-def _flatten(sections: Sections, prefix: str = '') -> dict[str, Any]:
-    fields = {}
-    for name, value in sections.items():
-        if isinstance(value, Mapping):
-            fields |= _flatten(value, f'{prefix}{name}.')
-        else:
-            fields[f'{prefix}{name}'] = value
-    return fields

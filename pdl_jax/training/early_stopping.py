@@ -1,15 +1,14 @@
 """The end of a run whose evaluations do not improve any more."""
 
-import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from pdl_jax.experiment import Experiment
 from pdl_jax.runtime.processes import share_array
-from pdl_jax.storage.paths import make_path
+from pdl_jax.training.log_file import read_log
 
 
 class EarlyStopping:
@@ -44,8 +43,8 @@ class EarlyStopping:
         self = cls(f'eval/{name}', train.early_stopping_evals)
         if not train.early_stopping_evals:
             return self
-        for past, values in _read_evaluations(workdir) if step else ():
-            if past <= step:
+        for past, values in read_log(workdir) if step else ():
+            if past <= step and any(key.startswith('eval/') for key in values):
                 self.push(past, values)
         # Processes other than the first may not see its file yet.
         counts = (self._best, self._best_step, self._last_step, self._num_worse)
@@ -82,20 +81,3 @@ class EarlyStopping:
             f'{best if math.isfinite(self._best) else "none"} '
             f'(config.train.early_stopping_evals={self._max_evals})'
         )
-
-
-def _read_evaluations(workdir: str) -> Iterable[tuple[int, dict[str, Any]]]:
-    """Yields the steps and values of the evaluations in a run's log."""
-    path = make_path(workdir) / 'metrics.jsonl'
-    if not path.exists():
-        return
-    for line in path.read_bytes().decode(errors='replace').splitlines():
-        try:
-            values = json.loads(line)
-        except (ValueError, RecursionError):
-            # Half a line of a killed run.
-            continue
-        if not isinstance(values, dict) or not isinstance(values.get('step'), int):
-            continue
-        if any(key.startswith('eval/') for key in values):
-            yield values['step'], values

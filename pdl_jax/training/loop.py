@@ -26,7 +26,7 @@ def train(
     allow_changed: bool = False,
     devices: Sequence[Device] | None = None,
 ) -> dict[str, Any] | None:
-    """Trains until `train.num_steps`, continuing from the newest checkpoint in `workdir`.
+    """Trains `train.num_steps` or `train.max_minutes`, from the newest checkpoint in `workdir` on.
 
     Each difference from the configuration of that checkpoint is logged.
 
@@ -80,6 +80,7 @@ class _Loop:
         self._report: dict[str, Any] | None = None
         self._evaluated_step: int | None = None
         self._is_stopped = False
+        self._is_time_over = False
 
     def execute(self) -> dict[str, Any] | None:
         """Steps to the end, or until nothing improves; None if the run was told to stop."""
@@ -92,14 +93,15 @@ class _Loop:
         is_unfinished = step < train.num_steps and not self._stopping.is_due
         if not is_unfinished or (evaluate.is_due(step, is_last=False) and self._is_unscored()):
             self._evaluate_start(step, state)
-        while step < train.num_steps and not self._is_stopped and not self._stopping.is_due:
+        while step < train.num_steps and not self._is_ended():
             batch = self._next_batch()
             step += 1
             # Fail if a host scalar reaches the step by accident: it would be copied on every call.
             with jax.transfer_guard('disallow'):
                 state, scalars = run.step(state, batch)
             run.writer.show_progress(step, self._watch.push(step, scalars).get('loss'))
-            is_last = step == train.num_steps
+            self._is_time_over = run.time_limit.is_over()
+            is_last = step == train.num_steps or self._is_time_over
             self._is_stopped = run.preemption.is_requested()
             if log.is_due(step, is_last=is_last) or self._is_stopped:
                 log.action(step, state)
@@ -116,7 +118,18 @@ class _Loop:
                 return None
         if self._stopping.is_due:
             logging.info('stopped after step %d: %s', step, self._stopping.describe())
+        elif self._is_time_over and step < train.num_steps:
+            logging.info(
+                'stopped after step %d of %d: the time is over (config.train.max_minutes=%g); the '
+                'same command goes on from there',
+                step,
+                train.num_steps,
+                train.max_minutes,
+            )
         return None if self._is_stopped else self._finish(step)
+
+    def _is_ended(self) -> bool:
+        return self._is_stopped or self._is_time_over or self._stopping.is_due
 
     def _next_batch(self) -> dict[str, jax.Array]:
         batch = shard_batch(next(self._run.iterator), self._run.mesh)
@@ -146,7 +159,8 @@ class _Loop:
         self._watch.read()
         run = self._run
         try:
-            report = run.evaluator(state.eval_variables, is_stopped=run.preemption.is_requested)
+            with run.time_limit.paused():
+                report = run.evaluator(state.eval_variables, is_stopped=run.preemption.is_requested)
         except Exception:
             # What was trained since the last save must outlive an image that cannot be read. One
             # of several processes cannot save alone.
@@ -164,6 +178,8 @@ class _Loop:
         scalars = {f'eval/{key}': report[key] for key in ('miou', 'pixel_accuracy')}
         for group, suffix in (('All', ''), ('Things', '_things'), ('Stuff', '_stuff')):
             scalars[f'eval/pq{suffix}'] = quality.get(group, {}).get('pq')
+        for name, row in quality.get('per_class', {}).items():
+            scalars[f'eval/pq/{name}'] = row['pq']
         for term, value in report.get('loss', {}).items():
             scalars['eval/loss' if term == 'total' else f'eval/loss_{term}'] = value
         scalars = {key: value for key, value in scalars.items() if value is not None}

@@ -31,9 +31,11 @@ from pdl_jax.storage.config_changes import check_changes, find_changes
 from pdl_jax.storage.workdir_lock import lock_workdir
 from pdl_jax.training.initialize import initialize
 from pdl_jax.training.pictures import PictureMaker
-from pdl_jax.training.program import StepProgram, make_step_program
+from pdl_jax.training.program import StepProgram
 from pdl_jax.training.scenes import ensure_scenes
 from pdl_jax.training.state import TrainState
+from pdl_jax.training.time_limit import Fitted, TimeLimit, fit_new_run, keep_fitted
+from pdl_jax.training.trackers import check_trackers, make_trackers
 from pdl_jax.training.writers import MetricWriter, make_writer
 from pdl_jax.typing import Device
 
@@ -53,6 +55,7 @@ class Run:
       mesh: the devices.
       program: the train step.
       step: the train step, compiled at its first call.
+      time_limit: the clock of `train.max_minutes`.
       evaluator: scores variables on the eval split.
       pictures: draws fixed images of the eval split.
       iterator: the training batches.
@@ -68,6 +71,7 @@ class Run:
     mesh: jax.sharding.Mesh
     program: StepProgram
     step: CompiledOnFirstCall
+    time_limit: TimeLimit
     evaluator: Evaluator
     pictures: PictureMaker
     iterator: TrainIterator
@@ -99,9 +103,11 @@ def setup(
       The run; what it holds open is closed when the context is left.
 
     Raises:
+      ImportError: a package of `train.writers` is not installed.
       ValueError: a field of the configuration, the data or the checkpoint does not fit.
       OSError: the workdir cannot be written, or another program holds it.
     """
+    check_trackers(experiment.train.writers)
     mesh = make_mesh(experiment.mesh.data, experiment.mesh.space, devices=devices)
     with contextlib.ExitStack() as stack:
         stack.enter_context(jax.set_mesh(mesh))
@@ -123,35 +129,35 @@ def setup(
         count_pixels = functools.partial(count_class_pixels, source)
         experiment = experiment.for_data(source.spec.class_names, count_pixels)
         system = experiment.make_system(source.spec.label_format)
-        program = make_step_program(experiment, system, mesh)
         evaluator = Evaluator(experiment, system, eval_source, mesh)
+        checkpointer = Checkpointer(workdir, keep=experiment.train.keep_checkpoints)
+        stack.callback(checkpointer.close)
+        experiment, fields = _check_changes(
+            experiment, checkpointer, source, is_allowed=allow_changed
+        )
+        iterator = _make_iterator(experiment, source, mesh)
+        stack.callback(iterator.close)
+        limit = TimeLimit(experiment.train.max_minutes)
+        fitted = Fitted.unchanged(experiment, system, mesh, fields)
+        if experiment.train.max_minutes and checkpointer.latest_step is None:
+            fitted = fit_new_run(fitted, system, mesh, iterator, limit)
+        experiment = fitted.experiment
         description = {
             'config': experiment.to_json(),
             'dataset': source.spec.to_dict(),
             'pixels': source.pixels.to_dict(),
+            **({'fitted': fitted.fields} if fitted.fields else {}),
         }
-        checkpointer = Checkpointer(workdir, keep=experiment.train.keep_checkpoints)
-        stack.callback(checkpointer.close)
-        _check_changes(experiment, checkpointer, source, is_allowed=allow_changed)
-        iterator = _make_iterator(experiment, source, mesh)
-        stack.callback(iterator.close)
-        state, first_step = _start(experiment, program, checkpointer, iterator)
-        writer = make_writer(
-            workdir,
-            total_steps=experiment.train.num_steps,
-            initial_step=first_step,
-            batch_size=experiment.train.batch_size,
-            is_main_process=jax.process_index() == 0,
-        )
+        state, first_step = _start(experiment, fitted.program, checkpointer, iterator)
+        writer = _make_writer(experiment, workdir, description, first_step)
         stack.callback(writer.close)
-        if first_step == 0:
-            writer.write_text(0, 'config', json.dumps(description['config'], indent=2))
         yield Run(
             experiment=experiment,
             workdir=workdir,
             mesh=mesh,
-            program=program,
-            step=CompiledOnFirstCall(program.step, name='the train step'),
+            program=fitted.program,
+            step=fitted.step,
+            time_limit=limit,
             evaluator=evaluator,
             pictures=PictureMaker(evaluator.inference, eval_source, mesh),
             iterator=iterator,
@@ -180,18 +186,47 @@ def _make_iterator(
     )
 
 
+def _make_writer(
+    experiment: Experiment, workdir: str, description: dict[str, Any], first_step: int
+) -> MetricWriter:
+    is_main_process = jax.process_index() == 0
+    config = description['config']
+    writer = make_writer(
+        workdir,
+        total_steps=experiment.train.num_steps,
+        initial_step=first_step,
+        batch_size=experiment.train.batch_size,
+        is_main_process=is_main_process,
+        trackers=make_trackers(
+            experiment.train.writers if is_main_process else (),
+            workdir,
+            config=config,
+            is_new=first_step == 0,
+        ),
+    )
+    if first_step == 0:
+        writer.write_text(0, 'config', json.dumps(config, indent=2))
+    return writer
+
+
 def _check_changes(
     experiment: Experiment, checkpointer: Checkpointer, source: RecordSource, *, is_allowed: bool
-) -> None:
-    """Compares the experiment and its data with those of the checkpoint to go on from."""
+) -> tuple[Experiment, dict[str, Any]]:
+    """Compares the experiment and its data with those of the checkpoint to go on from.
+
+    Returns:
+      See `keep_fitted`.
+    """
     if checkpointer.latest_step is None:
-        return
+        return experiment, {}
     checkpoint = checkpointer.directory / str(checkpointer.latest_step)
     trained = read_trained(checkpoint)
+    experiment, fields = keep_fitted(experiment, trained.description.get('fitted'))
     changes = find_changes(trained.experiment.to_dict(), experiment.to_dict())
     check_changes(changes, is_allowed=is_allowed, advice=_ADVICE)
     check_same_classes(trained.spec.to_dict(), source, checkpointer.directory)
     warn_of_other_range(trained.description, source, checkpointer.directory)
+    return experiment, fields
 
 
 def _start(

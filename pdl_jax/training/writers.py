@@ -15,7 +15,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -64,6 +64,7 @@ def make_writer(
     initial_step: int,
     batch_size: int | None = None,
     is_main_process: bool = True,
+    trackers: Sequence[MetricWriter] = (),
 ) -> MetricWriter:
     """Makes the writer of a run.
 
@@ -75,6 +76,7 @@ def make_writer(
       initial_step: steps that are done already; 0 for a new run.
       batch_size: images per step over all processes; None writes no image rate.
       is_main_process: the writer of any other process writes nothing.
+      trackers: further places, which raise no errors; see `trackers.make_trackers`.
 
     Raises:
       ImportError: `workdir` is on gs:// and gcsfs is missing.
@@ -90,6 +92,7 @@ def make_writer(
         _JsonLines(workdir / 'metrics.jsonl', initial_step),
         EventFiles(workdir / 'tensorboard', initial_step),
         workdir / 'pictures',
+        trackers,
     )
 
 
@@ -137,10 +140,11 @@ class _RunWriter:
         json_lines: '_JsonLines',
         event_files: EventFiles,
         pictures: epath.Path,
+        trackers: Sequence[MetricWriter],
     ):
         self._clock, self._console = clock, console
         self._json_lines, self._event_files = json_lines, event_files
-        self._pictures = pictures
+        self._pictures, self._trackers = pictures, trackers
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         scalars = {key: float(value) for key, value in scalars.items()}
@@ -151,6 +155,8 @@ class _RunWriter:
             # Evaluation took the time since the last train step: it is no part of the next ones.
             self._clock.restart(step)
         self._console.write(step, scalars, rates, self._clock.seconds_left(step))
+        for tracker in self._trackers:
+            tracker.write_scalars(step, scalars | rates)
         errors = []
         for write in (self._json_lines.write, self._event_files.write_scalars):
             # One place that is full must not keep the numbers from the other.
@@ -165,6 +171,8 @@ class _RunWriter:
         self._console.show_progress(step, loss)
 
     def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+        for tracker in self._trackers:
+            tracker.write_images(step, images)
         folder = self._pictures / f'step_{step:08d}'
         with explain_bucket_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -181,6 +189,8 @@ class _RunWriter:
     def close(self) -> None:
         self._console.close()
         self._event_files.close()
+        for tracker in self._trackers:
+            tracker.close()
 
 
 class _SilentWriter:
@@ -256,7 +266,9 @@ class _Console:
         left = ''
         if rates and seconds_left is not None:
             left = f' (ETA {format_duration(seconds_left)})'
-        values = ', '.join(f'{key} {value:.4g}' for key, value in (scalars | rates).items())
+        # The numbers of each class, such as eval/pq/car, would fill the screen.
+        shown = {key: value for key, value in (scalars | rates).items() if key.count('/') < 2}
+        values = ', '.join(f'{key} {value:.4g}' for key, value in shown.items())
         # Clear the bar while the line is logged, so that the two do not run into each other.
         quiet = (
             tqdm.tqdm.external_write_mode(file=sys.stderr)
