@@ -41,8 +41,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--input',
         required=True,
-        help='a file of PyTorch, .safetensors, .pkl of detectron2, .npz, or the prefix of a '
-        'TensorFlow checkpoint (ckpt-1)',
+        help='a file of PyTorch, .safetensors, .pkl of detectron2, .npz, or the folder or the '
+        'prefix (ckpt-1) of a TensorFlow checkpoint; `pdl_jax weights` lists published ones',
     )
     parser.add_argument('--output', required=True, help='directory of the checkpoint; or gs://')
     parser.add_argument(

@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import zipfile
+from collections.abc import Sequence
 
 from etils import epath
 
@@ -48,12 +49,31 @@ def describe_folder(folder: epath.Path) -> str:
             "is TensorFlow's SavedModel, a program: give the prefix of the checkpoint that it was "
             'made from'
         )
-    prefixes = [name.removesuffix('.index') for name in names if name.endswith('.index')]
+    prefixes = _list_prefixes(names)
     if prefixes:
-        return f'is a directory: give the prefix of its checkpoint, {folder / prefixes[0]}'
+        return (
+            f'is a directory of {len(prefixes)} checkpoints: give the prefix of one, '
+            f'{folder / prefixes[0]}'
+        )
     files = [n for n in names if n.endswith(('.safetensors', '.pth', '.pt', '.bin', '.pkl'))]
     example = f', such as {folder / files[0]}' if files else ''
     return f'is a directory: give a file{example}'
+
+
+def find_prefix(folder: epath.Path) -> str:
+    """Finds the prefix of the only TensorFlow checkpoint in a folder, such as DeepLab2 publishes.
+
+    Returns:
+      The prefix; '' for anything else.
+    """
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    prefixes = _list_prefixes(names)
+    is_other = 'checkpoints' in names or 'saved_model.pb' in names
+    return '' if is_other or len(prefixes) != 1 else str(folder / prefixes[0])
+
+
+def _list_prefixes(names: Sequence[str]) -> list[str]:
+    return [name.removesuffix('.index') for name in names if name.endswith('.index')]
 
 
 def describe_foreign(file: epath.Path, head: bytes, size: int) -> str:

@@ -47,7 +47,8 @@ def read_file(path: str, *, weights: str = '') -> Contents:
 
     Args:
       path: a file of PyTorch, safetensors, a pickle of arrays (detectron2), an `.npz`, or the
-        prefix of a TensorFlow checkpoint (`ckpt-1` of `ckpt-1.index`); local or on gs://.
+        prefix of a TensorFlow checkpoint (`ckpt-1` of `ckpt-1.index`) or the folder that holds it
+        alone; local or on gs://.
       weights: 'model' or 'ema' for a file that has both; '' takes the model's, see
         `state_dicts.choose_weights`.
 
@@ -65,6 +66,8 @@ def read_file(path: str, *, weights: str = '') -> Contents:
     if epath.Path(f'{path}.index').exists():
         return _read_tensorflow(path)
     file = epath.Path(path)
+    if prefix := file_kinds.find_prefix(file):
+        return _read_tensorflow(prefix)
     size = _check_file(file)
     head = file_kinds.read_head(file)
     if foreign := file_kinds.describe_foreign(file, head, size):

@@ -230,8 +230,13 @@ def _read_object(path: epath.Path) -> dict[str, Any]:
 
 def _get_number(values: Mapping[str, Any], key: str) -> float | None:
     value = values.get(key)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and math.isfinite(value) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:
+        # An integer of hundreds of digits.
+        return None
 
 
 def _find_age(paths: Sequence[epath.Path]) -> float | None:

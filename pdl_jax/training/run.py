@@ -142,12 +142,7 @@ def setup(
         if experiment.train.max_minutes and checkpointer.latest_step is None:
             fitted = fit_new_run(fitted, system, mesh, iterator, limit)
         experiment = fitted.experiment
-        description = {
-            'config': experiment.to_json(),
-            'dataset': source.spec.to_dict(),
-            'pixels': source.pixels.to_dict(),
-            **({'fitted': fitted.fields} if fitted.fields else {}),
-        }
+        description = _describe(fitted, source)
         state, first_step = _start(experiment, fitted.program, checkpointer, iterator)
         writer = _make_writer(experiment, workdir, description, first_step)
         stack.callback(writer.close)
@@ -184,6 +179,15 @@ def _make_iterator(
         shard_index=shard_index,
         shard_count=shard_count,
     )
+
+
+def _describe(fitted: Fitted, source: RecordSource) -> dict[str, Any]:
+    return {
+        'config': fitted.experiment.to_json(),
+        'dataset': source.spec.to_dict(),
+        'pixels': source.pixels.to_dict(),
+        **({'fitted': dict(fitted.fields)} if fitted.fields else {}),
+    }
 
 
 def _make_writer(

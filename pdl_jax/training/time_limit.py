@@ -172,10 +172,12 @@ def keep_fitted(experiment: Experiment, fields: Any) -> tuple[Experiment, dict[s
     kept = {}
     for i, name in enumerate(('train.num_steps', 'optimizer.warmup_steps')):
         pair = fields.get(name)
-        is_pair = isinstance(pair, list) and len(pair) == 2
-        if is_pair and all(type(number) is int and number >= 0 for number in pair):
-            if numbers[i] in pair:
-                numbers[i], kept[name] = max(pair[1], 1 - i), pair
+        if not isinstance(pair, list) or len(pair) != 2:
+            continue
+        # A schedule has at least one step; its warm-up may have none.
+        is_valid = all(type(number) is int and number >= 1 - i for number in pair)
+        if is_valid and numbers[i] in pair:
+            numbers[i], kept[name] = pair[1], pair
     return _replace_schedule(experiment, *numbers), kept
 
 

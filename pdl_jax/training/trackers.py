@@ -127,8 +127,7 @@ class _Wandb:
     """A run of Weights & Biases; the project is WANDB_PROJECT or pdl_jax."""
 
     def __init__(self, workdir: str, config: Mapping[str, Any], run_id: str | None):
-        import wandb
-
+        wandb: Any = importlib.import_module('wandb')
         self._make_image: Callable[..., Any] = wandb.Image
         self._run = wandb.init(
             project=os.environ.get('WANDB_PROJECT', _PROJECT),
@@ -159,10 +158,9 @@ class _Mlflow:
     """A run of MLflow at MLFLOW_TRACKING_URI, in MLFLOW_EXPERIMENT_NAME or pdl_jax."""
 
     def __init__(self, workdir: str, config: Mapping[str, Any], run_id: str | None):
-        import mlflow
-        from mlflow.entities import Metric, Param
-
-        self._client, self._make_metric = mlflow.MlflowClient(), Metric
+        entities: Any = importlib.import_module('mlflow.entities')
+        self._client: Any = importlib.import_module('mlflow').MlflowClient()
+        self._make_metric: Callable[..., Any] = entities.Metric
         if run_id is not None:
             self.run_id = run_id
             self._client.update_run(run_id, status='RUNNING')
@@ -175,7 +173,7 @@ class _Mlflow:
         run = self._client.create_run(experiment_id, run_name=_name_run(workdir))
         self.run_id = run.info.run_id
         params = [
-            Param(_clean(key), json.dumps(value)[:_MAX_PARAM_CHARACTERS])
+            entities.Param(_clean(key), json.dumps(value)[:_MAX_PARAM_CHARACTERS])
             for key, value in flatten(config).items()
         ]
         for i in range(0, len(params), _MAX_PARAMS):
@@ -184,7 +182,7 @@ class _Mlflow:
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         now = int(1000 * time.time())
         metrics = [
-            self._make_metric(_clean(key), float(value), now, step)
+            self._make_metric(_name_metric(key), float(value), now, step)
             for key, value in scalars.items()
             if np.isfinite(value)
         ]
@@ -218,6 +216,12 @@ def _read_ids(path: Any) -> dict[str, str]:
 
 def _name_run(workdir: str) -> str:
     return os.path.basename(os.path.normpath(workdir))
+
+
+def _name_metric(name: str) -> str:
+    # Names are paths in its file store: eval/pq cannot be a number and the folder of eval/pq/car.
+    group, slash, rest = _clean(name).partition('/')
+    return f'{group}{slash}{rest.replace("/", ".")}'
 
 
 def _clean(name: str) -> str:

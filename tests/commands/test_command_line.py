@@ -151,6 +151,13 @@ assert pdl_jax.Predictor is Predictor and pdl_jax.load == Predictor.load
         (['summary', '--config=scene'], 'no such configuration; did you mean scenes?'),
         (['summary', '--config=configs/none.py'], 'give a file, or one of .*coco.*scenes'),
         (['summary', '--config=missing/scenes.py'], 'missing/scenes.py: no such configuration'),
+        (['train', '--workdir=y', '--max_minutes=0'], 'argument --max_minutes: 0 must be a pos'),
+        (['train', '--workdir=y', '--max_minutes=nan'], 'nan must be a positive number'),
+        (
+            ['train', '--workdir=y', '--config=scenes', '--patience=-1'],
+            r'early_stopping_evals \(=-1',
+        ),
+        (['train', '--workdir=y', '--config=scenes', '--writers=wandbb'], r'writers .* only'),
         (['evaluate', '--workdir=missing'], 'no checkpoint in .*missing'),
         (['evaluate', '--workdir=x', '--config.train.batch_size=3'], 'no checkpoint in .*x'),
         (['evaluate', '--workdir=x', '--step=new'], 'new must be best, last or the number of a st'),
@@ -256,6 +263,33 @@ def test_configuration_of_the_package_by_its_name(tmp_path, monkeypatch, trained
     experiments = {experiment for experiment, workdir in trained if workdir == 'run'}
     assert len(trained) == 4 and len(experiments) == 1
     assert experiments.pop().train.batch_size == 6
+
+
+def test_flags_of_training_stand_for_fields(trained):
+    words = ['train', '--config=scenes', '--workdir=run']
+    main([*words, '--max_minutes=1.5', '--patience=3', '--writers=wandb,mlflow'])
+    main([*words, '--config.train.early_stopping_evals=2'])
+    main([*words, '--config.train.writers=("wandb",)', '--writers='])
+    train, plain, none = (experiment.train for experiment, _ in trained)
+    assert (train.max_minutes, train.early_stopping_evals) == (1.5, 3)
+    assert train.writers == ('wandb', 'mlflow')
+    assert (plain.max_minutes, plain.early_stopping_evals, plain.writers) == (0.0, 2, ())
+    assert none.writers == ('wandb',)
+
+
+def test_tensorboard_is_served_while_it_trains(trained, monkeypatch):
+    served = []
+
+    @contextlib.contextmanager
+    def serve(workdir):
+        served.append((workdir, len(trained)))
+        yield
+        served.append((workdir, len(trained)))
+
+    monkeypatch.setattr('pdl_jax.training.tensorboard_server.serve_tensorboard', serve)
+    for words in (['--tensorboard'], []):
+        main(['train', '--config=scenes', '--workdir=run', *words])
+    assert served == [('run', 0), ('run', 1)]
 
 
 @pytest.fixture

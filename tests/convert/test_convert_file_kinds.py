@@ -82,8 +82,9 @@ def test_folders_and_parts_of_checkpoints(tmp_path):
     (tmp_path / 'model.safetensors').write_bytes(b'x')
     with pytest.raises(ValueError, match='is a directory: give a file, such as .*model.safet'):
         read_file(str(tmp_path))
-    (tmp_path / 'ckpt-3.index').write_bytes(b'x')
-    with pytest.raises(ValueError, match='give the prefix of its checkpoint, .*ckpt-3$'):
+    for name in ('ckpt-3.index', 'ckpt-4.index'):
+        (tmp_path / name).write_bytes(b'x')
+    with pytest.raises(ValueError, match='of 2 checkpoints: give the prefix of one, .*ckpt-3$'):
         read_file(str(tmp_path))
     with pytest.raises(ValueError, match='a part of a TensorFlow checkpoint: .*--input=.*/ckpt-3$'):
         read_file(str(tmp_path / 'ckpt-3.index'))
@@ -93,6 +94,14 @@ def test_folders_and_parts_of_checkpoints(tmp_path):
     (tmp_path / 'checkpoints').mkdir()
     with pytest.raises(ValueError, match='whose checkpoints need no conversion'):
         read_file(str(tmp_path))
+
+
+def test_a_folder_stands_for_its_only_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setattr('pdl_jax.convert.readers._read_tensorflow', lambda prefix: prefix)
+    for name in ('ckpt-3.index', 'ckpt-3.data-00000-of-00001', 'notes.txt'):
+        (tmp_path / name).write_bytes(b'x')
+    assert read_file(str(tmp_path)) == str(tmp_path / 'ckpt-3')
+    assert read_file(f'{tmp_path}/ckpt-3') == f'{tmp_path}/ckpt-3'
 
 
 def test_pipes_are_refused(tmp_path):

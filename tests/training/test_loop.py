@@ -71,6 +71,10 @@ def test_a_run_leaves_everything_it_should(finished):
     report = json.loads((workdir / 'report.json').read_text())
     assert report['num_images'] == 5
     assert 0 <= report['pq']['All']['pq'] <= 1
+    rows = report['pq']['per_class']
+    logged = {key: value for key, value in lines[-1].items() if key.startswith('eval/pq/')}
+    assert logged == {f'eval/pq/{name}': row['pq'] for name, row in rows.items()} and logged
+    assert 'eval/pq ' in output and 'eval/pq/' not in output
     assert 'step 6/6 (ETA 0:00)' in output and 'images_per_second' in output
     # The averaged parameters are what is evaluated, so they must be saved.
     assert any(key.startswith('ema_variables/') for key in read_structure(find_checkpoint(workdir)))

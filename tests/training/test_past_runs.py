@@ -58,7 +58,8 @@ def runs(tmp_path):
     make_run(tmp_path / 'packed', step=7, score=0.3)
     make_run(tmp_path / 'killed', [{'step': 5, 'loss': None}])
     with (tmp_path / 'killed' / 'metrics.jsonl').open('ab') as file:
-        file.write(b'[1]\n{"step": "6"}\n{"step": 7, "lo\xff')
+        file.write(b'[1]\n{"step": "6"}\n{"step": 5, "loss": 1%s}\n' % (400 * b'0'))
+        file.write(b'{"step": 7, "lo\xff')
     damaged = make_run(tmp_path / 'damaged', [evaluation(10, 0.2, 0.2)], step=10)
     (damaged / 'checkpoints' / '10' / 'description' / 'metadata').write_text('{"config')
     (make_run(tmp_path / 'nothing') / 'checkpoints').mkdir()

@@ -120,8 +120,8 @@ def test_everything_reaches_both_services(tmp_path, services, monkeypatch):
     }
     metrics = {(key, step): value for key, value, step in run['metrics']}
     assert metrics['loss', 10] == 1.5 and metrics['eval/pq', 20] == 0.25
-    # MLflow has fewer characters in names, and its charts no NaN.
-    assert metrics['eval/pq/bed _large_', 20] == 0.5 and ('eval/loss', 20) not in metrics
+    # MLflow's names have fewer characters and are paths, and its charts have no NaN.
+    assert metrics['eval/pq.bed _large_', 20] == 0.5 and ('eval/loss', 20) not in metrics
     assert run['images'] == [('pictures/step_00000020/input_0.png', (4, 6, 3))]
     assert [line['step'] for line in read_lines(workdir)] == [10, 20]
 

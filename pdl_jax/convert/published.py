@@ -1,0 +1,273 @@
+"""The published checkpoints that the converter knows, with where they are and what they reach.
+
+Scores are those that the page states, in percent on the validation split, single scale. No file is
+downloaded from here.
+"""
+
+import dataclasses
+import shlex
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+_GITHUB = 'https://github.com'
+_BOWENC0221 = f'{_GITHUB}/bowenc0221/panoptic-deeplab/blob/master/MODEL_ZOO.md'
+_BOWENC0221_TOOLS = f'{_GITHUB}/bowenc0221/panoptic-deeplab/blob/master/tools_d2/README.md'
+_HRNET = f'{_GITHUB}/HRNet/HRNet-Image-Classification'
+_DETECTRON2_PROJECTS = f'{_GITHUB}/facebookresearch/detectron2/blob/main/projects'
+_DETECTRON2 = f'{_DETECTRON2_PROJECTS}/Panoptic-DeepLab/README.md'
+_DETECTRON2_DEEPLAB = f'{_DETECTRON2_PROJECTS}/DeepLab/README.md'
+_DEEPLAB2_PROJECTS = f'{_GITHUB}/google-research/deeplab2/blob/main/g3doc/projects'
+_DEEPLAB2 = f'{_DEEPLAB2_PROJECTS}/panoptic_deeplab.md'
+_DEEPLAB2_MOTION = f'{_DEEPLAB2_PROJECTS}/motion_deeplab.md'
+_DEEPLAB2_IMAGENET = f'{_DEEPLAB2_PROJECTS}/imagenet_pretrained_checkpoints.md'
+_TORCHVISION = 'https://docs.pytorch.org/vision/stable/models.html'
+_KERAS = 'https://keras.io/api/applications/mobilenet/'
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """A checkpoint.
+
+    Attributes:
+      source: the program that published it, a value of `pdl_jax convert --from`.
+      file: the file, the unpacked folder of DeepLab2, or the name to save it under where a page
+        gives none.
+      preset: its network.
+      dataset: what it was trained on, as `pdl_jax convert --dataset` names it; '' for a backbone
+        trained on ImageNet.
+      num_classes: number of its logits; 0 for a backbone.
+      page: address of the page that links to it.
+      pq, miou: scores in percent that the page states; None where it states none.
+      parameters: trainable ones of the network, without a classifier of ImageNet.
+      note: what else to know.
+    """
+
+    source: str
+    file: str
+    preset: str
+    dataset: str
+    num_classes: int
+    page: str
+    pq: float | None
+    miou: float | None
+    parameters: int
+    note: str = ''
+
+    @property
+    def name(self) -> str:
+        """The file without its ending."""
+        for ending in ('.pth', '.pkl', '.npz'):
+            if self.file.endswith(ending):
+                return self.file.removesuffix(ending)
+        return self.file
+
+    @property
+    def command(self) -> str:
+        """The command that converts it."""
+        words = (
+            f'--from={self.source}',
+            f'--preset={self.preset}',
+            f'--input={self.file}',
+            f'--output=runs/{self.name}',
+        )
+        return shlex.join(('pdl_jax', 'convert', *words))
+
+
+def format_list(published: Sequence[Published]) -> str:
+    """Formats checkpoints as a table by page, each with its command below."""
+    lines, page = [], ''
+    width = max(len(item.name) for item in published)
+    for item in published:
+        if item.page != page:
+            page = item.page
+            lines += ['', page, f'  {"name":{width}}  data        PQ    mIoU   parameters']
+        lines += [
+            f'  {item.name:{width}}  {item.dataset or "imagenet":10}  {_format(item.pq)}  '
+            f'{_format(item.miou)}  {item.parameters:11,}',
+            f'      {item.command}',
+        ]
+    return '\n'.join(lines).lstrip('\n')
+
+
+def format_one(item: Published) -> str:
+    """Formats all that is known of a checkpoint."""
+    rows = {
+        'published by': item.source,
+        'page': item.page,
+        'file': item.file,
+        'network': item.preset,
+        'trained on': item.dataset or 'imagenet (a backbone, to start training from)',
+        'PQ': _format(item.pq).strip(),
+        'mIoU': _format(item.miou).strip(),
+        'parameters': f'{item.parameters:,}',
+        'note': item.note,
+        'convert with': item.command,
+    }
+    return '\n'.join(f'{key:12}  {value}' for key, value in rows.items() if value)
+
+
+def to_json(item: Published) -> dict[str, Any]:
+    """Lists the fields of a checkpoint, its name and its command."""
+    return {'name': item.name, **dataclasses.asdict(item), 'command': item.command}
+
+
+def _list(
+    source: str,
+    dataset: str,
+    num_classes: int,
+    page: str,
+    *rows: str,
+    file: str = '{}',
+    note: str = '',
+) -> Iterator[Published]:
+    """Reads rows of 'PRESET PQ MIOU PARAMETERS FILE', with - for no score.
+
+    A row without FILE has that of the pattern `file`.
+    """
+    for row in rows:
+        preset, pq, miou, parameters, *own = row.split()
+        yield Published(
+            source=source,
+            file=own[0] if own else file.format(preset),
+            preset=f'{source if dataset else "imagenet"}/{preset}',
+            dataset=dataset,
+            num_classes=num_classes,
+            page=page,
+            pq=None if pq == '-' else float(pq),
+            miou=None if miou == '-' else float(miou),
+            parameters=int(parameters),
+            note=note,
+        )
+
+
+def _format(score: float | None) -> str:
+    return '   -' if score is None else f'{score:4.1f}'
+
+
+# Left out are files that cannot be converted as they are published: detectron2's ResNets of MSRA,
+# which take BGR, and the graphs of TF DeepLab.
+PUBLISHED: tuple[Published, ...] = (
+    *_list(
+        'bowenc0221', 'cityscapes', 19, _BOWENC0221,
+        'resnet50_os32 59.8 78.6 55_308_870 panoptic_deeplab_R50_os32_cityscapes.pth',
+        'resnet101_os32 60.3 78.4 74_300_998 panoptic_deeplab_R101_os32_cityscapes.pth',
+        'xception65_os32 61.8 79.6 69_632_054 panoptic_deeplab_X65_os32_cityscapes.pth',
+        'mobilenet_v2_os32 55.1 75.8 7_719_814 panoptic_deeplab_MBNV2_os32_cityscapes.pth',
+        'hrnet_w48 63.4 80.9 72_209_222 panoptic_deeplab_H48_os4_cityscapes.pth',
+        note='save the file from Google Drive under this name, which tells its data set',
+    ),
+    *_list(
+        'detectron2', 'cityscapes', 19, _DETECTRON2,
+        'resnet52_os16 60.3 78.2 59_770_166 model_final_bd324a.pkl',
+        'resnet52_os16_dsconv 60.3 78.7 30_271_350 model_final_23d03a.pkl',
+    ),
+    *_list(
+        'detectron2', 'coco', 133, _DETECTRON2,
+        'resnet52_os16_dsconv 35.5 - 30_300_648 model_final_5e6da2.pkl',
+    ),
+    *_list(
+        'deeplab2', 'cityscapes', 19, _DEEPLAB2,
+        'mobilenet_v3_small_os16 48.4 69.5 10_484_198',
+        'mobilenet_v3_large_os16 55.3 74.5 18_236_534',
+        file='{}_panoptic_deeplab_cityscapes_dwo',
+    ),
+    *_list(
+        'deeplab2', 'cityscapes', 19, _DEEPLAB2,
+        'resnet50_os32 59.8 76.0 54_973_702',
+        'resnet50_beta_os32 60.8 77.0 55_097_478',
+        'wide_resnet41_os16 64.4 81.5 140_479_750',
+        'swidernet_sac_1_1_1_os16 64.3 81.8 144_418_057',
+        'swidernet_sac_1_1_3_os16 66.6 82.1 376_526_095',
+        'swidernet_sac_1_1_4.5_os16 66.8 82.2 535_985_427',
+        file='{}_panoptic_deeplab_cityscapes_trainfine',
+    ),
+    *_list(
+        'deeplab2', 'coco', 134, _DEEPLAB2,
+        'resnet50_os32 34.1 - 55_003_257 resnet50_os32_panoptic_deeplab_coco_train_2',
+        'resnet50_beta_os32 34.6 - 55_127_033 resnet50beta_os32_panoptic_deeplab_coco_train',
+        'resnet50_os16 35.1 - 55_003_257 resnet50_os16_panoptic_deeplab_coco_train',
+        'resnet50_beta_os16 35.2 - 55_127_033 resnet50beta_os16_panoptic_deeplab_coco_train',
+    ),
+    *_list(
+        'deeplab2', 'cityscapes', 19, _DEEPLAB2_MOTION,
+        'resnet50_os32 - - 54_973_702 resnet50_os32_panoptic_deeplab_cityscapes_crowd_trainfine',
+        note='to start training on KITTI-STEP from',
+    ),
+    *_list(
+        'deeplab2', 'kitti_step', 19, _DEEPLAB2_MOTION,
+        'resnet50_os32 48.31 71.16 54_973_702 resnet50_os32_panoptic_deeplab_kitti_train',
+        note="measured by DeepLab2's own metric",
+    ),
+    *_list(
+        'deeplab2', 'kitti_step', 19, _DEEPLAB2_MOTION,
+        'resnet50_os32 - - 54_973_702 resnet50_os32_panoptic_deeplab_kitti_trainval',
+        note='trained on the validation split too',
+    ),
+    *_list(
+        'torchvision', 'voc', 21, _TORCHVISION,
+        'deeplab_v3_resnet50_os8 - 66.4 39_638_869 deeplabv3_resnet50_coco-cd0a2569.pth',
+        'lr_aspp_mobilenet_v3_large_os16 - 57.9 3_221_538 lraspp_mobilenet_v3_large-d234d4ea.pth',
+    ),
+    *_list(
+        'bowenc0221', '', 0, _BOWENC0221_TOOLS,
+        'xception65 - - 37_867_312 tf-xception65-270e81cf.pth',
+    ),
+    *_list(
+        'bowenc0221', '', 0, _HRNET,
+        'hrnet_w18 - - 9_562_260 hrnetv2_w18_imagenet_pretrained.pth',
+        'hrnet_w32 - - 29_305_536 hrnetv2_w32_imagenet_pretrained.pth',
+        'hrnet_w48 - - 65_325_120 hrnetv2_w48_imagenet_pretrained.pth',
+    ),
+    *_list(
+        'detectron2', '', 0, _DETECTRON2_DEEPLAB,
+        'resnet50_beta - - 23_631_808 R-52.pkl',
+        'resnet101_beta - - 42_623_936 R-103.pkl',
+    ),
+    *_list(
+        'deeplab2', '', 0, _DEEPLAB2_IMAGENET,
+        'resnet50 - - 23_508_032',
+        'mobilenet_v3_small - - 927_008',
+        'mobilenet_v3_large - - 2_971_952',
+        file='{}_imagenet1k',
+    ),
+    *_list(
+        'deeplab2', '', 0, _DEEPLAB2_IMAGENET,
+        'resnet50 - - 23_508_032',
+        'resnet50_beta - - 23_631_808',
+        'wide_resnet41 - - 109_014_080',
+        'swidernet_sac_1_1_1 - - 112_951_874',
+        'swidernet_sac_1_1_3 - - 345_059_912',
+        'swidernet_sac_1_1_4.5 - - 504_519_244',
+        file='{}_imagenet1k_strong_training_strategy',
+    ),
+    *_list(
+        'torchvision', '', 0, _TORCHVISION,
+        'resnet18 - - 11_176_512 resnet18-f37072fd.pth',
+        'resnet34 - - 21_284_672 resnet34-b627a593.pth',
+        'resnet50 - - 23_508_032 resnet50-0676ba61.pth',
+        'resnet50 - - 23_508_032 resnet50-11ad3fa6.pth',
+        'resnet101 - - 42_500_160 resnet101-63fe2227.pth',
+        'resnet101 - - 42_500_160 resnet101-cd907fc2.pth',
+        'resnet152 - - 58_143_808 resnet152-394f9c45.pth',
+        'resnet152 - - 58_143_808 resnet152-f82ba261.pth',
+        'mobilenet_v2 - - 1_811_712 mobilenet_v2-b0353104.pth',
+        'mobilenet_v2 - - 1_811_712 mobilenet_v2-7ebf99e0.pth',
+        'mobilenet_v3_large - - 2_971_952 mobilenet_v3_large-8738ca79.pth',
+        'mobilenet_v3_large - - 2_971_952 mobilenet_v3_large-5c1a4163.pth',
+        'mobilenet_v3_small - - 927_008 mobilenet_v3_small-047dcff4.pth',
+        'convnext_tiny - - 27_818_592 convnext_tiny-983f1562.pth',
+        'convnext_small - - 49_453_152 convnext_small-0c510722.pth',
+        'convnext_base - - 87_564_416 convnext_base-6075fbad.pth',
+        'convnext_large - - 196_227_264 convnext_large-ea097f82.pth',
+    ),
+    *_list(
+        'keras', '', 0, _KERAS,
+        'mobilenet_v2 - - 250_208 mobilenet_v2_0.35.npz',
+        'mobilenet_v2 - - 480_320 mobilenet_v2_0.5.npz',
+        'mobilenet_v2 - - 1_045_664 mobilenet_v2_0.75.npz',
+        'mobilenet_v2 - - 1_811_712 mobilenet_v2_1.0.npz',
+        'mobilenet_v2 - - 3_026_240 mobilenet_v2_1.3.npz',
+        'mobilenet_v2 - - 3_509_376 mobilenet_v2_1.4.npz',
+        note='write this file from the .h5 with Keras and numpy.savez, by the names of the weights',
+    ),
+)  # fmt: skip

@@ -1,0 +1,180 @@
+"""The table of published checkpoints: its commands, its networks, and the copy in the docs."""
+
+import collections
+import json
+import math
+import re
+import shlex
+
+import pytest
+
+from pdl_jax.commands import convert
+from pdl_jax.commands.command_line import main
+from pdl_jax.convert.classes import find_dataset, make_spec
+from pdl_jax.convert.conversion import _list_shapes
+from pdl_jax.convert.published import PUBLISHED
+from pdl_jax.convert.source import list_backbones
+from pdl_jax.convert.sources import SOURCES
+from pdl_jax.presets import make_options
+from pdl_jax.storage import shipped
+from tests import tiny
+from tests.models.test_preset_networks import PARAMETERS
+
+# Networks of the converter that nobody publishes, or not in a form that it reads.
+UNPUBLISHED = {
+    'bowenc0221': {'bowenc0221/resnet50_os16'},
+    # R50-DC5 has no link. The ImageNet ResNets of MSRA take BGR without a deviation.
+    'detectron2': {'detectron2/resnet50_os16', 'imagenet/resnet50', 'imagenet/resnet101'},
+    'deeplab2': {
+        'deeplab2/mobilenet_v3_small_os32',
+        'deeplab2/mobilenet_v3_large_os32',
+        'deeplab2/resnet50_os32_semantic',
+    },
+    'torchvision': set(),
+    'keras': set(),
+    # Arrays that were taken out of graphs.
+    'tensorflow': {'tensorflow/deeplab_v3_mobilenet_v2_os16', 'imagenet/mobilenet_v2'},
+}
+
+
+@pytest.fixture
+def converted(monkeypatch):
+    """The parsed flags of conversions, which are not made."""
+    seen = []
+    monkeypatch.setattr(convert, 'run', seen.append)
+    return seen
+
+
+@pytest.mark.parametrize('item', PUBLISHED, ids=lambda item: item.name)
+def test_the_command_is_accepted_and_finds_the_classes(item, converted):
+    program, *words = shlex.split(item.command)
+    assert program == 'pdl_jax'
+    main(words)
+    (flags,) = converted
+    source = SOURCES[flags.source]
+    backbones = {network.name for network in list_backbones(source)}
+    assert flags.preset in (source.presets if item.dataset else backbones)
+    assert (flags.input, flags.output) == (item.file, f'runs/{item.name}')
+    if item.dataset:
+        # Without --dataset the file's name or the number of classes must tell.
+        assert not flags.dataset
+        assert find_dataset(item.num_classes, flags.input)[0] == item.dataset
+        assert make_spec(item.dataset, item.num_classes).num_classes == item.num_classes
+
+
+def test_names_are_unique():
+    names = collections.Counter(item.name for item in PUBLISHED)
+    assert set(names.values()) == {1}
+
+
+def test_every_network_of_the_converter_is_listed():
+    for name, source in SOURCES.items():
+        known = {*source.presets, *(network.name for network in list_backbones(source))}
+        listed = {item.preset for item in PUBLISHED if item.source == name}
+        assert known - listed == UNPUBLISHED[name], name
+    widths = [item for item in PUBLISHED if item.source == 'keras']
+    assert len(widths) == len(SOURCES['keras'].backbones['mobilenet_v2'])
+
+
+def test_scores_and_addresses_are_plausible():
+    for item in PUBLISHED:
+        assert re.fullmatch(r'https://[\w./-]+', item.page)
+        assert all(25 < score < 90 for score in (item.pq, item.miou) if score is not None)
+        assert item.dataset or item.pq is item.miou is None
+
+
+def test_parameters_of_whole_networks_are_those_of_the_presets():
+    found = {(x.preset, x.num_classes): x.parameters for x in PUBLISHED if x.dataset}
+    shared = found.keys() & PARAMETERS.keys()
+    assert len(shared) > 15
+    assert {key: found[key] for key in shared} == {key: PARAMETERS[key] for key in shared}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('source', sorted(SOURCES))
+def test_other_parameters_are_counted(source):
+    wanted = [
+        item
+        for item in PUBLISHED
+        if item.source == source and (item.preset, item.num_classes) not in PARAMETERS
+    ]
+    variants = collections.defaultdict(list)
+    for network in list_backbones(SOURCES[source]):
+        variants[network.name].append(network.options)
+    for item in wanted:
+        if item.dataset:
+            networks = [make_options(item.preset)]
+        else:
+            networks = variants[item.preset]
+        counts = [_count_parameters(options, item.num_classes) for options in networks]
+        # Widths of one network have an entry each.
+        assert item.parameters in counts, (item.name, counts)
+
+
+def _count_parameters(options, num_classes):
+    shapes = _list_shapes(options, num_classes)
+    return sum(math.prod(s) for path, s in shapes.items() if path.startswith('params/'))
+
+
+def _make_rows():
+    """The table of the docs."""
+    for item in PUBLISHED:
+        pq, miou = ('-' if x is None else f'{x:.1f}' for x in (item.pq, item.miou))
+        yield (
+            f'| `{item.name}` | [{item.source}]({item.page}) | `{item.preset}` | '
+            f'{item.dataset or "ImageNet"} | {pq} | {miou} | {item.parameters:,} |'
+        )
+
+
+def test_the_docs_have_the_same_table():
+    text = (tiny.ROOT / 'docs' / 'weights.md').read_text()
+    rows = [line for line in text.splitlines() if line.startswith('| `') and '](https' in line]
+    assert rows == list(_make_rows())
+
+
+def test_the_list(capsys):
+    main(['weights'])
+    printed = capsys.readouterr().out
+    for item in PUBLISHED:
+        assert f' {item.name} ' in printed and item.command in printed and item.page in printed
+    assert 'networks that come with the package' not in printed or shipped.list_shipped()
+    main(['weights', '--json'])
+    values = json.loads(capsys.readouterr().out)
+    assert [entry['command'] for entry in values['published']] == [x.command for x in PUBLISHED]
+    assert [entry['name'] for entry in values['shipped']] == shipped.list_shipped()
+
+
+def test_an_entry(capsys):
+    for name in ('model_final_bd324a', 'model_final_bd324a.pkl'):
+        main(['weights', name])
+        lines = dict(line.split('  ', 1) for line in capsys.readouterr().out.splitlines())
+        lines = {key.strip(): value.strip() for key, value in lines.items()}
+        assert (lines['PQ'], lines['mIoU']) == ('60.3', '78.2')
+        assert lines['network'] == 'detectron2/resnet52_os16' and 'note' not in lines
+        assert lines['convert with'].startswith('pdl_jax convert --from=detectron2 ')
+    main(['weights', 'resnet50_os32_panoptic_deeplab_kitti_train', '--json'])
+    entry = json.loads(capsys.readouterr().out)
+    assert entry['pq'] == 48.31 and entry['note'] == "measured by DeepLab2's own metric"
+
+
+def test_networks_of_the_package_come_first(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(shipped, '_FOLDER', tmp_path)
+    (tmp_path / 'cells.md').write_text('# cells\n\nFinds cells.\n\nMore.\n')
+    main(['weights'])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith('networks that come with the package')
+    assert lines[1].split() == ['cells', 'Finds', 'cells.']
+    main(['weights', 'cells'])
+    assert capsys.readouterr().out == '# cells\n\nFinds cells.\n\nMore.\n'
+    main(['weights', '--json'])
+    assert json.loads(capsys.readouterr().out)['shipped'][0]['card'].startswith('# cells')
+
+
+@pytest.mark.parametrize(
+    ('name', 'hint'), [('resnet50-0676ba6', 'did you mean resnet50-0676ba61'), ('?', 'lists all')]
+)
+def test_an_unknown_name_is_one_line(name, hint, capsys):
+    with pytest.raises(SystemExit):
+        main(['weights', name])
+    error = capsys.readouterr().err
+    assert error.count('\n') == 1 and hint in error
