@@ -4,6 +4,10 @@ Every ```bash block is read. Each command of pdl_jax is parsed by its own parser
 configuration is loaded. Then it runs, on a tiny network and with small stand-ins for the data,
 images and runs that the documents name, unless `find_obstacle` knows what it needs that cannot be
 here.
+
+The ```python blocks of a page run one after the other in one namespace, with the same stand-ins. A
+block that begins with the name of a file is a configuration instead; what it adds to a train step
+is traced. A comment before a block, `<!-- not run: REASON -->`, leaves it out.
 """
 
 import contextlib
@@ -19,17 +23,25 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pdl_jax.commands import processes
+from pdl_jax.commands import config_file, processes
 from pdl_jax.commands.command_line import COMMANDS, main
 from pdl_jax.commands.config_file import load_config
+from pdl_jax.data.pipeline import make_train_iterator
+from pdl_jax.data.records import open_split
 from pdl_jax.experiment import Experiment
 from pdl_jax.runtime import host_memory
+from pdl_jax.runtime.own_code import list_own_code
+from pdl_jax.training.program import make_step_options
+from pdl_jax.training.step import make_training_samples
 from tests import tiny
 from tests.process_group import BARE_NETWORK
 
 ROOT = tiny.ROOT
-DOCUMENTS = ('README.md', *sorted(f'docs/{path.name}' for path in (ROOT / 'docs').glob('*.md')))
-DOCUMENTS = (*DOCUMENTS, 'launch/README.md')
+DOCUMENTS = (
+    'README.md',
+    'launch/README.md',
+    *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / 'docs').rglob('*.md')),
+)
 # Pages that may link to others.
 PAGES = (*DOCUMENTS, 'CONTRIBUTING.md', 'CHANGELOG.md')
 # Programs of others, and of ours those that other tests run: launch/ and benchmarks/.
@@ -45,6 +57,7 @@ _NOT_OURS = (
 )
 # The run that the first command of README.md makes.
 _WORKDIR = 'runs/scenes'
+_BLOCK = re.MULTILINE | re.DOTALL
 _list_devices = jax.devices
 
 
@@ -70,8 +83,24 @@ class Command:
 
 def read_blocks(name: str, language: str) -> list[str]:
     """Reads the blocks of a document that are marked with a language."""
-    text = (ROOT / name).read_text()
-    return re.findall(rf'^```{language}\n(.*?)^```', text, re.MULTILINE | re.DOTALL)
+    text = re.sub(
+        r'^<!-- not run: .+ -->\n+```.*?^```', '', (ROOT / name).read_text(), flags=_BLOCK
+    )
+    return re.findall(rf'^```{language}\n(.*?)^```', text, _BLOCK)
+
+
+def read_configurations(name: str) -> dict[str, str]:
+    """Reads the blocks of Python that begin with the name of a file, by that name."""
+    blocks = (
+        re.match(r'# (\w+\.py)\n.*', block, re.DOTALL) for block in read_blocks(name, 'python')
+    )
+    return {match[1]: match[0] for match in blocks if match}
+
+
+def read_programs(name: str) -> list[str]:
+    """Reads the other blocks of Python."""
+    configurations = read_configurations(name).values()
+    return [block for block in read_blocks(name, 'python') if block not in configurations]
 
 
 def read_commands(name: str) -> list[Command]:
@@ -187,11 +216,11 @@ def sandbox(data, tmp_path_factory):
     for i, name in enumerate('abc'):
         numbers = np.arange(48 * 64).reshape(48, 64) // 500 + i
         Image.fromarray(numbers.astype(np.uint16)).save(folder / 'cells' / 'masks' / f'{name}.png')
-    # Blocks of Python that begin with a file name are configurations.
     for document in DOCUMENTS:
-        for block in read_blocks(document, 'python'):
-            if match := re.match(r'# (\w+\.py)\n', block):
-                (folder / match[1]).write_text(block)
+        for file, text in read_configurations(document).items():
+            (folder / file).write_text(text)
+    for name in ('scene.jpg', 'a.jpg', 'cells.png', 'cells.tif'):
+        Image.fromarray(rng.integers(0, 255, (48, 64, 3)).astype(np.uint8)).save(folder / name)
     return folder
 
 
@@ -216,14 +245,17 @@ def check_configuration(flags) -> None:
 @pytest.mark.parametrize('name', DOCUMENTS)
 def test_commands_are_accepted(name, sandbox, monkeypatch):
     monkeypatch.chdir(sandbox)
-    # Stands for what `suggest` writes.
-    (sandbox / 'cells.py').write_text('from configs.scenes import get_config\n')
-    for command in read_commands(name):
+    commands = read_commands(name)
+    suggested = [sandbox / c.get('out') for c in commands if c.name == 'suggest']
+    for file in suggested:
+        file.write_text('from configs.scenes import get_config\n')
+    for command in commands:
         module = importlib.import_module(f'pdl_jax.commands.{COMMANDS[command.name]}')
         monkeypatch.setattr(module, 'run', check_configuration)
         with explained(command):
             main([command.name, *command.words])
-    (sandbox / 'cells.py').unlink()
+    for file in suggested:
+        file.unlink()
 
 
 def test_every_command_is_documented():
@@ -259,7 +291,7 @@ def run_tiny(command: Command, data: pathlib.Path, seen: set[str], monkeypatch) 
         # Made tiny, all of them are the one that has run.
         stand_in(command.get('workdir'))
         return
-    if command.name in ('train', 'evaluate', 'predict', 'report'):
+    if command.name in ('train', 'evaluate', 'predict', 'report', 'pack'):
         run = command.get('checkpoint') or command.get('workdir')
         stand_in(run)
         words = [word.replace(f'={run}', f'={_WORKDIR}') for word in words]
@@ -333,7 +365,45 @@ def test_named_files_exist(name):
         assert (ROOT / path).exists(), f'{name} names {path}, which does not exist'
 
 
-def test_python_examples_parse():
-    for name in DOCUMENTS:
-        for block in read_blocks(name, 'python'):
-            compile(block, name, 'exec')
+@pytest.mark.parametrize('name', [name for name in DOCUMENTS if read_configurations(name)])
+def test_code_of_configurations_is_part_of_the_train_step(name, sandbox, data, monkeypatch):
+    monkeypatch.chdir(sandbox)
+    source = open_split(data, 'train')
+    for file in read_configurations(name):
+        config = load_config(file)
+        experiment = Experiment.from_config(config)
+        if not list_own_code(config.to_dict()):
+            continue
+        system = experiment.make_system(source.spec.label_format)
+        options = make_step_options(experiment)
+        void_label = source.spec.label_format.void_label
+
+        def step(rng, batch, system=system, options=options, void_label=void_label):
+            samples = make_training_samples(batch, 0, void_label=void_label, options=options)
+            return system.loss(system.init(rng), samples, rng=rng)
+
+        with contextlib.closing(
+            make_train_iterator(source, batch_size=2, canvas_size=(48, 64), seed=0)
+        ) as batches:
+            loss, (terms, _) = jax.eval_shape(step, jax.random.key(0), next(batches))
+        assert loss.shape == ()
+        assert {extra.partition(':')[2] for extra in config.loss.extra} <= set(terms)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', [name for name in DOCUMENTS if read_programs(name)])
+def test_programs_run(name, runs, data, monkeypatch):
+    monkeypatch.chdir(runs)
+    flags = [f for key, f in list_tiny_flags(data).items() if key != 'train.num_steps']
+
+    def load_tiny_config(file, overrides=()):
+        return load_config(file, [*flags, *overrides, '--config.train.num_steps=2'])
+
+    monkeypatch.setattr(config_file, 'load_config', load_tiny_config)
+    image = np.zeros((48, 64, 3), np.uint8)
+    # What a page says of the reader's own values in words.
+    namespace = {'image': image, 'images': np.zeros((1, 65, 65, 3), np.float32)}
+    for i, block in enumerate(read_programs(name)):
+        for run in re.findall(r"load\('([\w/]+)'", block):
+            stand_in(run)
+        exec(compile(block, f'{name}, program {i}', 'exec'), namespace)
