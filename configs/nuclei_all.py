@@ -4,7 +4,7 @@
 
 Its text says how the three splits are prepared. Then:
 
-    pdl_jax train --config=nuclei_all --workdir=runs/nuclei_all
+    python -m pdl_jax.main --config=configs/nuclei_all.py --workdir=runs/nuclei_all
     pdl_jax evaluate --workdir=runs/nuclei_all --step=best --tune
     pdl_jax pack --checkpoint=runs/nuclei_all --step=best --output=nuclei --dtype=float16
 """
