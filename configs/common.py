@@ -146,8 +146,8 @@ def get_config() -> ConfigDict:
     # 'pq', 'pq_things', 'pq_stuff', 'miou', 'pixel_accuracy' or 'loss'; 0 trains to num_steps.
     config.train.early_stopping_evals = 0
     config.train.early_stopping_metric = 'score'
-    # Minutes of training, without its evaluations, to fit num_steps to: the first steps of a new
-    # run are timed, and the run ends after so many minutes. 0 trains num_steps.
+    # Minutes of training, without compiling and evaluations, to fit num_steps to: the first steps
+    # of a new run are timed, and the run ends after so many minutes. 0 trains num_steps.
     config.train.max_minutes = 0.0
     # Services to log to as well, any of 'wandb' and 'mlflow'.
     config.train.writers = ()

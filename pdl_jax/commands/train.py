@@ -45,8 +45,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--max_minutes',
         type=_positive_number,
-        help='minutes of training, evaluations not counted: a new run fits its number of steps and '
-        'the decay of its learning rate to them (config.train.max_minutes)',
+        help='minutes of training, without compiling and evaluations: a new run fits its number of '
+        'steps and the decay of its learning rate to them (config.train.max_minutes)',
     )
     parser.add_argument(
         '--patience',

@@ -99,6 +99,9 @@ class _Loop:
             # Fail if a host scalar reaches the step by accident: it would be copied on every call.
             with jax.transfer_guard('disallow'):
                 state, scalars = run.step(state, batch)
+            if step == run.first_step + 1:
+                # It has been compiled by now.
+                run.time_limit.start()
             run.writer.show_progress(step, self._watch.push(step, scalars).get('loss'))
             self._is_time_over = run.time_limit.is_over()
             is_last = step == train.num_steps or self._is_time_over

@@ -32,7 +32,9 @@ _AGREE_EVERY_STEPS = 10
 
 
 class TimeLimit:
-    """The clock of a run, which stands still during evaluations.
+    """The clock of a run, which starts behind its first step and stands still during evaluations.
+
+    Compiling does not count: it may take longer than all that a small network is given.
 
     Args:
       minutes: the limit; 0 for none.
@@ -40,9 +42,13 @@ class TimeLimit:
 
     def __init__(self, minutes: float):
         self._seconds = 60 * minutes or math.inf
+        self._num_asked = 0
+        self.start()
+
+    def start(self) -> None:
+        """Starts the clock anew."""
         self._start = time.monotonic()
         self._paused_seconds = 0.0
-        self._num_asked = 0
 
     @property
     def seconds_left(self) -> float:
@@ -118,18 +124,16 @@ def fit_new_run(
       system: the experiment's.
       mesh: the devices.
       iterator: the training batches; its position is restored.
-      limit: the clock, which was just started.
+      limit: the clock, which is started anew with the run.
     """
     experiment = asked.experiment
     position = iterator.get_state()
     with stage('timing the first steps'):
-        seconds_to_compile, seconds_per_step = _time_steps(asked, mesh, iterator, limit)
+        seconds_per_step = _time_steps(asked, mesh, iterator, limit)
     iterator.set_state(position)
-    wanted, left = experiment.train.num_steps, limit.seconds_left
-    if _PLANNED_SHARE * left < wanted * seconds_per_step:
-        # Another number of steps makes another program, to be compiled once more.
-        left -= seconds_to_compile
-    num_steps = int(np.clip(_PLANNED_SHARE * left / seconds_per_step, 1, wanted))
+    wanted = experiment.train.num_steps
+    planned = _PLANNED_SHARE * 60 * experiment.train.max_minutes
+    num_steps = int(np.clip(planned / seconds_per_step, 1, wanted))
     num_steps = int(share_array(np.array([num_steps]))[0])
     minutes = experiment.train.max_minutes
     told = f'config.train.max_minutes (={minutes:g}) at {seconds_per_step:.3g} s per step'
@@ -183,8 +187,8 @@ def keep_fitted(experiment: Experiment, fields: Any) -> tuple[Experiment, dict[s
 
 def _time_steps(
     asked: Fitted, mesh: jax.sharding.Mesh, iterator: TrainIterator, limit: TimeLimit
-) -> tuple[float, float]:
-    """Returns the seconds of the first step, which is compiled, and of each of some later ones."""
+) -> float:
+    """Returns the mean seconds of some steps, after one that is compiled and one more."""
     state = asked.program.init()
 
     def run(num_steps: int) -> float:
@@ -197,11 +201,12 @@ def _time_steps(
         jax.block_until_ready(state)
         return time.monotonic() - start
 
-    first = run(1)
+    run(1)
+    limit.start()
     share = _TIMED_SHARE * limit.seconds_left / max(run(1), 1e-6)
     num_steps = int(np.clip(share, _MIN_TIMED_STEPS, _MAX_TIMED_STEPS))
     num_steps = int(share_array(np.array([num_steps]))[0])
-    return first, max(run(num_steps) / num_steps, 1e-6)
+    return max(run(num_steps) / num_steps, 1e-6)
 
 
 def _replace_schedule(experiment: Experiment, num_steps: int, warmup_steps: int) -> Experiment:

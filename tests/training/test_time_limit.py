@@ -28,16 +28,16 @@ def clock(monkeypatch):
     return now
 
 
-def _replace_timing(monkeypatch, seconds_to_compile, seconds_per_step, *, is_timed=False):
-    """Lets the first steps have taken so long; `is_timed` does them all the same."""
+def _replace_timing(monkeypatch, seconds_per_step, *, is_timed=False):
+    """Lets each of the first steps have taken so long; `is_timed` does them all the same."""
     time_steps = time_limit._time_steps
     calls = []
 
     def replaced(*arguments):
         calls.append(1)
         if is_timed:
-            assert min(time_steps(*arguments)) > 0
-        return seconds_to_compile, seconds_per_step
+            assert time_steps(*arguments) > 0
+        return seconds_per_step
 
     monkeypatch.setattr(time_limit, '_time_steps', replaced)
     return calls
@@ -54,6 +54,8 @@ def test_the_clock_stands_still_while_it_is_paused(clock):
         raise ValueError
     clock[0] += 30
     assert limit.is_over()
+    limit.start()
+    assert limit.seconds_left == 60
     clock[0] += 1e9
     assert not TimeLimit(0.0).is_over()
 
@@ -97,29 +99,29 @@ def test_steps_are_timed_without_their_compilation(data, tmp_path, monkeypatch, 
 
     def remember(*arguments):
         found.append(time_steps(*arguments))
-        return 1e9, 1.0
+        return 1e-3
 
     monkeypatch.setattr(time_limit, '_time_steps', remember)
     _replace_evaluation(monkeypatch)
     _train(_make_experiment(data, train__max_minutes=10.0), tmp_path)
-    # 2 % of the 550 s that are left, at 1 s each: 11 steps of 2 s.
-    assert found == [(50.0, 2.0)] and len(steps) > 2 + 11
+    # 2 % of 600 s at 1 s each: 12 steps of 2 s. Then come the 6 steps of the run.
+    assert found == [2.0] and len(steps) == 1 + 1 + 12 + 6
 
 
 @pytest.mark.parametrize(
     ('minutes', 'asked', 'found'),
     [
-        # 95 % of 60 s at 2 s are 28 steps; another program is compiled for 5 s, so 26 are left.
-        (1.0, 1000, 26),
+        # 95 % of 60 s at 2 s are 28 steps.
+        (1.0, 1000, 28),
         (1.0, 28, 28),
-        (1.0, 29, 26),
-        # A limit that is over already still makes a step.
+        (1.0, 29, 28),
+        # A limit shorter than a step still makes one.
         (0.01, 1000, 1),
         (1e9, 1000, 1000),
     ],
 )
 def test_steps_that_fit(monkeypatch, caplog, clock, minutes, asked, found):
-    _replace_timing(monkeypatch, 5.0, 2.0)
+    _replace_timing(monkeypatch, 2.0)
     monkeypatch.setattr(time_limit, 'make_step_program', lambda *_: types.SimpleNamespace(step=0))
     experiment = tiny.make_experiment(
         'unused',
@@ -145,7 +147,7 @@ def test_steps_that_fit(monkeypatch, caplog, clock, minutes, asked, found):
 def test_the_schedule_stays(data, tmp_path, monkeypatch, caplog, clock):
     _replace_step(monkeypatch)
     _replace_evaluation(monkeypatch)
-    calls = _replace_timing(monkeypatch, 5.0, 2.0)
+    calls = _replace_timing(monkeypatch, 2.0)
     changes = {
         'train__num_steps': 1000,
         'train__checkpoint_every_steps': 100,
@@ -155,18 +157,18 @@ def test_the_schedule_stays(data, tmp_path, monkeypatch, caplog, clock):
     experiment = _make_experiment(data, **changes)
     with caplog.at_level('INFO', logger='absl'):
         assert _train(experiment, tmp_path)['miou'] == 0.5
-        assert find_checkpoint(tmp_path).name == '26'
+        assert find_checkpoint(tmp_path).name == '28'
         # The same command again: the run is complete, and nothing is timed.
         _train(experiment, tmp_path)
     config = read_description(find_checkpoint(tmp_path))['config']
-    assert find_checkpoint(tmp_path).name == '26' and calls == [1]
-    assert config['train']['num_steps'] == 26 and config['train']['max_minutes'] == 1.0
-    assert config['optimizer']['warmup_steps'] == 13
+    assert find_checkpoint(tmp_path).name == '28' and calls == [1]
+    assert config['train']['num_steps'] == 28 and config['train']['max_minutes'] == 1.0
+    assert config['optimizer']['warmup_steps'] == 14
     assert 'in the checkpoint' not in caplog.text
     # Another number is a new wish.
-    changes['train__num_steps'] = 29
+    changes['train__num_steps'] = 30
     _train(_make_experiment(data, **changes), tmp_path)
-    assert find_checkpoint(tmp_path).name == '29'
+    assert find_checkpoint(tmp_path).name == '30'
 
 
 @pytest.mark.slow
@@ -174,7 +176,7 @@ def test_a_fitted_run_is_the_run_of_so_many_steps(data, tmp_path, monkeypatch):
     _replace_evaluation(monkeypatch)
     changes = {'optimizer__warmup_steps': 8, 'optimizer__ema_decay': 0.0}
     # 95 % of a million minutes are 3.5 such steps.
-    _replace_timing(monkeypatch, 0.0, 0.95 * 6e7 / 3.5, is_timed=True)
+    _replace_timing(monkeypatch, 0.95 * 6e7 / 3.5, is_timed=True)
     monkeypatch.setattr(time_limit, '_MAX_TIMED_STEPS', 3)
     fitted = _make_experiment(data, train__num_steps=12, train__max_minutes=1e6, **changes)
     _train(fitted, tmp_path / 'fitted')
@@ -187,7 +189,7 @@ def test_a_fitted_run_is_the_run_of_so_many_steps(data, tmp_path, monkeypatch):
 def test_a_run_ends_with_its_time_and_goes_on(data, tmp_path, monkeypatch, caplog):
     _replace_step(monkeypatch)
     _replace_evaluation(monkeypatch)
-    _replace_timing(monkeypatch, 0.0, 1e-6)
+    _replace_timing(monkeypatch, 1e-6)
     asked = []
 
     def is_over(self):
