@@ -1,5 +1,7 @@
 """A checkpoint without the state of its training."""
 
+import os
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -55,13 +57,22 @@ def pack(
         variables,
         step=number,
         input_position={},
-        description=trained.description,
+        description=_without_paths(trained.description),
         score=read_score(checkpoint),
     )
     checkpointer.close()
     packed = make_absolute(output) / FOLDER / str(number)
     copy_tuned(checkpoint, packed)
     return packed
+
+
+def _without_paths(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Leaves out folders of this machine: where the data and the initial weights lay."""
+    config = dict(description['config'])
+    name = os.path.basename(config['data']['path'].rstrip('/'))
+    config['data'] = {**config['data'], 'path': f'data/{name}'}
+    config['model'] = {**config['model'], 'init_checkpoint': ''}
+    return {**description, 'config': config}
 
 
 def _cast(name: str, x: np.ndarray, dtype: str) -> Any:
