@@ -26,7 +26,7 @@ from tests.storage.full_disk import small_files
         ('s3://b/x', 'is an address (s3://), and only local paths and gs:// are'),
         ('GS://b/x', 'only local paths and gs:// are'),
         ('hf://models/x', 'only local paths and gs:// are'),
-        ('file:///x', 'copy the files to one of these'),
+        ('file:///x', 'give /x'),
         ('gs:/b/x', 'gs:/b/x lacks a slash: give gs://b/x'),
     ],
 )

@@ -102,7 +102,7 @@ def test_a_run_on_other_channels(tmp_path):
     failures = predict_files(predictor, [str(path), str(rgb)], output)
     assert len(failures) == 1 and f'has 3 channels, not the {num_channels}' in failures[0]
     overlay = np.asarray(Image.open(output / '000001_overlay.png'))
-    assert overlay.shape == (24, 32, 3)
+    assert overlay.shape == (480, 640, 3)  # enlarged by 20
     # The file gives what the record gave.
     expected = predictor(source.decode(1)[0])
     segments = json.loads((output / '000001.json').read_text())['segments']

@@ -12,15 +12,16 @@ from tests.models.backbones import probe
 
 # Channels that bowenc0221's decoders project, and those of TF DeepLab's layers 4, 7 and 14.
 @pytest.mark.parametrize(
-    ('endpoints', 'channels'), [('outputs', (24, 32, 96)), ('inner', (144, 192, 576))]
+    ('endpoints', 'channels'), [('outputs', (16, 24, 32, 96)), ('inner', (32, 144, 192, 576))]
 )
 def test_counts_and_endpoints(endpoints, channels):
     traced = probe.trace(MobileNetV2(output_stride=16, endpoints=endpoints), (513, 513))
     assert traced.parameters == 1_811_712
     assert traced.shapes == {
-        'stride4': (129, 129, channels[0]),
-        'stride8': (65, 65, channels[1]),
-        'stride16': (33, 33, channels[2]),
+        'stride2': (257, 257, channels[0]),
+        'stride4': (129, 129, channels[1]),
+        'stride8': (65, 65, channels[2]),
+        'stride16': (33, 33, channels[3]),
         'last': (33, 33, 320),
     }
 
