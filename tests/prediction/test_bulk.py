@@ -232,7 +232,7 @@ def test_unreadable_images_are_listed_with_the_reason(predictor, tmp_path):
         str(tmp_path / 'missing.jpg'): 'No such file',
         str(tmp_path / 'folder.jpg'): 'directory',
         'x' * 5000: 'too long',
-        'nul\0byte': 'null byte',
+        'nul\0byte': 'embedded null',
     }
     paths = [good[0], *reasons, *good[1:]]
     lines = []
