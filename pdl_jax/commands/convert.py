@@ -124,9 +124,10 @@ def convert(
     from pdl_jax.convert.readers import read_file
     from pdl_jax.convert.rules import format_account
     from pdl_jax.convert.sources import SOURCES
+    from pdl_jax.storage.checkpoint import check_output
 
     source = SOURCES[source_name]
-    write.check_output(output)
+    check_output(output)
     contents = read_file(file, weights=weights)
     for note in contents.notes:
         print(f'{file}: {note}')

@@ -10,7 +10,6 @@ from pdl_jax.experiment import Experiment
 from pdl_jax.models.deeplab import describe_backbone
 from pdl_jax.models.options import ModelOptions
 from pdl_jax.storage.checkpointer import Checkpointer
-from pdl_jax.storage.paths import make_path
 from pdl_jax.systems.deeplab import DeepLabOptions
 from pdl_jax.systems.system import SystemOptions
 from pdl_jax.typing import PyTree
@@ -84,20 +83,6 @@ def describe(
         spec = without_things(spec)
     origin['backbone'] = experiment.system.describe_weights()
     return {'config': experiment.to_json(), 'dataset': spec.to_dict(), 'origin': origin}
-
-
-def check_output(output: str) -> None:
-    """Checks that a directory can be written and holds no checkpoints yet.
-
-    Raises:
-      ValueError: it is an address that cannot be written.
-      FileExistsError: the directory holds some.
-    """
-    folder = make_path(output) / 'checkpoints'
-    if folder.is_dir() and any(folder.iterdir()):
-        raise FileExistsError(
-            f'{folder} holds checkpoints already: choose another --output or delete it'
-        )
 
 
 def write_checkpoint(output: str, variables: PyTree, description: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from etils import epath
 from pdl_jax.prediction.inference import abstract_variables
 from pdl_jax.prediction.trained import read_trained
 from pdl_jax.prediction.tuned import copy_tuned
-from pdl_jax.storage.checkpoint import FOLDER, find_checkpoint, is_run, make_absolute
+from pdl_jax.storage.checkpoint import FOLDER, check_output, find_checkpoint, make_absolute
 from pdl_jax.storage.checkpointer import Checkpointer
 from pdl_jax.storage.integrity import read_score
 from pdl_jax.storage.variables import restore_variables
@@ -37,13 +37,10 @@ def pack(
       FileExistsError: `output` holds checkpoints already.
       FileNotFoundError: there is no such checkpoint.
       ValueError: the checkpoint is damaged, needs code of the user's own, or has a kernel that
-        `dtype` cannot hold.
+        `dtype` cannot hold; or `output` is an address that cannot be written.
       OSError: the checkpoint could not be written.
     """
-    if is_run(output):
-        raise FileExistsError(
-            f'{output} holds checkpoints already: choose another --output or delete it'
-        )
+    check_output(output)
     checkpoint = find_checkpoint(path, step)
     trained = read_trained(checkpoint)
     system = trained.experiment.make_system(trained.spec.label_format)

@@ -15,7 +15,7 @@ from pdl_jax.storage.integrity import (
     read_description_values,
     read_score,
 )
-from pdl_jax.storage.paths import explain_bucket_errors, refuse_address
+from pdl_jax.storage.paths import explain_bucket_errors, make_path, refuse_address
 from pdl_jax.storage.shipped import find_shipped, list_shipped
 from pdl_jax.typing import PyTree
 
@@ -162,6 +162,20 @@ def is_run(workdir: str | os.PathLike) -> bool:
     folder = make_absolute(workdir) / FOLDER
     with explain_bucket_errors(folder):
         return folder.is_dir()
+
+
+def check_output(output: str | os.PathLike) -> None:
+    """Checks that a directory can be written and holds no checkpoints yet.
+
+    Raises:
+      ValueError: it is an address that cannot be written.
+      FileExistsError: the directory holds some.
+    """
+    folder = make_path(output) / FOLDER
+    if folder.is_dir() and any(folder.iterdir()):
+        raise FileExistsError(
+            f'{folder} holds checkpoints already: choose another --output or delete it'
+        )
 
 
 def get_score(metrics: Mapping[str, float]) -> float:

@@ -98,15 +98,7 @@ def reliability_chart(bins: Sequence[dict[str, Any]]) -> Html:
             f'{item["count"]} right'
         )
         parts.append(
-            tag(
-                'rect',
-                tag('title', text),
-                x=x0 + 1,
-                y=y0,
-                width=max(x1 - x0 - 2, 1),
-                height=max(y1 - y0, 0.5),
-                style='fill: var(--s0); opacity: 0.75',
-            )
+            _bar(text, x0, x1, y0, max(y1 - y0, 0.5), style='fill: var(--s0); opacity: 0.75')
         )
     (x0, y0), (x1, y1) = frame.place(0, 0), frame.place(1, 1)
     parts.append(tag('line', x1=x0, y1=y0, x2=x1, y2=y1, class_='ideal'))
@@ -135,17 +127,7 @@ def histogram_chart(
         start, stop = (low + (high - low) * (i + k) / num_bins for k in (0, 1))
         (x0, y0), (x1, y1) = frame.place(start, count), frame.place(stop, 0)
         text = f'{format_percent(start)} to {format_percent(stop)}: {count} images'
-        parts.append(
-            tag(
-                'rect',
-                tag('title', text),
-                x=x0 + 1,
-                y=y0,
-                width=max(x1 - x0 - 2, 1),
-                height=y1 - y0,
-                style='fill: var(--s0)',
-            )
-        )
+        parts.append(_bar(text, x0, x1, y0, y1 - y0, style='fill: var(--s0)'))
     return tag('figure', tag('figcaption', title), _draw_svg(title, parts))
 
 
@@ -236,3 +218,9 @@ def _format_share(value: float) -> str:
 
 def _format_number(value: float) -> str:
     return f'{value:,.0f}' if float(value).is_integer() and abs(value) >= 1 else f'{value:.4g}'
+
+
+def _bar(text: str, x0: float, x1: float, y: float, height: float, *, style: str) -> Html:
+    """Draws a column between two places of the x axis, with a text for the pointer."""
+    width = max(x1 - x0 - 2, 1)
+    return tag('rect', tag('title', text), x=x0 + 1, y=y, width=width, height=height, style=style)
