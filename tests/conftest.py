@@ -8,6 +8,7 @@ from collections.abc import Callable
 import jax
 import pytest
 
+from pdl_jax.runtime.garbage import collect_garbage_rarely
 from tests import quick_compiler, toy_backbone
 
 # Nearly all tests compile for longer than they compute. Read when JAX first asks for devices.
@@ -21,6 +22,7 @@ jax.config.update(
 )
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
+collect_garbage_rarely()
 toy_backbone.allow_toy_backbone()
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]

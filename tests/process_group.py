@@ -5,6 +5,7 @@ import pathlib
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 
 from tests import quick_compiler, tiny, toy_backbone
 
@@ -95,10 +96,14 @@ class ProcessGroup:
 
     def wait_for(self, text: str, *, timeout: float = 240) -> None:
         """Waits until process 0 has printed `text`."""
+        self.wait_until(lambda: text in self.read(), name=f'printed {text!r}', timeout=timeout)
+
+    def wait_until(self, is_done: Callable[[], bool], *, name: str, timeout: float = 240) -> None:
+        """Waits until process 0 has done something."""
         end = time.monotonic() + timeout
-        while text not in self.read():
+        while not is_done():
             if self.processes[0].poll() is not None or time.monotonic() > end:
-                raise AssertionError(f'process 0 has not printed {text!r}:\n{self.read()}')
+                raise AssertionError(f'process 0 has not {name}:\n{self.read()}')
             time.sleep(0.02)
 
     def wait(self, *, timeout: float = 240) -> list[int]:

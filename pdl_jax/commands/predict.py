@@ -151,9 +151,11 @@ def run(flags: argparse.Namespace) -> None:
     output.mkdir(parents=True, exist_ok=True)
     from pdl_jax.prediction.predict_files import predict_files
     from pdl_jax.prediction.predictor import Predictor
+    from pdl_jax.runtime.garbage import collect_garbage_rarely
     from pdl_jax.runtime.host_memory import keep_freed_memory
 
     keep_freed_memory()
+    collect_garbage_rarely()
     predictor = Predictor.load(flags.checkpoint, step=flags.step, **_list_options(flags))
     failures = predict_files(
         predictor, paths, output, kinds=kinds, style=style, image_ids=image_ids
@@ -223,6 +225,7 @@ def _load_for_shards(flags: argparse.Namespace) -> tuple['Predictor', int, int]:
     import jax
 
     from pdl_jax.prediction.predictor import Predictor
+    from pdl_jax.runtime.garbage import collect_garbage_rarely
     from pdl_jax.runtime.host_memory import keep_freed_memory
     from pdl_jax.runtime.processes import choose_together, ending_together
     from pdl_jax.storage.checkpoint import find_checkpoint
@@ -230,6 +233,7 @@ def _load_for_shards(flags: argparse.Namespace) -> tuple['Predictor', int, int]:
     if flags.distributed:
         jax.distributed.initialize()
     keep_freed_memory()
+    collect_garbage_rarely()
     load = functools.partial(Predictor.load, **_list_options(flags))
     if not flags.distributed:
         predictor = load(flags.checkpoint, step=flags.step, devices=jax.local_devices())

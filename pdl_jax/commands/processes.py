@@ -39,6 +39,7 @@ def start_processes(flags: argparse.Namespace, task: str) -> Iterator[None]:
     from absl import logging
 
     from pdl_jax.runtime.compiler_options import cache_programs
+    from pdl_jax.runtime.garbage import collect_garbage_rarely
     from pdl_jax.runtime.host_memory import keep_freed_memory
 
     if flags.distributed or flags.coordinator_address:
@@ -49,6 +50,7 @@ def start_processes(flags: argparse.Namespace, task: str) -> Iterator[None]:
             heartbeat_timeout_seconds=flags.heartbeat_timeout_seconds,
         )
     keep_freed_memory()
+    collect_garbage_rarely()
     show_own_messages()
     cache_programs(flags.workdir)
     device = jax.devices()[0]

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import signal
 import types
 
@@ -19,12 +18,15 @@ from pdl_jax.typing import LabelFormat
 from tests import tiny
 from tests.process_group import BARE_NETWORK, ProcessGroup
 
+# One image per process and step, where several processes disagree first.
+_FLAGS = ('--config.train.batch_size=2',)
+
 
 @pytest.fixture(scope='module')
 def alone(data, tmp_path_factory):
     """The workdir of a run of one process on one device."""
     workdir = tmp_path_factory.mktemp('alone') / 'run'
-    with ProcessGroup(data, workdir) as group:
+    with ProcessGroup(data, workdir, *_FLAGS) as group:
         group.finish()
     return workdir
 
@@ -33,7 +35,7 @@ def alone(data, tmp_path_factory):
 def undisturbed(data, tmp_path_factory):
     """The workdir of a run of two processes, and the output of the second."""
     workdir = tmp_path_factory.mktemp('undisturbed') / 'run'
-    with ProcessGroup(data, workdir, num_processes=2) as group:
+    with ProcessGroup(data, workdir, *_FLAGS, num_processes=2) as group:
         group.finish()
         return workdir, group.read(1)
 
@@ -59,53 +61,19 @@ def _check_same_params(workdir, other):
 @pytest.mark.slow
 def test_two_processes_do_what_one_does(alone, undisturbed):
     workdir, printed = undisturbed
-    np.testing.assert_allclose(_read_losses(workdir), _read_losses(alone), rtol=1e-4)
-    reports = [json.loads((path / 'report.json').read_text()) for path in (workdir, alone)]
-    assert reports[0]['num_images'] == 5
-    np.testing.assert_allclose(
-        reports[0]['pixel_accuracy'], reports[1]['pixel_accuracy'], atol=1e-3
-    )
+    np.testing.assert_allclose(_read_losses(workdir), _read_losses(alone), rtol=2e-3)
     # Only process 0 prints for the user.
     assert 'step 1/6' not in printed and 'PQ' not in printed
     assert len(list((workdir / 'tensorboard').iterdir())) == 1
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ('batch_size', 'flags'),
-    [
-        # One image per process; one image whose rows two processes share.
-        (2, ()),
-        (1, ('--config.mesh.space=2',)),
-    ],
-)
-def test_two_processes_train_with_one_image_each_or_together(data, tmp_path, batch_size, flags):
-    common = (
-        f'--config.train.batch_size={batch_size}',
-        '--config.model.dropout_rate=0.0',
-        # They also agree on the evaluations so far.
-        '--config.train.early_stopping_evals=2',
-        '--config.train.evaluate_every_steps=100',
-    )
-    losses = []
-    for num_processes in (1, 2):
-        workdir = tmp_path / str(num_processes)
-        own = (*common, *flags) if num_processes == 2 else common
-        with ProcessGroup(data, workdir, *own, num_processes=num_processes) as group:
-            group.finish()
-        losses.append(_read_losses(workdir))
-    np.testing.assert_allclose(*losses, rtol=2e-3)
-
-
-@pytest.mark.slow
-def test_three_processes_count_each_image_once(data, alone, tmp_path):
-    workdir = tmp_path / 'run'
-    with ProcessGroup(
-        data, workdir, '--mode=evaluate', f'--checkpoint={alone}', num_processes=3
-    ) as group:
-        printed = group.finish()
-    expected, report = (json.loads((path / 'report.json').read_text()) for path in (alone, workdir))
-    assert report['num_images'] == 5 and printed.count('pixel accuracy') == 1
+def test_two_processes_count_each_image_once(alone, undisturbed):
+    # One of them has three of the five images, the other two and a padded one.
+    workdir = undisturbed[0]
+    report, expected = (json.loads((path / 'report.json').read_text()) for path in (workdir, alone))
+    assert report['num_images'] == 5
+    np.testing.assert_allclose(report['pixel_accuracy'], expected['pixel_accuracy'], atol=1e-3)
 
     def count(report):
         return {name: row['tp'] + row['fn'] for name, row in report['pq']['per_class'].items()}
@@ -113,20 +81,37 @@ def test_three_processes_count_each_image_once(data, alone, tmp_path):
     # These are the ground truth's segments per class, whatever the predictions are.
     assert count(report) == count(expected) and sum(count(report).values()) > 5
     # Each process draws the images that it has read; process 0 writes all.
-    expected, analysis = (
-        json.loads((path / 'analysis.json').read_text()) for path in (alone, workdir)
+    analysis, expected = (
+        json.loads((path / 'analysis.json').read_text()) for path in (workdir, alone)
     )
     assert analysis['images']['file_name'] == expected['images']['file_name']
     pictures = [picture['file_name'] for picture in analysis['pictures']]
-    assert (
-        sorted(pictures) == analysis['images']['file_name'] and (workdir / 'report.html').exists()
+    assert sorted(pictures) == analysis['images']['file_name']
+    assert (workdir / 'report.html').exists()
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_rows_of_one_image(data, tmp_path):
+    flags = (
+        '--config.train.batch_size=1',
+        '--config.model.dropout_rate=0.0',
+        # They also agree on the evaluations so far.
+        '--config.train.early_stopping_evals=2',
+        '--config.train.evaluate_every_steps=100',
     )
+    losses = []
+    for num_processes, more in ((1, ()), (2, ('--config.mesh.space=2',))):
+        workdir = tmp_path / str(num_processes)
+        with ProcessGroup(data, workdir, *flags, *more, num_processes=num_processes) as group:
+            group.finish()
+        losses.append(_read_losses(workdir))
+    np.testing.assert_allclose(*losses, rtol=2e-3)
 
 
 @pytest.mark.slow
 def test_one_told_to_stop_stops_all_and_another_topology_goes_on(data, alone, tmp_path):
     workdir = tmp_path / 'run'
-    flags = ('--config.train.checkpoint_every_steps=100', '--stopped_status=75')
+    flags = (*_FLAGS, '--config.train.checkpoint_every_steps=100', '--stopped_status=75')
     with ProcessGroup(data, workdir, *flags, num_processes=2) as group:
         group.wait_for('step 1/6')
         # Process 0 holds the lock for all.
@@ -139,20 +124,20 @@ def test_one_told_to_stop_stops_all_and_another_topology_goes_on(data, alone, tm
         for i in range(2):
             assert f'saved step {step}' in group.read(i)
     # Two devices of one process, each with half of the state.
-    with ProcessGroup(
-        data, workdir, "--config.mesh.param_rules=(('.*','largest'),)", num_devices=2
-    ) as group:
+    rules = "--config.mesh.param_rules=(('.*','largest'),)"
+    with ProcessGroup(data, workdir, *_FLAGS, rules, num_devices=2) as group:
         assert f'resuming from step {step}' in group.finish()
-    np.testing.assert_allclose(_read_losses(workdir), _read_losses(alone), rtol=1e-4)
+    np.testing.assert_allclose(_read_losses(workdir), _read_losses(alone), rtol=2e-3)
 
 
 @pytest.mark.slow
 def test_killed_processes_end_all_and_the_run_goes_on_bit_for_bit(data, undisturbed, tmp_path):
     workdir = tmp_path / 'run'
-    flags = ('--heartbeat_timeout_seconds=15',)
-    for step, killed in ((3, 0), (5, 1)):
+    flags = (*_FLAGS, '--heartbeat_timeout_seconds=15')
+    for step, killed in ((2, 0), (4, 1)):
+        save = workdir / 'checkpoints' / str(step)
         with ProcessGroup(data, workdir, *flags, num_processes=2) as group:
-            group.wait_for(f'step {step}/6')
+            group.wait_until(save.exists, name=f'saved step {step}')
             group.processes[killed].kill()
             statuses = group.wait(timeout=60)
             assert statuses[killed] == -signal.SIGKILL
@@ -164,25 +149,16 @@ def test_killed_processes_end_all_and_the_run_goes_on_bit_for_bit(data, undistur
             for i in range(2):
                 last = group.read(i).rstrip().splitlines()[-1]
                 assert last.endswith('on all hosts goes on from the newest checkpoint.'), last
-    with ProcessGroup(data, workdir, num_processes=2) as group:
-        group.finish()
+    # All of them pass over what a broken disk has left of the newest save.
+    newest = workdir / 'checkpoints' / find_checkpoint(workdir).name
+    largest = max(newest.rglob('*'), key=lambda path: path.stat().st_size)
+    largest.write_bytes(bytes(largest.stat().st_size))
+    with ProcessGroup(data, workdir, *_FLAGS, num_processes=2) as group:
+        printed = group.finish()
+    assert f'step {newest.name} is damaged: {largest} holds other bytes' in printed
+    assert f'resuming from step {int(newest.name) - 2}' in printed
     _check_same_params(workdir, undisturbed[0])
     assert _read_losses(workdir) == _read_losses(undisturbed[0])
-
-
-@pytest.mark.slow
-def test_damaged_checkpoint_is_passed_over_by_all(data, undisturbed, tmp_path):
-    workdir = tmp_path / 'run'
-    shutil.copytree(undisturbed[0], workdir)
-    largest = max((workdir / 'checkpoints' / '6').rglob('*'), key=lambda path: path.stat().st_size)
-    largest.write_bytes(bytes(largest.stat().st_size))
-    with ProcessGroup(data, workdir, num_processes=2) as group:
-        printed = group.finish()
-    assert (
-        f'step 6 is damaged: {largest} holds other bytes' in printed
-        and 'resuming from step 4' in printed
-    )
-    _check_same_params(workdir, undisturbed[0])
 
 
 def _make_mesh(owners):
