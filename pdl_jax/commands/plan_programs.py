@@ -179,6 +179,6 @@ def _find_dataset(num_classes: int) -> tuple[catalog.DatasetSpec, tuple[int, int
     for spec, size in ((catalog.coco(), (640, 640)), (catalog.cityscapes(), (1024, 2048))):
         if spec.num_classes == num_classes:
             return spec, size
-    # Which classes are things changes constants, hardly what they cost.
+    # The choice of thing classes changes constants of the program, and hardly its costs.
     categories = [{'id': i, 'name': f'class {i}', 'isthing': i % 2} for i in range(num_classes)]
     return catalog.from_categories('outline', categories), None

@@ -77,7 +77,7 @@ def _find_config(flags: argparse.Namespace) -> tuple[str, int, tuple[int, int], 
         raise ValueError('config.data.num_classes is 0 (that of the data): add --num_classes=N')
     height, width = experiment.augment.crop_size
     size = parse_size('size', flags.size or f'{height}x{width}')
-    # What is void and what a thing changes no network.
+    # Any void label and any things will do: the network depends on the number of classes only.
     system = experiment.system.make_system(LabelFormat(num_classes, (), num_classes, 256))
     if system.network is None:
         raise ValueError(f'{type(system).__name__} is no network of convolutions to be counted')

@@ -160,7 +160,8 @@ def make_model_backbone(
     )
 
 
-# What the weights of a backbone depend on besides their shapes, for families that have it.
+# Attributes that decide what a backbone's weights mean, besides their shapes, in the families that
+# have them.
 _BACKBONE_ATTRIBUTES = ('stem', 'stride_convention', 'squeeze_excite_gate', 'upsampling')
 
 

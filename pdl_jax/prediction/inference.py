@@ -228,7 +228,7 @@ class Inference:
         """Labels images from what `outputs` returns.
 
         Args:
-          outputs: of a batch.
+          outputs: the outputs of the network for a batch.
           size: i32[B, 2], (height, width) of each image in pixels.
           canvas: (height, width) of the maps in pixels.
 

@@ -27,8 +27,8 @@ def pack(
       path: a workdir or one step of it; local or gs://.
       output: the workdir to write.
       step: see `find_checkpoint`.
-      dtype: of arrays with more than one axis. Scales, biases and statistics take little space, and
-        variances may leave the range of float16.
+      dtype: type of arrays with more than one axis. Scales, biases and statistics take little
+        space, and variances may leave the range of float16.
 
     Returns:
       The folder of the new checkpoint.

@@ -107,7 +107,7 @@ def explain_write_errors(path: str | os.PathLike) -> Iterator[None]:
     """Turns errors of writing, which often lack the path, into one that names it and the remedy.
 
     Raises:
-      OSError: of the kind and with the errno of the original error; or the bucket failed.
+      OSError: the original error, with its kind and errno and a clearer text; or the bucket failed.
     """
     try:
         with explain_bucket_errors(path):

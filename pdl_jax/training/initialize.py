@@ -19,7 +19,7 @@ from pdl_jax.training.first_convolution import adapt_channels, is_first_convolut
 from pdl_jax.training.state import TrainState
 from pdl_jax.typing import PyTree
 
-# Where nothing is dilated, as in ImageNet's classifiers, these conventions are the same.
+# These conventions differ in dilated layers only, so ImageNet's classifiers have the same weights.
 _SAME_STRIDES = ('torchvision', 'detectron2')
 
 

@@ -165,8 +165,8 @@ class _Loop:
             with run.time_limit.paused():
                 report = run.evaluator(state.eval_variables, is_stopped=run.preemption.is_requested)
         except Exception:
-            # What was trained since the last save must outlive an image that cannot be read. One
-            # of several processes cannot save alone.
+            # Save first, so that an unreadable image does not cost the steps since the last save.
+            # One of several processes cannot save alone.
             if jax.process_count() == 1:
                 self._save(step, state)
                 run.checkpointer.wait()

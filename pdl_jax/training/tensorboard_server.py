@@ -33,7 +33,7 @@ def serve_tensorboard(workdir: str | os.PathLike) -> Iterator[str]:
     Without the package, or where it does not start, a line says so and nothing else happens.
 
     Args:
-      workdir: of the run, local or gs://.
+      workdir: the directory of the run, local or gs://.
 
     Yields:
       The address; '' where nothing is served.

@@ -51,7 +51,7 @@ def make_trackers(
 
     Args:
       names: any of `experiment.TRACKERS`.
-      workdir: of the run, local or gs://; its name is that of the run.
+      workdir: the directory of the run, local or gs://; its name becomes that of the run.
       config: all fields of the configuration, as JSON values.
       is_new: true for a run without a checkpoint, which starts anew at the services too.
     """
@@ -71,7 +71,7 @@ class Tracker:
 
     Args:
       name: one of `experiment.TRACKERS`.
-      workdir: of the run.
+      workdir: the directory of the run.
       config: all fields of the configuration, as JSON values.
       ids: ids of the run by service; that of a new run is added.
     """
@@ -134,7 +134,7 @@ class _Wandb:
             id=run_id,
             name=_name_run(workdir),
             resume='allow',
-            # What waits to be sent lies in WORKDIR/wandb.
+            # Data that has not been sent yet stays in WORKDIR/wandb.
             dir=None if is_remote(workdir) else workdir,
             config=dict(config),
         )
