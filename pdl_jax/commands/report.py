@@ -19,7 +19,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--step',
         type=int,
-        help='take report_STEP.json (default: report.json, else that of the highest step)',
+        help='take report_STEP.json (default: the newest step, first those of `evaluate`)',
     )
     parser.add_argument('--compare', metavar='DIR', help='directory of the reports to compare with')
     parser.add_argument(

@@ -308,6 +308,9 @@ class RecordSource:
     def __repr__(self) -> str:
         return f'RecordSource({os.fspath(self.directory)!r}, {len(self)} records)'
 
+    def __str__(self) -> str:
+        return f'the {len(self)} records of {os.fspath(self.directory)}'
+
 
 def open_split(path: str | os.PathLike, split: str) -> RecordSource:
     """Opens a split that `prepare` wrote.

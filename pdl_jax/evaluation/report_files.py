@@ -60,7 +60,8 @@ def read_evaluation(
 
     Args:
       workdir: local or gs://.
-      step: that of report_STEP.json; None takes report.json, else that of the highest step.
+      step: that of report_STEP.json. None takes report.json, or the report of the highest step if
+        that is at least as high: `evaluate` wrote it later, as with tuned thresholds.
 
     Returns:
       The evaluation, and the path of its report.
@@ -71,22 +72,28 @@ def read_evaluation(
     """
     folder = make_path(workdir)
     steps = _list_steps(folder)
-    if step is None and not (folder / 'report.json').exists() and steps:
-        step = max(steps)
     path = folder / f'{_name("report", step)}.json'
-    if not path.exists():
+    report = _read_report(path) if path.exists() else None
+    if step is None and steps and max(steps) >= ((report or {}).get('step') or 0):
+        step = max(steps)
+        path = folder / f'{_name("report", step)}.json'
+        report = _read_report(path)
+    if report is None:
         found = f'there are reports of the steps {sorted(steps)}' if steps else 'there is none'
         option = '' if step is None else f' --step={step}'
         raise FileNotFoundError(
             f'{path} does not exist, {found}: write it with pdl_jax evaluate '
             f'--workdir={os.fspath(workdir)}{option}'
         )
-    report = check_report(read_json(path), source=os.fspath(path))
     analysis_path = folder / f'{_name("analysis", step)}.json'
     analysis = None
     if analysis_path.exists():
         analysis = check_analysis(read_json(analysis_path), source=os.fspath(analysis_path))
     return Scored(_describe(folder), report, analysis, read_curves(folder)), path
+
+
+def _read_report(path: epath.Path) -> dict[str, Any]:
+    return check_report(read_json(path), source=os.fspath(path))
 
 
 def _list_steps(folder: epath.Path) -> list[int]:

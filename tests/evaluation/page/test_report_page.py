@@ -18,6 +18,7 @@ from pdl_jax.evaluation.page.html import Html, format_percent, tag
 from pdl_jax.evaluation.page.page import make_page
 from pdl_jax.evaluation.page.schema import check_analysis, check_report
 from pdl_jax.evaluation.page.scored import Scored
+from pdl_jax.evaluation.report import write_report
 from pdl_jax.evaluation.report_files import read_evaluation, write_evaluation
 from tests.metrics.panoptic_cases import (
     read_reference_cases,
@@ -194,6 +195,11 @@ def test_stored_evaluations_are_read_again_and_compared(scored, tmp_path, capsys
         json.dumps(scored.analysis)
     )
     assert again.curves == {'loss': ([5.0, 10.0], [2.5, 1.5])}
+    for step, expected in ((31, 'report.json'), (30, 'report_30.json'), (None, 'report_30.json')):
+        # That of a training which has gone on since, and of one that was evaluated since.
+        write_report({**scored.report, 'step': step}, str(tmp_path / 'a' / 'report.json'))
+        assert read_evaluation(tmp_path / 'a')[1].name == expected
+    (tmp_path / 'a' / 'report.json').unlink()
     main(['report', f'--workdir={tmp_path}/a', f'--compare={tmp_path}/b'])
     assert f'wrote {tmp_path}/a/comparison.html' in capsys.readouterr().out
     reader = Reader((tmp_path / 'a' / 'comparison.html').read_text())
