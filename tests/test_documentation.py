@@ -51,6 +51,7 @@ _NOT_OURS = (
     '.venv/bin/pip install ',
     '.venv/bin/python -m pytest ',
     'python -m benchmarks.',
+    'curl ',
     'docker run ',
     'kubectl ',
     'scancel ',
@@ -143,6 +144,10 @@ def find_obstacle(command: Command) -> str:
     """Names what a command needs that cannot be here; '' if it runs here."""
     if any('gs://' in word for word in command.words):
         return 'a bucket'
+    if any('hf://' in word for word in command.words):
+        return 'the Hub'
+    if command.name == 'demo':
+        return 'a visitor'
     if '--distributed' in command.words or command.get('coordinator_address'):
         return 'other processes'
     if command.name == 'convert' or command.get('config.model.init_checkpoint'):
@@ -336,7 +341,7 @@ def explained(command: Command):
 
 
 def test_readme_is_short():
-    assert len((ROOT / 'README.md').read_text().split()) <= 900
+    assert len((ROOT / 'README.md').read_text().split()) <= 950
 
 
 @pytest.mark.parametrize('name', PAGES)

@@ -14,12 +14,15 @@ COMMANDS = {
     'evaluate': 'evaluate',
     'report': 'report',
     'predict': 'predict',
+    'demo': 'demo',
     'check': 'check',
     'prepare': 'prepare',
     'suggest': 'suggest',
     'weights': 'weights',
     'convert': 'convert',
     'pack': 'pack',
+    'push': 'push',
+    'pull': 'pull',
     'score': 'score',
     'runs': 'runs',
     'plan': 'plan',
@@ -134,7 +137,10 @@ def _parse(module: Any, words: list[str], program: str) -> argparse.Namespace:
         overrides, words = _split_overrides(words)
     flags = parser.parse_args(_split_lists(parser, words))
     flags.config_overrides = overrides
-    _refuse_addresses(parser, [*words, *overrides])
+    # Modules name the schemes that they take besides gs://.
+    known = tuple(f'{scheme}://' for scheme in getattr(module, 'SCHEMES', ()))
+    others = [word for word in words if not known or not word.startswith(known)]
+    _refuse_addresses(parser, [*others, *overrides])
     return flags
 
 

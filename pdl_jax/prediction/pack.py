@@ -15,6 +15,7 @@ from pdl_jax.prediction.tuned import copy_tuned
 from pdl_jax.storage.checkpoint import FOLDER, check_output, find_checkpoint, make_absolute
 from pdl_jax.storage.checkpointer import Checkpointer
 from pdl_jax.storage.integrity import read_score
+from pdl_jax.storage.metrics import find_metrics
 from pdl_jax.storage.variables import restore_variables
 
 
@@ -48,6 +49,11 @@ def pack(
     variables = jax.tree_util.tree_map_with_path(
         lambda path, x: _cast(jax.tree_util.keystr(path), x, dtype), variables
     )
+    metrics = find_metrics(checkpoint)
+    score = read_score(checkpoint)
+    if score is None:
+        # It was evaluated after it was saved.
+        score = metrics.get('pq', metrics.get('miou'))
     checkpointer = Checkpointer(output, keep=1)
     number = int(checkpoint.name)
     checkpointer.save(
@@ -55,7 +61,8 @@ def pack(
         step=number,
         input_position={},
         description=_without_paths(trained.description),
-        score=read_score(checkpoint),
+        score=score,
+        metrics=metrics,
     )
     checkpointer.close()
     packed = make_absolute(output) / FOLDER / str(number)

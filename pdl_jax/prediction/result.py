@@ -230,6 +230,8 @@ class PanopticResult:
     def to_html(self, image: np.ndarray | None = None) -> str:
         """Makes a page on which the pointer reads class, score and area; it needs no network.
 
+        Centres and offsets can be shown if this result has `outputs`.
+
         Args:
           image: see `draw_overlay`.
 
@@ -237,6 +239,9 @@ class PanopticResult:
           ValueError: there is no image, or it has another size.
         """
         segments = [PageSegment(s.label, s.class_name, s.score, s.area_px) for s in self.segments]
+        layers = {}
+        if self.outputs is not None:
+            layers = {'centres': self.draw_center(image), 'offsets': self.draw_offset()}
         return make_page(
             self._shown_image(image),
             self.panoptic,
@@ -245,6 +250,7 @@ class PanopticResult:
             colors=self._colors,
             title=self.name or 'prediction',
             alpha=self.style.alpha,
+            layers=layers,
         )
 
     def to_png(self) -> bytes:

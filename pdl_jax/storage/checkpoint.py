@@ -83,8 +83,9 @@ def read_description(checkpoint: epath.Path) -> dict[str, Any]:
 
     Returns:
       'format', the version of its layout (1 before there was one), and as JSON values the 'config'
-      and 'dataset' it was saved with, and the 'pixels' of its images; converted weights also have
-      an 'origin'.
+      and 'dataset' it was saved with, the latter with the names and colours of the classes, the
+      'pixels' of its images, and the 'program' that trained it, absent in old ones; converted
+      weights also have an 'origin'.
 
     Raises:
       ValueError: it is damaged, or a later version of this program wrote it.

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging as stdlib_logging
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint import checkpoint_managers
 
+from pdl_jax import __version__
 from pdl_jax.runtime.processes import wait_for_all
 from pdl_jax.storage.checkpoint import (
     FOLDER,
@@ -122,6 +124,7 @@ class Checkpointer:
         input_position: dict[str, Any],
         description: dict[str, Any],
         score: float | None = None,
+        metrics: Mapping[str, Any] | None = None,
     ) -> None:
         """Starts a save; returns when the arrays have left the device.
 
@@ -133,26 +136,31 @@ class Checkpointer:
             alone.
           score: result of an evaluation at this very step, in [0, 1]: PQ, or mIoU for a semantic
             network.
+          metrics: the numbers of that evaluation, see `metrics.summarize_report`.
 
         Raises:
           OSError: this save or the one before it could not be written; saves completed earlier are
             intact.
         """
-        metrics = None if score is None else {'score': score}
+        evaluation = None if score is None else {'score': score, **_list_metrics(metrics)}
         items: dict[str, Any] = {
             'state': ocp.args.StandardSave(state),
             'input': ocp.args.JsonSave(input_position),
-            'description': ocp.args.JsonSave({'format': FORMAT, **description}),
+            'description': ocp.args.JsonSave(
+                {'format': FORMAT, 'program': f'pdl_jax {__version__}', **description}
+            ),
         }
-        if metrics is not None:
+        if evaluation is not None:
             # An item of ours: as a metric that Orbax tracks it would be missed, with a warning, in
             # every save without an evaluation.
-            items[METRICS_FILE] = ocp.args.JsonSave(metrics)
+            items[METRICS_FILE] = ocp.args.JsonSave(evaluation)
         try:
             # Wait first: the previous save's callback still reads `_step_in_flight`.
             self._manager.wait_until_finished()
             self._step_in_flight = step
-            self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
+            self._manager.save(
+                step, args=ocp.args.Composite(**items), metrics=evaluation, force=True
+            )
         except Exception as error:
             raise self._save_error(error) from error
 
@@ -179,11 +187,11 @@ class Checkpointer:
             )
         return Restored(restored['state'], input_position, description, step)
 
-    def add_score(self, score: float) -> None:
+    def add_score(self, score: float, metrics: Mapping[str, Any] | None = None) -> None:
         """Adds to the newest save the score of an evaluation that was made later; all processes.
 
         Args:
-          score: see `save`.
+          score, metrics: see `save`.
 
         Raises:
           OSError: it could not be written.
@@ -194,7 +202,8 @@ class Checkpointer:
             folder = self.directory / str(step)
             path = folder / METRICS_FILE / METRICS_FILE
             path.parent.mkdir(exist_ok=True)
-            write_whole(path, json.dumps({'score': score}).encode())
+            values = {'score': score, **_list_metrics(metrics)}
+            write_whole(path, json.dumps(values).encode())
             # A file that the checksums do not name yet is no damage: a kill in between is harmless.
             add_checksum(folder, f'{METRICS_FILE}/{METRICS_FILE}')
         wait_for_all('a score is added')
@@ -280,3 +289,7 @@ class Checkpointer:
             f'are intact, {newest}. Free disk space or check the permissions if that is the cause, '
             f'then run the same command again to resume.'
         )
+
+
+def _list_metrics(metrics: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {'metrics': dict(metrics)} if metrics else {}

@@ -62,6 +62,9 @@ def refuse_address(path: str | os.PathLike) -> None:
         name = re.split(r'[?#]', address.rstrip('/'))[0].rpartition('/')[2]
         name = name if name and not re.search(r'[^\w.+-]', name) else 'FILE'
         remedy = f'download it first, curl -L -o {name} {shlex.quote(address)}, and give its path'
+    elif scheme == 'hf':
+        name = rest.rstrip('/').rpartition('/')[2].partition('@')[0]
+        remedy = f'`pdl_jax pull {address} {name or "DIR"}`, and give {name or "DIR"}'
     elif scheme.lower() == 'file':
         remedy = f'give {rest.removeprefix("/")}'
     raise ValueError(

@@ -12,6 +12,7 @@ from pdl_jax.evaluation.report import find_score, format_report
 from pdl_jax.evaluation.report_files import write_evaluation
 from pdl_jax.experiment import Experiment
 from pdl_jax.runtime.sharding import shard_batch
+from pdl_jax.storage.metrics import summarize_report
 from pdl_jax.training.early_stopping import EarlyStopping
 from pdl_jax.training.run import Run, setup
 from pdl_jax.training.scalar_watch import ScalarWatch
@@ -202,7 +203,9 @@ class _Loop:
         if self._is_stopped:
             logging.warning('told to stop: the same command resumes at step %d', step)
         elif is_unscored and self._report is not None:
-            self._run.checkpointer.add_score(find_score(self._report))
+            self._run.checkpointer.add_score(
+                find_score(self._report), summarize_report(self._report)
+            )
 
     def _save(self, step: int, state: TrainState) -> None:
         # Parameters follow from this step's gradient: only a finite one makes a good checkpoint.
@@ -217,6 +220,7 @@ class _Loop:
             input_position=run.iterator.get_state(),
             description=run.description,
             score=None if report is None else find_score(report),
+            metrics=None if report is None else summarize_report(report),
         )
 
     def _finish(self, step: int) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ import importlib.resources
 import io
 import json
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -48,6 +48,7 @@ def make_page(
     colors: np.ndarray,
     title: str,
     alpha: float = 0.5,
+    layers: Mapping[str, np.ndarray] | None = None,
 ) -> str:
     """Makes an HTML page of an image and its segments.
 
@@ -59,6 +60,8 @@ def make_page(
       colors: u8[N, 3], by semantic value.
       title: text at the top.
       alpha: share of the colour in the mix at first, in [0, 1].
+      layers: u8[h, w, 3] of the same aspect by name: pictures that a switch shows in the place of
+        the image, such as the heat of centres.
 
     Returns:
       The page. Segments smaller than a pixel of a shrunk picture are in its list alone.
@@ -83,6 +86,7 @@ def make_page(
                 'score': round(segment.score, 4),
                 'area': segment.area_px,
                 'color': [0, 0, 0] if row is None else table[row].tolist(),
+                'thing': semantic in things,
                 # Such stuff would hide the image.
                 'plain': semantic not in things and is_background(segment.name),
             }
@@ -91,6 +95,10 @@ def make_page(
     height, width = index.shape
     data = {'width': width, 'height': height, 'segments': described}
     data['runs'] = base64.b64encode(encode_runs(ids_of_rows[index])).decode()
+    data['layers'] = [
+        {'name': name, 'picture': _encode_image(picture)}
+        for name, picture in (layers or {}).items()
+    ]
     template = (
         importlib.resources.files('pdl_jax.systems.drawing')
         .joinpath('page.html')
