@@ -28,6 +28,8 @@ _REFUSED = ('/proxy=', '/file=http')
 # Around the bytes of a file in a form.
 _FORM_BYTES = 2**16
 _STOP_SECONDS = 2
+# Longer bodies than so many times the limit are cut off.
+_MAX_DRAINED = 8
 
 # Fonts of the machine: those of Gradio's themes lie on other hosts.
 _FONT = ('system-ui', 'sans-serif')
@@ -44,17 +46,18 @@ def open_socket(host: str, port: int) -> socket.socket:
       port: 0 takes a free one.
 
     Raises:
+      ValueError: there is no such port.
       OSError: the address is taken or is not this machine's.
     """
+    if not 0 <= port <= 65535:
+        raise ValueError(f'port (={port}) must lie in [0, 65535]')
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)
-    except OverflowError as error:
-        raise ValueError(f'port (={port}) must lie in [0, 65535]') from error
     except OSError as error:
+        reason = str(error.strerror or error).partition(' (while')[0]
         raise OSError(
-            f'cannot serve at {host}:{port}: {error.strerror or error}: choose another --port or '
-            f'--host'
+            f'cannot serve at {host}:{port}: {reason}: choose another --port or --host'
         ) from error
 
 
@@ -116,10 +119,20 @@ class Guard:
             return
         length = dict(scope['headers']).get(b'content-length', b'0')
         if not length.isdigit() or int(length) > self._max_bytes:
+            await self._drain(receive)
             text = f'the request has {length.decode("latin-1")} bytes, the limit is '
             await _refuse(send, 413, f'{text}{self._max_bytes}: shrink the image')
             return
         await self._app(scope, self._count(receive), _add_policy(send))
+
+    async def _drain(self, receive: _Receive) -> None:
+        """Throws a body away: a client that still sends would not see the answer."""
+        left = _MAX_DRAINED * self._max_bytes
+        while left > 0:
+            message = await receive()
+            left -= len(message.get('body', b''))
+            if not message.get('more_body'):
+                break
 
     def _count(self, receive: _Receive) -> _Receive:
         """Ends a request whose body, sent without its length, grows too long."""

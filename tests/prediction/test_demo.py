@@ -198,13 +198,18 @@ def test_the_page_in_a_browser(server, predictor, tmp_path):
         stage = browser.find_element(By.ID, 'stage')
         y, x = 30, 20
         height, width = result.panoptic.shape
-        offset = ((x + 0.5) / width - 0.5, (y + 0.5) / height - 0.5)
-        pixels = [round(o * n) for o, n in zip(offset, stage.size.values(), strict=True)]
-        size = stage.size
-        pixels = [round(offset[0] * size['width']), round(offset[1] * size['height'])]
-        ActionChains(browser).move_to_element_with_offset(stage, *pixels).perform()
+        pixels = [
+            round(((x + 0.5) / width - 0.5) * stage.size['width']),
+            round(((y + 0.5) / height - 0.5) * stage.size['height']),
+        ]
         here = [s for s in result.segments if s.label == result.panoptic[y, x]]
-        reading = browser.find_element(By.ID, 'reading').text
+
+        def point(_):
+            ActionChains(browser).move_to_element_with_offset(stage, *pixels).perform()
+            ActionChains(browser).move_by_offset(1, 0).perform()
+            return browser.find_element(By.ID, 'reading').text
+
+        reading = wait(point)
         if here:
             assert reading.startswith(f'{here[0].class_name}, score {100 * here[0].score:.0f}%')
             assert f'{here[0].area_px:,} px' in reading
@@ -215,8 +220,14 @@ def test_the_page_in_a_browser(server, predictor, tmp_path):
         browser.find_element(By.ID, 'layer-0').click()
         assert find(By.CSS_SELECTOR, '.layer[alt=centres]')
         browser.switch_to.default_content()
-        links = [a.get_attribute('href') for a in find(By.CSS_SELECTOR, 'a[download]')]
-        contents = {link.rpartition('/')[2]: send(link) for link in links}
+        for text, name in (
+            ('Overlay', 'photo_overlay.png'),
+            ('Ids', 'photo_panoptic.png'),
+            ('JSON', 'photo.json'),
+        ):
+            browser.find_element(By.XPATH, f'//button[normalize-space()="{text}"]').click()
+            wait(lambda _, path=tmp_path / 'downloads' / name: path.exists())
+        contents = {path.name: path.read_bytes() for path in (tmp_path / 'downloads').iterdir()}
         assert contents['photo_panoptic.png'] == result.encode('ids')
         assert contents['photo_overlay.png'] == result.encode('overlay')
         assert json.loads(contents['photo.json'])['segments'] == result.to_json()
@@ -264,7 +275,7 @@ def test_mistakes_are_told_in_one_line(capsys, monkeypatch, checkpoint):
     for words, message in (
         ([f'--port={port}'], f'cannot serve at 127.0.0.1:{port}: Address already in use: choose'),
         (['--port=70000'], 'must lie in [0, 65535]'),
-        (['--host=192.0.2.1'], 'cannot serve at 192.0.2.1:7860'),
+        (['--host=a b'], 'cannot serve at a b:7860: Name or service not known: choose'),
         (['--max_megabytes=0'], 'max_bytes (=0) must be at least 1'),
     ):
         with pytest.raises(SystemExit) as caught:
