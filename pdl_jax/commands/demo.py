@@ -8,7 +8,12 @@ nobody. One image is predicted at a time. Needs Gradio: pip install 'pdl_jax[dem
 """
 
 import argparse
+import contextlib
 import os
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
 
 from pdl_jax.commands.checkpoint_flags import add_step_flag
 from pdl_jax.commands.command_line import ALLOW_CODE_HELP, add_switch
@@ -54,13 +59,11 @@ def run(flags: argparse.Namespace) -> None:
         max_pixels=round(flags.max_megapixels * 1e6),
         max_waiting=flags.max_waiting,
     )
-    import tempfile
-
     from pdl_jax.prediction.demo import import_gradio, make_demo
     from pdl_jax.prediction.demo_server import make_server, open_socket
     from pdl_jax.prediction.predictor import Predictor
 
-    with tempfile.TemporaryDirectory(prefix='pdl_jax_demo_') as folder:
+    with _make_folder() as folder:
         # Before the checkpoint is read, which takes longer.
         import_gradio(folder)
         listener = open_socket(flags.host, flags.port)
@@ -72,4 +75,16 @@ def run(flags: argparse.Namespace) -> None:
         server = make_server(blocks, host=host, port=port, max_bytes=limits.max_bytes)
         shown = f'[{host}]' if ':' in host else host
         print(f'serving http://{shown}:{port} until Ctrl+C', flush=True)
-        server.run(sockets=[listener])
+        with contextlib.suppress(KeyboardInterrupt):
+            server.run(sockets=[listener])
+
+
+@contextlib.contextmanager
+def _make_folder() -> Iterator[str]:
+    """Makes a folder for uploads and results, which SIGTERM removes too."""
+    former = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        with tempfile.TemporaryDirectory(prefix='pdl_jax_demo_') as folder:
+            yield folder
+    finally:
+        signal.signal(signal.SIGTERM, former)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import re
 
 import numpy as np
 from PIL import Image
@@ -264,7 +265,12 @@ def _open(data: bytes, name: str, max_pixels: int, formats: tuple[str, ...]) -> 
     try:
         image = Image.open(io.BytesIO(data), formats=formats)
     except Image.DecompressionBombError as error:
-        raise ValueError(f'{name}: {error}; the limit is {max_pixels} pixels') from error
+        # Pillow's message gives its own limit.
+        found = re.search(r'\d+', str(error))
+        raise ValueError(
+            f'{name}: {found[0] if found else "too many"} pixels exceed the limit of '
+            f'{max_pixels}: shrink or tile the image'
+        ) from error
     except MemoryError:
         raise
     except Exception as error:

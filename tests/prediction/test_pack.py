@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+import pdl_jax
 from pdl_jax.commands.command_line import main
 from pdl_jax.convert.write import write_checkpoint
 from pdl_jax.data.records import open_split
@@ -15,9 +16,12 @@ from pdl_jax.prediction.predictor import Predictor
 from pdl_jax.storage.checkpoint import find_checkpoint, read_description, read_structure
 from pdl_jax.storage.checkpointer import Checkpointer
 from pdl_jax.storage.integrity import read_score
+from pdl_jax.storage.metrics import read_metrics
 from pdl_jax.storage.variables import restore_variables
 from tests import tiny
 from tests.process_group import BARE_NETWORK
+
+METRICS = {'pq': 0.25, 'pq_things': 0.125, 'miou': 0.5, 'num_images': 12}
 
 
 @pytest.fixture(scope='module')
@@ -43,7 +47,9 @@ def run(system_and_description, tmp_path_factory):
     averaged = draw_variables(system)
     state = {**jax.tree.map(np.zeros_like, averaged), 'ema_variables': averaged}
     checkpointer = Checkpointer(str(workdir), keep=1)
-    checkpointer.save(state, step=7, input_position={}, description=description, score=0.25)
+    checkpointer.save(
+        state, step=7, input_position={}, description=description, score=0.25, metrics=METRICS
+    )
     checkpointer.close()
     tuned = {'metric': 'PQ', 'before': 0.2, 'after': 0.25, 'split': 'val'}
     (workdir / 'checkpoints' / '7' / 'tuned.json').write_text(
@@ -64,6 +70,7 @@ def test_kernels_are_rounded_and_the_rest_is_kept(system_and_description, run, t
     )
     jax.tree.map(np.testing.assert_array_equal, restored, wanted)
     assert read_score(checkpoint) == 0.25
+    assert read_metrics(checkpoint) == METRICS
     description, packed = read_description(find_checkpoint(workdir)), read_description(checkpoint)
     assert description['config']['data']['path'].startswith('/')
     description['config']['data']['path'] = 'data/data'
@@ -78,6 +85,20 @@ def test_tuned_options_and_full_precision_are_kept(run, tmp_path):
     assert other.origin['postprocess']['center_threshold'] == 0.3
     image = np.random.default_rng(0).integers(0, 255, (20, 30, 3)).astype(np.uint8)
     np.testing.assert_array_equal(one(image).panoptic, other(image).panoptic)
+
+
+def test_an_evaluation_of_later_is_packed_too(system_and_description, tmp_path):
+    system, description = system_and_description
+    workdir = tmp_path / 'run'
+    write_checkpoint(str(workdir), draw_variables(system), description)
+    assert read_score(find_checkpoint(workdir)) is None
+    rows = {'All': {'pq': 0.75, 'sq': None, 'n': 3}}
+    report = {'pq': rows, 'miou': 0.5, 'num_images': 4, 'ap': {'ap': float('nan')}}
+    (workdir / 'report_0.json').write_text(json.dumps(report).replace('NaN', 'null'))
+    packed = pack(str(workdir), str(tmp_path / 'packed'))
+    assert read_metrics(packed) == {'pq': 0.75, 'miou': 0.5, 'num_images': 4}
+    assert read_score(packed) == 0.75
+    assert read_description(packed)['program'] == f'pdl_jax {pdl_jax.__version__}'
 
 
 def test_what_is_there_is_not_overwritten(run):

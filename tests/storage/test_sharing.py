@@ -326,6 +326,15 @@ def test_bucket_round_trip_in_parts(tmp_path):
         run('push', 'scenes', 'gs://bucket/scenes')
         assert 'holds checkpoints already' in run('push', 'scenes', 'gs://bucket/scenes', status=2)
         run('pull', 'gs://bucket/scenes', str(tmp_path / 'copy'))
+        # A checkpoint of a local disk has no mark, nor has its copy.
+        checkpoint_mutations.write_run(tmp_path / 'run')
+        (tmp_path / 'run' / 'README.md').write_text(CARD)
+        run('push', str(tmp_path / 'run'), 'gs://bucket/run', '--step=best')
+        assert 'run/checkpoints/2/commit_success.txt' in gcs.names
+        run('pull', 'gs://bucket/run', str(tmp_path / 'run_copy'))
+    local = read_tree(tmp_path / 'run')
+    expected = {name: content for name, content in local.items() if 'checkpoints/1/' not in name}
+    assert read_tree(tmp_path / 'run_copy') == expected
     copied = read_tree(tmp_path / 'copy')
     assert '## Measured' in copied.pop('README.md').decode()
     assert copied == read_tree(find_checkpoint('scenes').parent.parent)

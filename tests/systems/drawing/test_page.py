@@ -154,3 +154,32 @@ def test_the_pointer_and_the_keyboard_read_segments(tmp_path):
     # Canvases keep colours times alpha, so that they come back rounded.
     np.testing.assert_allclose(found['sky'], [*COLORS[0], 127], atol=3)
     assert found['void'] == [0, 0, 0, 0] and found['mark'][3] > 0
+
+
+def test_switches_show_and_hide(tmp_path):
+    scene = make_scene()
+    image = np.full((*scene.shape, 3), 90, np.uint8)
+    layers = {'centres': np.full((60, 80, 3), 200, np.uint8), HOSTILE: image}
+    page = make_page(
+        image, scene, FORMAT, segments=SEGMENTS, colors=COLORS, title='', layers=layers
+    )
+    things = [segment['thing'] for segment in read_data(page)['segments']]
+    assert things == [False, True, True, False]
+    script = """
+    const pixel = (x, y) => [...get('colors').getContext('2d').getImageData(x, y, 1, 1).data];
+    const names = [...document.querySelectorAll('#switches label')].map(l => l.textContent.trim());
+    const read = () => ({sky: pixel(5, 5)[3], cow: pixel(60, 60)[3], void: pixel(5, 235)[3]});
+    const found = {names, first: read()};
+    for (const id of ['things', 'stuff', 'void']) { get(id).click(); found[id] = read(); }
+    const tops = () => [...document.querySelectorAll('.layer')].map(layer => layer.alt);
+    found.tops = [tops()];
+    for (const i of [1, 0, 1]) { get('layer-' + i).click(); found.tops.push(tops()); }
+    return found;
+    """
+    found = open_in_browser(page, script, tmp_path)
+    assert found['names'] == ['things', 'stuff', 'void', 'centres', HOSTILE.strip()]
+    assert found['first'] == {'sky': 127, 'cow': 127, 'void': 0}
+    assert found['things'] == {'sky': 127, 'cow': 0, 'void': 0}
+    assert found['stuff'] == {'sky': 0, 'cow': 0, 'void': 0}
+    assert found['void']['void'] > 100 and found['void']['sky'] == 0
+    assert found['tops'] == [[], [HOSTILE], [HOSTILE, 'centres'], ['centres']]
