@@ -11,6 +11,7 @@ HF_TOKEN; gs:// needs 'pdl_jax[gcs]'.
 import argparse
 
 from pdl_jax.commands.checkpoint_flags import add_step_flag
+from pdl_jax.commands.command_line import add_switch
 from pdl_jax.commands.processes import announce
 
 SUMMARY = 'a checkpoint to gs:// or the Hugging Face Hub'
@@ -26,6 +27,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('source', help='workdir or one step of it, or a name of `pdl_jax weights`')
     parser.add_argument('target', help='gs://BUCKET/PATH or hf://USER/NAME')
     add_step_flag(parser)
+    add_switch(parser, 'private', help='a repository that is made on the Hub is for you alone')
 
 
 def run(flags: argparse.Namespace) -> None:
@@ -35,5 +37,5 @@ def run(flags: argparse.Namespace) -> None:
     from pdl_jax.storage.sharing import push
 
     card = find_card(flags.source, flags.step, address=flags.target)
-    step = push(flags.source, flags.target, step=flags.step, card=card)
+    step = push(flags.source, flags.target, step=flags.step, card=card, is_private=flags.private)
     print(f'pushed step {step} of {flags.source} to {flags.target}')

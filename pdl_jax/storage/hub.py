@@ -26,19 +26,21 @@ class Hub:
 
     Args:
       address: hf://USER/NAME[@REVISION].
+      is_private: whether a repository that `push` makes is for the user alone.
 
     Raises:
       ValueError: the address has another form.
       ImportError: huggingface_hub is not installed.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, is_private: bool = False) -> None:
         match = _ADDRESS.fullmatch(address)
         if match is None:
             raise ValueError(
                 f'{address} must have the form hf://USER/NAME or hf://USER/NAME@REVISION'
             )
         self._address = address
+        self._is_private = is_private
         self._name, self._revision = match[1], match[2]
         self._library = _import_library()
         self._api = self._library.HfApi(library_name='pdl_jax')
@@ -54,7 +56,7 @@ class Hub:
         hub = self._library
         with self._explained():
             if self._revision is None:
-                self._api.create_repo(self._name, exist_ok=True)
+                self._api.create_repo(self._name, private=self._is_private or None, exist_ok=True)
             old = [e.path for e in self._list(self._revision) if e.path.startswith(f'{FOLDER}/')]
             changes = [hub.CommitOperationDelete(name) for name in old if name not in files]
             for name, content in files.items():

@@ -130,7 +130,14 @@ class Bucket:
             raise OSError(f'{path} changed while it was read: pull again')
 
 
-def push(source: str, target: str, *, step: int | str | None = None, card: str = '') -> str:
+def push(
+    source: str,
+    target: str,
+    *,
+    step: int | str | None = None,
+    card: str = '',
+    is_private: bool = False,
+) -> str:
     """Copies one checkpoint, as it is, to a place from which others pull it.
 
     Args:
@@ -138,6 +145,7 @@ def push(source: str, target: str, *, step: int | str | None = None, card: str =
       target: gs://BUCKET/PATH or hf://USER/NAME.
       step: see `find_checkpoint`.
       card: text of README.md; '' pushes none.
+      is_private: whether a repository that the Hub has to make is for the user alone.
 
     Returns:
       The name of the step.
@@ -149,7 +157,7 @@ def push(source: str, target: str, *, step: int | str | None = None, card: str =
       ValueError: the checkpoint is damaged, or an address is not of these kinds.
       OSError: the target cannot be written.
     """
-    remote = _open(target)
+    remote = _open(target, is_private=is_private)
     if is_remote(source):
         raise ValueError(f'{source} is remote already: pull it first, and push the copy')
     checkpoint = find_checkpoint(source, step)
@@ -213,9 +221,11 @@ def pull(
     return target
 
 
-def _open(address: str) -> Remote:
+def _open(address: str, *, is_private: bool = False) -> Remote:
     if address.startswith('hf://'):
-        return Hub(address)
+        return Hub(address, is_private=is_private)
+    if is_private:
+        raise ValueError(f'only the Hub knows private repositories: {address} has other rules')
     refuse_address(address)
     if not is_remote(address):
         raise ValueError(

@@ -22,6 +22,7 @@ class HubServer:
     Attributes:
       endpoint: for HF_ENDPOINT.
       commits: (name of the commit, {path: content}) by repository, the newest last.
+      private: repositories that others do not see.
       requests: (method, path) of every request.
       listing: replaces the entries of a tree, if a test sets it.
       fail: returns a status for requests that shall fail, or None.
@@ -32,6 +33,7 @@ class HubServer:
         self.commits: dict[str, list[tuple[str, dict[str, bytes]]]] = {}
         self.objects: dict[str, bytes] = {}
         self.requests: list[tuple[str, str]] = []
+        self.private: list[str] = []
         self.listing = None
         self.damage = lambda path, content: content
         self.fail = lambda method, path: None
@@ -126,6 +128,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         status = 409 if name in hub.commits else 200
         if status == 200:
             hub.commits[name] = []
+            hub.private += [name] * (
+                values.get('visibility') == 'private' or bool(values.get('private'))
+            )
             hub.commit(name, {'.gitattributes': b'*.bin filter=lfs\n'})
         self._send(status, {'url': f'{hub.endpoint}/{name}', 'name': name})
 

@@ -81,7 +81,7 @@ def remote(run, monkeypatch):
         for name, content in read_tree(find_checkpoint(run)).items()
     }
     folder = Folder(files)
-    monkeypatch.setattr(sharing, '_open', lambda address: folder)
+    monkeypatch.setattr(sharing, '_open', lambda address, **_: folder)
     return folder
 
 
@@ -145,7 +145,7 @@ def test_sizes_are_bounded_before_anything_is_fetched(remote, tmp_path, monkeypa
         ('state/manifest.ocdbt', b'x', r'gs://b/x/checkpoints/2/state/manifest.ocdbt has 1 bytes'),
         ('description/metadata', None, r'gs://b/x/checkpoints/2/description is missing'),
         ('state/manifest.ocdbt', OSError('cut'), 'cut'),
-        ('state/manifest.ocdbt', KeyboardInterrupt(), ''),
+        ('state/manifest.ocdbt', KeyboardInterrupt(), None),
     ],
 )
 def test_nothing_is_left_of_a_pull_that_fails(remote, tmp_path, name, content, message):
@@ -175,6 +175,7 @@ def test_what_is_there_is_kept(remote, tmp_path):
     ('words', 'message'),
     [
         (['push', 'runs/x', 'elsewhere'], 'elsewhere must begin with gs:// or hf://'),
+        (['push', 'runs/x', 'gs://b/x', '--private'], 'only the Hub knows private repositories'),
         (['pull', 's3://b/x', 'y'], 's3://b/x is an address'),
         (['pull', 'hf://name', 'y'], 'hf://name must have the form hf://USER/NAME'),
         (['pull', 'hf://u/../x', 'y'], 'must have the form'),
@@ -200,6 +201,9 @@ def test_hub_round_trip(hub, run, tmp_path):
     expected = {os.path.normpath(f'checkpoints/2/{n}'): c for n, c in expected.items()}
     assert read_tree(tmp_path / 'copy') == expected
     first = hub.commits['user/toy'][-1][0]
+    assert hub.private == []
+    push(str(run), 'hf://user/secret', is_private=True)
+    assert hub.private == ['user/secret']
     # Another step takes its place in one commit, and the old one stays in the history.
     push(str(run), 'hf://user/toy', step=1, card=CARD)
     assert {name.split('/')[1] for name in hub.files('user/toy') if '/' in name} == {'1'}
