@@ -215,7 +215,8 @@ def _guard(gr: Any, component: Any) -> Any:
 def _describe_limits(limits: UploadLimits) -> str:
     megabytes, megapixels = limits.max_bytes / 2**20, limits.max_pixels / 1e6
     return (
-        f'JPEG, PNG, BMP, WebP or TIFF of up to {megabytes:.3g} MB and {megapixels:.3g} megapixels'
+        f'JPEG, PNG, BMP, WebP or TIFF of up to {megabytes:.3g} MB and {megapixels:.3g} '
+        f'megapixels. The first image of each size takes longer.'
     )
 
 

@@ -12,6 +12,7 @@ import pytest
 from etils import epath
 from jax.sharding import PartitionSpec as P
 
+from pdl_jax import __version__
 from pdl_jax.runtime.sharding import make_mesh
 from pdl_jax.storage.checkpoint import (
     FORMAT,
@@ -61,7 +62,11 @@ def test_the_newest_and_the_best_are_kept(tmp_path, monkeypatch):
     assert find_checkpoint(tmp_path.name).name == '6'
     assert find_checkpoint(tmp_path, 2) == find_checkpoint(tmp_path / 'checkpoints' / '2')
     assert find_checkpoint(tmp_path, 'best').name == '2'
-    assert read_description(find_checkpoint(tmp_path)) == {'format': FORMAT, 'config': {'a': 6}}
+    assert read_description(find_checkpoint(tmp_path)) == {
+        'format': FORMAT,
+        'program': f'pdl_jax {__version__}',
+        'config': {'a': 6},
+    }
 
 
 def test_restores_onto_another_mesh(tmp_path):
