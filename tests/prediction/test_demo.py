@@ -4,6 +4,11 @@ import concurrent.futures
 import importlib.util
 import io
 import json
+import os
+import re
+import signal
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -176,6 +181,27 @@ def test_long_bodies_are_refused(server):
         upload(server, 'a.png', bytes(LIMITS.max_bytes + 2**17))
     assert caught.value.code == 413
     assert b'the limit is' in caught.value.read()
+
+
+@needs_gradio
+@pytest.mark.slow
+def test_the_command_serves_until_it_is_told_to_stop(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'pdl_jax', 'demo', '--checkpoint=scenes', '--port=0'],
+        cwd=tiny.ROOT,
+        env={**os.environ, 'JAX_PLATFORMS': 'cpu', 'TMPDIR': str(tmp_path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        address = re.search(r'http://127\.0\.0\.1:\d+', process.stdout.readline())[0]
+        assert predict(address, 'a.png', b'x').startswith('a.png: not a readable')
+        assert list(tmp_path.glob('pdl_jax_demo_*/*/a.png'))
+        process.terminate()
+        assert process.wait(60) == 128 + signal.SIGTERM
+        assert not list(tmp_path.glob('pdl_jax_demo_*'))
+    finally:
+        process.kill()
 
 
 @needs_gradio
