@@ -14,6 +14,7 @@ COMMANDS = {
     'evaluate': 'evaluate',
     'report': 'report',
     'predict': 'predict',
+    'export': 'export',
     'demo': 'demo',
     'check': 'check',
     'prepare': 'prepare',

@@ -26,6 +26,7 @@ from pdl_jax.ops.pixel_products import (
     sum_outer_products,
 )
 from pdl_jax.ops.placement import are_rows_split, gather_small_map
+from pdl_jax.ops.platforms import by_platform, is_portable
 from pdl_jax.typing import Array
 
 
@@ -43,13 +44,15 @@ def conv(x: Array, kernel: Array, stride: int, dilation: Dilation, padding: Padd
     Returns:
       [B, H', W', D] of the dtype of `x`.
     """
+    forward = functools.partial(lax_conv, stride=stride, dilation=dilation, padding=padding)
+    if is_portable():
+        return forward(x, kernel)
     if _is_pointwise(kernel, padding):
         return multiply_pixels(x[:, ::stride, ::stride], kernel[0, 0])
-    forward = functools.partial(lax_conv, stride=stride, dilation=dilation, padding=padding)
     if are_rows_split() or not is_cropping_cheaper(x, kernel, stride, dilation, padding):
         return forward(x, kernel)
     cropped = functools.partial(cropped_conv, dilation=dilation, padding=padding)
-    return lax.platform_dependent(x, kernel, cpu=cropped, default=forward)
+    return by_platform(x, kernel, cpu=cropped, default=forward)
 
 
 def _forward(

@@ -9,6 +9,7 @@ from jax import lax
 from pdl_jax.ops.lax_convolution import choose_backward, lax_conv
 from pdl_jax.ops.padding import Dilation, Padding, as_pair, output_shape
 from pdl_jax.ops.placement import split_map
+from pdl_jax.ops.platforms import by_platform
 from pdl_jax.ops.rounding import ceil_div
 from pdl_jax.typing import Array
 
@@ -29,7 +30,7 @@ def depthwise_conv(
     Returns:
       [B, H', W', C] of the dtype of `x`.
     """
-    return lax.platform_dependent(
+    return by_platform(
         x,
         kernel,
         cpu=lambda x, k: _shifted_sum(x, k, stride, dilation, padding),

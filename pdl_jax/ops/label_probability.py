@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from pdl_jax.ops.logit_blocks import match_labels, run_blocks, weigh_window
-from pdl_jax.ops.resize import find_neighbours
+from pdl_jax.ops.platforms import by_platform, is_portable
+from pdl_jax.ops.resize import find_neighbours, resize_bilinear
 from pdl_jax.ops.row_blocks import Rows, map_row_blocks
 from pdl_jax.ops.upsampled_logits import PixelClasses
 from pdl_jax.typing import Array
@@ -32,8 +33,10 @@ def probability_of_labels(logits: Array, classes: PixelClasses, labels: Array, m
       f32[B, height, width].
     """
     size = (labels.shape[1], labels.shape[2])
+    if is_portable():
+        logits = resize_bilinear(logits, size, mode)
     if logits.shape[1:3] == size:
-        picked = lax.platform_dependent(
+        picked = by_platform(
             logits, labels, tpu=_pick_by_selection, default=_pick_by_gathers
         )
         return _scale(classes, labels, picked)

@@ -8,6 +8,7 @@ from jax.sharding import PartitionSpec as P
 
 from pdl_jax.ops.padding import Dilation, Padding, as_pair
 from pdl_jax.ops.placement import are_rows_split, gather_small_map
+from pdl_jax.ops.platforms import by_platform
 from pdl_jax.typing import Array
 
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
@@ -56,5 +57,5 @@ def choose_backward(
             out_specs=(P('data'), P()),
             check_vma=False,
         )
-        return lax.platform_dependent(x, kernel, gradient, cpu=run_parts, default=default)
-    return lax.platform_dependent(x, kernel, gradient, cpu=cpu, default=default)
+        return by_platform(x, kernel, gradient, cpu=run_parts, default=default)
+    return by_platform(x, kernel, gradient, cpu=cpu, default=default)

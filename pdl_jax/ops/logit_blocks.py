@@ -7,6 +7,7 @@ from typing import Any, cast
 import jax.numpy as jnp
 from jax import lax
 
+from pdl_jax.ops.platforms import by_platform
 from pdl_jax.ops.resize import interpolation_matrix
 from pdl_jax.typing import Array, PyTree
 
@@ -47,7 +48,7 @@ def run_blocks(
             work_block, x, maps, size=size, mode=mode, pixels_per_block=pixels_per_block
         )
 
-    return lax.platform_dependent(
+    return by_platform(
         logits,
         maps,
         cpu=run(cpu_function, _PIXELS_PER_BLOCK),

@@ -8,6 +8,7 @@ from jax import lax
 
 from pdl_jax.ops.padding import Padding
 from pdl_jax.ops.placement import are_rows_split, gather_small_map
+from pdl_jax.ops.platforms import by_platform
 from pdl_jax.typing import Array
 
 
@@ -45,7 +46,7 @@ def _backward(size: int, stride: int, padding: Padding, x: Array, gradient: Arra
     if are_rows_split():
         # XLA's partitioner cannot split this gradient for an even number of rows.
         return (backward_lax(gather_small_map(x), gather_small_map(gradient)),)
-    return (lax.platform_dependent(x, gradient, cpu=backward_shifted, default=backward_lax),)
+    return (by_platform(x, gradient, cpu=backward_shifted, default=backward_lax),)
 
 
 max_pool.defvjp(_forward, _backward)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from pdl_jax.ops.platforms import by_platform
 from pdl_jax.typing import Array
 
 MODES = ('corner_aligned', 'half_pixel')
@@ -94,8 +95,11 @@ def resize_bilinear(x: Array, size: tuple[int, int], mode: str = 'corner_aligned
         return x
     if x.shape[1:3] == (1, 1):
         return jnp.broadcast_to(x, (x.shape[0], *size, x.shape[3]))
-    return lax.platform_dependent(
-        x, cpu=lambda x: _blend(x, size, mode), default=lambda x: _multiply(x, size, mode)
+    return by_platform(
+        x,
+        cpu=lambda x: _blend(x, size, mode),
+        default=lambda x: _multiply(x, size, mode),
+        portable=lambda x: _PORTABLE[mode](x, tuple(size)),
     )
 
 
@@ -129,6 +133,21 @@ def _multiply(x: Array, size: tuple[int, int], mode: str) -> Array:
         interpolation_matrix(n, m, mode) for n, m in zip(x.shape[1:3], size, strict=True)
     )
     return _apply(x, rows, columns)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def resize_corner_aligned(x: Array, size: tuple[int, int]) -> Array:
+    """Resizes as one call in the program, which an exporter knows by its name."""
+    return _multiply(x, size, 'corner_aligned')
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def resize_half_pixel(x: Array, size: tuple[int, int]) -> Array:
+    """Resizes as one call in the program, which an exporter knows by its name."""
+    return _multiply(x, size, 'half_pixel')
+
+
+_PORTABLE = {'corner_aligned': resize_corner_aligned, 'half_pixel': resize_half_pixel}
 
 
 def _blend(x: Array, size: tuple[int, int], mode: str) -> Array:

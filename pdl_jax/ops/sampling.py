@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
+from pdl_jax.ops.platforms import by_platform
 from pdl_jax.typing import Array
 
 
@@ -52,7 +53,7 @@ def sample_bilinear(
         blended = jnp.einsum('hi,iwd->hwd', by_row, image, precision=lax.Precision.HIGHEST)
         return jnp.einsum('wj,hjd->hwd', by_column, blended, precision=lax.Precision.HIGHEST)
 
-    sampled = lax.platform_dependent(image, tpu=multiply, default=gather)
+    sampled = by_platform(image, tpu=multiply, default=gather)
     inside = row_inside[:, None] & column_inside[None, :]
     return jnp.where(inside[..., None], sampled, fill)
 

@@ -13,7 +13,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from pdl_jax.ops import portable_segments
 from pdl_jax.ops.exact_division import divide_rounding_once
+from pdl_jax.ops.platforms import by_platform, is_portable
 from pdl_jax.typing import Array
 
 # Maps are processed in blocks of whole rows of about this many pixels, so that indices and one-hot
@@ -38,7 +40,8 @@ def unique_labels(labels: Array, *, size: int, num_labels: int) -> tuple[Array, 
       ids: i32[size], the smallest `size` labels, ascending, padded with `num_labels`.
       count: i32[], the number of distinct labels, which may exceed `size`.
     """
-    return _choose(_unique_by_sort, _unique_by_table, labels, size=size, num_labels=num_labels)
+    forms = _unique_by_sort, _unique_by_table, portable_segments.unique_labels
+    return _choose(*forms, labels, size=size, num_labels=num_labels)
 
 
 def _unique_by_table(labels: Array, size: int, num_labels: int) -> tuple[Array, Array]:
@@ -72,7 +75,8 @@ def index_labels(labels: Array, ids: Array, *, num_labels: int | None = None) ->
     Returns:
       i32[H, W] in [0, S], S where the label is not in `ids`.
     """
-    return _choose(_index_by_comparison, _index_by_table, labels, ids, num_labels=num_labels)
+    forms = _index_by_comparison, _index_by_table, portable_segments.index_labels
+    return _choose(*forms, labels, ids, num_labels=num_labels)
 
 
 def _index_by_table(labels: Array, ids: Array, num_labels: int | None) -> Array:
@@ -112,7 +116,8 @@ def segment_sum(index: Array, values: Array, num: int) -> Array:
     """
     has_channels = values.ndim == 3
     values = values.astype(jnp.float32).reshape(*index.shape, -1)
-    sums = _choose(_sum_by_product, _sum_by_scatter, index, values, num=num)
+    forms = _sum_by_product, _sum_by_scatter, portable_segments.segment_sum
+    sums = _choose(*forms, index, values, num=num)
     return sums if has_channels else sums[:, 0]
 
 
@@ -148,8 +153,9 @@ def count_pairs(row_index: Array, column_index: Array, num_rows: int, num_column
     Returns:
       i32[num_rows, num_columns], exact.
     """
+    forms = _count_by_product, _count_by_scatter, portable_segments.count_pairs
     sizes = {'num_rows': num_rows, 'num_columns': num_columns}
-    return _choose(_count_by_product, _count_by_scatter, row_index, column_index, **sizes)
+    return _choose(*forms, row_index, column_index, **sizes)
 
 
 def _count_by_scatter(
@@ -190,7 +196,7 @@ def lookup(table: Array, index: Array) -> Array:
     Returns:
       [H, W] or [H, W, D] of the dtype of `table`; 0 where the index is outside [0, N).
     """
-    return _choose(_look_up_by_product, _look_up_by_gather, table, index)
+    return _choose(_look_up_by_product, _look_up_by_gather, portable_segments.lookup, table, index)
 
 
 def _look_up_by_gather(table: Array, index: Array) -> Array:
@@ -254,7 +260,8 @@ def segment_boxes(index: Array, num: int) -> Array:
 
 def _first_columns(index: Array, num: int) -> Array:
     """Finds the first column of a segment per image row, i32[H, num]; W where it is absent."""
-    return _choose(_first_columns_by_comparison, _first_columns_by_scatter, index, num=num)
+    forms = _first_columns_by_comparison, _first_columns_by_scatter
+    return _choose(*forms, portable_segments.first_columns, index, num=num)
 
 
 def _first_columns_by_scatter(index: Array, num: int) -> Array:
@@ -298,7 +305,10 @@ def segment_centroids(index: Array, num: int) -> tuple[Array, Array]:
       area: i32[num] in pixels.
       mean: f32[num, 2], (y, x) in pixels; 0 for segments without pixels.
     """
-    area_of_row, high_x, low_x = _choose(_row_sums_by_product, _row_sums_by_scatter, index, num=num)
+    if is_portable():
+        return portable_segments.segment_centroids(index, num)
+    forms = _row_sums_by_product, _row_sums_by_scatter, _row_sums_by_scatter
+    area_of_row, high_x, low_x = _choose(*forms, index, num=num)
     area = jnp.sum(area_of_row, axis=0)
     high_y, low_y = _weighted_sum(area_of_row)
     high, low = jnp.stack([high_y, high_x], -1), jnp.stack([low_y, low_x], -1)
@@ -347,11 +357,16 @@ def _weighted_sum(counts: Array) -> tuple[Array, Array]:
 
 
 def _choose(
-    tpu: Callable[..., Any], default: Callable[..., Any], *maps: Array, **sizes: int | None
+    tpu: Callable[..., Any],
+    default: Callable[..., Any],
+    portable: Callable[..., Any],
+    *maps: Array,
+    **sizes: int | None,
 ) -> Any:
     """Runs the implementation of the target platform, which need not be that of this machine."""
-    tpu, default = functools.partial(tpu, **sizes), functools.partial(default, **sizes)
-    return lax.platform_dependent(*(jnp.asarray(m) for m in maps), tpu=tpu, default=default)
+    tpu, default, portable = (functools.partial(f, **sizes) for f in (tpu, default, portable))
+    operands = (jnp.asarray(m) for m in maps)
+    return by_platform(*operands, tpu=tpu, default=default, portable=portable)
 
 
 def _bounded(index: Array, num: int) -> Array:

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from pdl_jax.ops.logit_blocks import match_labels, run_blocks, weigh_window
-from pdl_jax.ops.resize import find_neighbours, interpolation_matrix
+from pdl_jax.ops.platforms import by_platform, is_portable
+from pdl_jax.ops.resize import find_neighbours, interpolation_matrix, resize_bilinear
 from pdl_jax.ops.rounding import ceil_div
 from pdl_jax.ops.row_blocks import Rows, add_row_blocks, map_row_blocks
 from pdl_jax.typing import Array
@@ -57,8 +58,10 @@ def classify_pixels(logits: Array, size: tuple[int, int], mode: str) -> PixelCla
       size: (height, width) to upsample to, in pixels.
       mode: see `resize.resize_bilinear`.
     """
+    if is_portable():
+        logits = resize_bilinear(logits, size, mode)
     if logits.shape[1:3] == tuple(size):
-        return lax.platform_dependent(logits, cpu=_classify_by_chunks, default=_classify_at_once)
+        return by_platform(logits, cpu=_classify_by_chunks, default=_classify_at_once)
 
     def work(reduce: Callable[..., _Reduction], window: Array, rows: Rows) -> PixelClasses:
         highest, semantic, total, _ = reduce(window, rows, size[1], mode)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from pdl_jax.ops.batching import max_of_batch
+from pdl_jax.ops.platforms import by_platform, is_portable
 from pdl_jax.typing import Array
 
 TOP_K_RULES = ('highest', 'above_kth')
@@ -79,6 +80,10 @@ def find_centers(
 def _max_window(x: Array, length: int, axis: int) -> Array:
     """Takes maxima over windows of `length` pixels in log2(length) vectorised passes."""
     before = (length - 1) // 2
+    if is_portable():
+        pads = ((before, length - 1 - before), (0, 0))
+        window, pads = ((length, 1), pads) if axis == 0 else ((1, length), pads[::-1])
+        return lax.reduce_window(x, -jnp.inf, lax.max, window, (1, 1), pads)
     padding = [(0, 0), (0, 0)]
     padding[axis] = (before, length - 1 - before)
     size = x.shape[axis]
@@ -109,6 +114,9 @@ def _take_highest_peaks(peaks: Array, kernel_px: int, count: int) -> tuple[Array
       pixel: i32[count], y * W + x.
     """
     height, width = peaks.shape
+    if is_portable():
+        scores, pixel = lax.top_k(peaks.reshape(-1), min(count, peaks.size))
+        return _pad_rows(scores, pixel, count)
     side = min((kernel_px + 1) // 2, _MAX_TILE_PX)
     tiles = jnp.pad(peaks, ((0, -height % side), (0, -width % side)), constant_values=-jnp.inf)
     tiles = tiles.reshape(tiles.shape[0] // side, side, tiles.shape[1])
@@ -138,14 +146,18 @@ def _take_highest_peaks(peaks: Array, kernel_px: int, count: int) -> tuple[Array
 
 def _take_highest(scores: Array, pixels: Array, count: int) -> tuple[Array, Array]:
     """Selects the highest scores of [h, w] and their pixels i32[count], lower pixels on ties."""
-    values, pixels = lax.platform_dependent(
+    values, pixels = by_platform(
         scores,
         pixels,
         tpu=functools.partial(_take_by_sort, count=min(count, scores.size)),
         default=functools.partial(_take_by_selection, count=min(count, scores.size)),
     )
-    missing = count - values.shape[0]
-    return jnp.pad(values, (0, missing), constant_values=-jnp.inf), jnp.pad(pixels, (0, missing))
+    return _pad_rows(values, pixels, count)
+
+
+def _pad_rows(scores: Array, pixels: Array, count: int) -> tuple[Array, Array]:
+    missing = count - scores.shape[0]
+    return jnp.pad(scores, (0, missing), constant_values=-jnp.inf), jnp.pad(pixels, (0, missing))
 
 
 def _take_by_selection(scores: Array, pixels: Array, count: int) -> tuple[Array, Array]:

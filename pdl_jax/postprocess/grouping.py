@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from pdl_jax.ops.batching import max_of_batch
+from pdl_jax.ops.platforms import by_platform
 from pdl_jax.ops.rounding import ceil_div
 from pdl_jax.typing import Array
 
@@ -47,7 +48,7 @@ def group_pixels(centers: Array, valid: Array, offsets: Array, *, block: int = 8
     last = jnp.max(jnp.where(valid, jnp.arange(1, count + 1), 0), initial=0)
     num_blocks = max_of_batch((last + block - 1) // block)
 
-    return lax.platform_dependent(
+    return by_platform(
         centers,
         num_blocks,
         offsets[..., 0],

@@ -166,7 +166,7 @@ class Inference:
         return not self.evaluate.oracle
 
     def prepare(self, image: Array, size: Array) -> tuple[Array, Array]:
-        """Resizes and normalises u8[B, H, W, 3] on canvases, of i32[B, 2] pixels.
+        """Resizes and normalises u8[B, H, W, 3] on canvases, of i32[B, 2] pixels, or i32[2] for all.
 
         Returns:
           f32[B, h, w, 3] of `input_size`, and the i32[B, 2] pixels of the resized images.
@@ -178,7 +178,7 @@ class Inference:
             normalization = self.augment.normalization
             return sample_image(image, size, window, normalization=normalization), resized
 
-        return jax.vmap(prepare_one)(image, size)
+        return jax.vmap(prepare_one, in_axes=(0, _axis(size)), out_axes=(0, _axis(size)))(image, size)
 
     def prepare_labels(self, panoptic: Array, size: Array) -> Array:
         """Resizes i32[B, H, W] label maps like `prepare`; void outside of the image."""
@@ -202,7 +202,7 @@ class Inference:
         Args:
           variables: the system's.
           image: u8[B, H, W, 3], on a canvas.
-          size: i32[B, 2], (height, width) of each image in pixels.
+          size: i32[B, 2], (height, width) of each image in pixels; i32[2] if all have the same.
           panoptic: i32[B, H, W], the truth, needed by an oracle.
 
         Returns:
@@ -229,20 +229,26 @@ class Inference:
 
         Args:
           outputs: the outputs of the network for a batch.
-          size: i32[B, 2], (height, width) of each image in pixels.
+          size: see `label_maps`.
           canvas: (height, width) of the maps in pixels.
 
         Returns:
           See `label_maps`.
         """
-        resized = jax.vmap(self.resized)(size)
-        maps = self.system.label_padded_maps(outputs, size=self.input_size, image_size=resized)
+        resized = jax.vmap(self.resized)(size) if size.ndim == 2 else self.resized(size)
+        num_images = jax.tree.leaves(outputs)[0].shape[0]
+        maps = self.system.label_padded_maps(
+            outputs,
+            size=self.input_size,
+            image_size=jnp.broadcast_to(resized, (num_images, 2)),
+        )
 
         def restore(labels: Array, size: Array, resized: Array, fill: ArrayLike) -> Array:
             window = centered_window(resized, size, canvas)
             return sample_labels(labels, resized, window, fill=fill)
 
-        restore_batch = jax.vmap(restore, in_axes=(0, 0, 0, None))
+        axis = _axis(size)
+        restore_batch = jax.vmap(restore, in_axes=(0, axis, axis, None))
         label_format = self.system.label_format
         fills = (label_format.void_label, label_format.ignore_label, 0.0, 0.0)
         maps = LabelMaps(
@@ -253,6 +259,11 @@ class Inference:
     def resized(self, size: Array) -> Array:
         """Returns the (height, width) in pixels, i32[2], that images of i32[2] are resized to."""
         return resize_to_range(size, self.augment.resize_min_px, self.augment.resize_max_px)
+
+
+def _axis(size: Array) -> int | None:
+    """Returns the batch axis of sizes; None for one size of all images."""
+    return 0 if size.ndim == 2 else None
 
 
 def find_input_size(

@@ -1,5 +1,6 @@
 """A trained system in one call: an image of any size in, its label map and segments out."""
 
+import copy
 import dataclasses
 import math
 import os
@@ -62,6 +63,8 @@ class Predictor:
         the image, whether the mirror image is averaged too ('is_flipped'), and the options of
         'postprocess', such as thresholds.
       num_devices: devices that share the images of a batch.
+      variables: the system's variables.
+      crop_size: (height, width) in pixels that the system was trained at.
     """
 
     def __init__(
@@ -88,10 +91,11 @@ class Predictor:
         if self.pixels.value_range is not None:
             self.origin['value_range'] = self.pixels.to_dict()['value_range']
         self.num_devices = mesh.size
+        self.crop_size = experiment.augment.crop_size
         self._augment = experiment.augment
         # An oracle needs the ground truth, which prediction does not have.
         self._evaluate = dataclasses.replace(evaluate, oracle=())
-        self._variables = variables
+        self.variables = variables
         self._mesh = mesh
         # Not a cache of the class: a predictor takes its programs and variables with it.
         self._programs: dict[tuple[tuple[int, int], int], jax.stages.Compiled] = {}
@@ -109,6 +113,7 @@ class Predictor:
         value_range: str = 'dataset',
         is_tuned: bool = True,
         allow_code: bool = False,
+        dtype: str | None = None,
         devices: Sequence[Device] | None = None,  # pyright: ignore[reportInvalidTypeForm] - jax gives no type.
         **postprocess: float,
     ) -> 'Predictor':
@@ -124,6 +129,7 @@ class Predictor:
           is_tuned: whether to use the options that `pdl_jax evaluate --tune` found.
           allow_code: import the module of a backbone of the user's own that the checkpoint names,
             from the working directory. A checkpoint from elsewhere can name any module.
+          dtype: of activations, see `SystemOptions`; by default the run's.
           devices: devices of this process that share a batch; by default the first one.
           **postprocess: options in the place of the run's and the tuned ones. Panoptic-DeepLab has
             center_threshold, nms_kernel_px, max_centers, min_score, min_area_px and
@@ -141,6 +147,9 @@ class Predictor:
         if is_tuned:
             experiment = use_tuned(experiment, checkpoint)
         experiment = experiment.with_inference(postprocess)
+        if dtype is not None:
+            system_options = dataclasses.replace(experiment.system, dtype=dtype)
+            experiment = dataclasses.replace(experiment, system=system_options)
         changes: dict[str, Any] = {}
         if scales is not None:
             changes['scales'] = tuple(float(scale) for scale in scales)
@@ -223,8 +232,23 @@ class Predictor:
             )
         return canvas
 
+    def make_inference(self, canvas: tuple[int, int]) -> Inference:
+        """Makes the functions from images of at most `canvas` (height, width) to label maps."""
+        return Inference.for_images(self._system, self._augment, self._evaluate, canvas)
+
+    def with_variables(self, variables: Variables) -> 'Predictor':
+        """Returns a predictor that differs in its variables only."""
+        other = copy.copy(self)
+        other.variables = jax.device_put(variables, replicated(self._mesh))
+        other._programs, other._output_maps = {}, {}
+        return other
+
     def start(
-        self, images: Sequence[np.ndarray], *, batch_size: int = 1
+        self,
+        images: Sequence[np.ndarray],
+        *,
+        batch_size: int = 1,
+        canvas: tuple[int, int] | None = None,
     ) -> Callable[[], list[PanopticResult]]:
         """Starts to predict a batch and returns while the devices compute.
 
@@ -236,6 +260,7 @@ class Predictor:
             canvas.
           batch_size: size that the batch is padded to, so that smaller ones share its program, and
             from there to a multiple of the devices.
+          canvas: (height, width) in pixels to pad to instead of `canvas_size`.
 
         Returns:
           A function that waits for the results and returns them in the order of the images.
@@ -255,7 +280,7 @@ class Predictor:
                     f'{image.dtype}{list(image.shape)}'
                 )
         sizes = [image.shape[:2] for image in images]
-        canvases = sorted({self.canvas_size(size) for size in sizes})
+        canvases = [canvas] if canvas else sorted({self.canvas_size(size) for size in sizes})
         if len(canvases) != 1:
             raise ValueError(
                 f'the images of a batch must share one canvas, not {canvases}: see '
@@ -271,7 +296,7 @@ class Predictor:
         sharding = batch_sharding(self._mesh)
         with jax.set_mesh(self._mesh):
             outputs = self._find_program(canvases[0], num_rows)(
-                self._variables,
+                self.variables,
                 jax.device_put(batch, sharding),
                 jax.device_put(batch_sizes, sharding),
             )
@@ -298,14 +323,13 @@ class Predictor:
     def _compute_outputs(self, image: np.ndarray) -> dict[str, np.ndarray]:
         canvas = self.canvas_size(image.shape[:2])
         if canvas not in self._output_maps:
-            inference = Inference.for_images(self._system, self._augment, self._evaluate, canvas)
-            self._output_maps = {canvas: make_output_maps(inference)}
+            self._output_maps = {canvas: make_output_maps(self.make_inference(canvas))}
         padded = np.zeros((1, *canvas, image.shape[2]), np.uint8)
         padded[0, : image.shape[0], : image.shape[1]] = image
         size = np.array([image.shape[:2]], np.int32)
         with jax.set_mesh(self._mesh):
             inputs = jax.device_put((padded, size), replicated(self._mesh))
-            return self._output_maps[canvas](self._variables, *inputs)
+            return self._output_maps[canvas](self.variables, *inputs)
 
     def _find_program(self, canvas_size: tuple[int, int], num_rows: int) -> jax.stages.Compiled:
         key = canvas_size, num_rows
@@ -317,14 +341,13 @@ class Predictor:
         return program
 
     def _compile(self, canvas_size: tuple[int, int], num_rows: int) -> jax.stages.Compiled:
-        system = self._system
-        inference = Inference.for_images(self._system, self._augment, self._evaluate, canvas_size)
+        inference = self.make_inference(canvas_size)
 
         def predict(
             variables: Variables, image: Array, size: Array
         ) -> tuple[Array, dict[str, Array]]:
             maps = inference.label_maps(variables, image, size)
-            return maps.panoptic, system.describe_segments(maps)
+            return maps.panoptic, inference.system.describe_segments(maps)
 
         sharding = batch_sharding(self._mesh)
         shape = (num_rows, *canvas_size, self.pixels.num_channels)
@@ -332,7 +355,7 @@ class Predictor:
         size = jax.ShapeDtypeStruct((num_rows, 2), np.int32, sharding=sharding)
         program = jax.jit(predict, out_shardings=sharding)
         with stage(f'compiling for images of up to {canvas_size[0]}x{canvas_size[1]} pixels'):
-            return program.lower(self._variables, image, size).compile()
+            return program.lower(self.variables, image, size).compile()
 
     def _list_segments(self, table: Mapping[str, np.ndarray]) -> tuple[Segment, ...]:
         segments = []

@@ -10,6 +10,7 @@ import pytest
 from pdl_jax.ops import logit_blocks, upsampled_logits
 from pdl_jax.ops.label_probability import probability_of_labels
 from pdl_jax.ops.placement import split_rows
+from pdl_jax.ops.platforms import pin_platform
 from pdl_jax.ops.resize import resize_bilinear
 from pdl_jax.ops.upsampled_logits import classify_pixels, cross_entropy_upsampled
 from pdl_jax.runtime.sharding import make_mesh, shard_batch
@@ -43,14 +44,11 @@ def _draw(small, size, num_classes, batch=2):
 
 
 @pytest.fixture(params=['cpu', 'tpu'])
-def platform(request, monkeypatch):
+def platform(request):
     """Selects the implementation of the platform, computed on the CPU."""
 
-    def choose(*args, default, **forms):
-        return forms.get(request.param, default)(*args)
-
-    monkeypatch.setattr(upsampled_logits.lax, 'platform_dependent', choose)
-    return request.param
+    with pin_platform(request.param):
+        yield request.param
 
 
 @pytest.mark.parametrize(('small', 'size', 'num_classes', 'mode'), CASES)

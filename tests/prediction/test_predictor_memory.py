@@ -45,7 +45,7 @@ def test_deleted_predictors_are_freed(make_predictor):
     for _ in range(2):
         predictor = make_predictor()
         predictor(image)
-        kept += [weakref.ref(predictor), weakref.ref(predictor._variables['params']['kernel'])]
+        kept += [weakref.ref(predictor), weakref.ref(predictor.variables['params']['kernel'])]
         del predictor
     gc.collect()
     assert [reference() for reference in kept] == [None] * 4

@@ -1,0 +1,66 @@
+"""The choice among implementations: by the platform that a program is lowered for, or pinned.
+
+A program is normally traced once and lowered for any platform, so it carries the implementations of
+all of them until then. An exported program carries one: that of a platform, or the 'portable' one,
+made of operations that other runtimes have too, without loops over blocks of an image, for batches
+and images of symbolic size.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+from jax import lax
+
+PLATFORMS = ('cpu', 'tpu', 'cuda', 'rocm')
+PORTABLE = 'portable'
+
+# Part of the key of JAX's caches, so that no trace of another platform is used again.
+_pinned = jax.make_user_context(None)
+
+
+@contextlib.contextmanager
+def pin_platform(platform: str) -> Iterator[None]:
+    """Makes everything that is traced inside use the implementations of one platform.
+
+    Args:
+      platform: one of `PLATFORMS`, or 'portable'.
+
+    Raises:
+      ValueError: there is no such platform.
+    """
+    if platform not in (*PLATFORMS, PORTABLE):
+        raise ValueError(f'platform (={platform!r}) must be one of {[*PLATFORMS, PORTABLE]}')
+    with _pinned(platform):
+        yield
+
+
+def is_portable() -> bool:
+    """Tells whether the portable implementations are pinned."""
+    return _pinned.value == PORTABLE
+
+
+def by_platform(
+    *operands: Any,
+    default: Callable[..., Any],
+    portable: Callable[..., Any] | None = None,
+    **implementations: Callable[..., Any],
+) -> Any:
+    """Runs an implementation on operands: of the pinned platform, else of the one lowered for.
+
+    Args:
+      *operands: arrays, or pytrees of them.
+      default: for platforms without an implementation of their own.
+      portable: for 'portable'; None takes the default.
+      **implementations: by platform.
+
+    Returns:
+      The results of the implementation; all have the same shapes.
+    """
+    pinned = _pinned.value
+    if pinned is None:
+        return lax.platform_dependent(*operands, default=default, **implementations)
+    if pinned == PORTABLE:
+        return (portable or default)(*operands)
+    return implementations.get(pinned, default)(*operands)

@@ -1,0 +1,233 @@
+"""From a checkpoint to an export: written, run, compared with the predictor, and only then kept.
+
+    DIR/model.*             the program, or saved_model/; see the module of the format
+    DIR/description.json    its inputs and outputs, its classes, and the comparison
+
+Everything is written to a folder beside DIR first, which is renamed when the comparison has passed.
+"""
+
+import dataclasses
+import importlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from PIL import Image
+
+import pdl_jax
+from pdl_jax.data.scenes.dataset import render_scene
+from pdl_jax.ops.platforms import PLATFORMS
+from pdl_jax.prediction.export.comparison import (
+    Agreement,
+    check_agreement,
+    compare,
+    predict_batches,
+    run_batches,
+)
+from pdl_jax.prediction.export.program import OUTPUTS, ImageProgram
+from pdl_jax.prediction.export.weights import DTYPES, restore_variables, store_variables
+from pdl_jax.prediction.image_files import read_image
+from pdl_jax.prediction.predictor import Predictor
+from pdl_jax.runtime.progress import stage
+from pdl_jax.storage.paths import explain_write_errors
+
+# Format -> module with IS_EXACT, write(program, batch_size, folder, platform) and load(folder).
+FORMATS = {
+    'stablehlo': 'pdl_jax.prediction.export.stablehlo',
+    'onnx': 'pdl_jax.prediction.export.onnx_file',
+    'openvino': 'pdl_jax.prediction.export.openvino_files',
+    'savedmodel': 'pdl_jax.prediction.export.saved_model',
+}
+DESCRIPTION = 'description.json'
+_NUM_SCENES = 4
+# Images that a program for batches of any size is compared on at once, besides single ones.
+_SYMBOLIC_BATCH = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportOptions:
+    """The kind of an export.
+
+    Attributes:
+      format: one of `FORMATS`.
+      size: (height, width) of the images in pixels; None for the training crop.
+      batch_size: number of images; None for any.
+      is_any_size: images of any size up to `size`, which are padded to it.
+      dtype: see `weights.DTYPES`. 'bfloat16' computes in it too where the format can.
+      platform: whose implementations StableHLO and SavedModel hold; None for this machine's.
+    """
+
+    format: str
+    size: tuple[int, int] | None = None
+    batch_size: int | None = 1
+    is_any_size: bool = False
+    dtype: str = 'float32'
+    platform: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, choices in (('format', tuple(FORMATS)), ('dtype', DTYPES)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f'{name} (={getattr(self, name)!r}) must be one of {choices}')
+        if self.platform is not None and self.platform not in PLATFORMS:
+            raise ValueError(f'platform (={self.platform!r}) must be one of {PLATFORMS}')
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ValueError(f'batch_size (={self.batch_size}) must be positive')
+        if self.size is not None and min(self.size) < 1:
+            raise ValueError(f'size (={self.size}) must be positive')
+
+    @property
+    def compute_dtype(self) -> str:
+        """The dtype of activations of the predictor that the export must agree with."""
+        is_narrow = self.dtype == 'bfloat16' and self.format in ('stablehlo', 'savedmodel')
+        return 'bfloat16' if is_narrow else 'float32'
+
+
+def export(
+    load: Callable[..., Predictor],
+    options: ExportOptions,
+    output: str,
+    *,
+    images: Sequence[str] = (),
+    say: Callable[[str], None] = print,
+) -> Agreement:
+    """Exports a system and compares the files with the predictor.
+
+    Args:
+      load: loads the predictor; its argument `dtype` is that of activations.
+      options: the kind of the export.
+      output: folder to write, which must not exist or be empty.
+      images: paths of images to compare on; by default some generated scenes. Images of another
+        size are resized.
+      say: called with each line on progress.
+
+    Returns:
+      The agreement with the predictor.
+
+    Raises:
+      FileExistsError: the output holds files.
+      ImportError: an extra is not installed.
+      RuntimeError: the files disagree with the predictor; nothing is left of them.
+      ValueError: the system or an image cannot be exported.
+    """
+    folder = epath.Path(output)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f'{folder} holds files: choose another --output')
+    predictor = load(dtype=options.compute_dtype)
+    stored = store_variables(jax.device_get(predictor.variables), options.dtype)
+    predictor = predictor.with_variables(jax.device_get(restore_variables(stored)))
+    form = importlib.import_module(FORMATS[options.format])
+    program = _make_program(predictor, stored, options, is_opaque=form.IS_EXACT)
+    samples = _read_samples(images, predictor, options.size or predictor.crop_size, options)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with explain_write_errors(folder):
+        staging = epath.Path(tempfile.mkdtemp(prefix=f'.{folder.name}.', dir=folder.parent))
+    try:
+        with stage(f'writing {options.format}'), explain_write_errors(folder):
+            platform = options.platform or _find_platform()
+            form.write(program, options.batch_size, staging, platform)
+        agreement = _compare(predictor, program, form.load(staging), samples, options)
+        say(f'{options.format} against the predictor on {len(samples)} images: {agreement}')
+        check_agreement(agreement, is_exact=form.IS_EXACT)
+        description = _describe(predictor, program, options, agreement)
+        (staging / DESCRIPTION).write_text(f'{json.dumps(description, indent=1)}\n')
+        if folder.exists():
+            folder.rmdir()
+        # Folders of mkdtemp are the user's only.
+        os.chmod(staging, 0o755)
+        staging.rename(folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return agreement
+
+
+def _make_program(
+    predictor: Predictor, stored: Any, options: ExportOptions, *, is_opaque: bool
+) -> ImageProgram:
+    size = options.size or predictor.crop_size
+    canvas = predictor.canvas_size(size)
+    return ImageProgram(
+        predictor.make_inference(canvas),
+        stored,
+        canvas,
+        None if options.is_any_size else size,
+        predictor.pixels.num_channels,
+        is_opaque,
+    )
+
+
+def _find_platform() -> str:
+    backend = jax.default_backend()
+    return 'cuda' if backend == 'gpu' else backend
+
+
+def _read_samples(
+    paths: Sequence[str], predictor: Predictor, size: tuple[int, int], options: ExportOptions
+) -> list[np.ndarray]:
+    """Reads or renders images, u8[H, W, C], of a size, or not larger than it."""
+    height, width = size
+    channels = predictor.pixels.num_channels
+    if paths:
+        images = [read_image(path, predictor.pixels) for path in paths]
+    else:
+        scale = max(48 / height, 64 / width, 1)
+        scenes = {'height_px': round(height * scale), 'width_px': round(width * scale)}
+        rendered = [render_scene(0, 'val', i, **scenes).image for i in range(_NUM_SCENES)]
+        images = [np.resize(image, (*image.shape[:2], channels)) for image in rendered]
+    samples = []
+    for image in images:
+        target = (width, height)
+        if options.is_any_size:
+            shrink = min(height / image.shape[0], width / image.shape[1], 1)
+            target = tuple(max(int(n * shrink), 1) for n in image.shape[1::-1])
+        planes = [
+            np.asarray(Image.fromarray(image[..., c]).resize(target)) for c in range(channels)
+        ]
+        samples.append(np.stack(planes, -1))
+    return samples
+
+
+def _compare(
+    predictor: Predictor,
+    program: ImageProgram,
+    run: Callable[..., Any],
+    samples: Sequence[np.ndarray],
+    options: ExportOptions,
+) -> Agreement:
+    """Compares on batches of images; one by one if they may differ in their sizes."""
+    batch_size = options.batch_size or _SYMBOLIC_BATCH
+    # A program for any batch computes image by image in the formats that must be exact.
+    reference = options.batch_size or 1
+    groups = [[image] for image in samples] if options.is_any_size else [list(samples)]
+    expected, found = [], []
+    with stage(f'comparing {len(samples)} images with the predictor'):
+        for group in groups:
+            expected += predict_batches(predictor, group, reference, program.canvas)
+            found += run_batches(run, group, batch_size)
+    return compare(expected, found, predictor.spec.label_divisor)
+
+
+def _describe(
+    predictor: Predictor, program: ImageProgram, options: ExportOptions, agreement: Agreement
+) -> dict[str, Any]:
+    height, width = program.size or program.canvas
+    return {
+        'program': f'pdl_jax {pdl_jax.__version__}',
+        **predictor.origin,
+        'format': options.format,
+        'dtype': options.dtype,
+        'batch_size': options.batch_size,
+        'height_px': height,
+        'width_px': width,
+        'is_any_size': options.is_any_size,
+        'num_channels': program.num_channels,
+        'outputs': list(OUTPUTS),
+        'is_semantic': predictor.is_semantic,
+        'dataset': predictor.spec.to_dict(),
+        'agreement': dataclasses.asdict(agreement),
+    }
