@@ -37,7 +37,12 @@ def probability_of_labels(logits: Array, classes: PixelClasses, labels: Array, m
         logits = resize_bilinear(logits, size, mode)
     if logits.shape[1:3] == size:
         picked = by_platform(
-            logits, labels, tpu=_pick_by_selection, default=_pick_by_gathers
+            logits,
+            labels,
+            tpu=_pick_by_selection,
+            default=_pick_by_gathers,
+            # Image by image, so that the gather has the same form for a batch of one.
+            portable=jax.vmap(_pick_by_gathers),
         )
         return _scale(classes, labels, picked)
 
