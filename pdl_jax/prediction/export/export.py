@@ -157,6 +157,7 @@ def _make_program(
         canvas,
         None if options.is_any_size else size,
         predictor.pixels.num_channels,
+        options.dtype,
         is_opaque,
     )
 
