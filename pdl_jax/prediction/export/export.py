@@ -37,7 +37,7 @@ from pdl_jax.prediction.predictor import Predictor
 from pdl_jax.runtime.progress import stage
 from pdl_jax.storage.paths import explain_write_errors
 
-# Format -> module with IS_EXACT, write(program, batch_size, folder, platform) and load(folder).
+# Format -> module with IS_EXACT, IS_OPAQUE, write(program, batch_size, folder, platform) and load(folder).
 FORMATS = {
     'stablehlo': 'pdl_jax.prediction.export.stablehlo',
     'onnx': 'pdl_jax.prediction.export.onnx_file',
@@ -122,7 +122,7 @@ def export(
     stored = store_variables(jax.device_get(predictor.variables), options.dtype)
     predictor = predictor.with_variables(jax.device_get(restore_variables(stored)))
     form = importlib.import_module(FORMATS[options.format])
-    program = _make_program(predictor, stored, options, is_opaque=form.IS_EXACT)
+    program = _make_program(predictor, stored, options, is_opaque=form.IS_OPAQUE)
     samples = _read_samples(images, predictor, options.size or predictor.crop_size, options)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with explain_write_errors(folder):

@@ -6,7 +6,6 @@ Kernels that are stored narrow are widened when a runtime loads the file, so it 
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 from etils import epath
 
@@ -17,7 +16,7 @@ from pdl_jax.prediction.export.onnx_graph.program import make_graph
 from pdl_jax.prediction.export.program import OUTPUTS, ImageProgram, abstract_image
 
 NAME = 'model.onnx'
-IS_EXACT = False
+IS_EXACT = IS_OPAQUE = False
 # Read by onnxruntime from 1.15 and OpenVINO from 2023.1 on.
 _OPSET = 18
 _IR_VERSION = 9
@@ -35,15 +34,7 @@ def write(program: ImageProgram, batch_size: int | None, folder: epath.Path, pla
         import onnx  # noqa: F401  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError('ONNX files need onnx: pip install "pdl_jax[export]"') from error
-    symbols = ['batch', 'height', 'width']
-    batch, height, width = jax.export.symbolic_shape(
-        ', '.join(symbols),
-        constraints=[f'{s} <= {n}' for s, n in zip(symbols[1:], program.canvas, strict=True)],
-    )
-    image: Any = abstract_image(program, batch if batch_size is None else batch_size)
-    if program.size is None:
-        shape = (image.shape[0], height, width, image.shape[3])
-        image = jax.ShapeDtypeStruct(shape, np.uint8)
+    image = abstract_image(program, batch_size)
     with pin_platform(PORTABLE):
         graph = make_graph(program, image, input_name='image', output_names=OUTPUTS)
     (folder / NAME).write_bytes(_serialize(graph))

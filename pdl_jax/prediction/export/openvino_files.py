@@ -14,7 +14,7 @@ from pdl_jax.prediction.export import onnx_file
 from pdl_jax.prediction.export.program import OUTPUTS, ImageProgram
 
 NAME = 'model.xml'
-IS_EXACT = False
+IS_EXACT = IS_OPAQUE = False
 # Place of the precision in the information of a model.
 _PRECISION = ('pdl_jax', 'precision')
 
@@ -35,16 +35,22 @@ def write(program: ImageProgram, batch_size: int | None, folder: epath.Path, pla
     source.unlink()
 
 
-def load(folder: epath.Path) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+def load(
+    folder: epath.Path, precision: str | None = None
+) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     """Loads the files as a function of u8[B, H, W, C], see `program.OUTPUTS`.
+
+    Args:
+      folder: of the files.
+      precision: 'f32' or 'bf16'; None takes that of the files.
 
     Raises:
       ImportError: openvino is not installed.
     """
     core = _import_openvino().Core()
     model = core.read_model(str(folder / NAME))
-    precision = model.get_rt_info(list(_PRECISION)).astype(str)
-    compiled = core.compile_model(model, 'CPU', {'INFERENCE_PRECISION_HINT': precision})
+    stored = model.get_rt_info(list(_PRECISION)).astype(str)
+    compiled = core.compile_model(model, 'CPU', {'INFERENCE_PRECISION_HINT': precision or stored})
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         found: Any = compiled(images)

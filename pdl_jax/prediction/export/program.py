@@ -88,10 +88,16 @@ class ImageProgram:
         return tuple(found[name] for name in OUTPUTS)
 
 
-def abstract_image(program: ImageProgram, batch_size: Any) -> jax.ShapeDtypeStruct:
-    """Returns the shape and dtype of the images; a symbolic batch size stays one."""
-    height, width = program.size or program.canvas
-    return jax.ShapeDtypeStruct((batch_size, height, width, program.num_channels), np.uint8)
+def abstract_image(program: ImageProgram, batch_size: int | None) -> jax.ShapeDtypeStruct:
+    """Returns the shape and dtype of the images; sizes are symbols where any will do."""
+    names = ('batch', 'height', 'width')
+    limits = [f'{name} <= {n}' for name, n in zip(names[1:], program.canvas, strict=True)]
+    symbols = jax.export.symbolic_shape(', '.join(names), constraints=limits)
+    sizes = (batch_size, *(program.size or (None, None)))
+    chosen: list[Any] = [
+        symbol if n is None else n for symbol, n in zip(symbols, sizes, strict=True)
+    ]
+    return jax.ShapeDtypeStruct((*chosen, program.num_channels), np.uint8)
 
 
 def map_images(function: Callable[[Array], tuple[Array, ...]]) -> Callable[..., tuple[Array, ...]]:

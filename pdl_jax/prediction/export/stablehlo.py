@@ -16,7 +16,7 @@ from pdl_jax.prediction.export.program import (
 )
 
 NAME = 'model.stablehlo'
-IS_EXACT = True
+IS_EXACT = IS_OPAQUE = True
 
 
 def export_program(
@@ -32,15 +32,10 @@ def export_program(
     Raises:
       ImportError: an extra is not installed.
     """
-    function: Callable[..., Any] = program
-    batch: Any = batch_size
-    if batch_size is None:
-        function = map_images(program)
-        (batch,) = jax.export.symbolic_shape('batch')
+    function: Any = program if batch_size is not None else map_images(program)
     with pin_platform(platform):
-        return jax.export.export(jax.jit(function), platforms=[platform])(
-            abstract_image(program, batch)
-        )
+        export = jax.export.export(jax.jit(function), platforms=[platform])
+        return export(abstract_image(program, batch_size))
 
 
 def write(program: ImageProgram, batch_size: int | None, folder: epath.Path, platform: str) -> None:

@@ -81,12 +81,15 @@ def _take_along(
                 'Gather', x.name, low.integers(numbers_taken.tolist()), axis=place(x, axis)
             )
         return low.tensor(name, result, is_channels_first=x.is_channels_first)
-    x = complete(low, x) if num_index_axes == 1 else low.whole(x)
-    flat = low.add('Squeeze', _indices(low, index), low.integers([-1]))
-    zero = low.integers([0])
+    is_one = num_index_axes == 0
+    x = complete(low, x) if num_index_axes == 1 or (is_one and axis == 3) else low.whole(x)
+    taken = _indices(low, index)
+    taken = taken if is_one else low.add('Squeeze', taken, low.integers([-1]))
     last = low.add('Sub', low.size(x.shape[axis]), low.integers([1]))
-    flat = low.add('Min', low.add('Max', flat, zero), last)
-    name = low.add('Gather', x.name, flat, axis=place(x, axis))
+    taken = low.add('Min', low.add('Max', taken, low.integers([0])), last)
+    name = low.add('Gather', x.name, taken, axis=place(x, axis))
+    if is_one:
+        return low.tensor(low.add('Squeeze', name, low.integers([place(x, axis)])), result)
     return low.tensor(name, result, is_channels_first=x.is_channels_first)
 
 
