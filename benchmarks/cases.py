@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.inputs import TOP_K
 
-SUITES = ('ops', 'model', 'postprocess', 'input', 'train', 'metrics')
+SUITES = ('ops', 'model', 'postprocess', 'input', 'train', 'metrics', 'export')
 
 _R50 = 'bowenc0221/resnet50_os32'
 _R50_OS16 = 'bowenc0221/resnet50_os16'
@@ -20,6 +20,15 @@ _NETWORKS = {
     'xception71': _XCEPTION,
 }
 _CPU_MODES = ('torch:eager', 'torch:compile', 'torch:eager_bf16')
+_EXPORT_MODES = (
+    'torch:eager',
+    'torch:eager_bf16',
+    'onnxruntime:float32',
+    'onnxruntime:int8',
+    'openvino:float32',
+    'openvino:bfloat16',
+    'openvino:int8',
+)
 _GPU_MODES = ('torch:eager_bf16', 'torch:compile_bf16')
 
 
@@ -32,7 +41,7 @@ class Case:
       name: name, unique in its suite.
       arguments: arguments of both sides' `prepare`; 'inputs' names the inputs to draw.
       rivals: programs to compare ours with, 'FRAMEWORK:MODE' each. FRAMEWORK is torch, tensorflow,
-        numpy (no framework) or ours (another mode of our own program).
+        numpy (no framework), onnxruntime, openvino or ours (another mode of our own program).
       targets: smallest desired ratio rival / ours, by rival.
       num_cores: cores per side; None for all.
       agreement: kind of the comparison of results, a key of `agreement.LIMITS`; None for none.
@@ -334,6 +343,16 @@ def _list_metrics(device) -> Iterator[Case]:
         )
 
 
+def _list_export(device) -> Iterator[Case]:
+    if device == 'gpu':
+        return
+    for network in ('r50', 'mobilenet_v3_large'):
+        for size in ((513, 513), (1025, 2049)):
+            case = _make_model_case(network, size, 1, 19, _EXPORT_MODES, num_centers=50)
+            name = f'{network}/{_format_size(size)}'
+            yield dataclasses.replace(case, suite='export', name=name, targets={})
+
+
 _SUITES = {
     'ops': _list_ops,
     'model': _list_model,
@@ -341,4 +360,5 @@ _SUITES = {
     'input': _list_input,
     'train': _list_train,
     'metrics': _list_metrics,
+    'export': _list_export,
 }

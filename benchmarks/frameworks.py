@@ -1,5 +1,6 @@
 """Versions, memory and speed of matrix products of the frameworks."""
 
+import importlib
 import importlib.metadata
 import time
 from collections.abc import Callable
@@ -100,6 +101,20 @@ class TensorFlow:
         return None
 
 
+class Runtime:
+    """A runtime of exports."""
+
+    def __init__(self, name: str):
+        self._name = name
+        importlib.import_module(name)
+
+    def describe(self) -> dict[str, Any]:
+        return {'versions': {self._name: importlib.metadata.version(self._name)}}
+
+    def read_peak_bytes(self) -> None:
+        return None
+
+
 class NumPy:
     """Programs without a framework."""
 
@@ -112,10 +127,12 @@ class NumPy:
         return None
 
 
-def start(side: str, device: str) -> Jax | Torch | TensorFlow | NumPy:
+def start(side: str, device: str) -> Jax | Torch | TensorFlow | Runtime | NumPy:
     """Loads and initialises a framework, so that its own needs do not count towards a program."""
     if side == 'numpy':
         return NumPy()
+    if side in ('onnxruntime', 'openvino'):
+        return Runtime(side)
     return {'ours': Jax, 'torch': Torch, 'tensorflow': TensorFlow}[side](device)
 
 

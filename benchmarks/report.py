@@ -48,6 +48,9 @@ of time in which the device is idle.""",
     'metrics': """\
 Panoptic quality of an image on the device beside panopticapi's algorithm, and beside the inference
 that it is part of (`ours:inference`; a ratio of 20 is a share of 5 %); and over files.""",
+    'export': """\
+From u8 images to panoptic labels: the predictor and its exports, which make tables of segments too,
+and PyTorch with a post-processing that makes none.""",
 }
 _HEADER = (
     '| case | rival | ours s | rival s | rival / ours | target | ours images/s '

@@ -219,8 +219,15 @@ def _choose_rivals(case, flags, has_tensorflow):
         if re.search(flags.rivals, name)
         and not (flags.no_torch and name.startswith('torch:'))
         and (has_tensorflow or not name.startswith('tensorflow:'))
+        and has_runtime(name)
         and not (flags.quick and name in _SLOW_MODES)
     ]
+
+
+def has_runtime(rival: str) -> bool:
+    """Tells whether the runtime of an export is installed; other frameworks are not asked for."""
+    name = rival.partition(':')[0]
+    return name not in ('onnxruntime', 'openvino') or importlib.util.find_spec(name) is not None
 
 
 def find_faults(result: dict[str, Any]) -> list[str]:

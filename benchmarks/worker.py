@@ -31,9 +31,9 @@ class Worker:
         self._framework = frameworks.start(side, device)
         self._module = None
         if suite:
-            name = {'ours': f'ours.{suite}', 'tensorflow': f'peers.tensorflow_{suite}'}.get(
-                side, f'peers.{suite}'
-            )
+            has_own = side in ('tensorflow', 'onnxruntime', 'openvino')
+            peer = f'peers.{side}_{suite}' if has_own else f'peers.{suite}'
+            name = f'ours.{suite}' if side == 'ours' else peer
             self._module = importlib.import_module(f'benchmarks.{name}')
         memory.reset_peak()
         self._baseline = memory.read_resident_bytes()

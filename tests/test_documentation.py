@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import glob
 import importlib
+import importlib.util
 import pathlib
 import re
 import shlex
@@ -136,6 +137,13 @@ def parse_command(line: str) -> Command | None:
     return None
 
 
+# What each format of an export is written with.
+_EXPORTERS = {
+    'stablehlo': 'flatbuffers',
+    'onnx': 'onnxruntime',
+    'openvino': 'openvino',
+    'savedmodel': 'tensorflow',
+}
 # Formats of which the sandbox has a folder; '' recognises the layout.
 _OWN_FORMATS = ('', 'coco_panoptic', 'label_maps', 'instance_masks')
 
@@ -150,6 +158,11 @@ def find_obstacle(command: Command) -> str:
         return 'a visitor'
     if '--distributed' in command.words or command.get('coordinator_address'):
         return 'other processes'
+    if (
+        command.name == 'export'
+        and importlib.util.find_spec(_EXPORTERS[command.get('format')]) is None
+    ):
+        return 'an extra'
     if command.name == 'convert' or command.get('config.model.init_checkpoint'):
         return 'published weights'
     if command.name == 'prepare' and command.get('format') not in _OWN_FORMATS:
@@ -296,7 +309,7 @@ def run_tiny(command: Command, data: pathlib.Path, seen: set[str], monkeypatch) 
         # Made tiny, all of them are the one that has run.
         stand_in(command.get('workdir'))
         return
-    if command.name in ('train', 'evaluate', 'predict', 'report', 'pack'):
+    if command.name in ('train', 'evaluate', 'predict', 'report', 'pack', 'export'):
         run = command.get('checkpoint') or command.get('workdir')
         stand_in(run)
         words = [word.replace(f'={run}', f'={_WORKDIR}') for word in words]

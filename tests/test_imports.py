@@ -130,11 +130,13 @@ NEVER = (
 )
 # What configurations may import, whole names.
 CONFIGS_MAY_IMPORT = ('ml_collections', 'configs')
-# Large and optional: inside functions, and only where files of other frameworks are read.
+# Large and optional: inside functions, and only where files of other frameworks are read or
+# written.
 # Trackers of runs are found by their names, and not imported.
 TRACKERS = ('wandb', 'mlflow')
-OPTIONAL = ('tensorflow', 'torch', 'tensorboard', 'onnx', 'openvino', 'gradio', *TRACKERS)
-OPTIONAL_ONLY_IN = ('convert', 'data')
+_RUNTIMES = ('onnx', 'onnxruntime', 'openvino', 'flatbuffers')
+OPTIONAL = ('tensorflow', 'torch', 'tensorboard', 'gradio', *_RUNTIMES, *TRACKERS)
+OPTIONAL_ONLY_IN = ('convert', 'data', 'prediction.export')
 # Only the door turns flags and ConfigDicts into an experiment.
 DOOR_LIBRARIES = ('ml_collections', 'absl.flags', 'absl.app')
 DOOR = ('commands', 'experiment')

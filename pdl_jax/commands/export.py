@@ -37,9 +37,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         '--height_px', type=int, help='height of the images (default: the training crop)'
     )
     parser.add_argument('--width_px', type=int, help='width of the images, likewise')
-    add_switch(
-        parser, 'any_size', help='take smaller images too, each call of one size; pads them'
-    )
+    add_switch(parser, 'any_size', help='take smaller images too, each call of one size; pads them')
     parser.add_argument(
         '--batch_size',
         type=_parse_batch_size,

@@ -166,10 +166,14 @@ class Inference:
         return not self.evaluate.oracle
 
     def prepare(self, image: Array, size: Array) -> tuple[Array, Array]:
-        """Resizes and normalises u8[B, H, W, 3] on canvases, of i32[B, 2] pixels, or i32[2] for all.
+        """Resizes and normalises images.
+
+        Args:
+          image: u8[B, H, W, 3], on a canvas.
+          size: i32[B, 2], (height, width) of each image in pixels; i32[2] if all have the same.
 
         Returns:
-          f32[B, h, w, 3] of `input_size`, and the i32[B, 2] pixels of the resized images.
+          f32[B, h, w, 3] of `input_size`, and the (height, width) of the resized images, as `size`.
         """
 
         def prepare_one(image: Array, size: Array) -> tuple[Array, Array]:
@@ -178,7 +182,9 @@ class Inference:
             normalization = self.augment.normalization
             return sample_image(image, size, window, normalization=normalization), resized
 
-        return jax.vmap(prepare_one, in_axes=(0, _axis(size)), out_axes=(0, _axis(size)))(image, size)
+        return jax.vmap(prepare_one, in_axes=(0, _axis(size)), out_axes=(0, _axis(size)))(
+            image, size
+        )
 
     def prepare_labels(self, panoptic: Array, size: Array) -> Array:
         """Resizes i32[B, H, W] label maps like `prepare`; void outside of the image."""

@@ -237,10 +237,9 @@ class Predictor:
         return Inference.for_images(self._system, self._augment, self._evaluate, canvas)
 
     def with_variables(self, variables: Variables) -> 'Predictor':
-        """Returns a predictor that differs in its variables only."""
+        """Returns a predictor that differs in its variables only; they share compiled programs."""
         other = copy.copy(self)
         other.variables = jax.device_put(variables, replicated(self._mesh))
-        other._programs, other._output_maps = {}, {}
         return other
 
     def start(

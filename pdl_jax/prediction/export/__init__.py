@@ -1,1 +1,1 @@
-"""Trained systems as files for other programs, each compared with the predictor before it is kept."""
+"""Trained systems as files for other programs, each compared with the predictor first."""

@@ -10,6 +10,9 @@ from pdl_jax.prediction.result import PanopticResult
 
 # Share of pixels that must be equal where the arithmetic differs.
 MIN_EQUAL = 0.999
+# Two programs that compute in bfloat16 round differently: the predictor itself then labels one or
+# two pixels in a thousand otherwise than in float32.
+MIN_EQUAL_NARROW = 0.99
 _MAX_SCORE_DIFFERENCE = 0.02
 
 Run = Callable[[np.ndarray], Mapping[str, np.ndarray]]
@@ -89,15 +92,20 @@ def compare(
     return Agreement(len(found), num_identical, equal / total, difference)
 
 
-def check_agreement(agreement: Agreement, *, is_exact: bool) -> None:
+def check_agreement(agreement: Agreement, *, is_exact: bool, min_equal: float = MIN_EQUAL) -> None:
     """Checks that a program may be kept.
+
+    Args:
+      agreement: with the predictor.
+      is_exact: whether the maps must be identical.
+      min_equal: share of pixels that must be equal otherwise.
 
     Raises:
       RuntimeError: it disagrees with the predictor.
     """
     is_equal = agreement.num_identical == agreement.num_images
-    if (is_exact and not is_equal) or agreement.equal < MIN_EQUAL:
-        needed = 'identical maps' if is_exact else f'at least {MIN_EQUAL:.1%} of equal pixels'
+    if (is_exact and not is_equal) or agreement.equal < min_equal:
+        needed = 'identical maps' if is_exact else f'at least {min_equal:.1%} of equal pixels'
         raise RuntimeError(
             f'the exported program disagrees with the predictor ({agreement}; needed: {needed}): '
             f'nothing was written'

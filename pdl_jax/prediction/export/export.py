@@ -7,6 +7,7 @@ Everything is written to a folder beside DIR first, which is renamed when the co
 """
 
 import dataclasses
+import functools
 import importlib
 import json
 import os
@@ -24,7 +25,9 @@ import pdl_jax
 from pdl_jax.data.scenes.dataset import render_scene
 from pdl_jax.ops.platforms import PLATFORMS
 from pdl_jax.prediction.export.comparison import (
+    MIN_EQUAL_NARROW,
     Agreement,
+    Run,
     check_agreement,
     compare,
     predict_batches,
@@ -37,7 +40,8 @@ from pdl_jax.prediction.predictor import Predictor
 from pdl_jax.runtime.progress import stage
 from pdl_jax.storage.paths import explain_write_errors
 
-# Format -> module with IS_EXACT, IS_OPAQUE, write(program, batch_size, folder, platform) and load(folder).
+# Format -> module with NAME, IS_EXACT (the maps must be identical), IS_OPAQUE (see `ImageProgram`),
+# write(program, batch_size, folder, platform) and load(folder).
 FORMATS = {
     'stablehlo': 'pdl_jax.prediction.export.stablehlo',
     'onnx': 'pdl_jax.prediction.export.onnx_file',
@@ -131,9 +135,7 @@ def export(
         with stage(f'writing {options.format}'), explain_write_errors(folder):
             platform = options.platform or _find_platform()
             form.write(program, options.batch_size, staging, platform)
-        agreement = _compare(predictor, program, form.load(staging), samples, options)
-        say(f'{options.format} against the predictor on {len(samples)} images: {agreement}')
-        check_agreement(agreement, is_exact=form.IS_EXACT)
+        agreement = _check(predictor, program, form, staging, samples, options, say)
         description = _describe(predictor, program, options, agreement)
         (staging / DESCRIPTION).write_text(f'{json.dumps(description, indent=1)}\n')
         if folder.exists():
@@ -179,24 +181,66 @@ def _read_samples(
         scale = max(48 / height, 64 / width, 1)
         scenes = {'height_px': round(height * scale), 'width_px': round(width * scale)}
         rendered = [render_scene(0, 'val', i, **scenes).image for i in range(_NUM_SCENES)]
-        images = [np.resize(image, (*image.shape[:2], channels)) for image in rendered]
+        images = [_match_channels(image, channels) for image in rendered]
+    if not options.is_any_size:
+        return [_resize(image, size) for image in images]
     samples = []
-    for image in images:
-        target = (width, height)
-        if options.is_any_size:
-            shrink = min(height / image.shape[0], width / image.shape[1], 1)
-            target = tuple(max(int(n * shrink), 1) for n in image.shape[1::-1])
-        planes = [
-            np.asarray(Image.fromarray(image[..., c]).resize(target)) for c in range(channels)
-        ]
-        samples.append(np.stack(planes, -1))
+    for number, image in enumerate(images):
+        shrink = min(height / image.shape[0], width / image.shape[1], 1)
+        # Scenes have the largest size; the others shall be tried too.
+        shrink *= 1 if paths else 1 - number / (2 * len(images))
+        samples.append(_resize(image, (int(image.shape[0] * shrink), int(image.shape[1] * shrink))))
     return samples
+
+
+def _match_channels(image: np.ndarray, count: int) -> np.ndarray:
+    """Repeats the channels of u8[H, W, 3] up to a number."""
+    return image[..., np.arange(count) % image.shape[2]]
+
+
+def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    if image.shape[:2] == tuple(size):
+        return image
+    target = (max(size[1], 1), max(size[0], 1))
+    planes = (Image.fromarray(np.ascontiguousarray(plane)) for plane in np.moveaxis(image, -1, 0))
+    return np.stack([np.asarray(plane.resize(target)) for plane in planes], -1)
+
+
+def _check(
+    predictor: Predictor,
+    program: ImageProgram,
+    form: Any,
+    folder: epath.Path,
+    samples: Sequence[np.ndarray],
+    options: ExportOptions,
+    say: Callable[[str], None],
+) -> Agreement:
+    """Compares the written files with the predictor; twice if they can compute in bfloat16."""
+    if options.platform not in (None, _find_platform()) and form.IS_OPAQUE:
+        raise ValueError(
+            f'a program for {options.platform} cannot be compared with the predictor here: export '
+            f'it on a machine that has one'
+        )
+    check = functools.partial(_compare, predictor, program, samples=samples, options=options)
+    if options.format == 'openvino' and options.dtype == 'bfloat16':
+        agreement = check(form.load(folder, 'f32'))
+        say(f'computing in float32: {agreement}')
+        check_agreement(agreement, is_exact=False)
+        agreement = check(form.load(folder))
+        say(f'computing in bfloat16: {agreement}')
+        check_agreement(agreement, is_exact=False, min_equal=MIN_EQUAL_NARROW)
+        return agreement
+    agreement = check(form.load(folder))
+    say(f'{options.format} against the predictor on {len(samples)} images: {agreement}')
+    check_agreement(agreement, is_exact=form.IS_EXACT)
+    return agreement
 
 
 def _compare(
     predictor: Predictor,
     program: ImageProgram,
-    run: Callable[..., Any],
+    run: Run,
+    *,
     samples: Sequence[np.ndarray],
     options: ExportOptions,
 ) -> Agreement:
@@ -229,6 +273,11 @@ def _describe(
         'num_channels': program.num_channels,
         'outputs': list(OUTPUTS),
         'is_semantic': predictor.is_semantic,
-        'dataset': predictor.spec.to_dict(),
+        'label_divisor': predictor.spec.label_divisor,
+        'void_label': predictor.spec.label_format.void_label,
+        'classes': {
+            str(number): {'name': c.name, 'is_thing': c.is_thing, 'color': list(c.color)}
+            for number, c in predictor.spec.category_of_class.items()
+        },
         'agreement': dataclasses.asdict(agreement),
     }

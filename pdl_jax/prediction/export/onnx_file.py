@@ -49,7 +49,9 @@ def load(folder: epath.Path) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     try:
         import onnxruntime  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise ImportError('the comparison needs onnxruntime: pip install "pdl_jax[export]"') from error
+        raise ImportError(
+            'the comparison needs onnxruntime: pip install "pdl_jax[export]"'
+        ) from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(

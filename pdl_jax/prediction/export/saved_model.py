@@ -24,14 +24,16 @@ def write(program: ImageProgram, batch_size: int | None, folder: epath.Path, pla
       ImportError: tensorflow is not installed.
     """
     tf = _import_tensorflow()
+    from tensorflow.compiler.tf2xla.python import xla  # pyright: ignore[reportMissingImports]
+
     exported = export_program(program, batch_size, platform)
     (operand,) = exported.in_avals
     signature = tf.TensorSpec(_list_sizes(operand), tf.uint8, 'image')
 
     @tf.function(input_signature=[signature], autograph=False)
     def call(image: Any) -> dict[str, Any]:
-        results = tf.raw_ops.XlaCallModule(
-            args=[image],
+        results = xla.call_module(
+            [image],
             version=exported.calling_convention_version,
             module=exported.mlir_module_serialized,
             Tout=[tf.dtypes.as_dtype(np.dtype(x.dtype)) for x in exported.out_avals],

@@ -51,7 +51,7 @@ def write(program: ImageProgram, batch_size: int | None, folder: epath.Path, pla
             'StableHLO files need flatbuffers: pip install "pdl_jax[export]"'
         ) from error
     exported = export_program(program, batch_size, platform)
-    (folder / NAME).write_bytes(exported.serialize())
+    (folder / NAME).write_bytes(bytes(exported.serialize()))
 
 
 def load(folder: epath.Path) -> Callable[[np.ndarray], dict[str, np.ndarray]]:

@@ -59,9 +59,7 @@ def _add_while(low: Lowering, equation: core.JaxprEqn, operands: list[Tensor]) -
     results = [inside.whole(goes_on), *state]
     # A value from outside cannot be a result of the body.
     names = [graph.add_copy(x.name) for x in results]
-    graph.outputs = [
-        Port(name, x.dtype, _rank(x)) for name, x in zip(names, results, strict=True)
-    ]
+    graph.outputs = [Port(name, x.dtype, _rank(x)) for name, x in zip(names, results, strict=True)]
     found = low.graph.add(
         'Loop',
         '',

@@ -219,7 +219,9 @@ def _add_erf(low: Lowering, equation: core.JaxprEqn, operands: list[Tensor]) -> 
 def _add_is_finite(low: Lowering, equation: core.JaxprEqn, operands: list[Tensor]) -> list[Tensor]:
     # Neither is the difference of an infinity with itself equal to zero, nor that of NaN.
     (zero,) = apply(low, operands[0], [operands[0], operands[0]], 'Sub', None)
-    return apply(low, result_of(equation), [zero, low.constant(np.zeros((), zero.dtype))], 'Equal', None)
+    return apply(
+        low, result_of(equation), [zero, low.constant(np.zeros((), zero.dtype))], 'Equal', None
+    )
 
 
 @rule('square')

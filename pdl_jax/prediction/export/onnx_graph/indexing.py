@@ -36,7 +36,9 @@ def _add_gather(low: Lowering, equation: core.JaxprEqn, operands: list[Tensor]) 
     if is_of_entries and len(batching) == len(x.shape) - 1:
         return [_take_entries(low, x, index, mapped[0], result)]
     if is_of_entries and batching in ((), (0,)):
-        name = low.add('GatherND', low.whole(x).name, _indices(low, index), batch_dims=len(batching))
+        name = low.add(
+            'GatherND', low.whole(x).name, _indices(low, index), batch_dims=len(batching)
+        )
         return [low.tensor(name, result)]
     raise ValueError(f'a gather of this kind has no counterpart in ONNX: {numbers}, {sizes}')
 

@@ -67,7 +67,8 @@ class Lowering:
 
         def read(atom: Any) -> Tensor:
             if isinstance(atom, core.Literal):
-                return self.constant(np.asarray(atom.val, atom.aval.dtype))
+                literal: Any = atom
+                return self.constant(np.asarray(literal.val, literal.aval.dtype))
             return values[atom]
 
         for equation in jaxpr.eqns:
@@ -94,10 +95,10 @@ class Lowering:
           shape: that shape.
         """
         value = np.asarray(value)
-        shape = value.shape if shape is None else shape
+        whole: Shape = value.shape if shape is None else shape
         if value.size > 1 and np.all(value == value.flat[0]):
             value = value.reshape(-1)[:1].reshape((1,) * value.ndim)
-        return Tensor(self.graph.add_constant(value), shape, value.dtype, value.shape, value=value)
+        return Tensor(self.graph.add_constant(value), whole, value.dtype, value.shape, value=value)
 
     def tensor(self, name: str, aval: Any, **fields: Any) -> Tensor:
         """Describes a value of the graph that is stored whole, unless fields say otherwise."""
@@ -191,8 +192,8 @@ class Lowering:
 
     def fold(self, equation: core.JaxprEqn, operands: list[Tensor]) -> list[Tensor] | None:
         """Computes the results of small constants; None if they are not constant or too large."""
-        sizes = [np.prod(v.aval.shape, dtype=np.int64) for v in equation.outvars if is_static(v.aval.shape)]
-        if len(sizes) < len(equation.outvars) or max(sizes) > MAX_CONSTANT:
+        shapes = [result.aval.shape for result in list[Any](equation.outvars)]
+        if not all(is_static(s) and np.prod(s, dtype=np.int64) <= MAX_CONSTANT for s in shapes):
             return None
         if any(x.value is None or not is_static(x.shape) for x in operands):
             return None

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 from jax.extend import core
 
-from pdl_jax.prediction.export.onnx_graph.elementwise import align, apply, result_of
+from pdl_jax.prediction.export.onnx_graph.elementwise import result_of
 from pdl_jax.prediction.export.onnx_graph.graph import Tensor
-from pdl_jax.prediction.export.onnx_graph.lowering import Lowering, is_static, is_uniform, rule
+from pdl_jax.prediction.export.onnx_graph.lowering import Lowering, is_static, rule
 
 # Place of each axis of [B, H, W, C] where channels come first.
 _PLACE = (0, 2, 3, 1)
@@ -49,7 +49,9 @@ def _add_iota(low: Lowering, equation: core.JaxprEqn, operands: list[Tensor]) ->
     shape = tuple(result.shape)
     if is_static((shape[axis],)):
         values = np.arange(shape[axis], dtype=result.dtype)
-        return [low.constant(values.reshape([-1 if i == axis else 1 for i in range(len(shape))]), shape)]
+        return [
+            low.constant(values.reshape([-1 if i == axis else 1 for i in range(len(shape))]), shape)
+        ]
     start, step = (low.graph.add_constant(np.array(n, np.int64)) for n in (0, 1))
     limit = low.add('Squeeze', low.size(shape[axis]), low.integers([0]))
     name = low.add('Cast', low.add('Range', start, limit, step), to=np.dtype(result.dtype))
@@ -88,9 +90,9 @@ def _add_squeeze(low: Lowering, equation: core.JaxprEqn, operands: list[Tensor])
         x = low.channels_last(x)
     kept = [axis for axis in range(len(x.shape)) if axis not in axes]
     stored = tuple(x.stored[place(x, axis)] for axis in kept)
-    if x.value is not None:
-        x = low.channels_last(x)
-        return [low.constant(x.value.reshape(stored), tuple(result.shape))]
+    value = low.channels_last(x).value
+    if value is not None:
+        return [low.constant(value.reshape(stored), tuple(result.shape))]
     name = low.add('Squeeze', x.name, low.integers([place(x, axis) for axis in axes]))
     return [low.tensor(name, result, stored=stored)]
 
@@ -291,6 +293,3 @@ def _add_split(low: Lowering, equation: core.JaxprEqn, operands: list[Tensor]) -
         low.tensor(name, var.aval, is_channels_first=x.is_channels_first)
         for name, var in zip(names, equation.outvars, strict=True)
     ]
-
-
-__all__ = ['align', 'apply', 'complete', 'convert', 'is_uniform', 'place', 'reshape']
