@@ -209,7 +209,8 @@ def add_peak_fractions(result: dict[str, Any], facts: dict[str, Any]) -> None:
 
 
 def _find_dtype(name, device):
-    return 'bfloat16' if 'bf16' in name or (name == 'ours' and device == 'gpu') else 'float32'
+    is_narrow = 'bf16' in name or 'bfloat16' in name
+    return 'bfloat16' if is_narrow or (name == 'ours' and device == 'gpu') else 'float32'
 
 
 def _choose_rivals(case, flags, has_tensorflow):

@@ -158,11 +158,9 @@ def find_obstacle(command: Command) -> str:
         return 'a visitor'
     if '--distributed' in command.words or command.get('coordinator_address'):
         return 'other processes'
-    if (
-        command.name == 'export'
-        and importlib.util.find_spec(_EXPORTERS[command.get('format')]) is None
-    ):
-        return 'an extra'
+    if command.name == 'export':
+        needed = _EXPORTERS[command.get('format')]
+        return '' if importlib.util.find_spec(needed) else 'an extra'
     if command.name == 'convert' or command.get('config.model.init_checkpoint'):
         return 'published weights'
     if command.name == 'prepare' and command.get('format') not in _OWN_FORMATS:
