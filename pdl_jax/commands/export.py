@@ -54,7 +54,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--platform',
         choices=('cpu', 'tpu', 'cuda', 'rocm'),
-        help='of stablehlo and savedmodel (default: this machine)',
+        help='refuse to export StableHLO or SavedModel for another one than this',
     )
     parser.add_argument(
         '--images',

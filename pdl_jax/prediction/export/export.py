@@ -38,7 +38,7 @@ from pdl_jax.prediction.export.weights import DTYPES, restore_variables, store_v
 from pdl_jax.prediction.image_files import read_image
 from pdl_jax.prediction.predictor import Predictor
 from pdl_jax.runtime.progress import stage
-from pdl_jax.storage.paths import explain_write_errors
+from pdl_jax.storage.paths import explain_write_errors, is_remote
 
 # Format -> module with NAME, IS_EXACT (the maps must be identical), IS_OPAQUE (see `ImageProgram`),
 # write(program, batch_size, folder, platform) and load(folder).
@@ -64,7 +64,7 @@ class ExportOptions:
       batch_size: number of images; None for any.
       is_any_size: images of any size up to `size`, which are padded to it.
       dtype: see `weights.DTYPES`. 'bfloat16' computes in it too where the format can.
-      platform: whose implementations StableHLO and SavedModel hold; None for this machine's.
+      platform: whose implementations StableHLO and SavedModel hold; it must be this machine's.
     """
 
     format: str
@@ -119,9 +119,14 @@ def export(
       RuntimeError: the files disagree with the predictor; nothing is left of them.
       ValueError: the system or an image cannot be exported.
     """
-    folder = epath.Path(output)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f'{folder} holds files: choose another --output')
+    folder = epath.Path(os.path.expanduser(output))
+    _check_output(folder)
+    platform = _find_platform()
+    if options.platform not in (None, platform):
+        raise ValueError(
+            f'platform (={options.platform!r}) cannot be compared with the predictor on this '
+            f'machine, which has {platform!r}: export it where one is'
+        )
     predictor = load(dtype=options.compute_dtype)
     stored = store_variables(jax.device_get(predictor.variables), options.dtype)
     predictor = predictor.with_variables(jax.device_get(restore_variables(stored)))
@@ -133,7 +138,6 @@ def export(
         staging = epath.Path(tempfile.mkdtemp(prefix=f'.{folder.name}.', dir=folder.parent))
     try:
         with stage(f'writing {options.format}'), explain_write_errors(folder):
-            platform = options.platform or _find_platform()
             form.write(program, options.batch_size, staging, platform)
         agreement = _check(predictor, program, form, staging, samples, options, say)
         description = _describe(predictor, program, options, agreement)
@@ -146,6 +150,13 @@ def export(
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return agreement
+
+
+def _check_output(folder: epath.Path) -> None:
+    if is_remote(folder):
+        raise ValueError(f'--output={folder} must be a local folder: copy it to the bucket')
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f'{folder} holds files: choose another --output')
 
 
 def _make_program(
@@ -216,11 +227,6 @@ def _check(
     say: Callable[[str], None],
 ) -> Agreement:
     """Compares the written files with the predictor; twice if they can compute in bfloat16."""
-    if options.platform not in (None, _find_platform()) and form.IS_OPAQUE:
-        raise ValueError(
-            f'a program for {options.platform} cannot be compared with the predictor here: export '
-            f'it on a machine that has one'
-        )
     check = functools.partial(_compare, predictor, program, samples=samples, options=options)
     if options.format == 'openvino' and options.dtype == 'bfloat16':
         agreement = check(form.load(folder, 'f32'))
