@@ -12,7 +12,7 @@ import numpy as np
 
 from pdl_jax.data.catalog import DatasetSpec
 from pdl_jax.data.images import MAX_PIXELS
-from pdl_jax.data.pixel_format import PixelFormat, parse_value_range
+from pdl_jax.data.pixel_format import PixelFormat
 from pdl_jax.experiment import Experiment
 from pdl_jax.ops.rounding import ceil_div
 from pdl_jax.prediction.image_inputs import ImageInput, read_input
@@ -20,7 +20,7 @@ from pdl_jax.prediction.inference import Inference, abstract_variables, find_inp
 from pdl_jax.prediction.object_limit import warn_of_full_image
 from pdl_jax.prediction.output_maps import OutputMaps, make_output_maps
 from pdl_jax.prediction.result import Box, PanopticResult, Point, Segment
-from pdl_jax.prediction.trained import read_trained
+from pdl_jax.prediction.trained import find_pixels, read_trained
 from pdl_jax.prediction.tuned import use_tuned
 from pdl_jax.runtime.progress import stage
 from pdl_jax.runtime.sharding import batch_sharding, make_mesh, replicated
@@ -92,6 +92,7 @@ class Predictor:
             self.origin['value_range'] = self.pixels.to_dict()['value_range']
         self.num_devices = mesh.size
         self.crop_size = experiment.augment.crop_size
+        self._experiment = experiment
         self._augment = experiment.augment
         # An oracle needs the ground truth, which prediction does not have.
         self._evaluate = dataclasses.replace(evaluate, oracle=())
@@ -143,7 +144,7 @@ class Predictor:
         checkpoint = find_checkpoint(path, step)
         trained = read_trained(checkpoint, code_sections=('model',) if allow_code else ())
         experiment, spec = trained.experiment, trained.spec
-        pixels = _find_pixels(trained.description, experiment, value_range, str(checkpoint))
+        pixels = find_pixels(trained, value_range, str(checkpoint))
         if is_tuned:
             experiment = use_tuned(experiment, checkpoint)
         experiment = experiment.with_inference(postprocess)
@@ -203,6 +204,25 @@ class Predictor:
         result = self.start([values])()[0]
         outputs = self._compute_outputs(values) if keep_outputs else None
         return dataclasses.replace(result, name=name, outputs=outputs)
+
+    def with_postprocess(self, **postprocess: float) -> 'Predictor':
+        """Returns a predictor with the same variables and other options, see `load`."""
+        return Predictor(
+            self._experiment.with_inference(postprocess),
+            self.spec,
+            self._variables,
+            checkpoint=self.origin['checkpoint'],
+            mesh=self._mesh,
+            pixels=self.pixels,
+        )
+
+    @property
+    def stride_px(self) -> int:
+        """Step in pixels by which an image can be shifted under the network's strided layers.
+
+        It is 1 if images are resized first.
+        """
+        return 1 if self._augment.resize_max_px else self._system.grid.stride
 
     def canvas_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """Returns the (height, width) in pixels that an image of `size` is padded to.
@@ -377,17 +397,3 @@ class Predictor:
             )
         warn_of_full_image(self._system, sum(segment.is_thing for segment in segments))
         return tuple(segments)
-
-
-def _find_pixels(
-    description: Mapping[str, Any], experiment: Experiment, value_range: str, source: str
-) -> PixelFormat:
-    """Returns the pixel format of a checkpoint, with another value range if one is asked for."""
-    pixels = PixelFormat.from_dict(
-        {'num_channels': experiment.data.num_channels, **description.get('pixels', {})},
-        source=f'{source}/description',
-    )
-    chosen = parse_value_range(value_range)
-    if chosen == 'dataset':
-        return pixels
-    return PixelFormat(pixels.num_channels, None if isinstance(chosen, str) else chosen)

@@ -7,6 +7,7 @@ from typing import Any
 from etils import epath
 
 from pdl_jax.data.catalog import DatasetSpec
+from pdl_jax.data.pixel_format import PixelFormat, parse_value_range
 from pdl_jax.experiment import Experiment
 from pdl_jax.runtime.own_code import find_own_code, import_own_code, list_own_code
 from pdl_jax.storage.checkpoint import read_description
@@ -64,3 +65,27 @@ def read_trained(checkpoint: epath.Path, *, code_sections: Sequence[str] = ()) -
             f'{checkpoint}/description lacks or misstates a field that this version needs: '
             f'{kind}{error}'
         ) from error
+
+
+def find_pixels(trained: Trained, value_range: str, source: str) -> PixelFormat:
+    """Returns the pixel format of a checkpoint, with another value range if one is asked for.
+
+    Args:
+      trained: of the checkpoint.
+      value_range: see `Predictor.load`.
+      source: the checkpoint, for error messages.
+
+    Raises:
+      ValueError: the description is damaged, or the range is none.
+    """
+    pixels = PixelFormat.from_dict(
+        {
+            'num_channels': trained.experiment.data.num_channels,
+            **trained.description.get('pixels', {}),
+        },
+        source=f'{source}/description',
+    )
+    chosen = parse_value_range(value_range)
+    if chosen == 'dataset':
+        return pixels
+    return PixelFormat(pixels.num_channels, None if isinstance(chosen, str) else chosen)
