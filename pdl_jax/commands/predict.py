@@ -9,6 +9,10 @@ KEY.panoptic.png and KEY.json of each image, and the .jsonl beside it has a line
 those that cannot be read. Run again, the command leaves out the shards that are complete. Several
 processes divide the shards among themselves by --num_processes and --process_id, or --distributed
 where the platform tells (TPU pods, Slurm, Open MPI).
+
+With --tile_px images may be larger than the memory: they are predicted in overlapping tiles, whose
+objects are joined. TIFF files (whole slides, aerial images) are then read by region, and the label
+map is written to NAME_panoptic.tif.
 """
 
 import argparse
@@ -23,6 +27,7 @@ from pdl_jax.commands.processes import announce, show_own_messages
 
 if TYPE_CHECKING:
     from pdl_jax.prediction.predictor import Predictor
+    from pdl_jax.prediction.tiled import TileOptions
 
 SUMMARY = 'predict images: label maps, segments and overlay pictures'
 EXAMPLES = """\
@@ -32,7 +37,9 @@ EXAMPLES = """\
   pdl_jax predict --checkpoint=runs/coco --step=best --image_info=image_info_test2017.json \\
       --images=test2017 --output=predictions
   pdl_jax predict --checkpoint=runs/coco --prefix=gs://BUCKET/photos --output=gs://BUCKET/out \\
-      --shards=1000"""
+      --shards=1000
+  pdl_jax predict --checkpoint=nuclei --images=slide.tif --output=predictions --tile_px=1024 \\
+      --overlap_px=128"""
 
 # Options of the system that have flags, see `Predictor.load`.
 _POSTPROCESS = {
@@ -56,6 +63,7 @@ _STYLE = {
         'enlarge smaller pictures to about this side, so that names can be read (default: 640)',
     ),
 }
+_TILES = ('tile_px', 'overlap_px')
 _ONLY_SHARDS = ('batch_size', 'num_processes', 'process_id', 'distributed')
 
 
@@ -101,6 +109,16 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help='COCO JSON that lists the images of the folder --images, such as '
         'image_info_test2017.json: write predictions.json and predictions/',
     )
+    large = parser.add_argument_group('large images')
+    large.add_argument(
+        '--tile_px', '--tile', type=int, help='side of the tiles that images are predicted in'
+    )
+    large.add_argument(
+        '--overlap_px',
+        '--overlap',
+        type=int,
+        help='overlap of tiles, about twice the size of the objects (default: 128)',
+    )
     thresholds = parser.add_argument_group(
         'segments', 'by default as `evaluate --tune` found, or else as in training'
     )
@@ -132,6 +150,7 @@ def run(flags: argparse.Namespace) -> None:
     if flags.shards:
         _predict_shards(flags)
         return
+    tiles = _read_tiles(flags)
     image_ids = _read_image_ids(flags)
     from pdl_jax.prediction.image_list import list_images, name_results, refuse_overwriting
 
@@ -143,10 +162,16 @@ def run(flags: argparse.Namespace) -> None:
 
     default = DEFAULT_KINDS if image_ids is None else ()
     kinds = default if flags.write is None else [k for k in flags.write.split(',') if k]
-    check_kinds(kinds)
+    if tiles is None:
+        check_kinds(kinds)
+    else:
+        from pdl_jax.prediction.tiled import check_tiled_kinds
+
+        check_tiled_kinds(kinds)
     style = PictureStyle(**_list_given(flags, _STYLE))
     stems = name_results(paths).values()
-    refuse_overwriting(paths, (f'{flags.output}/{name_file(s, k)}' for s in stems for k in kinds))
+    names = (name_file(s, k, is_tiled=tiles is not None) for s in stems for k in kinds)
+    refuse_overwriting(paths, (f'{flags.output}/{name}' for name in names))
     output = make_path(flags.output)
     output.mkdir(parents=True, exist_ok=True)
     from pdl_jax.prediction.predict_files import predict_files
@@ -158,11 +183,25 @@ def run(flags: argparse.Namespace) -> None:
     collect_garbage_rarely()
     predictor = Predictor.load(flags.checkpoint, step=flags.step, **_list_options(flags))
     failures = predict_files(
-        predictor, paths, output, kinds=kinds, style=style, image_ids=image_ids
+        predictor, paths, output, kinds=kinds, style=style, image_ids=image_ids, tiles=tiles
     )
     print(f'{len(paths) - len(failures)} of {len(paths)} images predicted to {output}')
     if failures:
         sys.exit('error: not predicted:\n' + '\n'.join(failures))
+
+
+def _read_tiles(flags: argparse.Namespace) -> 'TileOptions | None':
+    """Reads the tiles that images are predicted in; None for whole images."""
+    given = _list_given(flags, _TILES)
+    if not given:
+        return None
+    if flags.tile_px is None:
+        raise ValueError('--overlap_px needs --tile_px')
+    if flags.image_info is not None:
+        raise ValueError('--image_info writes whole images: leave out --tile_px')
+    from pdl_jax.prediction.tiled import TileOptions
+
+    return TileOptions(**given)
 
 
 def _read_image_ids(flags: argparse.Namespace) -> dict[str, int | str] | None:
@@ -195,7 +234,7 @@ def _list_given(flags: argparse.Namespace, names: Iterable[str]) -> dict[str, An
 
 
 def _predict_shards(flags: argparse.Namespace) -> None:
-    for name in ('write', 'image_info', *_STYLE):
+    for name in ('write', 'image_info', *_STYLE, *_TILES):
         if getattr(flags, name) is not None:
             raise ValueError(f'--{name} is for files per image: leave out --shards')
     from pdl_jax.prediction.image_list import list_images

@@ -131,6 +131,7 @@ def open_pages(file: BinaryIO, name: str, *, max_pages: int = _MAX_PAGES) -> lis
     logging.getLogger('tifffile').setLevel(logging.CRITICAL)
     pages = []
     try:
+        file.seek(0)
         tiff = tifffile.TiffFile(file, name=name)
         tiff.pages.useframes = False
         # A damaged file may link its pages in a circle.

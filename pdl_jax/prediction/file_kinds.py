@@ -38,8 +38,10 @@ def check_kinds(kinds: Sequence[str]) -> None:
             )
 
 
-def name_file(stem: str, kind: str, *, is_semantic: bool = False) -> str:
-    """Returns the name of the file of a kind."""
+def name_file(stem: str, kind: str, *, is_semantic: bool = False, is_tiled: bool = False) -> str:
+    """Returns the name of the file of a kind; `is_tiled` if the image is predicted in tiles."""
+    if kind == 'ids' and is_tiled:
+        return f'{stem}_panoptic.tif'
     if kind == 'ids' and is_semantic:
         return f'{stem}_semantic.png'
     return f'{stem}{_ENDINGS[kind]}'

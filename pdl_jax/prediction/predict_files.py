@@ -15,6 +15,7 @@ from pdl_jax.prediction.image_list import name_results, stem_of
 from pdl_jax.prediction.picture_style import DEFAULT_STYLE, PictureStyle
 from pdl_jax.prediction.predictor import Predictor
 from pdl_jax.prediction.result import PanopticResult, write_result
+from pdl_jax.prediction.tiled import TileOptions, predict_tiles
 
 
 def predict_file(
@@ -55,6 +56,7 @@ def predict_files(
     kinds: Sequence[str] = DEFAULT_KINDS,
     style: PictureStyle = DEFAULT_STYLE,
     image_ids: Mapping[str, int | str] | None = None,
+    tiles: TileOptions | None = None,
 ) -> list[str]:
     """Predicts image files one by one and prints how much of what is in each.
 
@@ -66,6 +68,7 @@ def predict_files(
       style: colours, contrast and size of pictures.
       image_ids: id of each image, to write predictions.json and predictions/ in the COCO panoptic
         format too; None writes neither.
+      tiles: tiles in which to predict images, see `predict_tiles`; None predicts them as a whole.
 
     Returns:
       The reasons, one line per image that was not predicted.
@@ -84,7 +87,12 @@ def predict_files(
     for path, stem in tqdm.tqdm(stems.items(), unit='image', disable=not sys.stderr.isatty()):
         # One image that cannot be read does not stop the others.
         try:
-            result = predict_file(predictor, path, output, stem=stem, kinds=kinds, style=style)
+            if tiles is not None:
+                result = predict_tiles(
+                    predictor, path, output, tiles, stem=stem, kinds=kinds, style=style
+                )
+            else:
+                result = predict_file(predictor, path, output, stem=stem, kinds=kinds, style=style)
         except MemoryError:
             failures.append(f'{path}: does not fit into the memory: shrink or tile it')
             continue
@@ -93,7 +101,7 @@ def predict_files(
             # Most messages begin with the file.
             failures.append(text if text.startswith(path) else f'{path}: {text}')
             continue
-        if writer is not None and image_ids is not None:
+        if writer is not None and image_ids is not None and isinstance(result, PanopticResult):
             writer.write(
                 result.panoptic,
                 image_id=image_ids[path],

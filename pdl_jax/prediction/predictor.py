@@ -5,7 +5,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import jax
 import numpy as np
@@ -28,6 +28,9 @@ from pdl_jax.storage.checkpoint import find_checkpoint
 from pdl_jax.storage.variables import restore_variables
 from pdl_jax.systems.system import Variables
 from pdl_jax.typing import Array, Device
+
+if TYPE_CHECKING:
+    from pdl_jax.prediction.tiled import TiledResult
 
 # If all images are resized to one network input, canvases are multiples of this, so that different
 # image sizes share a compiled program.
@@ -204,6 +207,14 @@ class Predictor:
         result = self.start([values])()[0]
         outputs = self._compute_outputs(values) if keep_outputs else None
         return dataclasses.replace(result, name=name, outputs=outputs)
+
+    def predict_tiles(
+        self, image: ImageInput, output: str, *, tile_px: int = 1024, overlap_px: int = 128
+    ) -> 'TiledResult':
+        """Predicts an image of any size in tiles, into a folder; see `tiled.predict_tiles`."""
+        from pdl_jax.prediction.tiled import TileOptions, predict_tiles
+
+        return predict_tiles(self, image, output, TileOptions(tile_px, overlap_px))
 
     def with_postprocess(self, **postprocess: float) -> 'Predictor':
         """Returns a predictor with the same variables and other options, see `load`."""

@@ -68,7 +68,6 @@ def open_regions(image: ImageInput, pixels: PixelFormat) -> Iterator[Regions]:
             with explain_bucket_errors(name):
                 file = stack.enter_context(make_path(name).open('rb'))
                 is_tiff = tiff_images.is_tiff(file.read(4))
-                file.seek(0)
             if is_tiff:
                 yield TiffRegions(file, name=name, pixels=pixels)
                 return

@@ -125,7 +125,7 @@ def predict_tiles(
     limits = {name: used[name] for name in _LIMITS if name in used}
     # Removed afterwards, since a part of a segment may lie below them.
     relaxed = predictor.with_postprocess(**{name: _LIMITS[name] for name in limits})
-    map_path = folder / name_tiled_file(stem, 'ids')
+    map_path = folder / name_file(stem, 'ids', is_tiled=True)
     with open_regions(image, predictor.pixels) as regions:
         grid = make_grid(predictor, regions.size, options)
         stitcher = Stitcher(predictor.spec)
@@ -151,7 +151,7 @@ def predict_tiles(
     )
     result = TiledResult(stitched.segments, grid.size, map_path if 'ids' in kinds else None, shown)
     for kind in sorted(set(kinds) - {'ids'}, key=KINDS.index):
-        write_whole(folder / name_tiled_file(stem, kind), result.encode(kind))
+        write_whole(folder / name_file(stem, kind), result.encode(kind))
     return result
 
 
@@ -167,11 +167,6 @@ def check_tiled_kinds(kinds: Sequence[str]) -> None:
             raise ValueError(
                 f'tiles have no {kind} to draw: choose other outputs, or leave out --tile_px'
             )
-
-
-def name_tiled_file(stem: str, kind: str) -> str:
-    """Returns the name of the file of a kind."""
-    return f'{stem}_panoptic.tif' if kind == 'ids' else name_file(stem, kind)
 
 
 def make_grid(predictor: Predictor, size: tuple[int, int], options: TileOptions) -> TileGrid:

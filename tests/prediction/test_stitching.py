@@ -3,26 +3,10 @@
 import numpy as np
 import pytest
 
-from pdl_jax.data.catalog import DatasetSpec
-from pdl_jax.data.categories import Category
 from pdl_jax.prediction.formats import describe_segments
-from pdl_jax.prediction.result import Box, PanopticResult, Point, Segment
 from pdl_jax.prediction.stitching import Stitcher
 from pdl_jax.prediction.tiles import TileGrid
-
-SPEC = DatasetSpec(
-    'shapes',
-    (
-        Category(1, 'disk', True, (200, 0, 0)),
-        Category(2, 'bar', True, (0, 200, 0)),
-        Category(3, 'ground', False, (0, 0, 200)),
-        Category(4, 'sky', False, (0, 200, 200)),
-    ),
-    0,
-    255,
-    1000,
-)
-DISK, BAR, GROUND, SKY = range(4)
+from tests.prediction.label_maps import BAR, DISK, GROUND, SKY, SPEC, make_result
 
 
 def draw_map(size=(300, 420), num_disks=60) -> np.ndarray:
@@ -37,37 +21,6 @@ def draw_map(size=(300, 420), num_disks=60) -> np.ndarray:
     panoptic[abs(y - 200) < 5] = BAR * 1000 + 2
     panoptic[:9, :9] = SPEC.label_format.void_label
     return panoptic
-
-
-def make_result(panoptic: np.ndarray, score=0.5) -> PanopticResult:
-    """The result of a network that sees this, with numbers of its own for objects."""
-    labels = np.unique(panoptic)
-    numbers = {}
-    renumbered = np.full_like(panoptic, SPEC.label_format.void_label)
-    segments = []
-    for label in np.random.default_rng(int(panoptic.sum())).permutation(labels).tolist():
-        class_id, instance = divmod(label, 1000)
-        if class_id == 255:
-            continue
-        numbers[class_id] = numbers.get(class_id, 0) + (instance > 0)
-        renumbered[panoptic == label] = class_id * 1000 + numbers[class_id] * (instance > 0)
-    for described in describe_segments(renumbered, SPEC):
-        class_id = described['label'] // 1000
-        category = SPEC.category_of_class[class_id]
-        segments.append(
-            Segment(
-                label=described['label'],
-                class_id=class_id,
-                class_name=category.name,
-                category_id=category.id,
-                is_thing=category.is_thing,
-                score=score,
-                area_px=described['area'],
-                centroid=Point(0.0, 0.0),
-                box=Box(0, 0, 0, 0),
-            )
-        )
-    return PanopticResult(renumbered, tuple(segments), SPEC)
 
 
 def stitch(panoptic, grid, limits=None, change=lambda tile, part: part, score=lambda tile: 0.5):

@@ -1,0 +1,198 @@
+"""One number per object through the frames of a video or the slices of a stack."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from pdl_jax.prediction.linking import Overlap, choose_links
+from pdl_jax.prediction.result import PanopticResult, Segment
+
+
+@dataclasses.dataclass(frozen=True)
+class TrackOptions:
+    """The rules of tracking.
+
+    Attributes:
+      min_iou: smallest IoU of an object and its predicted mask, exclusive.
+      min_containment: where that fails, as for an object that is half hidden, smallest share of the
+        smaller of the two masks, exclusive; 1 for no such links.
+      max_gap: frames that an object may be missing and keep its number.
+      is_moving: whether masks are predicted by the objects' motion, not by their last place alone.
+
+    Raises:
+      ValueError: a field has a value that it cannot have.
+    """
+
+    min_iou: float = 0.3
+    min_containment: float = 0.6
+    max_gap: int = 5
+    is_moving: bool = True
+
+    def __post_init__(self) -> None:
+        for field in ('min_iou', 'min_containment'):
+            if not 0 <= getattr(self, field) <= 1:
+                raise ValueError(f'{field} (={getattr(self, field)}) must lie in [0, 1]')
+        if self.max_gap < 0:
+            raise ValueError(f'max_gap (={self.max_gap}) must not be negative')
+
+
+# An object of whose predicted mask other objects cover a larger share is half hidden.
+_MAX_HIDDEN = 0.05
+# After so many frames of that what is seen of it counts as all of it.
+_PATIENCE = 20
+# Share of the newest step in the motion.
+_MOTION_RATE = 0.5
+
+
+@dataclasses.dataclass
+class _Track:
+    """An object.
+
+    Attributes:
+      number: its number.
+      class_id: its class.
+      corner: i64[2], (y, x) of the mask's first pixel, in pixels.
+      mask: bool[h, w], of the last frame that showed it as a whole.
+      frame: number of that frame.
+      last_seen: number of the last frame that shows any of it.
+      middle: f64[2], centroid of the mask in pixels.
+      motion: f64[2], (dy, dx) in pixels per frame.
+    """
+
+    number: int
+    class_id: int
+    corner: np.ndarray
+    mask: np.ndarray
+    frame: int
+    last_seen: int
+    middle: np.ndarray
+    motion: np.ndarray
+
+    def predict_corner(self, frame: int) -> np.ndarray:
+        """Returns where the mask's corner should be in a frame, i64[2]."""
+        return np.rint(self.corner + self.motion * (frame - self.frame)).astype(np.int64)
+
+
+class Tracker:
+    """Numbers objects; give it the results of frames in order.
+
+    An object of a frame gets the number of the object of its class whose predicted mask it
+    overlaps most. The prediction is the mask of the last frame that showed the object as a whole,
+    moved on by its motion, so that objects that cross keep their numbers.
+
+    Args:
+      options: the rules.
+    """
+
+    def __init__(self, options: TrackOptions = TrackOptions()) -> None:  # noqa: B008 - it is immutable.
+        self._options = options
+        self._tracks: list[_Track] = []
+        self._frame = -1
+        self._count = 0
+        self._divisor = 1
+
+    @property
+    def num_objects(self) -> int:
+        """Objects so far."""
+        return self._count
+
+    def update(self, result: PanopticResult) -> dict[int, int]:
+        """Numbers the objects of the next frame.
+
+        Args:
+          result: its labels and segments; all frames have one size.
+
+        Returns:
+          The number, 1, 2, ..., of each thing by its label.
+        """
+        self._frame += 1
+        self._divisor = result.spec.label_divisor
+        things = [segment for segment in result.segments if segment.is_thing]
+        links = self._link(result.panoptic, things)
+        numbers = {}
+        for row, segment in enumerate(things):
+            track = links.get(row)
+            if track is None:
+                self._count += 1
+                track = self._start(result.panoptic, segment)
+            else:
+                self._follow(track, result.panoptic, segment)
+            numbers[segment.label] = track.number
+        limit = self._frame - self._options.max_gap
+        self._tracks = [track for track in self._tracks if track.last_seen >= limit]
+        return numbers
+
+    def _link(self, panoptic: np.ndarray, things: Sequence[Segment]) -> dict[int, _Track]:
+        """Finds the track of each thing, by its row in the list."""
+        row_of_label = {segment.label: row for row, segment in enumerate(things)}
+        overlaps = []
+        for index, track in enumerate(self._tracks):
+            corner = track.predict_corner(self._frame)
+            part, mask = _crop(panoptic, corner, track.mask)
+            labels, counts = np.unique(part[mask], return_counts=True)
+            # What has left the image does not count against it.
+            area = int(mask.sum())
+            for label, count in zip(labels.tolist(), counts.tolist(), strict=True):
+                row = row_of_label.get(label)
+                if row is not None and things[row].class_id == track.class_id:
+                    overlaps.append(Overlap(index, row, count, area, things[row].area_px))
+        links = choose_links(
+            overlaps,
+            min_iou=self._options.min_iou,
+            min_containment=self._options.min_containment,
+        )
+        return {link.second: self._tracks[link.first] for link in links}
+
+    def _start(self, panoptic: np.ndarray, segment: Segment) -> _Track:
+        corner, mask = _cut(panoptic, segment)
+        track = _Track(
+            number=self._count,
+            class_id=segment.class_id,
+            corner=corner,
+            mask=mask,
+            frame=self._frame,
+            last_seen=self._frame,
+            middle=np.array(segment.centroid),
+            motion=np.zeros(2),
+        )
+        self._tracks.append(track)
+        return track
+
+    def _follow(self, track: _Track, panoptic: np.ndarray, segment: Segment) -> None:
+        """Brings a track up to date with what the frame shows of it."""
+        track.last_seen = self._frame
+        steps = self._frame - track.frame
+        if self._options.is_moving:
+            if steps < _PATIENCE and self._is_hidden(track, panoptic, segment.label):
+                # The visible part says neither how large the object is nor where its middle is.
+                return
+            motion = (np.array(segment.centroid) - track.middle) / steps
+            rate = _MOTION_RATE if track.motion.any() else 1.0
+            track.motion = (1 - rate) * track.motion + rate * motion
+        track.corner, track.mask = _cut(panoptic, segment)
+        track.middle, track.frame = np.array(segment.centroid), self._frame
+
+    def _is_hidden(self, track: _Track, panoptic: np.ndarray, label: int) -> bool:
+        """Returns whether other objects cover a part of where an object should be."""
+        part, mask = _crop(panoptic, track.predict_corner(self._frame), track.mask)
+        under = part[mask]
+        is_other = (under % self._divisor > 0) & (under != label)
+        return bool(is_other.sum() > _MAX_HIDDEN * max(len(under), 1))
+
+
+def _cut(panoptic: np.ndarray, segment: Segment) -> tuple[np.ndarray, np.ndarray]:
+    """Cuts the mask of a segment out: i64[2], its corner, and bool[h, w]."""
+    y0, x0, y1, x1 = segment.box
+    return np.array([y0, x0]), panoptic[y0:y1, x0:x1] == segment.label
+
+
+def _crop(
+    panoptic: np.ndarray, corner: np.ndarray, mask: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the part of a map under a mask at a corner, and the part of the mask within it."""
+    first = np.maximum(corner, 0)
+    end = np.maximum(np.minimum(corner + mask.shape, panoptic.shape), first)
+    part = panoptic[first[0] : end[0], first[1] : end[1]]
+    (y0, x0), (y1, x1) = first - corner, end - corner
+    return part, mask[y0:y1, x0:x1]
