@@ -38,7 +38,7 @@ class TrackOptions:
 
 
 # An object of whose predicted mask other objects cover a larger share is half hidden.
-_MAX_HIDDEN = 0.05
+_MAX_HIDDEN = 0.02
 # After so many frames of that what is seen of it counts as all of it.
 _PATIENCE = 20
 # Share of the newest step in the motion.
@@ -52,12 +52,13 @@ class _Track:
     Attributes:
       number: its number.
       class_id: its class.
-      corner: i64[2], (y, x) of the mask's first pixel, in pixels.
+      corner: f64[2], (y, x) of the mask's first pixel, in pixels.
       mask: bool[h, w], of the last frame that showed it as a whole.
-      frame: number of that frame.
+      frame: number of the frame that has the mask at the corner.
       last_seen: number of the last frame that shows any of it.
-      middle: f64[2], centroid of the mask in pixels.
       motion: f64[2], (dy, dx) in pixels per frame.
+      has_motion: whether it was seen twice.
+      num_hidden: frames since it was last seen as a whole that show a part of it.
     """
 
     number: int
@@ -66,8 +67,9 @@ class _Track:
     mask: np.ndarray
     frame: int
     last_seen: int
-    middle: np.ndarray
     motion: np.ndarray
+    has_motion: bool = False
+    num_hidden: int = 0
 
     def predict_corner(self, frame: int) -> np.ndarray:
         """Returns where the mask's corner should be in a frame, i64[2]."""
@@ -149,11 +151,10 @@ class Tracker:
         track = _Track(
             number=self._count,
             class_id=segment.class_id,
-            corner=corner,
+            corner=corner.astype(float),
             mask=mask,
             frame=self._frame,
             last_seen=self._frame,
-            middle=np.array(segment.centroid),
             motion=np.zeros(2),
         )
         self._tracks.append(track)
@@ -162,23 +163,37 @@ class Tracker:
     def _follow(self, track: _Track, panoptic: np.ndarray, segment: Segment) -> None:
         """Brings a track up to date with what the frame shows of it."""
         track.last_seen = self._frame
-        steps = self._frame - track.frame
+        track.num_hidden += 1
+        is_whole = True
         if self._options.is_moving:
-            if steps < _PATIENCE and self._is_hidden(track, panoptic, segment.label):
-                # The visible part says neither how large the object is nor where its middle is.
-                return
-            motion = (np.array(segment.centroid) - track.middle) / steps
-            rate = _MOTION_RATE if track.motion.any() else 1.0
-            track.motion = (1 - rate) * track.motion + rate * motion
-        track.corner, track.mask = _cut(panoptic, segment)
-        track.middle, track.frame = np.array(segment.centroid), self._frame
+            is_whole = self._move(track, panoptic, segment) or track.num_hidden > _PATIENCE
+        if is_whole:
+            corner, track.mask = _cut(panoptic, segment)
+            track.corner, track.num_hidden = corner.astype(float), 0
+        track.frame = self._frame
 
-    def _is_hidden(self, track: _Track, panoptic: np.ndarray, label: int) -> bool:
-        """Returns whether other objects cover a part of where an object should be."""
-        part, mask = _crop(panoptic, track.predict_corner(self._frame), track.mask)
-        under = part[mask]
-        is_other = (under % self._divisor > 0) & (under != label)
-        return bool(is_other.sum() > _MAX_HIDDEN * max(len(under), 1))
+    def _move(self, track: _Track, panoptic: np.ndarray, segment: Segment) -> bool:
+        """Corrects place and motion; returns whether the frame shows the object as a whole.
+
+        What other objects cover is left out of the predicted mask too, so that its middle can be
+        compared with that of the visible part.
+        """
+        steps = self._frame - track.frame
+        predicted = track.corner + track.motion * steps
+        corner = track.predict_corner(self._frame)
+        part, mask = _crop(panoptic, corner, track.mask)
+        is_covered = mask & (part % self._divisor > 0) & (part != segment.label)
+        expected = np.argwhere(mask & ~is_covered)
+        if not len(expected):
+            track.corner = predicted
+            return False
+        middle = expected.mean(axis=0) + np.maximum(corner, 0)
+        error = np.array(segment.centroid) - middle
+        rate = _MOTION_RATE if track.has_motion else 1.0
+        track.corner = corner + error
+        track.motion = track.motion + rate * (track.corner - predicted) / steps
+        track.has_motion = True
+        return bool(is_covered.sum() <= _MAX_HIDDEN * mask.sum())
 
 
 def _cut(panoptic: np.ndarray, segment: Segment) -> tuple[np.ndarray, np.ndarray]:
