@@ -19,7 +19,8 @@ from pdl_jax.preprocess.normalize import ChannelStatistics
 from pdl_jax.presets import find_preset, find_system
 from pdl_jax.runtime.mesh_options import MeshOptions
 from pdl_jax.systems import find_options_class
-from pdl_jax.systems.system import System, SystemOptions, refuse_unknown
+from pdl_jax.systems.option_fields import refuse_unknown
+from pdl_jax.systems.system import System, SystemOptions
 from pdl_jax.typing import LabelFormat, check_positive, check_regex, check_share, suggest
 
 OPTIMIZERS = ('adam', 'sgd')

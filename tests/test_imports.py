@@ -135,7 +135,7 @@ CONFIGS_MAY_IMPORT = ('ml_collections', 'configs')
 # Trackers of runs are found by their names, and not imported.
 TRACKERS = ('wandb', 'mlflow')
 _RUNTIMES = ('onnx', 'onnxruntime', 'openvino', 'flatbuffers')
-OPTIONAL = ('tensorflow', 'torch', 'tensorboard', 'gradio', *_RUNTIMES, *TRACKERS)
+OPTIONAL = ('tensorflow', 'torch', 'tensorboard', 'gradio', 'av', *_RUNTIMES, *TRACKERS)
 OPTIONAL_ONLY_IN = ('convert', 'data', 'prediction.export')
 # Only the door turns flags and ConfigDicts into an experiment.
 DOOR_LIBRARIES = ('ml_collections', 'absl.flags', 'absl.app')

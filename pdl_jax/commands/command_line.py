@@ -16,6 +16,7 @@ COMMANDS = {
     'predict': 'predict',
     'export': 'export',
     'demo': 'demo',
+    'video': 'video',
     'check': 'check',
     'prepare': 'prepare',
     'suggest': 'suggest',

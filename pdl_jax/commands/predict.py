@@ -18,11 +18,17 @@ map is written to NAME_panoptic.tif.
 import argparse
 import functools
 import sys
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from pdl_jax.commands.checkpoint_flags import add_step_flag
-from pdl_jax.commands.command_line import ALLOW_CODE_HELP, add_switch
+from pdl_jax.commands.command_line import add_switch
+from pdl_jax.commands.predictor_flags import (
+    STYLE,
+    add_checkpoint_flags,
+    add_style_flags,
+    add_threshold_flags,
+    list_given,
+    list_options,
+)
 from pdl_jax.commands.processes import announce, show_own_messages
 
 if TYPE_CHECKING:
@@ -41,37 +47,13 @@ EXAMPLES = """\
   pdl_jax predict --checkpoint=nuclei --images=slide.tif --output=predictions --tile_px=1024 \\
       --overlap_px=128"""
 
-# Options of the system that have flags, see `Predictor.load`.
-_POSTPROCESS = {
-    'min_score': (float, 'lowest score of a thing; the pixels of others become void'),
-    'min_area_px': (int, 'smallest area of a thing in pixels; others become void'),
-    'stuff_area_limit_px': (int, 'smallest area of a stuff class in pixels of the network input'),
-    'center_threshold': (float, 'lowest heat of an instance centre'),
-    'nms_kernel_px': (int, 'window in which a centre must be the maximum, in pixels'),
-    'max_centers': (int, 'most instances of an image'),
-}
-# Fields of `PictureStyle` that have flags.
-_STYLE = {
-    'palette': (str, 'colours of classes: given (default), or colorblind'),
-    'contrast': (
-        str,
-        'auto (default: brighten dark and flat images), stretch (all images) or none',
-    ),
-    'alpha': (float, 'share of the colours over the image (default: 0.5)'),
-    'min_side_px': (
-        int,
-        'enlarge smaller pictures to about this side, so that names can be read (default: 640)',
-    ),
-}
 _TILES = ('tile_px', 'overlap_px')
 _ONLY_SHARDS = ('batch_size', 'num_processes', 'process_id', 'distributed')
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of this command."""
-    parser.add_argument(
-        '--checkpoint', required=True, help='a workdir or one step of it, local or gs://'
-    )
+    add_checkpoint_flags(parser)
     parser.add_argument(
         '--images',
         nargs='+',
@@ -82,17 +64,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--list', help='text file with the path of one image per line; or gs://')
     parser.add_argument('--prefix', help='folder or gs:// prefix: all images anywhere below it')
     parser.add_argument('--output', required=True, help='directory of the results; or gs://')
-    add_step_flag(parser)
-    parser.add_argument(
-        '--scales', type=float, nargs='+', help='average over the image at these scales'
-    )
     parser.add_argument(
         '--value_range',
         default='dataset',
         help='values of files with more than 8 bits that become 0 and 255: of the training data '
         '(dataset, default), of each image (image) or LOW,HIGH',
     )
-    add_switch(parser, 'flip', default=None, help='average over the mirror image too')
     parser.add_argument(
         '--write',
         metavar='KINDS',
@@ -100,9 +77,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         'overlay), html (a page to point at), center (heat), offset, csv, json (default: '
         'overlay,ids,json)',
     )
-    pictures = parser.add_argument_group('pictures')
-    for name, (kind, text) in _STYLE.items():
-        pictures.add_argument(f'--{name}', type=kind, help=text)
+    add_style_flags(parser)
     parser.add_argument(
         '--image_info',
         metavar='FILE',
@@ -119,13 +94,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         type=int,
         help='overlap of tiles, about twice the size of the objects (default: 128)',
     )
-    thresholds = parser.add_argument_group(
-        'segments', 'by default as `evaluate --tune` found, or else as in training'
-    )
-    for name, (kind, text) in _POSTPROCESS.items():
-        thresholds.add_argument(f'--{name}', type=kind, help=text)
-    add_switch(thresholds, 'tuned', default=True, help='use what `evaluate --tune` found')
-    add_switch(parser, 'allow_code', help=ALLOW_CODE_HELP)
+    add_threshold_flags(parser)
     bulk = parser.add_argument_group('many images')
     bulk.add_argument(
         '--shards', type=int, default=0, help='write this many shards, not files per image'
@@ -168,7 +137,7 @@ def run(flags: argparse.Namespace) -> None:
         from pdl_jax.prediction.tiled import check_tiled_kinds
 
         check_tiled_kinds(kinds)
-    style = PictureStyle(**_list_given(flags, _STYLE))
+    style = PictureStyle(**list_given(flags, STYLE))
     stems = name_results(paths).values()
     names = (name_file(s, k, is_tiled=tiles is not None) for s in stems for k in kinds)
     refuse_overwriting(paths, (f'{flags.output}/{name}' for name in names))
@@ -192,7 +161,7 @@ def run(flags: argparse.Namespace) -> None:
 
 def _read_tiles(flags: argparse.Namespace) -> 'TileOptions | None':
     """Reads the tiles that images are predicted in; None for whole images."""
-    given = _list_given(flags, _TILES)
+    given = list_given(flags, _TILES)
     if not given:
         return None
     if flags.tile_px is None:
@@ -217,24 +186,11 @@ def _read_image_ids(flags: argparse.Namespace) -> dict[str, int | str] | None:
 
 def _list_options(flags: argparse.Namespace) -> dict[str, Any]:
     """Lists the arguments of `Predictor.load` that the flags give."""
-    return {
-        'scales': flags.scales,
-        'is_flipped': flags.flip,
-        'value_range': flags.value_range,
-        'is_tuned': flags.tuned,
-        'allow_code': flags.allow_code,
-        **_list_given(flags, _POSTPROCESS),
-    }
-
-
-def _list_given(flags: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
-    """Lists the flags of these names that were given."""
-    given = {name: getattr(flags, name) for name in names}
-    return {name: value for name, value in given.items() if value is not None}
+    return {**list_options(flags), 'value_range': flags.value_range}
 
 
 def _predict_shards(flags: argparse.Namespace) -> None:
-    for name in ('write', 'image_info', *_STYLE, *_TILES):
+    for name in ('write', 'image_info', *STYLE, *_TILES):
         if getattr(flags, name) is not None:
             raise ValueError(f'--{name} is for files per image: leave out --shards')
     from pdl_jax.prediction.image_list import list_images

@@ -10,7 +10,7 @@ import io
 import logging
 import math
 from collections.abc import Sequence
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 
@@ -108,7 +108,7 @@ def decode_tiff(data: bytes, *, name: str, max_pixels: int) -> tuple[np.ndarray,
     return values, header
 
 
-def open_pages(file: BinaryIO, name: str, *, max_pages: int = _MAX_PAGES) -> list[Any]:
+def open_pages(file: IO[bytes], name: str, *, max_pages: int = _MAX_PAGES) -> list[Any]:
     """Opens the pages that belong to the first image of a TIFF file.
 
     Args:

@@ -1,7 +1,7 @@
 """Regions of TIFF files that are larger than the memory, such as whole slides and aerial images."""
 
 import math
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 
@@ -36,7 +36,7 @@ class TiffRegions:
       ValueError: it is no TIFF image that can be read here, or an image beyond `MAX_PIXELS`.
     """
 
-    def __init__(self, file: BinaryIO, *, name: str, pixels: PixelFormat) -> None:
+    def __init__(self, file: IO[bytes], *, name: str, pixels: PixelFormat) -> None:
         self._file, self._name = file, name
         self._pages = tiff_images.open_pages(file, name)
         # No more bytes than that are ever together in memory: the regions of the caller.

@@ -1,7 +1,7 @@
 """Stacks of slices in one TIFF file, read page by page."""
 
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -36,7 +36,7 @@ class TiffStack:
       ValueError: it is no TIFF image that can be read here, or has more than `MAX_SLICES` pages.
     """
 
-    def __init__(self, file: BinaryIO, *, name: str, pixels: PixelFormat) -> None:
+    def __init__(self, file: IO[bytes], *, name: str, pixels: PixelFormat) -> None:
         self._file, self._name, self._pixels = file, name, pixels
         self._pages = tiff_images.open_pages(file, name, max_pages=MAX_SLICES)
         self.num_slices = len(self._pages)

@@ -53,11 +53,36 @@ class ASPP(nn.Module):
         return nn.Dropout(self.dropout_rate, deterministic=not train)(x)
 
     def _pool(self, x: Array, train: bool) -> Array:
-        x = average_pool(x, self.pool_window)
+        x = pool_context(self, x, self.pool_window)
         if self.pool_layer == 'norm':
             return ConvNorm(self.features, options=self.options, name='pool')(x, train=train)
         has_bias = self.pool_layer == 'bias'
         return nn.relu(Conv(self.features, has_bias=has_bias, options=self.options, name='pool')(x))
+
+
+def pool_context(
+    module: nn.Module,
+    x: Array,
+    window: tuple[int, int] | None,
+    stride: tuple[int, int] = (1, 1),
+) -> Array:
+    """Averages the features of an image, or takes the average of a larger one from the variables.
+
+    A tile of an image is so labelled in the context of the whole: with `mutable=['context']` a
+    network stores the features that it averages over the whole map, f32[B, H, W, C], and with their
+    mean f32[1, 1, 1, C] in the collection 'context' it uses that.
+
+    Args:
+      module: the one that pools once.
+      x, window, stride: see `average_pool`; a window is averaged as ever.
+    """
+    if window is None and not module.is_initializing():
+        if module.is_mutable_collection('context'):
+            module.put_variable('context', 'features', x)
+        elif module.has_variable('context', 'features'):
+            mean = module.get_variable('context', 'features')
+            return jnp.broadcast_to(mean, (x.shape[0], 1, 1, x.shape[3])).astype(x.dtype)
+    return average_pool(x, window, stride)
 
 
 def average_pool(

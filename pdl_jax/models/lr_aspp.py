@@ -2,7 +2,7 @@
 
 import flax.linen as nn
 
-from pdl_jax.models.aspp import average_pool
+from pdl_jax.models.aspp import pool_context
 from pdl_jax.models.blocks import Conv, ConvNorm, LayerOptions
 from pdl_jax.models.heads import predict
 from pdl_jax.ops.resize import resize_bilinear
@@ -39,7 +39,7 @@ class LRASPP(nn.Module):
         """Maps {'last', 'stride8'} to f32[B, H/8, W/8, C]."""
         x = features['last']
         is_hard = self.gate == 'hard_sigmoid'
-        pooled = average_pool(x, self.pool_window, _POOL_STRIDE)
+        pooled = pool_context(self, x, self.pool_window, _POOL_STRIDE)
         gate = Conv(self.features, has_bias=is_hard, options=self.options, name='gate')(pooled)
         gate = nn.hard_sigmoid(gate) if is_hard else nn.sigmoid(gate)
         x = ConvNorm(self.features, options=self.options, name='project')(x, train=train)

@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 import jax
@@ -15,11 +15,14 @@ from pdl_jax.data.images import MAX_PIXELS
 from pdl_jax.data.pixel_format import PixelFormat
 from pdl_jax.experiment import Experiment
 from pdl_jax.ops.rounding import ceil_div
+from pdl_jax.prediction.context import has_context, measure_context
 from pdl_jax.prediction.image_inputs import ImageInput, read_input
 from pdl_jax.prediction.inference import Inference, abstract_variables, find_input_size
 from pdl_jax.prediction.object_limit import warn_of_full_image
 from pdl_jax.prediction.output_maps import OutputMaps, make_output_maps
+from pdl_jax.prediction.programs import Programs
 from pdl_jax.prediction.result import Box, PanopticResult, Point, Segment
+from pdl_jax.prediction.tiles import Tile
 from pdl_jax.prediction.trained import find_pixels, read_trained
 from pdl_jax.prediction.tuned import use_tuned
 from pdl_jax.runtime.progress import stage
@@ -27,7 +30,7 @@ from pdl_jax.runtime.sharding import batch_sharding, make_mesh, replicated
 from pdl_jax.storage.checkpoint import find_checkpoint
 from pdl_jax.storage.variables import restore_variables
 from pdl_jax.systems.system import Variables
-from pdl_jax.typing import Array, Device
+from pdl_jax.typing import Device, PyTree
 
 if TYPE_CHECKING:
     from pdl_jax.prediction.tiled import TiledResult
@@ -38,8 +41,6 @@ _CANVAS_STEP_PX = 128
 # Somewhat more than the largest image that is decoded, for the padding of its canvas. A long strip,
 # whose canvas is mostly padding, must not fill the memory.
 _MAX_CANVAS_PIXELS = MAX_PIXELS * 17 // 16
-# Compiled programs that a predictor keeps, one per canvas and batch size.
-_MAX_PROGRAMS = 128
 
 
 class Predictor:
@@ -101,8 +102,11 @@ class Predictor:
         self._evaluate = dataclasses.replace(evaluate, oracle=())
         self.variables = variables
         self._mesh = mesh
-        # Not a cache of the class: a predictor takes its programs and variables with it.
-        self._programs: dict[tuple[tuple[int, int], int], jax.stages.Compiled] = {}
+        self._programs = Programs(
+            self._system, self._augment, self._evaluate, mesh, self.pixels.num_channels
+        )
+        # With other options, see `with_postprocess`.
+        self._variants: dict[Any, Predictor] = {}
         # The one for the canvas of the last picture of outputs.
         self._output_maps: dict[tuple[int, int], OutputMaps] = {}
 
@@ -133,7 +137,7 @@ class Predictor:
           is_tuned: whether to use the options that `pdl_jax evaluate --tune` found.
           allow_code: import the module of a backbone of the user's own that the checkpoint names,
             from the working directory. A checkpoint from elsewhere can name any module.
-          dtype: of activations, see `SystemOptions`; by default the run's.
+          dtype: type of activations, see `SystemOptions`; by default the run's.
           devices: devices of this process that share a batch; by default the first one.
           **postprocess: options in the place of the run's and the tuned ones. Panoptic-DeepLab has
             center_threshold, nms_kernel_px, max_centers, min_score, min_area_px and
@@ -218,14 +222,35 @@ class Predictor:
 
     def with_postprocess(self, **postprocess: float) -> 'Predictor':
         """Returns a predictor with the same variables and other options, see `load`."""
-        return Predictor(
+        key = tuple(sorted(postprocess.items()))
+        if key in self._variants:
+            return self._variants[key]
+        self._variants[key] = Predictor(
             self._experiment.with_inference(postprocess),
             self.spec,
-            self._variables,
+            self.variables,
             checkpoint=self.origin['checkpoint'],
             mesh=self._mesh,
             pixels=self.pixels,
         )
+        return self._variants[key]
+
+    def measure_context(
+        self, tiles: Iterable[tuple[Tile, np.ndarray]], tile_size: tuple[int, int]
+    ) -> PyTree:
+        """Measures what the whole image tells each of its tiles, for `start`.
+
+        Args:
+          tiles: each with u8[h, w, C], its window; not walked through if the answer is None.
+          tile_size: (height, width) in pixels of the largest window.
+
+        Returns:
+          None where the network has no such context.
+        """
+        if not has_context(self._programs, self.variables):
+            return None
+        canvas = self.canvas_size(tile_size)
+        return measure_context(self._programs, self.variables, tiles, canvas)
 
     @property
     def stride_px(self) -> int:
@@ -271,6 +296,7 @@ class Predictor:
         """Returns a predictor that differs in its variables only; they share compiled programs."""
         other = copy.copy(self)
         other.variables = jax.device_put(variables, replicated(self._mesh))
+        other._variants = {}
         return other
 
     def start(
@@ -279,6 +305,7 @@ class Predictor:
         *,
         batch_size: int = 1,
         canvas: tuple[int, int] | None = None,
+        context: PyTree = None,
     ) -> Callable[[], list[PanopticResult]]:
         """Starts to predict a batch and returns while the devices compute.
 
@@ -291,6 +318,7 @@ class Predictor:
           batch_size: size that the batch is padded to, so that smaller ones share its program, and
             from there to a multiple of the devices.
           canvas: (height, width) in pixels to pad to instead of `canvas_size`.
+          context: of the whole image that these are tiles of, see `measure_context`.
 
         Returns:
           A function that waits for the results and returns them in the order of the images.
@@ -324,9 +352,12 @@ class Predictor:
             batch[row, :height, :width] = images[row]
             batch_sizes[row] = height, width
         sharding = batch_sharding(self._mesh)
+        variables = self.variables
+        if context is not None:
+            variables = {**variables, 'context': context}
         with jax.set_mesh(self._mesh):
-            outputs = self._find_program(canvases[0], num_rows)(
-                self.variables,
+            outputs = self._programs.find(variables, canvases[0], num_rows)(
+                variables,
                 jax.device_put(batch, sharding),
                 jax.device_put(batch_sizes, sharding),
             )
@@ -360,32 +391,6 @@ class Predictor:
         with jax.set_mesh(self._mesh):
             inputs = jax.device_put((padded, size), replicated(self._mesh))
             return self._output_maps[canvas](self.variables, *inputs)
-
-    def _find_program(self, canvas_size: tuple[int, int], num_rows: int) -> jax.stages.Compiled:
-        key = canvas_size, num_rows
-        # The one that was used last is the last to go.
-        program = self._programs.pop(key, None) or self._compile(*key)
-        self._programs[key] = program
-        if len(self._programs) > _MAX_PROGRAMS:
-            del self._programs[next(iter(self._programs))]
-        return program
-
-    def _compile(self, canvas_size: tuple[int, int], num_rows: int) -> jax.stages.Compiled:
-        inference = self.make_inference(canvas_size)
-
-        def predict(
-            variables: Variables, image: Array, size: Array
-        ) -> tuple[Array, dict[str, Array]]:
-            maps = inference.label_maps(variables, image, size)
-            return maps.panoptic, inference.system.describe_segments(maps)
-
-        sharding = batch_sharding(self._mesh)
-        shape = (num_rows, *canvas_size, self.pixels.num_channels)
-        image = jax.ShapeDtypeStruct(shape, np.uint8, sharding=sharding)
-        size = jax.ShapeDtypeStruct((num_rows, 2), np.int32, sharding=sharding)
-        program = jax.jit(predict, out_shardings=sharding)
-        with stage(f'compiling for images of up to {canvas_size[0]}x{canvas_size[1]} pixels'):
-            return program.lower(self.variables, image, size).compile()
 
     def _list_segments(self, table: Mapping[str, np.ndarray]) -> tuple[Segment, ...]:
         segments = []

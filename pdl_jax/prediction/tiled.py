@@ -22,6 +22,7 @@ from pdl_jax.prediction.stitching import Stitcher
 from pdl_jax.prediction.tiles import Tile, TileGrid
 from pdl_jax.runtime.progress import show_items
 from pdl_jax.storage.paths import make_path, write_whole
+from pdl_jax.typing import PyTree
 
 # Thresholds on segments: they hold for whole segments, not for their parts in tiles.
 _LIMITS = {'min_score': 0.0, 'min_area_px': 0, 'stuff_area_limit_px': 0}
@@ -34,10 +35,13 @@ class TileOptions:
     Attributes:
       tile_px: side of a tile in pixels, rounded up to a size that the network takes.
       overlap_px: pixels that neighbouring tiles share at least.
+      has_image_context: label each tile in the context of the whole image, which takes another look
+        at all tiles first, if the network averages features over the whole image.
     """
 
     tile_px: int = 1024
     overlap_px: int = 128
+    has_image_context: bool = True
 
     def __post_init__(self) -> None:
         if self.tile_px < 32:
@@ -128,11 +132,15 @@ def predict_tiles(
     map_path = folder / name_file(stem, 'ids', is_tiled=True)
     with open_regions(image, predictor.pixels) as regions:
         grid = make_grid(predictor, regions.size, options)
+        context = None
+        if options.has_image_context:
+            tiles = ((tile, regions.read(tile.window)) for tile in show_items(grid, 'context'))
+            context = relaxed.measure_context(tiles, grid.window_size)
         stitcher = Stitcher(predictor.spec)
         preview = Preview(regions.size, predictor.pixels.num_channels)
         hidden = folder / f'.{stem}.{os.getpid()}.labels'
         with LabelStore(hidden, regions.size) as store:
-            for tile, result in _predict_all(relaxed, regions, grid):
+            for tile, result in _predict_all(relaxed, regions, grid, context):
                 pieces = stitcher.add(tile, result)
                 assert result.image is not None
                 preview.add(tile, result.image, pieces)
@@ -183,12 +191,13 @@ def make_grid(predictor: Predictor, size: tuple[int, int], options: TileOptions)
 
 
 def _predict_all(
-    predictor: Predictor, regions: Regions, grid: TileGrid
+    predictor: Predictor, regions: Regions, grid: TileGrid, context: PyTree
 ) -> Iterator[tuple[Tile, PanopticResult]]:
     """Predicts tiles in order; the next one is read and started while one is used."""
     running: tuple[Tile, Callable[[], list[PanopticResult]]] | None = None
-    for tile in show_items(list(grid), 'tiles'):
-        finish = predictor.start([np.ascontiguousarray(regions.read(tile.window))])
+    for tile in show_items(grid, 'tiles'):
+        image = np.ascontiguousarray(regions.read(tile.window))
+        finish = predictor.start([image], context=context)
         if running is not None:
             yield running[0], running[1]()[0]
         running = tile, finish

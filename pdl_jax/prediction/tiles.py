@@ -56,8 +56,13 @@ class TileGrid:
             )
 
     @property
-    def num_tiles(self) -> int:
-        """The number of tiles."""
+    def window_size(self) -> tuple[int, int]:
+        """(height, width) in pixels of the largest window."""
+        height, width = map(min, zip(self.size, self.tile_size, strict=True))
+        return height, width
+
+    def __len__(self) -> int:
+        """Returns the number of tiles."""
         return len(self._find_starts(0)) * len(self._find_starts(1))
 
     def __iter__(self) -> Iterator[Tile]:

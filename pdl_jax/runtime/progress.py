@@ -4,7 +4,7 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 import tqdm
@@ -15,6 +15,7 @@ _Item = TypeVar('_Item')
 # A terminal shows seconds as they pass; a log gets a line now and then.
 _TERMINAL_SECONDS = 1.0
 _LOG_SECONDS = 30.0
+_RATE_SECONDS = 10.0
 
 
 @contextlib.contextmanager
@@ -70,3 +71,46 @@ def format_duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f'{hours}:{minutes:02d}:{seconds:02d}' if hours else f'{minutes}:{seconds:02d}'
+
+
+class Throughput:
+    """Lines with the number of items done and their rate, every ten seconds and at the end.
+
+    The rate leaves the first item out, which waits for compilation.
+
+    Args:
+      unit: plural of what is counted, such as 'frames'.
+      total: number of items, about; 0 if it is not known.
+      say: called with each line.
+    """
+
+    def __init__(self, unit: str, total: int = 0, say: Callable[[str], None] = print) -> None:
+        self._unit, self._total, self._say = unit, total, say
+        self._start = self._last = time.monotonic()
+        self._first: float | None = None
+        self.count = 0
+
+    @property
+    def rate(self) -> float:
+        """Items per second after the first; 0 before the second."""
+        seconds = time.monotonic() - (self._first or self._start)
+        return (self.count - 1) / seconds if self.count > 1 and seconds > 0 else 0.0
+
+    def add(self) -> None:
+        """Counts an item."""
+        self.count += 1
+        now = time.monotonic()
+        if self._first is None:
+            self._first = now
+        if now - self._last >= _RATE_SECONDS:
+            self._last = now
+            total = f' of about {self._total}' if self._total >= self.count else ''
+            self._say(f'{self.count}{total} {self._unit}, {self.rate:.1f} {self._unit}/s')
+
+    def finish(self) -> None:
+        """Says how many items there were."""
+        duration = format_duration(time.monotonic() - self._start)
+        self._say(
+            f'{self.count} {self._unit} in {duration}, {self.rate:.1f} {self._unit}/s after the '
+            f'first'
+        )

@@ -25,6 +25,7 @@ from pdl_jax.preprocess.normalize import NORMALIZATIONS, ChannelStatistics, Norm
 from pdl_jax.preprocess.targets import TargetOptions, make_targets
 from pdl_jax.presets import Preset, make_network
 from pdl_jax.runtime.own_code import find_own_code
+from pdl_jax.systems.option_fields import refuse_unknown, set_fields
 from pdl_jax.systems.pixel_grid import PixelGrid
 from pdl_jax.systems.system import (
     Averaging,
@@ -35,10 +36,8 @@ from pdl_jax.systems.system import (
     SystemOptions,
     Variables,
     image_size,
-    refuse_unknown,
-    set_fields,
 )
-from pdl_jax.typing import Array
+from pdl_jax.typing import Array, PyTree
 
 # Fields of `config.model` besides those of the network.
 _OWN_FIELDS = {'dtype': str, 'freeze_backbone_norm': bool}
@@ -195,6 +194,11 @@ class DeepLabSystem(System):
     def outputs(self, variables: Variables, images: Array) -> Outputs:
         """See `System.outputs`."""
         return cast(Outputs, self.network.apply(variables, images, train=False))
+
+    def context_features(self, variables: Variables, images: Array) -> PyTree:
+        """See `System.context_features`."""
+        _, collections = self.network.apply(variables, images, train=False, mutable=['context'])
+        return dict(collections).get('context', {})
 
     def upsample(
         self, outputs: Outputs, size: tuple[int, int], *, is_partial: bool = False

@@ -17,8 +17,9 @@ from pdl_jax.postprocess.scores import segment_table
 from pdl_jax.preprocess.normalize import Normalization
 from pdl_jax.presets import Preset
 from pdl_jax.systems.drawing.colors import color_panoptic, color_semantic
+from pdl_jax.systems.option_fields import refuse_unknown, set_fields
 from pdl_jax.systems.pixel_grid import PixelGrid
-from pdl_jax.typing import Array, LabelFormat, PyTree, suggest
+from pdl_jax.typing import Array, LabelFormat, PyTree
 
 Variables = dict[str, PyTree]
 Outputs = dict[str, Array]
@@ -241,6 +242,22 @@ class System(abc.ABC):
     def outputs(self, variables: Variables, images: Array) -> Outputs:
         """Runs the network on f32[B, H, W, C], normalised; its outputs at its own stride."""
 
+    def context_features(self, variables: Variables, images: Array) -> PyTree:
+        """Computes the features that the network averages over a whole image.
+
+        With their means f32[1, 1, 1, C] as the collection 'context' of the variables, `outputs`
+        labels a part of an image in the context of all of it.
+
+        Args:
+          variables: the system's.
+          images: f32[B, H, W, C], normalised.
+
+        Returns:
+          f32[B, h, w, D] each, at the stride of `grid`; none from a system that averages nothing.
+        """
+        del variables, images
+        return {}
+
     def image_losses(self, outputs: Outputs, panoptic: Array) -> dict[str, Array]:
         """Computes the terms of the loss of each image, which add up to it.
 
@@ -377,22 +394,3 @@ def image_size(images: Array) -> tuple[int, int]:
     """Returns the (height, width) in pixels of [B, H, W, ...]."""
     height, width = images.shape[1:3]
     return height, width
-
-
-def set_fields(section: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the fields of a section of the configuration that are set."""
-    return {key: value for key, value in section.items() if value is not None}
-
-
-def refuse_unknown(section: str, fields: Mapping[str, Any], known: set[str]) -> None:
-    """Checks the names of fields.
-
-    Raises:
-      ValueError: names the first unknown one, and the one that it resembles.
-    """
-    for name in fields:
-        if name not in known:
-            raise ValueError(
-                f'config.{section}.{name} is unknown; {suggest(name, known)}it may hold '
-                f'{", ".join(sorted(known))}'
-            )

@@ -120,7 +120,7 @@ def test_cores_fill_the_image_once_and_windows_share_a_size(size):
         canvases.add((-(-(height - 1) // 16), -(-(width - 1) // 16)))
     assert (count == 1).all() and len(canvases) == 1
     tiles = list(grid)
-    assert len(tiles) == grid.num_tiles
+    assert len(tiles) == len(grid)
     for one, other in zip(tiles, tiles[1:], strict=False):
         if one.row == other.row:
             assert one.window.x1 - other.window.x0 >= 40
