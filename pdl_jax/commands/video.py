@@ -42,7 +42,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--input', required=True, help="a video file, or 'camera', 'camera:1', ... of this machine"
     )
-    parser.add_argument('--output', help='the video of overlays: .mp4, .mkv, .mov or .avi')
+    parser.add_argument('--output', help='the video of overlays: .mp4, .mkv or .mov')
     parser.add_argument(
         '--segments', help='the segments of each frame: .jsonl (a line per frame) or .csv'
     )

@@ -177,7 +177,7 @@ class VideoReader:
             kind, name = _CAMERAS[sys.platform]
             return self._av.open(name.format(match[1] or 0), format=kind)
         if is_remote(source):
-            raise ValueError(f'videos are read from local files: copy {source} first')
+            raise ValueError(f'{source}: videos are read from local files: copy it first')
         path = os.path.expanduser(source)
         refuse_irregular(path)
         # No name reaches the library, so that no other file or address is opened beside it.
@@ -190,17 +190,18 @@ class VideoReader:
         """Turns errors of the library into one that names the source."""
         try:
             yield
-        except self._av.error.FFmpegError as error:
-            text = f'{self._name}: {what}: {error.strerror or error}'
-            if isinstance(error, OSError):
-                raise OSError(text) from error
-            raise ValueError(text) from error
+        except (self._av.error.FFmpegError, OSError) as error:
+            # A missing file or camera is told by its own message.
+            if isinstance(error, OSError) and error.filename:
+                raise
+            # Damaged files lead to reads at places that no file has.
+            raise ValueError(f'{self._name}: {what}: {error.strerror or error}') from error
 
 
 class VideoWriter:
     """Writes a video, H.264 if it can, else MPEG-4; use it in a `with` statement.
 
-    The file appears when it is complete. Its kind follows the name: .mp4, .mkv, .mov, .avi.
+    The file appears when it is complete. Its kind follows the name: .mp4, .mkv or .mov.
 
     Args:
       path: the file, local.
@@ -275,7 +276,7 @@ def check_video_name(path: epath.Path) -> None:
     Raises:
       ValueError: it tells no kind of video that is written, or lies in a bucket.
     """
-    suffixes = ('.mp4', '.mkv', '.mov', '.avi')
+    suffixes = ('.mp4', '.mkv', '.mov')
     if path.suffix.lower() not in suffixes:
         raise ValueError(f'{path}: the name of a video ends in {", ".join(suffixes)}')
     if is_remote(path):

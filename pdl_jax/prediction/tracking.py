@@ -75,6 +75,10 @@ class _Track:
         """Returns where the mask's corner should be in a frame, i64[2]."""
         return np.rint(self.corner + self.motion * (frame - self.frame)).astype(np.int64)
 
+    def is_uncertain(self, frame: int) -> bool:
+        """Returns whether the prediction for a frame is a rough one."""
+        return not self.has_motion or self.num_hidden > 0 or self.last_seen < frame - 1
+
 
 class Tracker:
     """Numbers objects; give it the results of frames in order.
@@ -139,11 +143,18 @@ class Tracker:
                 row = row_of_label.get(label)
                 if row is not None and things[row].class_id == track.class_id:
                     overlaps.append(Overlap(index, row, count, area, things[row].area_px))
-        links = choose_links(
-            overlaps,
-            min_iou=self._options.min_iou,
-            min_containment=self._options.min_containment,
-        )
+        min_iou, min_containment = self._options.min_iou, self._options.min_containment
+        links = choose_links(overlaps, min_iou=min_iou, min_containment=min_containment)
+        if self._options.is_moving:
+            # An object that was seen once may have moved far, and of one that was hidden a narrow
+            # part shows first.
+            first, second = ({link[i] for link in links} for i in (0, 1))
+            rest = [o for o in overlaps if o.first not in first and o.second not in second]
+            links += choose_links(
+                (o for o in rest if self._tracks[o.first].is_uncertain(self._frame)),
+                min_iou=min_iou / 4,
+                min_containment=min_containment if min_containment == 1 else min_containment / 2,
+            )
         return {link.second: self._tracks[link.first] for link in links}
 
     def _start(self, panoptic: np.ndarray, segment: Segment) -> _Track:
@@ -188,12 +199,14 @@ class Tracker:
             track.corner = predicted
             return False
         middle = expected.mean(axis=0) + np.maximum(corner, 0)
-        error = np.array(segment.centroid) - middle
+        # The less is seen, the less it tells.
+        share = len(expected) / mask.sum()
+        change = share**2 * (np.array(segment.centroid) - middle + corner - predicted)
+        track.corner = predicted + change
         rate = _MOTION_RATE if track.has_motion else 1.0
-        track.corner = corner + error
-        track.motion = track.motion + rate * (track.corner - predicted) / steps
+        track.motion = track.motion + rate * change / steps
         track.has_motion = True
-        return bool(is_covered.sum() <= _MAX_HIDDEN * mask.sum())
+        return share >= 1 - _MAX_HIDDEN
 
 
 def _cut(panoptic: np.ndarray, segment: Segment) -> tuple[np.ndarray, np.ndarray]:

@@ -69,3 +69,20 @@ def test_a_terminal_counts_seconds_and_is_cleared(lines, monkeypatch):
     # The last thing is a line of spaces, long enough, with the cursor at its beginning.
     assert shown[-1] == '' and shown[-2].isspace() and len(shown[-2]) >= len(shown[-3])
     assert len(lines) == 2
+
+
+def test_rates_leave_the_first_item_out(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, 'monotonic', lambda: now[0])
+    said = []
+    throughput = progress.Throughput('frames', 40, said.append)
+    # The first takes 30 seconds, each of the others two.
+    for seconds in (30, *[2] * 9):
+        now[0] += seconds
+        throughput.add()
+    throughput.finish()
+    assert said == [
+        '1 of about 40 frames, 0.0 frames/s',
+        '6 of about 40 frames, 0.5 frames/s',
+        '10 frames in 0:48, 0.5 frames/s after the first',
+    ]
