@@ -18,10 +18,13 @@ import importlib.util
 import pathlib
 import re
 import shlex
+from fractions import Fraction
 
 import jax
 import numpy as np
 import pytest
+import tifffile
+from etils import epath
 from PIL import Image
 
 from pdl_jax.commands import config_file, processes
@@ -29,6 +32,7 @@ from pdl_jax.commands.command_line import COMMANDS, main
 from pdl_jax.commands.config_file import load_config
 from pdl_jax.data.pipeline import make_train_iterator
 from pdl_jax.data.records import open_split
+from pdl_jax.data.videos import Frame, VideoWriter
 from pdl_jax.experiment import Experiment
 from pdl_jax.runtime import host_memory
 from pdl_jax.runtime.own_code import list_own_code
@@ -61,6 +65,7 @@ _NOT_OURS = (
 _WORKDIR = 'runs/scenes'
 _BLOCK = re.MULTILINE | re.DOTALL
 _list_devices = jax.devices
+_HAS_AV = importlib.util.find_spec('av') is not None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,6 +155,8 @@ _OWN_FORMATS = ('', 'coco_panoptic', 'label_maps', 'instance_masks')
 
 def find_obstacle(command: Command) -> str:
     """Names what a command needs that cannot be here; '' if it runs here."""
+    if command.name == 'video' and not _HAS_AV:
+        return "PyAV: pip install 'pdl_jax[video]'"
     if any('gs://' in word for word in command.words):
         return 'a bucket'
     if any('hf://' in word for word in command.words):
@@ -237,6 +244,17 @@ def sandbox(data, tmp_path_factory):
             (folder / file).write_text(text)
     for name in ('scene.jpg', 'a.jpg', 'cells.png', 'cells.tif'):
         Image.fromarray(rng.integers(0, 255, (48, 64, 3)).astype(np.uint8)).save(folder / name)
+    slices = rng.integers(0, 255, (3, 48, 64)).astype(np.uint8)
+    tifffile.imwrite(folder / 'volume.tif', slices, photometric='minisblack')
+    (folder / 'slices').mkdir()
+    for i, one in enumerate(slices):
+        Image.fromarray(one).save(folder / 'slices' / f'{i}.png')
+    slide = np.repeat(slices[0, ..., None], 3, axis=2)
+    tifffile.imwrite(folder / 'slide.tif', slide, photometric='rgb', tile=(16, 16))
+    if _HAS_AV:
+        with VideoWriter(epath.Path(folder / 'drive.mp4'), (48, 64), Fraction(5)) as writer:
+            for i in range(12):
+                writer.write(Frame(i / 5, np.roll(slide, i, axis=1)))
     return folder
 
 
@@ -307,7 +325,7 @@ def run_tiny(command: Command, data: pathlib.Path, seen: set[str], monkeypatch) 
         # Made tiny, all of them are the one that has run.
         stand_in(command.get('workdir'))
         return
-    if command.name in ('train', 'evaluate', 'predict', 'report', 'pack', 'export'):
+    if command.name in ('train', 'evaluate', 'predict', 'video', 'report', 'pack', 'export'):
         run = command.get('checkpoint') or command.get('workdir')
         stand_in(run)
         words = [word.replace(f'={run}', f'={_WORKDIR}') for word in words]
@@ -409,6 +427,8 @@ def test_code_of_configurations_is_part_of_the_train_step(name, sandbox, data, m
 @pytest.mark.slow
 @pytest.mark.parametrize('name', [name for name in DOCUMENTS if read_programs(name)])
 def test_programs_run(name, runs, data, monkeypatch):
+    if name == 'docs/video.md':
+        pytest.importorskip('av', reason="needs PyAV: pip install 'pdl_jax[video]'")
     monkeypatch.chdir(runs)
     flags = [f for key, f in list_tiny_flags(data).items() if key != 'train.num_steps']
 

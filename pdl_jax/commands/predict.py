@@ -12,7 +12,8 @@ where the platform tells (TPU pods, Slurm, Open MPI).
 
 With --tile_px images may be larger than the memory: they are predicted in overlapping tiles, whose
 objects are joined. TIFF files (whole slides, aerial images) are then read by region, and the label
-map is written to NAME_panoptic.tif.
+map is written to NAME_panoptic.tif. With --stack the pages of a TIFF file, or the images in order,
+are slices: each object has one number through all of them, in NAME_objects.tif and .csv.
 """
 
 import argparse
@@ -45,9 +46,10 @@ EXAMPLES = """\
   pdl_jax predict --checkpoint=runs/coco --prefix=gs://BUCKET/photos --output=gs://BUCKET/out \\
       --shards=1000
   pdl_jax predict --checkpoint=nuclei --images=slide.tif --output=predictions --tile_px=1024 \\
-      --overlap_px=128"""
+      --overlap_px=256
+  pdl_jax predict --checkpoint=runs/cells --images=volume.tif --stack --output=predictions"""
 
-_TILES = ('tile_px', 'overlap_px')
+_TILES = ('tile_px', 'overlap_px', 'image_context')
 _ONLY_SHARDS = ('batch_size', 'num_processes', 'process_id', 'distributed')
 
 
@@ -84,16 +86,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help='COCO JSON that lists the images of the folder --images, such as '
         'image_info_test2017.json: write predictions.json and predictions/',
     )
-    large = parser.add_argument_group('large images')
-    large.add_argument(
-        '--tile_px', '--tile', type=int, help='side of the tiles that images are predicted in'
-    )
-    large.add_argument(
-        '--overlap_px',
-        '--overlap',
-        type=int,
-        help='overlap of tiles, about twice the size of the objects (default: 128)',
-    )
+    _add_large_flags(parser)
     add_threshold_flags(parser)
     bulk = parser.add_argument_group('many images')
     bulk.add_argument(
@@ -109,15 +102,44 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add_switch(bulk, 'distributed', help='take these two from the platform')
 
 
+def _add_large_flags(parser: argparse.ArgumentParser) -> None:
+    large = parser.add_argument_group('large images')
+    large.add_argument(
+        '--tile_px', '--tile', type=int, help='side of the tiles that images are predicted in'
+    )
+    large.add_argument(
+        '--overlap_px',
+        '--overlap',
+        type=int,
+        help='overlap of tiles, about twice the size of the objects (default: 256)',
+    )
+    add_switch(
+        large,
+        'image_context',
+        default=None,
+        help='label tiles in the context of the whole image, which takes a second pass (default)',
+    )
+    stack = parser.add_argument_group('stacks of slices')
+    add_switch(stack, 'stack', help='the images are slices of one volume: link their objects')
+    stack.add_argument(
+        '--min_iou', type=float, help='IoU above which objects are linked (default: 0.2)'
+    )
+
+
 def run(flags: argparse.Namespace) -> None:
     """Runs the command."""
     for name in _ONLY_SHARDS:
         default = 1 if name == 'num_processes' else 0
         if not flags.shards and getattr(flags, name) != default:
             raise ValueError(f'--{name} needs --shards')
+    if flags.min_iou is not None and not flags.stack:
+        raise ValueError('--min_iou needs --stack')
     show_own_messages()
     if flags.shards:
         _predict_shards(flags)
+        return
+    if flags.stack:
+        _predict_stack(flags)
         return
     tiles = _read_tiles(flags)
     image_ids = _read_image_ids(flags)
@@ -165,12 +187,35 @@ def _read_tiles(flags: argparse.Namespace) -> 'TileOptions | None':
     if not given:
         return None
     if flags.tile_px is None:
-        raise ValueError('--overlap_px needs --tile_px')
+        raise ValueError(f'--{next(iter(given))} needs --tile_px')
     if flags.image_info is not None:
         raise ValueError('--image_info writes whole images: leave out --tile_px')
     from pdl_jax.prediction.tiled import TileOptions
 
+    if 'image_context' in given:
+        given['has_image_context'] = given.pop('image_context')
     return TileOptions(**given)
+
+
+def _predict_stack(flags: argparse.Namespace) -> None:
+    for name in ('write', 'image_info', *STYLE, *_TILES):
+        if getattr(flags, name) is not None:
+            raise ValueError(f'--{name} is for single images: leave out --stack')
+    import dataclasses
+
+    from pdl_jax.prediction.image_list import list_images, refuse_overwriting, stem_of
+    from pdl_jax.prediction.predictor import Predictor
+    from pdl_jax.prediction.slices import SLICE_OPTIONS, predict_stack
+    from pdl_jax.runtime.host_memory import keep_freed_memory
+
+    paths = list_images(flags.images, flags.list, flags.prefix)
+    announce(f'predicting a stack of {len(paths)} files with {flags.checkpoint}')
+    options = dataclasses.replace(SLICE_OPTIONS, **list_given(flags, ('min_iou',)))
+    refuse_overwriting(paths, [f'{flags.output}/{stem_of(paths[0])}_objects.tif'])
+    keep_freed_memory()
+    predictor = Predictor.load(flags.checkpoint, step=flags.step, **_list_options(flags))
+    objects = predict_stack(predictor, paths, flags.output, options=options)
+    print(f'{len(objects)} objects in the stack {paths[0]}, predicted to {flags.output}')
 
 
 def _read_image_ids(flags: argparse.Namespace) -> dict[str, int | str] | None:
@@ -193,6 +238,8 @@ def _predict_shards(flags: argparse.Namespace) -> None:
     for name in ('write', 'image_info', *STYLE, *_TILES):
         if getattr(flags, name) is not None:
             raise ValueError(f'--{name} is for files per image: leave out --shards')
+    if flags.stack:
+        raise ValueError('--stack is one volume: leave out --shards')
     from pdl_jax.prediction.image_list import list_images
 
     paths = list_images(flags.images, flags.list, flags.prefix)

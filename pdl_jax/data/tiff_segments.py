@@ -104,10 +104,12 @@ def decode_window(
             count = min(count, 2 * end + 1024)
         offset, shape = page.dataoffsets[index] + start, (*stored.size, layout.depth)
 
-        def decode(offset=offset, count=count, index=index, shape=shape) -> np.ndarray:
-            return _decode_segment(fetch(offset, count), index, shape, page)
-
-        segment = cache.get((index, stored), decode)
+        segment = cache.get(
+            (index, stored),
+            lambda offset=offset, count=count, index=index, shape=shape: _decode_segment(
+                fetch(offset, count), index, shape, page
+            ),
+        )
         part = stored.intersect(window)
         target = values[part.within(window).slices]
         target[..., plane : plane + layout.depth] = segment[part.within(stored).slices]

@@ -213,7 +213,7 @@ class Predictor:
         return dataclasses.replace(result, name=name, outputs=outputs)
 
     def predict_tiles(
-        self, image: ImageInput, output: str, *, tile_px: int = 1024, overlap_px: int = 128
+        self, image: ImageInput, output: str, *, tile_px: int = 1024, overlap_px: int = 256
     ) -> 'TiledResult':
         """Predicts an image of any size in tiles, into a folder; see `tiled.predict_tiles`."""
         from pdl_jax.prediction.tiled import TileOptions, predict_tiles

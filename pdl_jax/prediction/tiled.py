@@ -40,7 +40,7 @@ class TileOptions:
     """
 
     tile_px: int = 1024
-    overlap_px: int = 128
+    overlap_px: int = 256
     has_image_context: bool = True
 
     def __post_init__(self) -> None:

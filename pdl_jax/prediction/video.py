@@ -133,7 +133,7 @@ def renumber(result: PanopticResult, numbers: Mapping[int, int]) -> PanopticResu
 
 
 class SegmentTable:
-    """What each frame shows, written line by line; use it in a `with` statement.
+    """A file with a line per frame or segment; use it in a `with` statement.
 
     A .jsonl file has an object per frame: 'frame', 'time_s' and 'segments' as of
     `PanopticResult.to_json`, where 'id' is the number of an object, 0 for stuff. A .csv file has a

@@ -11,8 +11,9 @@ from pdl_jax.commands.config_file import load_config
 from pdl_jax.data.catalog import DatasetSpec
 from pdl_jax.data.categories import Category
 from pdl_jax.experiment import Experiment
-from pdl_jax.prediction import predictor as predictor_module
+from pdl_jax.prediction import programs as programs_module
 from pdl_jax.prediction.predictor import Predictor
+from pdl_jax.prediction.programs import Programs
 from pdl_jax.runtime.sharding import make_mesh
 from tests import tiny
 from tests.systems.toy_system import CONFIG, color_system
@@ -52,12 +53,15 @@ def test_deleted_predictors_are_freed(make_predictor):
 
 
 def test_programs_are_kept_and_the_oldest_goes(make_predictor, monkeypatch):
-    monkeypatch.setattr(predictor_module, '_MAX_PROGRAMS', 2)
+    monkeypatch.setattr(programs_module, '_MAX_PROGRAMS', 2)
     predictor = make_predictor()
-    compiled, compile_program = [], predictor._compile
-    monkeypatch.setattr(
-        predictor, '_compile', lambda *key: compiled.append(key[0]) or compile_program(*key)
-    )
+    compiled, compile_program = [], Programs.compile
+
+    def record(programs, variables, canvas_size, num_rows):
+        compiled.append(canvas_size)
+        return compile_program(programs, variables, canvas_size, num_rows)
+
+    monkeypatch.setattr(Programs, 'compile', record)
     for side in (8, 9, 8, 10, 8, 9):
         predictor(np.zeros((side, side, 3), np.uint8))
     assert [size[0] for size in compiled] == [8, 9, 10, 9]
