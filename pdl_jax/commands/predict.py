@@ -170,7 +170,9 @@ def run(flags: argparse.Namespace) -> None:
     from pdl_jax.runtime.garbage import collect_garbage_rarely
     from pdl_jax.runtime.host_memory import keep_freed_memory
 
-    keep_freed_memory()
+    if tiles is None:
+        # It trades memory for time.
+        keep_freed_memory()
     collect_garbage_rarely()
     predictor = Predictor.load(flags.checkpoint, step=flags.step, **_list_options(flags))
     failures = predict_files(

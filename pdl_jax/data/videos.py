@@ -28,6 +28,8 @@ _ENCODERS = {'libx264': {'preset': 'veryfast', 'crf': '20'}, 'mpeg4': {}}
 _BITS = 0.2
 # The rates of cinema and of both televisions divide it, and MPEG-4 takes no finer one.
 _TIME_BASE = Fraction(1, 60000)
+# Longest time between two frames.
+_MAX_STEP_S = 3600.0
 # Frames that cannot be decoded in a row.
 _MAX_DAMAGED = 300
 
@@ -129,7 +131,7 @@ class VideoReader:
           ValueError: nothing can be decoded, or the frames change their size; the message names the
             file.
         """
-        size, last = None, -1.0
+        size, first, last = None, None, -1.0
         for frame in self._decode():
             with self._explain('a frame cannot be decoded'):
                 image = frame.to_ndarray(format=self._format)
@@ -142,13 +144,21 @@ class VideoReader:
                     f'{self._name}: frames change from {size[0]}x{size[1]} to {image.shape[0]}x'
                     f'{image.shape[1]} pixels: cut the video there'
                 )
-            step = float(1 / self.rate)
-            time = frame.time if frame.time is not None else last + step
-            # Times of damaged files run backwards.
-            last = max(float(time), last + step / 100) if last >= 0 else max(0.0, float(time))
+            # Cameras count from the start of the machine.
+            first = frame.time if first is None else first
+            last = self._find_time(frame.time, first, last)
             yield Frame(last, np.ascontiguousarray(image))
         if size is None:
             raise ValueError(f'{self._name} has no frame that can be decoded: it is damaged')
+
+    def _find_time(self, time: float | None, first: float | None, last: float) -> float:
+        """Returns the seconds of a frame since the first; those of damaged files may jump."""
+        step = float(1 / self.rate)
+        if last < 0:
+            return 0.0
+        if time is None or first is None or not last < time - first <= last + _MAX_STEP_S:
+            return last + step
+        return time - first
 
     def _decode(self) -> Iterator[Any]:
         num_in_a_row = 0

@@ -140,10 +140,9 @@ def predict_tiles(
         preview = Preview(regions.size, predictor.pixels.num_channels)
         hidden = folder / f'.{stem}.{os.getpid()}.labels'
         with LabelStore(hidden, regions.size) as store:
-            for tile, result in _predict_all(relaxed, regions, grid, context):
+            for tile, image_part, result in _predict_all(relaxed, regions, grid, context):
                 pieces = stitcher.add(tile, result)
-                assert result.image is not None
-                preview.add(tile, result.image, pieces)
+                preview.add(tile, image_part, pieces)
                 store.write(tile.core, pieces[tile.core.within(tile.window).slices])
             stitched = stitcher.finish(limits)
             if 'ids' in kinds:
@@ -192,14 +191,18 @@ def make_grid(predictor: Predictor, size: tuple[int, int], options: TileOptions)
 
 def _predict_all(
     predictor: Predictor, regions: Regions, grid: TileGrid, context: PyTree
-) -> Iterator[tuple[Tile, PanopticResult]]:
-    """Predicts tiles in order; the next one is read and started while one is used."""
-    running: tuple[Tile, Callable[[], list[PanopticResult]]] | None = None
+) -> Iterator[tuple[Tile, np.ndarray, PanopticResult]]:
+    """Predicts tiles in order; the next one is read and started while one is used.
+
+    Yields:
+      The tile, u8[h, w, C] its window, and the result of that.
+    """
+    running: tuple[Tile, np.ndarray, Callable[[], list[PanopticResult]]] | None = None
     for tile in show_items(grid, 'tiles'):
         image = np.ascontiguousarray(regions.read(tile.window))
         finish = predictor.start([image], context=context)
         if running is not None:
-            yield running[0], running[1]()[0]
-        running = tile, finish
+            yield *running[:2], running[2]()[0]
+        running = tile, image, finish
     if running is not None:
-        yield running[0], running[1]()[0]
+        yield *running[:2], running[2]()[0]

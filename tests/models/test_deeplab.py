@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pdl_jax.models.aspp import average_pool
+from pdl_jax.models.aspp import ASPP, average_pool
 from pdl_jax.models.backbones import make_backbone
 from pdl_jax.models.deeplab import DeepLab
+from pdl_jax.models.lr_aspp import LRASPP
 from pdl_jax.models.options import ModelOptions
 from pdl_jax.presets import make_options
 
@@ -87,3 +88,35 @@ def test_bfloat16_network_answers_in_float32_and_keeps_float32_parameters():
 def test_unknown_backbone_names_the_known_ones():
     with pytest.raises(ValueError, match="'resnet51' is unknown.*resnet50_beta"):
         make_backbone('resnet51')
+
+
+def _make_context(kind):
+    """A module that averages the whole map, and its input."""
+    x = jax.random.normal(jax.random.key(0), (2, 6, 8, 5))
+    if kind == 'aspp':
+        return ASPP(4, (), dropout_rate=0.0), x
+    return LRASPP(4, 3), {'last': x, 'stride8': jnp.ones((2, 11, 15, 5))}
+
+
+@pytest.mark.parametrize('kind', ['aspp', 'lr_aspp'])
+def test_a_part_takes_the_average_of_the_whole_from_the_variables(kind):
+    module, x = _make_context(kind)
+    variables = module.init(jax.random.key(1), x, train=False)
+    assert 'context' not in variables
+    plain = module.apply(variables, x, train=False)
+    _, stored = module.apply(variables, x, train=False, mutable=['context'])
+    (features,) = jax.tree.leaves(stored)
+    np.testing.assert_array_equal(features, x if kind == 'aspp' else x['last'])
+    # One average for the batch.
+    mean = jax.tree.map(lambda f: f[:1].mean(axis=(1, 2), keepdims=True), stored)
+    taken = module.apply({**variables, **mean}, x, train=False)
+    np.testing.assert_allclose(taken[0], plain[0], atol=1e-5)
+    assert np.abs(taken[1] - plain[1]).max() > 1e-3
+
+
+def test_windows_are_averaged_as_ever():
+    module, x = _make_context('aspp')
+    module = module.clone(pool_window=(3, 3))
+    variables = module.init(jax.random.key(1), x, train=False)
+    _, stored = module.apply(variables, x, train=False, mutable=['context'])
+    assert not jax.tree.leaves(stored)

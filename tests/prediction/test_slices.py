@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import tifffile
 from etils import epath
+from PIL import Image
 
 from pdl_jax.data.pixel_format import PixelFormat
 from pdl_jax.data.tiff_stacks import TiffStack
-from pdl_jax.prediction.slices import open_slices, to_csv, write_objects
+from pdl_jax.prediction.slices import open_slices, predict_stack, to_csv, write_objects
 from tests.prediction.label_maps import GROUND, make_result
 
 # (z, y, x, radius): apart from each other, at many depths.
@@ -49,6 +50,36 @@ def test_each_ball_has_one_number(tmp_path):
     rows = list(csv.DictReader(io.StringIO(to_csv(objects))))
     assert [int(row['volume']) for row in rows] == [one.volume for one in objects]
     assert list(tmp_path.iterdir()) == [tmp_path / 'balls_objects.tif']
+
+
+class Oracle:
+    """A predictor that knows each ball by its grey level."""
+
+    pixels = PixelFormat(1)
+
+    def start(self, images):
+        (image,) = images
+        grey = image[..., 0].astype(np.int32)
+        return lambda: [make_result(np.where(grey > 0, grey, GROUND * 1000))]
+
+
+@pytest.mark.parametrize('is_one_file', [True, False])
+def test_a_stack_becomes_a_stack_and_a_table(tmp_path, is_one_file):
+    volume = draw_volume(26)
+    grey = np.where(volume < GROUND * 1000, volume, 0).astype(np.uint8)
+    paths = [str(tmp_path / f'balls{i:02d}.png') for i in range(26)]
+    if is_one_file:
+        paths = [str(tmp_path / 'balls00.tif')]
+        tifffile.imwrite(paths[0], grey, photometric='minisblack')
+    else:
+        for path, page in zip(paths, grey, strict=True):
+            Image.fromarray(page).save(path)
+    objects = predict_stack(Oracle(), paths, tmp_path / 'out')
+    numbers = tifffile.imread(tmp_path / 'out' / 'balls00_objects.tif')
+    np.testing.assert_array_equal(numbers > 0, grey > 0)
+    assert len(objects) == numbers.max() == len(BALLS)
+    lines = (tmp_path / 'out' / 'balls00_objects.csv').read_text('utf-8-sig').splitlines()
+    assert len(lines) == 1 + len(BALLS) and lines[0].startswith('object,class,')
 
 
 def test_a_slice_that_shows_nothing_is_bridged(tmp_path):

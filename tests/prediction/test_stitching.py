@@ -107,6 +107,12 @@ def test_objects_that_only_touch_at_a_border_stay_apart():
     assert len(np.unique(ids[truth == 1])) == len(np.unique(ids[truth == 2])) == 1
 
 
+def test_an_image_of_void_has_no_segments():
+    truth = np.full((64, 200), SPEC.label_format.void_label, np.int32)
+    ids, segments = stitch(truth, TileGrid(truth.shape, (64, 80), 20))
+    assert segments == () and (ids == 0).all()
+
+
 @pytest.mark.parametrize('size', [(1000, 37), (200, 1000), (65, 65), (66, 81), (1024, 1024)])
 def test_cores_fill_the_image_once_and_windows_share_a_size(size):
     grid = TileGrid(size, (129, 161), 40, 16)
