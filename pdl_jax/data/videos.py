@@ -1,6 +1,7 @@
 """Videos and cameras as streams of frames, and videos written, by PyAV (the extra `video`)."""
 
 import contextlib
+import importlib
 import os
 import re
 import sys
@@ -300,10 +301,10 @@ def import_av() -> ModuleType:
       ImportError: it is not installed; the message names the extra.
     """
     try:
-        import av
-        import av.logging
+        av = importlib.import_module('av')
+        logging = importlib.import_module('av.logging')
     except ImportError as error:
         raise ImportError("videos need PyAV: pip install 'pdl_jax[video]', or av") from error
     # Damage is reported by exceptions.
-    av.logging.set_level(av.logging.PANIC)
+    logging.set_level(logging.PANIC)
     return av

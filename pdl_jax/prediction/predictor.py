@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
@@ -11,13 +10,13 @@ import jax
 import numpy as np
 
 from pdl_jax.data.catalog import DatasetSpec
-from pdl_jax.data.images import MAX_PIXELS
 from pdl_jax.data.pixel_format import PixelFormat
 from pdl_jax.experiment import Experiment
 from pdl_jax.ops.rounding import ceil_div
+from pdl_jax.prediction.canvas import find_canvas_size
 from pdl_jax.prediction.context import has_context, measure_context
 from pdl_jax.prediction.image_inputs import ImageInput, read_input
-from pdl_jax.prediction.inference import Inference, abstract_variables, find_input_size
+from pdl_jax.prediction.inference import Inference, abstract_variables
 from pdl_jax.prediction.object_limit import warn_of_full_image
 from pdl_jax.prediction.output_maps import OutputMaps, make_output_maps
 from pdl_jax.prediction.programs import Programs
@@ -34,13 +33,6 @@ from pdl_jax.typing import Device, PyTree
 
 if TYPE_CHECKING:
     from pdl_jax.prediction.tiled import TiledResult
-
-# If all images are resized to one network input, canvases are multiples of this, so that different
-# image sizes share a compiled program.
-_CANVAS_STEP_PX = 128
-# Somewhat more than the largest image that is decoded, for the padding of its canvas. A long strip,
-# whose canvas is mostly padding, must not fill the memory.
-_MAX_CANVAS_PIXELS = MAX_PIXELS * 17 // 16
 
 
 class Predictor:
@@ -268,25 +260,7 @@ class Predictor:
         Raises:
           ValueError: the system cannot take an image as large as this.
         """
-        if self._augment.resize_max_px:
-            height, width = (ceil_div(n, _CANVAS_STEP_PX) * _CANVAS_STEP_PX for n in size)
-            canvas = (height, width)
-        else:
-            # The canvas size fixes the network input; rounding it up would add padding that
-            # evaluation does not have.
-            canvas = find_input_size(self._system, self._augment, size)
-        if math.prod(canvas) > _MAX_CANVAS_PIXELS:
-            raise ValueError(
-                f'an image of {size[0]}x{size[1]} pixels needs a canvas of {canvas[0]}x{canvas[1]}'
-                f', and the limit is {_MAX_CANVAS_PIXELS} pixels: cut it into parts'
-            )
-        limit = None if self._augment.resize_max_px else self._system.max_pixels
-        if limit is not None and math.prod(canvas) > limit:
-            raise ValueError(
-                f'an image of {size[0]}x{size[1]} pixels is too large for a network input of at '
-                f'most {limit} pixels: shrink or tile it'
-            )
-        return canvas
+        return find_canvas_size(self._system, self._augment, size)
 
     def make_inference(self, canvas: tuple[int, int]) -> Inference:
         """Makes the functions from images of at most `canvas` (height, width) to label maps."""
