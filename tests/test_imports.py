@@ -18,7 +18,7 @@ _LEAVES = ('typing', 'ops')
 ALLOWED = {
     'typing': (),
     'ops': ('typing', 'ops'),
-    'runtime': ('typing', 'runtime'),
+    'runtime': ('typing', 'ops.platforms', 'runtime'),
     # Functions of the user's, for whoever a configuration can name them to.
     'runtime.own_code': ('typing',),
     'storage': ('typing', 'runtime', 'storage'),
@@ -104,6 +104,7 @@ ALLOWED = {
         'data',
         'experiment',
         'models',
+        'ops.platforms',
         'presets',
         'storage',
         'systems',

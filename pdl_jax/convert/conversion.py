@@ -21,6 +21,7 @@ from pdl_jax.convert.rules import (
 from pdl_jax.convert.source import Network, Source, list_backbones
 from pdl_jax.models.deeplab import DeepLab, make_model_backbone
 from pdl_jax.models.options import ModelOptions
+from pdl_jax.ops.platforms import eval_shape
 from pdl_jax.presets import PRESETS, make_options
 from pdl_jax.typing import PyTree
 
@@ -221,7 +222,7 @@ def has_folded_norm(variables: PyTree) -> bool:
 def _list_shapes(options: ModelOptions, num_classes: int) -> Mapping[str, tuple[int, ...]]:
     """Lists the shapes of a network's variables by path; of its backbone for 0 classes."""
     model = DeepLab(num_classes, options) if num_classes else make_model_backbone(options)
-    variables = jax.eval_shape(
+    variables = eval_shape(
         lambda: model.init(jax.random.key(0), jnp.zeros((1, 65, 65, 3)), train=False)
     )
     leaves: dict[str, Any] = flatten_dict(variables, sep='/')

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from pdl_jax.models.blocks import Conv
 from pdl_jax.models.deeplab import DeepLab
+from pdl_jax.ops.platforms import eval_shape
 from pdl_jax.typing import Array, PyTree
 
 _OUTPUTS = 'full-resolution outputs'
@@ -79,7 +80,7 @@ def summarize(
                 find_part((_OUTPUTS,)).activation_bytes += value.size * value.dtype.itemsize
         return variables
 
-    variables = jax.eval_shape(run, jax.random.key(0), jnp.zeros((1, *size, num_channels)))
+    variables = eval_shape(run, jax.random.key(0), jnp.zeros((1, *size, num_channels)))
     for path, value in jax.tree.leaves_with_path(variables['params']):
         find_part([key.key for key in path]).parameters += value.size
     return parts

@@ -15,6 +15,7 @@ from jax.typing import ArrayLike
 
 from pdl_jax.experiment import EvaluateOptions
 from pdl_jax.ops.placement import split_rows
+from pdl_jax.ops.platforms import eval_shape
 from pdl_jax.ops.resize import resize_bilinear
 from pdl_jax.preprocess.augment import (
     AugmentOptions,
@@ -100,7 +101,7 @@ def run_passes(
     def add(one: Pass, total: Outputs, is_flipped: Array) -> tuple[Outputs, None]:
         return jax.tree.map(jnp.add, total, look(one, is_flipped)), None
 
-    shapes = jax.eval_shape(functools.partial(look, passes[0], False))
+    shapes = eval_shape(functools.partial(look, passes[0], False))
     total = split_rows(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))
     for one in passes:
         # A loop and a barrier keep the maps of one pass in memory at a time; in the loop the
@@ -288,4 +289,4 @@ def find_input_size(
 
 def abstract_variables(system: System) -> Variables:
     """Returns shapes and dtypes of a system's variables; they do not depend on the input size."""
-    return jax.eval_shape(lambda: system.init(jax.random.key(0)))
+    return eval_shape(lambda: system.init(jax.random.key(0)))

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from pdl_jax.experiment import EvaluateOptions
+from pdl_jax.ops.platforms import pin_platform_of
 from pdl_jax.prediction.inference import Inference
 from pdl_jax.preprocess.augment import AugmentOptions
 from pdl_jax.runtime.progress import stage
@@ -84,4 +85,6 @@ class Programs:
         size = jax.ShapeDtypeStruct((num_rows, 2), np.int32, sharding=sharding)
         program = jax.jit(predict, out_shardings=sharding)
         with stage(f'compiling for images of up to {canvas_size[0]}x{canvas_size[1]} pixels'):
-            return program.lower(variables, image, size).compile()
+            with pin_platform_of(variables):
+                lowered = program.lower(variables, image, size)
+            return lowered.compile()

@@ -12,6 +12,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 
+from pdl_jax.ops.platforms import pin_platform_of
 from pdl_jax.runtime.last_words import LastWords
 from pdl_jax.typing import PyTree
 
@@ -55,7 +56,9 @@ def compile_together(
     Raises:
       RuntimeError: another process has failed.
     """
-    compiled = function.lower(*arguments).compile()
+    with pin_platform_of(arguments):
+        lowered = function.lower(*arguments)
+    compiled = lowered.compile()
     wait_for_all(f'{name} is compiled')
     return compiled
 

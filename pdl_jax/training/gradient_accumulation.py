@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from pdl_jax.ops.placement import split_rows
+from pdl_jax.ops.platforms import eval_shape
 from pdl_jax.typing import Array, PyTree
 
 Gradient = Callable[[PyTree, PyTree, PyTree, Array], Any]
@@ -43,7 +44,7 @@ def accumulate_gradients(gradient: Gradient, num_parts: int) -> Gradient:
             jax.random.split(rng, num_parts),
         )
         first = jax.tree.map(lambda x: x[0], parts)
-        (loss, (terms, _)), gradients = jax.eval_shape(gradient, params, batch_stats, *first)
+        (loss, (terms, _)), gradients = eval_shape(gradient, params, batch_stats, *first)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (loss, terms, gradients))
         (batch_stats, totals), _ = jax.lax.scan(add_part, (batch_stats, zeros), parts)
         loss, terms, gradients = jax.tree.map(lambda x: x / num_parts, totals)

@@ -7,6 +7,7 @@ import jax
 from jax.sharding import Mesh
 
 from pdl_jax.experiment import Experiment
+from pdl_jax.ops.platforms import eval_shape
 from pdl_jax.ops.rounding import ceil_div
 from pdl_jax.runtime.compiler_options import single_use_compiler_options, train_compiler_options
 from pdl_jax.runtime.sharding import place_state, replicated
@@ -56,7 +57,7 @@ def make_step_program(experiment: Experiment, system: System, mesh: Mesh) -> Ste
     schedule = make_schedule(experiment.optimizer, train.num_steps)
     optimizer = make_optimizer(experiment.optimizer, train.num_steps, system.parameter_groups)
     init = functools.partial(init_state, system, optimizer, options)
-    abstract_state = place_state(jax.eval_shape(init), mesh, experiment.mesh.param_rules)
+    abstract_state = place_state(eval_shape(init), mesh, experiment.mesh.param_rules)
     sharding = jax.tree.map(lambda x: x.sharding, abstract_state)
     platform = mesh.devices.flat[0].platform
     step = jax.jit(

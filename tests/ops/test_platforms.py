@@ -9,7 +9,13 @@ import pytest
 
 from pdl_jax.ops import segments
 from pdl_jax.ops.label_probability import probability_of_labels
-from pdl_jax.ops.platforms import by_platform, is_portable, pin_platform
+from pdl_jax.ops.platforms import (
+    by_platform,
+    eval_shape,
+    is_portable,
+    pin_platform,
+    pin_platform_of,
+)
 from pdl_jax.ops.resize import resize_bilinear
 from pdl_jax.ops.upsampled_logits import classify_pixels
 from pdl_jax.postprocess.centers import find_centers
@@ -44,6 +50,29 @@ def test_a_pinned_program_has_no_choice_in_it():
         with pin_platform(platform):
             text = str(jax.make_jaxpr(find)(np.zeros((8, 8), np.float32)))
         assert 'platform_index' not in text
+
+
+def test_shapes_are_those_of_one_implementation():
+    traced = []
+
+    def run(x):
+        def note(name):
+            return lambda x: traced.append(name) or jnp.stack([x, x])
+
+        return by_platform(x, cpu=note('cpu'), default=note('default'), portable=note('portable'))
+
+    assert eval_shape(run, np.zeros(3, np.float32)).shape == (2, 3)
+    with pin_platform('portable'):
+        eval_shape(run, np.zeros(3, np.float32))
+    assert traced == ['default', 'portable']
+
+
+def test_a_program_is_pinned_to_the_devices_of_its_arguments():
+    text = str(jax.make_jaxpr(name_platform)(0))
+    assert 'platform_index' in text
+    with pin_platform_of({'x': jnp.zeros(2), 'y': np.zeros(2)}):
+        assert name_platform(0) == 1
+        assert 'platform_index' not in str(jax.make_jaxpr(name_platform)(0))
 
 
 def test_an_unknown_platform_is_refused():
