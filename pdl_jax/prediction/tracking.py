@@ -1,7 +1,7 @@
 """One number per object through the frames of a video or the slices of a stack."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -41,6 +41,8 @@ class TrackOptions:
 _MAX_HIDDEN = 0.02
 # After so many frames of that what is seen of it counts as all of it.
 _PATIENCE = 20
+# Smallest IoU, exclusive, of an object that seems to be of another class than before.
+_MIN_IOU_OF_OTHER_CLASS = 0.5
 # Share of the newest step in the motion.
 _MOTION_RATE = 0.5
 
@@ -83,8 +85,8 @@ class _Track:
 class Tracker:
     """Numbers objects; give it the results of frames in order.
 
-    An object of a frame gets the number of the object of its class whose predicted mask it
-    overlaps most. The prediction is the mask of the last frame that showed the object as a whole,
+    An object of a frame gets the number of the object whose predicted mask it overlaps most, one of
+    its class first. The prediction is the mask of the last frame that showed the object as a whole,
     moved on by its motion, so that objects that cross keep their numbers.
 
     Args:
@@ -141,17 +143,23 @@ class Tracker:
             area = int(mask.sum())
             for label, count in zip(labels.tolist(), counts.tolist(), strict=True):
                 row = row_of_label.get(label)
-                if row is not None and things[row].class_id == track.class_id:
+                if row is not None:
                     overlaps.append(Overlap(index, row, count, area, things[row].area_px))
+
+        def is_same_class(overlap: Overlap) -> bool:
+            return self._tracks[overlap.first].class_id == things[overlap.second].class_id
+
         min_iou, min_containment = self._options.min_iou, self._options.min_containment
-        links = choose_links(overlaps, min_iou=min_iou, min_containment=min_containment)
+        same = [overlap for overlap in overlaps if is_same_class(overlap)]
+        links = choose_links(same, min_iou=min_iou, min_containment=min_containment)
+        # Networks change their minds on the class of an object.
+        links += choose_links(_list_free(overlaps, links), min_iou=_MIN_IOU_OF_OTHER_CLASS)
         if self._options.is_moving:
             # An object that was seen once may have moved far, and of one that was hidden a narrow
             # part shows first.
-            first, second = ({link[i] for link in links} for i in (0, 1))
-            rest = [o for o in overlaps if o.first not in first and o.second not in second]
+            uncertain = (o for o in same if self._tracks[o.first].is_uncertain(self._frame))
             links += choose_links(
-                (o for o in rest if self._tracks[o.first].is_uncertain(self._frame)),
+                _list_free(uncertain, links),
                 min_iou=min_iou / 4,
                 min_containment=min_containment if min_containment == 1 else min_containment / 2,
             )
@@ -173,7 +181,7 @@ class Tracker:
 
     def _follow(self, track: _Track, panoptic: np.ndarray, segment: Segment) -> None:
         """Brings a track up to date with what the frame shows of it."""
-        track.last_seen = self._frame
+        track.last_seen, track.class_id = self._frame, segment.class_id
         track.num_hidden += 1
         is_whole = True
         if self._options.is_moving:
@@ -207,6 +215,13 @@ class Tracker:
         track.motion = track.motion + rate * change / steps
         track.has_motion = True
         return share >= 1 - _MAX_HIDDEN
+
+
+def _list_free(overlaps: Iterable[Overlap], links: Iterable[Overlap]) -> list[Overlap]:
+    """Lists the pairs of which no segment is linked."""
+    links = list(links)
+    first, second = {link.first for link in links}, {link.second for link in links}
+    return [o for o in overlaps if o.first not in first and o.second not in second]
 
 
 def _cut(panoptic: np.ndarray, segment: Segment) -> tuple[np.ndarray, np.ndarray]:

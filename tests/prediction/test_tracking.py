@@ -97,10 +97,23 @@ def test_objects_that_grow_slowly_are_followed():
     assert track(frames)[1] == 0
 
 
-def test_another_class_is_another_object():
-    frames = [draw_frame([(1, 60, 80, 12)]), draw_frame([(BAR * 1000 + 1, 60, 80, 12)])]
+def test_an_object_whose_class_flickers_keeps_its_number():
+    frames = [
+        draw_frame([(label, 60, 80 + 2 * t, 12)])
+        for t, label in enumerate((1, 1, BAR * 1000 + 1, 1, 1))
+    ]
     history, _ = track(frames)
-    assert history == [{1: 1}, {BAR * 1000 + 1: 2}]
+    assert [set(seen.values()) for seen in history] == [{1}] * 5
+
+
+def test_another_class_beside_an_object_is_another_object():
+    # It hides half of the first.
+    frames = [
+        draw_frame([(1, 60, 80, 12)]),
+        draw_frame([(1, 60, 80, 12), (BAR * 1000 + 1, 60, 92, 12)]),
+    ]
+    history, _ = track(frames)
+    assert history == [{1: 1}, {1: 1, BAR * 1000 + 1: 2}]
 
 
 def test_objects_that_leave_and_new_ones_are_told_apart():
