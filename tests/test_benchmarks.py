@@ -185,6 +185,9 @@ def test_agreement(kind, ours, theirs, is_same):
 def test_cases_are_distinct_and_complete(device):
     for suite in SUITES:
         cases = list_cases(suite, device)
+        if (suite, device) == ('export', 'gpu'):
+            assert not cases
+            continue
         assert cases and len({case.name for case in cases}) == len(cases)
         assert any(case.is_quick for case in cases)
         for case in cases:
