@@ -106,6 +106,17 @@ def gather_bytes(text: str) -> list[bytes]:
     return [row[:n].tobytes() for row, n in zip(rows, sizes.ravel().tolist(), strict=True)]
 
 
+def _silence_libraries() -> None:
+    """Drops what C++ code writes to standard error from now on; Python's own messages appear.
+
+    Threads of gRPC report the lost connection at the same time, which would bury the last line.
+    """
+    sys.stderr.flush()
+    own = os.fdopen(os.dup(2), 'w', buffering=1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    sys.stderr = own
+
+
 @contextlib.contextmanager
 def ending_together(advice: str, *, is_traced: bool = False) -> Iterator[None]:
     """Ends this process at once if an error leaves the block and the run has other processes.
@@ -134,6 +145,7 @@ def ending_together(advice: str, *, is_traced: bool = False) -> Iterator[None]:
                 traceback.print_exc()
             else:
                 print(f'error: {error}', file=sys.stderr)
+            _silence_libraries()
             logging.error(
                 'process %d of %d ends with the error above, and the others after it. If that is '
                 'a lost connection or a timeout, another process was lost: its own output may '

@@ -288,7 +288,10 @@ def test_backbone_alone_starts_training_and_nothing_else(arrays, tmp_path, capsy
     names = read_structure(find_checkpoint(out))
     assert {name.split('/')[1] for name in names} == {'backbone'}
     description = read_description(find_checkpoint(out))
-    assert description.keys() == {'format', 'origin'} and description['origin']['is_partial']
+    assert (
+        description.keys() == {'format', 'origin', 'program'}
+        and description['origin']['is_partial']
+    )
     options = make_options('bowenc0221/mobilenet_v2_os32')
     network = make_variables(4, 'bowenc0221/mobilenet_v2_os32')
     loaded, report = load_initial_variables(out, network)

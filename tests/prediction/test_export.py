@@ -56,13 +56,13 @@ def load_color(tmp_path_factory):
         variables = experiment.make_system(SPEC.label_format).init(jax.random.key(0))
         variables['params']['bias'] = np.array([0.0, 0.1], np.float32)
 
-        def load(dtype=None):
-            system = dataclasses.replace(experiment.system, dtype=dtype or 'auto')
-            changed = dataclasses.replace(experiment, system=system)
-            mesh = make_mesh(devices=tiny.one_device())
-            return Predictor(changed, SPEC, variables, checkpoint='', mesh=mesh)
+    def load(dtype=None):
+        system = dataclasses.replace(experiment.system, dtype=dtype or 'auto')
+        changed = dataclasses.replace(experiment, system=system)
+        mesh = make_mesh(devices=tiny.one_device())
+        return Predictor(changed, SPEC, variables, checkpoint='', mesh=mesh)
 
-        yield load
+    return load
 
 
 @pytest.fixture(scope='module')
