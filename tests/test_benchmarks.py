@@ -88,6 +88,7 @@ def make_result(**rest):
     }
 
 
+@pytest.mark.slow
 def test_a_case_goes_through_both_processes(tiny_result):
     ours = tiny_result['ours']
     assert ours['seconds']['min'] <= ours['seconds']['median'] <= ours['seconds']['max']

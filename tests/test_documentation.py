@@ -399,6 +399,7 @@ def test_named_files_exist(name):
         assert (ROOT / path).exists(), f'{name} names {path}, which does not exist'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', [name for name in DOCUMENTS if read_configurations(name)])
 def test_code_of_configurations_is_part_of_the_train_step(name, sandbox, data, monkeypatch):
     monkeypatch.chdir(sandbox)

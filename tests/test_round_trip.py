@@ -81,6 +81,7 @@ def _count_shared_centers(panoptic, label_format):
     return len(centers) - len(set(centers))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('dataset', ['coco', 'generated'])
 def test_targets_and_post_processing_give_pq_100(dataset, request):
     source = request.getfixturevalue(dataset)
@@ -106,6 +107,7 @@ def test_targets_and_post_processing_give_pq_100(dataset, request):
     assert num_shared <= 2
 
 
+@pytest.mark.slow
 def test_ground_truth_written_as_predictions_scores_100(coco, tmp_path):
     spec = coco.spec
     writer = PanopticWriter(str(tmp_path), spec)

@@ -25,6 +25,9 @@ from tests.torch_reference import (
     torch,
 )
 
+# Each compares with a PyTorch program that is trained too.
+pytestmark = pytest.mark.slow
+
 NUM_STEPS = 20
 NUM_BATCHES = 4
 SIZE = 65

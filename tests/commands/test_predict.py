@@ -22,6 +22,9 @@ from tests import tiny
 from tests.convert.compiling import compiling_fast
 from tests.process_group import NETWORK
 
+# One training serves all of them.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope='module', autouse=True)
 def quick_compilation():
@@ -346,7 +349,6 @@ def test_wrong_thresholds_are_named(workdir, values, message):
         Predictor.load(workdir, **values)
 
 
-@pytest.mark.slow
 def test_a_search_finds_what_the_evaluation_confirms(data, workdir, true_classes, tmp_path, capsys):
     run = tmp_path / 'run'
     shutil.copytree(workdir, run)

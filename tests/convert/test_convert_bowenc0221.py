@@ -35,12 +35,14 @@ def network(request):
     return request.param, draw_weights(Bowenc0221(make_backbone(), crop=CROP, **arguments))
 
 
+@pytest.mark.slow
 def test_keys_are_the_published_ones(network, shared_dir):
     name, network = network
     keys = shared_dir / 'specs' / 'checkpoint_keys' / f'keys_bowenc_{NETWORKS[name][2]}.txt'
     parity.check_keys(parity.get_arrays(network), keys)
 
 
+@pytest.mark.slow
 def test_heads_equal_those_of_pytorch(network):
     name, network = network
     parity.check_heads(

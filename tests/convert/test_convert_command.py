@@ -75,6 +75,7 @@ def run_failing(arrays, folder, capsys, *flags):
     return capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_whole_network_becomes_a_checkpoint_that_predicts(arrays, tmp_path, capsys):
     out = run(arrays, tmp_path, '--dataset=voc')
     printed = capsys.readouterr().out

@@ -191,6 +191,7 @@ def make_contents(keys):
 RESNET = (256, 512, 2048)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('preset', 'keys', 'num_classes'),
     [

@@ -32,6 +32,7 @@ def test_keys_are_the_published_ones(network, shared_dir):
     parity.check_keys(parity.get_arrays(network), path)
 
 
+@pytest.mark.slow
 def test_heads_equal_those_of_pytorch(network):
     name, network = network
     parity.check_heads(

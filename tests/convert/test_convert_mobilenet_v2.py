@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from PIL import Image
 
 from pdl_jax.convert.conversion import choose_network, guess_network, has_folded_norm, load
@@ -27,6 +28,7 @@ def run_backbone(conversion, variables, images, **changes):
     )
 
 
+@pytest.mark.slow
 def test_keras_weights_give_the_features_of_keras(shared_dir):
     folder = shared_dir / 'data' / 'weights' / 'mobilenetv2_0.35_imagenet_keras'
     contents = read_file(str(folder / 'backbone_unfolded_f32.npz'))

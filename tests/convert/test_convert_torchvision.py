@@ -70,6 +70,7 @@ BACKBONES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', BACKBONES)
 def test_features_equal_those_of_pytorch(name):
     read_features, size = BACKBONES[name]
@@ -92,6 +93,7 @@ def test_features_equal_those_of_pytorch(name):
         np.testing.assert_allclose(features[key], reference, rtol=0, atol=tolerance, err_msg=key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('name', 'arguments', 'preset'),
     [

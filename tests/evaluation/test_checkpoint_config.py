@@ -42,6 +42,7 @@ def fail(capsys, *words):
     return '\n'.join(capsys.readouterr())
 
 
+@pytest.mark.slow
 def test_fields_of_the_command_line_count_on_top(workdir, tmp_path, capsys):
     printed = run(
         capsys, 'evaluate', f'--checkpoint={workdir}', f'--workdir={tmp_path}',
@@ -56,6 +57,7 @@ def test_fields_of_the_command_line_count_on_top(workdir, tmp_path, capsys):
     assert report == json.loads((workdir / 'report.json').read_text())
 
 
+@pytest.mark.slow
 def test_reports_of_other_steps_stay(workdir, capsys):
     last = (workdir / 'report.json').read_bytes()
     scores = {}

@@ -34,6 +34,7 @@ def _make_batch(seed=0, size=(3, 12, 14)):
     return jax.tree.map(jnp.asarray, (outputs, targets))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('scope', ['image', 'batch'])
 def test_each_image_has_the_loss_of_a_batch_by_itself(scope):
     outputs, targets = _make_batch()

@@ -87,6 +87,7 @@ def _make_system(**loss):
     return options.make_system(LabelFormat(3, (1,), 255, 10))
 
 
+@pytest.mark.slow
 def test_weights_multiply_those_of_small_instances_and_come_before_the_hardest_pixels():
     rng = np.random.default_rng(0)
     panoptic = np.zeros((2, 12, 12), np.int32)

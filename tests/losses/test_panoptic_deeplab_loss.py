@@ -19,6 +19,7 @@ CASES = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('convention', ['deeplab2', 'bowen', 'd2'])
 @pytest.mark.parametrize('case', CASES)
 def test_equals_the_originals(find_golden, case, convention):
@@ -57,6 +58,7 @@ def test_equals_the_originals(find_golden, case, convention):
         np.testing.assert_allclose(total, sum(v.mean() for v in expected.values()), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('case', ['basic', 'mostly_ignored', 'no_things'])
 def test_gradients_equal_those_of_bowenc0221(find_golden, case):
     golden = np.load(find_golden('losses', case))

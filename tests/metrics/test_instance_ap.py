@@ -103,6 +103,7 @@ def test_mistakes_in_stuff_do_not_count():
     np.testing.assert_allclose(coco_stats(result), expected, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['coco', 'voc'])
 def test_equals_pycocotools_over_all_cases(name):
     label_format, _, cases, expected, _ = read_reference_cases(name)

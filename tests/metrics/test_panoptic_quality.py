@@ -52,6 +52,7 @@ def check(result, expected):
             assert result['per_class'][name][int(c)] == pytest.approx(value, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_equals_panopticapi_on_every_case(golden):
     results, reference = golden
     expected = reference.expected['pq']

@@ -32,6 +32,7 @@ def score(metric, label, prediction, size=None, valid=True):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['coco', 'voc'])
 @pytest.mark.parametrize('kind', ['normalized', 'raw'])
 def test_equals_the_origin_on_every_case(name, kind):

@@ -19,6 +19,7 @@ def _shapes(module, size=(65, 65), **arguments):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('output_stride', [8, 16, 32])
 @pytest.mark.parametrize('size', [(65, 97), (64, 50), (33, 41)])
 def test_output_shapes_at_any_size(output_stride, size):

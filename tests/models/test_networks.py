@@ -90,6 +90,7 @@ def _cases():
         yield names[i % len(names)], backbone, ('float32', 'bfloat16')[i % 2], SIZES[i % len(SIZES)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('name', 'backbone', 'dtype', 'size'), _cases())
 def test_any_backbone_under_any_decoder_at_any_size(name, backbone, dtype, size):
     model = _make(name, backbone, jnp.dtype(dtype))
@@ -107,6 +108,7 @@ def test_any_backbone_under_any_decoder_at_any_size(name, backbone, dtype, size)
     assert {x.dtype for x in jax.tree.leaves((variables, outputs))} == {jnp.dtype('float32')}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('backbone', COMPILED)
 def test_every_parameter_takes_part(backbone):
     """A finite gradient reaches every parameter, and bfloat16 gives about the same outputs."""
@@ -142,6 +144,7 @@ def test_every_parameter_takes_part(backbone):
         assert error < 0.5 * float(jnp.std(large[key])), key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('backbone', FAMILIES)
 def test_checkpoints_give_back_every_variable(backbone, tmp_path):
     name, width = FAMILIES[backbone]

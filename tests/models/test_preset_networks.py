@@ -153,6 +153,7 @@ def _summarize(preset, num_classes, size, **overrides):
     return summarize(_make_model(preset, num_classes, size, **overrides), size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('preset', 'num_classes'), PARAMETERS)
 def test_parameters(preset, num_classes):
     # At a size that the multiply-adds need too, so that one trace serves both.
@@ -165,6 +166,7 @@ def test_parameters(preset, num_classes):
     assert add_up(parts).parameters == PARAMETERS[preset, num_classes]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('preset', 'num_classes', 'size', 'overrides', 'billions'), MULTIPLY_ADDS)
 def test_multiply_adds(preset, num_classes, size, overrides, billions):
     parts = _summarize(preset, num_classes, size, **overrides)
@@ -200,6 +202,7 @@ def test_context_modules(is_separable, count):
     assert parts[f'semantic_decoder/{name}'].parameters == count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'preset', sorted(name for name in PRESETS if not name.startswith('imagenet/'))
 )

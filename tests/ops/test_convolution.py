@@ -46,6 +46,7 @@ def _check(ours, reference, x, kernel):
 CASES = list(itertools.product((1, 3, 5), (1, 2), (1, 2), ('symmetric', 'same')))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('size', 'stride', 'dilation', 'padding'), CASES)
 @pytest.mark.parametrize('is_depthwise', [False, True])
 def test_equals_xla(size, stride, dilation, padding, is_depthwise):

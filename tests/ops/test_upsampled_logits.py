@@ -51,6 +51,7 @@ def platform(request):
         yield request.param
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('small', 'size', 'num_classes', 'mode'), CASES)
 def test_equals_the_full_size(platform, monkeypatch, small, size, num_classes, mode):
     monkeypatch.setattr(logit_blocks, '_PIXELS_PER_BLOCK', 300)
@@ -82,6 +83,7 @@ def test_equals_the_full_size(platform, monkeypatch, small, size, num_classes, m
     np.testing.assert_allclose(logit, first, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('small', 'size', 'num_classes', 'mode'), CASES)
 def test_probability_of_labels_is_that_of_the_softmax(
     platform, monkeypatch, small, size, num_classes, mode
@@ -152,6 +154,7 @@ def test_small_losses_of_large_logits_are_kept(platform):
     np.testing.assert_allclose(loss, np.log1p(np.exp(-12.0)), rtol=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('data', 'space'), [(8, 1), (4, 2), (2, 4)])
 def test_split_over_devices_equals_one_device(data, space):
     size = (65, 33)

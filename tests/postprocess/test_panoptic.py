@@ -91,6 +91,7 @@ def process_case(case, params, **rules):
     return jax.tree.map(np.asarray, run(outputs, label_format=label_format, options=options))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', CASES)
 def test_equals_reference_programs(find_golden, name):
     case, params = read_case(find_golden, name)
@@ -111,6 +112,7 @@ def test_equals_reference_programs(find_golden, name):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('convention', RULES)
 @pytest.mark.parametrize('name', CASES)
 def test_equals_reference_programs_in_their_conventions(find_golden, name, convention):
@@ -170,6 +172,7 @@ def score_segments(probability, heatmap, panoptic, params, rule):
     return scores
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('rule', ['centroid', 'assigned'])
 @pytest.mark.parametrize('name', ['random_00', 'random_03', 'majority_vote'])
 def test_scores_average_the_class_of_the_segment(find_golden, name, rule):
@@ -243,6 +246,7 @@ def test_batch_sharded_over_devices_stays_there():
         np.testing.assert_array_equal(value, expected[name], err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('resize', 'size'), [('corner_aligned', (33, 65)), ('half_pixel', (36, 60))]
 )
@@ -269,6 +273,7 @@ def test_small_logits_give_the_maps_of_upsampled_ones(resize, size):
     np.testing.assert_array_equal(semantic, expected['semantic'])
 
 
+@pytest.mark.slow
 def test_padding_is_cut_as_if_it_had_never_been_there():
     """detectron2 crops its heads to the image first; in the padding they say anything."""
     rng = np.random.default_rng(0)

@@ -12,6 +12,7 @@ from pdl_jax.typing import LabelFormat
 FORMATS = (LabelFormat(3, (1, 2), 255, 256), LabelFormat(4, (1, 2), 0, 256))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('label_format', FORMATS)
 def test_low_things_become_void_and_the_rest_stays(label_format):
     stuff = 0 if label_format.ignore_label else 768

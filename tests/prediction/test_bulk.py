@@ -126,6 +126,7 @@ def read_results(output: pathlib.Path) -> tuple[list[dict], dict[str, bytes]]:
     return entries, members
 
 
+@pytest.mark.slow
 def test_shards_hold_what_single_predictions_give(predictor, tmp_path):
     # Equal stems, and names that are no names.
     paths = write_photos(tmp_path / 'a', 23) + write_photos(tmp_path / 'b' / 'c', 4)
@@ -162,6 +163,7 @@ def test_shards_hold_what_single_predictions_give(predictor, tmp_path):
     assert min(num_segments) > 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('count', [1, 2, 3, 4])
 def test_batches_give_the_labels_of_single_images(predictor, wide_predictor, count):
     rng = np.random.default_rng(count)
@@ -303,6 +305,7 @@ def hostile(tmp_path):
     return {**paths, 'https://example.invalid/a.jpg': 'download it first'}
 
 
+@pytest.mark.slow
 def test_strips_pipes_and_addresses_are_listed_and_the_others_predicted(
     predictor, hostile, tmp_path, monkeypatch
 ):

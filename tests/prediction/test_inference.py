@@ -63,6 +63,7 @@ def _make_passes(size, scales, is_flipped, resize):
     return make_passes(system, size, EvaluateOptions(scales=scales, is_flipped=is_flipped))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('scales', 'is_flipped'), [((0.5,), False), ((1.0,), True), ((0.5, 1.0, 1.75), True)]
 )
@@ -193,6 +194,7 @@ def _draw_variables(system):
 
 
 # A size that fits no stride, and one that does.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('resize', 'size'), [('corner_aligned', (30, 44)), ('half_pixel', (32, 48))]
 )

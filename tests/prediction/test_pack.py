@@ -77,6 +77,7 @@ def test_kernels_are_rounded_and_the_rest_is_kept(system_and_description, run, t
     assert packed == description
 
 
+@pytest.mark.slow
 def test_tuned_options_and_full_precision_are_kept(run, tmp_path):
     workdir, _ = run
     main(['pack', f'--checkpoint={workdir}', '--step=best', f'--output={tmp_path / "packed"}'])

@@ -40,6 +40,7 @@ def make_predictor(tmp_path):
         yield make
 
 
+@pytest.mark.slow
 def test_deleted_predictors_are_freed(make_predictor):
     image = np.zeros((8, 8, 3), np.uint8)
     kept = []
@@ -52,6 +53,7 @@ def test_deleted_predictors_are_freed(make_predictor):
     assert [reference() for reference in kept] == [None] * 4
 
 
+@pytest.mark.slow
 def test_programs_are_kept_and_the_oldest_goes(make_predictor, monkeypatch):
     monkeypatch.setattr(programs_module, '_MAX_PROGRAMS', 2)
     predictor = make_predictor()

@@ -180,6 +180,7 @@ def network():
         yield Predictor(experiment, spec, variables, checkpoint='', mesh=mesh)
 
 
+@pytest.mark.slow
 def test_tiles_see_the_context_of_the_whole_image(network, tmp_path):
     image = render_scene(0, 'val', 1, height_px=150, width_px=220).image
     whole = network(image)
@@ -201,6 +202,7 @@ def test_tiles_see_the_context_of_the_whole_image(network, tmp_path):
     assert (alone != classes).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('size', [(1, 1), (20, 300)])
 def test_small_images_are_one_tile(network, tmp_path, size):
     image = render_scene(0, 'val', 1, height_px=150, width_px=300).image[: size[0], : size[1]]

@@ -127,6 +127,7 @@ def test_vertical_flip_mirrors_rows_and_twice_is_nothing():
     np.testing.assert_array_equal(again, values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('size', [(9, 9), (6, 6), (5, 8)])
 def test_quarter_turns_are_those_of_numpy(size):
     """Of a frame that holds the image and its turn, exactly, image and label alike."""
@@ -183,6 +184,7 @@ def test_rotation_by_any_angle_is_that_of_pillow(seed):
     np.testing.assert_allclose(actual[~is_inside], 127.5)
 
 
+@pytest.mark.slow
 def test_rotated_label_and_image_are_aligned_and_void_is_outside():
     size = (40, 52)
     windows = _draw_windows(
@@ -214,6 +216,7 @@ def test_rotated_label_and_image_are_aligned_and_void_is_outside():
         )
 
 
+@pytest.mark.slow
 def test_probability_0_turns_nothing_and_draws_what_was_drawn_before():
     size = (20, 24)
     fields = {'crop_size': (13, 17), 'min_scale': 0.5, 'max_scale': 2.0}
@@ -237,6 +240,7 @@ def test_small_image_lies_anywhere_in_the_crop():
     assert starts == {0, 1, 2, 3}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('resized', [(7, 9), (13, 17), (25, 33)])
 def test_there_and_back_keeps_labels(resized):
     """Enlarging and shrinking with nearest neighbours on aligned corners returns every label."""

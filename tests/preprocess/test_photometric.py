@@ -94,6 +94,7 @@ def test_off_is_the_image_itself():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('limit', ['brightness', 'hue', 'max_blur_sigma_px', 'max_noise_deviation'])
 def test_probability_0_is_the_identity_and_1_is_not(limit):
     off = {'color_probability': 0.0, 'blur_probability': 0.0, 'noise_probability': 0.0}

@@ -42,6 +42,7 @@ RULES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('case', 'convention'),
     [(case, convention) for convention in ('deeplab2', 'bowen', 'd2') for case in CASES]

@@ -48,6 +48,7 @@ def _run(mode, **environment):
     return is_kept == 'True', int(faults)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith('linux'), reason='glibc only')
 def test_temporaries_are_not_mapped_afresh():
     is_kept, faults = _run('kept')

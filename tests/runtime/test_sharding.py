@@ -111,7 +111,8 @@ def one_device():
     return _run(make_mesh(devices=jax.devices()[:1]))
 
 
-@pytest.mark.parametrize(('data', 'space'), [pytest.param(8, 1, marks=pytest.mark.slow), (2, 4)])
+@pytest.mark.slow
+@pytest.mark.parametrize(('data', 'space'), [(8, 1), (2, 4)])
 def test_loss_and_gradients_equal_those_of_one_device(one_device, data, space):
     expected_samples, expected_loss, expected_gradients, expected_statistics = one_device
     samples, loss, gradients, statistics = _run(make_mesh(data, space), expected_samples)
@@ -133,6 +134,7 @@ def test_loss_and_gradients_equal_those_of_one_device(one_device, data, space):
     )
 
 
+@pytest.mark.slow
 def test_every_augmentation_is_drawn_alike_on_all_meshes():
     options = AugmentOptions(
         (65, 65),

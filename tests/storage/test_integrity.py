@@ -17,6 +17,7 @@ def run(tmp_path):
     return tmp_path, tmp_path / 'checkpoints' / '2'
 
 
+@pytest.mark.slow
 def test_mutated_files_are_read_or_named(tmp_path):
     ends, faults = checkpoint_mutations.run(seed=3, count=40, folder=tmp_path)
     assert not faults, '\n'.join(faults)

@@ -16,6 +16,9 @@ from pdl_jax.training.loop import train
 from tests import tiny
 from tests.process_group import NETWORK
 
+# One training serves all of them.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope='module')
 def experiment(data):

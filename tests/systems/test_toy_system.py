@@ -32,6 +32,7 @@ def workdir(color_system, config, data, tmp_path_factory) -> pathlib.Path:
     return path
 
 
+@pytest.mark.slow
 def test_it_trains_and_draws(workdir):
     lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
     losses = [line['loss_color'] for line in lines if 'loss_color' in line]

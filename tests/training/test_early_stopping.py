@@ -63,6 +63,7 @@ def test_it_counts_evaluations_since_the_best(metric, values, due):
     assert not EarlyStopping(metric, 0).is_due
 
 
+@pytest.mark.slow
 def test_a_run_ends_early_and_says_so_and_stays_ended(data, tmp_path, monkeypatch, caplog):
     _replace_step(monkeypatch)
     calls = _replace_evaluation(monkeypatch, [0.1, 0.3, 0.2, 0.29, 0.25, 0.9])

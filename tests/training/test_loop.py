@@ -59,6 +59,7 @@ def _check_same(workdir, other):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_a_run_leaves_everything_it_should(finished):
     workdir, output = finished
     assert sorted(int(p.name) for p in (workdir / 'checkpoints').iterdir()) == [4, 6]
@@ -209,6 +210,7 @@ def test_checkpoint_of_another_network_is_refused(data, finished, field, value, 
         _train(_make_experiment(data, **{field: value}), finished[0])
 
 
+@pytest.mark.slow
 def test_training_starts_from_another_run(data, finished, tmp_path, monkeypatch):
     _replace_step(monkeypatch)
     _replace_evaluation(monkeypatch)
@@ -234,6 +236,7 @@ def test_missing_data_names_the_command_that_prepares_it(tmp_path):
         _train(_make_experiment(tmp_path / 'absent'), tmp_path / 'work')
 
 
+@pytest.mark.slow
 def test_finished_run_only_evaluates_again(data, finished):
     workdir, _ = finished
     path = workdir / 'report.json'

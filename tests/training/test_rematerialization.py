@@ -56,6 +56,7 @@ def _run(regexes):
     return compiled(variables['params']), num_kept
 
 
+@pytest.mark.slow
 def test_gradients_stay_and_less_is_kept():
     expected, num_kept = _run(())
     actual, num_kept_by_units = _run((r'backbone/stage\d_block\d$', 'decoder$', 'head$'))

@@ -60,6 +60,7 @@ def test_second_run_is_refused_and_harms_nothing(config, tmp_path):
     assert not (tmp_path / 'metrics.jsonl').exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('stopped', [(1,), (2,), (1, 2)])
 def test_evaluation_that_was_cut_short_is_made_up_for(config, tmp_path, monkeypatch, stopped):
     with monkeypatch.context() as patch:
@@ -79,6 +80,7 @@ def test_evaluation_that_was_cut_short_is_made_up_for(config, tmp_path, monkeypa
     assert [line['step'] for line in read_lines(tmp_path) if 'loss' in line] == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_finished_run_started_again_writes_no_line_twice(config, tmp_path):
     report = run(config, tmp_path)
     before = (tmp_path / 'metrics.jsonl').read_bytes()
@@ -89,6 +91,7 @@ def test_finished_run_started_again_writes_no_line_twice(config, tmp_path):
     assert [line['step'] for line in read_lines(tmp_path) if 'eval/miou' in line] == [2, 4, 5]
 
 
+@pytest.mark.slow
 def test_changes_are_logged_and_another_network_is_refused(config, tmp_path, caplog):
     run(config, tmp_path)
     caplog.clear()

@@ -26,6 +26,7 @@ def _make_variables(module, x, **arguments):
 
 # Blocks of stage 3, width of stage 1, parameters and GMACs of the ImageNet classifier, all from
 # torchvision.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('count', 'width', 'parameters', 'gmacs'),
     [

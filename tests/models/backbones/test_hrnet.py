@@ -25,6 +25,7 @@ class _Classifier(nn.Module):
 
 
 # The classifiers' as published; without their own layers recounted.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('width', 'trunk', 'classifier'),
     [(18, 9_562_260, 21_299_004), (32, 29_305_536, 41_232_680), (48, 65_325_120, 77_469_864)],
@@ -36,6 +37,7 @@ def test_parameter_counts(width, trunk, classifier):
     assert counts['backbone'] + counts['head'] + 2048 * 1000 + 1000 == classifier
 
 
+@pytest.mark.slow
 def test_multiply_adds():
     for size, gmacs in (((224, 224), 16.22), ((1025, 2049), 689.06)):
         assert probe.trace(HRNet(48), size).multiply_adds == pytest.approx(gmacs * 1e9, rel=1e-3), (
@@ -47,6 +49,7 @@ def test_multiply_adds():
     assert classifier.shapes == {'head': (7, 7, 2048)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('output_stride', 'upsampling'), [(8, 'nearest'), (16, 'bilinear'), (32, 'nearest')]
 )
@@ -59,6 +62,7 @@ def test_output_shapes_at_any_size(output_stride, upsampling):
         assert probe.trace(module, size).shapes == expected
 
 
+@pytest.mark.slow
 def test_atrous_consistency_without_upward_fusions():
     """A smaller output stride gives the same features, only more of them, if none is interpolated.
 

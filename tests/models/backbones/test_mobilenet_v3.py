@@ -64,6 +64,7 @@ def test_endpoints(size, endpoints, channels):
     assert shapes == {**expected, 'last': expected['stride32']}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('size', 'output_stride', 'expected'),
     [

@@ -59,6 +59,7 @@ def _random_variables(module, image):
 
 
 # Published totals without the classifier, from torchvision, DeepLab2 and the DeepLab papers.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('module', 'parameters', 'size', 'giga_multiply_adds'),
     [
@@ -90,6 +91,7 @@ def test_parameters_and_multiply_adds(module, parameters, size, giga_multiply_ad
     np.testing.assert_allclose(sum(conv[-1] for conv in convs) / 1e9, giga_multiply_adds, rtol=5e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('stride_convention', 'output_stride', 'multi_grid', 'stage4', 'stage5'),
     [
@@ -171,6 +173,7 @@ def test_shapes(stride_convention, output_stride, endpoints, padding):
         assert features[name].shape == (2, -(-50 // stride), -(-65 // stride), channels), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'attributes',
     [

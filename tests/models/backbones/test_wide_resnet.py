@@ -28,6 +28,7 @@ def _trace(module, size, kind):
 
 
 # Totals of DeepLab2's tests and published checkpoints; multiply-adds exclude the classifier.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     (
         'depth_multiplier',

@@ -13,6 +13,7 @@ from pdl_jax.models.blocks import Conv, LayerOptions
 from tests.models.backbones import probe
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('depth', 'output_stride', 'size', 'parameters', 'giga_multiply_adds'),
     [
@@ -91,6 +92,7 @@ def test_modules_are_those_of_bowenc0221(
     np.testing.assert_allclose(inner[0, 2, 3, ::4], expected_inner, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_atrous_consistency():
     probe.check_atrous_consistency(functools.partial(Xception, 41, width_multiplier=0.02), (8, 32))
 
