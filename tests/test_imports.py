@@ -135,7 +135,7 @@ CONFIGS_MAY_IMPORT = ('ml_collections', 'configs')
 # written.
 # Trackers of runs are found by their names, and not imported.
 TRACKERS = ('wandb', 'mlflow')
-_RUNTIMES = ('onnx', 'onnxruntime', 'openvino', 'flatbuffers')
+_RUNTIMES = ('onnx', 'onnxruntime', 'openvino')
 OPTIONAL = ('tensorflow', 'torch', 'tensorboard', 'gradio', 'av', *_RUNTIMES, *TRACKERS)
 OPTIONAL_ONLY_IN = ('convert', 'data', 'prediction.export')
 # Only the door turns flags and ConfigDicts into an experiment.

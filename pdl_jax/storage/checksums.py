@@ -21,7 +21,7 @@ def write_checksums(folder: epath.Path) -> None:
 
     On a bucket only the sizes are written, see `check_files`.
     """
-    names = [os.fspath(path.relative_to(folder)) for path in _list_files(folder)]
+    names = [os.fspath(path.relative_to(folder)) for path in list_files(folder)]
     sums = {name: _describe(folder / name) for name in names if name not in _LEFT_OUT}
     (folder / _FILE).write_text(json.dumps(sums, indent=1) + '\n')
 
@@ -94,10 +94,11 @@ def _check_file(path: epath.Path, size: int, crc: int | None) -> None:
         raise ValueError(f'{path} holds other bytes than were written')
 
 
-def _list_files(folder: epath.Path) -> Iterator[epath.Path]:
+def list_files(folder: epath.Path) -> Iterator[epath.Path]:
+    """Yields all files below a folder, in the order of their paths."""
     for path in sorted(folder.iterdir()):
         if path.is_dir():
-            yield from _list_files(path)
+            yield from list_files(path)
         else:
             yield path
 

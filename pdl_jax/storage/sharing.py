@@ -8,7 +8,7 @@ import os
 import pathlib
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
 from etils import epath
@@ -20,6 +20,7 @@ from pdl_jax.storage.checkpoint import (
     make_absolute,
     read_description,
 )
+from pdl_jax.storage.checksums import list_files
 from pdl_jax.storage.hub import Hub
 from pdl_jax.storage.integrity import check_checkpoint
 from pdl_jax.storage.outside_files import refuse_irregular
@@ -102,7 +103,7 @@ class Bucket:
         with explain_bucket_errors(root):
             checkpoint = find_checkpoint(root, step)
             sizes = {}
-            for path in _list_files(checkpoint):
+            for path in list_files(checkpoint):
                 name = f'{FOLDER}/{checkpoint.name}/{path.relative_to(checkpoint)}'
                 sizes[name] = file_size(path)
                 if len(sizes) > _MAX_FILES:
@@ -164,7 +165,7 @@ def push(
     if not checkpoint.name.isdecimal():
         raise ValueError(f'{checkpoint} must have the name that training gave it, its step')
     files: dict[str, pathlib.Path | bytes] = {}
-    for path in _list_files(checkpoint):
+    for path in list_files(checkpoint):
         refuse_irregular(path)
         name = f'{FOLDER}/{checkpoint.name}/{path.relative_to(checkpoint).as_posix()}'
         files[name] = pathlib.Path(path)
@@ -282,11 +283,3 @@ def _store(path: epath.Path, content: pathlib.Path | bytes) -> None:
         return
     with content.open('rb') as source, path.open('wb') as file:
         shutil.copyfileobj(source, file, _BLOCK_BYTES)
-
-
-def _list_files(folder: epath.Path) -> Iterator[epath.Path]:
-    for path in sorted(folder.iterdir()):
-        if path.is_dir():
-            yield from _list_files(path)
-        else:
-            yield path
