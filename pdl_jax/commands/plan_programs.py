@@ -14,6 +14,7 @@ from pdl_jax.data.records import RecordSource, open_split
 from pdl_jax.evaluation.evaluator import Evaluator
 from pdl_jax.experiment import Experiment
 from pdl_jax.ops.placement import split_rows
+from pdl_jax.ops.platforms import eval_shape
 from pdl_jax.planning.program import Program
 from pdl_jax.prediction.inference import run_passes
 from pdl_jax.runtime.sharding import batch_sharding
@@ -136,7 +137,7 @@ def _make_postprocess(
     shape = (evaluation.num_images, *evaluation.size, num_channels)
     images = jax.ShapeDtypeStruct(shape, jnp.float32)
     run = functools.partial(run_passes, inference.passes, is_partial=inference.is_partial)
-    outputs = jax.eval_shape(run, evaluation.arguments[0], images)
+    outputs = eval_shape(run, evaluation.arguments[0], images)
 
     def process(outputs: Outputs) -> LabelMaps:
         # Maps at full size lie split over the devices, as the network leaves them.

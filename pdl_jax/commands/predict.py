@@ -30,7 +30,7 @@ from pdl_jax.commands.predictor_flags import (
     list_given,
     list_options,
 )
-from pdl_jax.commands.processes import announce, show_own_messages
+from pdl_jax.commands.processes import announce, set_up_memory, show_own_messages
 
 if TYPE_CHECKING:
     from pdl_jax.prediction.predictor import Predictor
@@ -167,13 +167,8 @@ def run(flags: argparse.Namespace) -> None:
     output.mkdir(parents=True, exist_ok=True)
     from pdl_jax.prediction.predict_files import predict_files
     from pdl_jax.prediction.predictor import Predictor
-    from pdl_jax.runtime.garbage import collect_garbage_rarely
-    from pdl_jax.runtime.host_memory import keep_freed_memory
 
-    if tiles is None:
-        # It trades memory for time.
-        keep_freed_memory()
-    collect_garbage_rarely()
+    set_up_memory(keeps_freed=tiles is None)
     predictor = Predictor.load(flags.checkpoint, step=flags.step, **_list_options(flags))
     failures = predict_files(
         predictor, paths, output, kinds=kinds, style=style, image_ids=image_ids, tiles=tiles
@@ -208,13 +203,12 @@ def _predict_stack(flags: argparse.Namespace) -> None:
     from pdl_jax.prediction.image_list import list_images, refuse_overwriting, stem_of
     from pdl_jax.prediction.predictor import Predictor
     from pdl_jax.prediction.slices import SLICE_OPTIONS, predict_stack
-    from pdl_jax.runtime.host_memory import keep_freed_memory
 
     paths = list_images(flags.images, flags.list, flags.prefix)
     announce(f'predicting a stack of {len(paths)} files with {flags.checkpoint}')
     options = dataclasses.replace(SLICE_OPTIONS, **list_given(flags, ('min_iou',)))
     refuse_overwriting(paths, [f'{flags.output}/{stem_of(paths[0])}_objects.tif'])
-    keep_freed_memory()
+    set_up_memory()
     predictor = Predictor.load(flags.checkpoint, step=flags.step, **_list_options(flags))
     objects = predict_stack(predictor, paths, flags.output, options=options)
     print(f'{len(objects)} objects in the stack {paths[0]}, predicted to {flags.output}')
@@ -269,15 +263,12 @@ def _load_for_shards(flags: argparse.Namespace) -> tuple['Predictor', int, int]:
     import jax
 
     from pdl_jax.prediction.predictor import Predictor
-    from pdl_jax.runtime.garbage import collect_garbage_rarely
-    from pdl_jax.runtime.host_memory import keep_freed_memory
     from pdl_jax.runtime.processes import choose_together, ending_together
     from pdl_jax.storage.checkpoint import find_checkpoint
 
     if flags.distributed:
         jax.distributed.initialize()
-    keep_freed_memory()
-    collect_garbage_rarely()
+    set_up_memory()
     load = functools.partial(Predictor.load, **_list_options(flags))
     if not flags.distributed:
         predictor = load(flags.checkpoint, step=flags.step, devices=jax.local_devices())

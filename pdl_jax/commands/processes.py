@@ -39,8 +39,6 @@ def start_processes(flags: argparse.Namespace, task: str) -> Iterator[None]:
     from absl import logging
 
     from pdl_jax.runtime.compiler_options import cache_programs
-    from pdl_jax.runtime.garbage import collect_garbage_rarely
-    from pdl_jax.runtime.host_memory import keep_freed_memory
 
     if flags.distributed or flags.coordinator_address:
         jax.distributed.initialize(
@@ -49,8 +47,7 @@ def start_processes(flags: argparse.Namespace, task: str) -> Iterator[None]:
             flags.process_id,
             heartbeat_timeout_seconds=flags.heartbeat_timeout_seconds,
         )
-    keep_freed_memory()
-    collect_garbage_rarely()
+    set_up_memory()
     show_own_messages()
     cache_programs(flags.workdir)
     device = jax.devices()[0]
@@ -61,6 +58,22 @@ def start_processes(flags: argparse.Namespace, task: str) -> Iterator[None]:
     advice = 'The same command on all hosts goes on from the newest checkpoint.'
     with ending_together(advice, is_traced=flags.debug):
         yield
+
+
+def set_up_memory(*, keeps_freed: bool = True) -> None:
+    """Sets how this process, which compiles and runs networks, frees memory.
+
+    Call it before anything asks for devices, but after `jax.distributed.initialize`.
+
+    Args:
+      keeps_freed: whether freed memory is kept, which trades memory for time.
+    """
+    from pdl_jax.runtime.garbage import collect_garbage_rarely
+    from pdl_jax.runtime.host_memory import keep_freed_memory
+
+    collect_garbage_rarely()
+    if keeps_freed:
+        keep_freed_memory()
 
 
 def announce(task: str) -> None:

@@ -16,7 +16,7 @@ from pdl_jax.commands.predictor_flags import (
     list_given,
     list_options,
 )
-from pdl_jax.commands.processes import announce, show_own_messages
+from pdl_jax.commands.processes import announce, set_up_memory, show_own_messages
 
 SUMMARY = 'predict a video or a camera: an overlay video, objects numbered through'
 EXAMPLES = """\
@@ -71,7 +71,6 @@ def run(flags: argparse.Namespace) -> None:
     from pdl_jax.prediction.predictor import Predictor
     from pdl_jax.prediction.tracking import TrackOptions
     from pdl_jax.prediction.video import VIDEO_STYLE, predict_video
-    from pdl_jax.runtime.host_memory import keep_freed_memory
 
     for written in filter(None, (flags.output, flags.segments)):
         if os.path.realpath(written) == os.path.realpath(flags.input):
@@ -79,7 +78,7 @@ def run(flags: argparse.Namespace) -> None:
     import_av()
     options = TrackOptions(**list_given(flags, _TRACKING))
     style = dataclasses.replace(VIDEO_STYLE, **list_given(flags, STYLE))
-    keep_freed_memory()
+    set_up_memory()
     predictor = Predictor.load(flags.checkpoint, step=flags.step, **list_options(flags))
     summary = predict_video(
         predictor,

@@ -165,7 +165,7 @@ def describe_pages(
     """Checks the pages of an image and describes it.
 
     Args:
-      pages: of `open_pages`.
+      pages: see `open_pages`.
       name: name of the file, for error messages.
       max_pixels: larger images are refused.
       max_bytes: images of more bytes, not compressed, are refused.

@@ -75,7 +75,7 @@ def decode_window(
     """Decodes a part of a page from the strips and tiles that it touches.
 
     Args:
-      page: of tifffile; one without `is_decodable` needs imagecodecs.
+      page: a page of tifffile; one without `is_decodable` needs imagecodecs.
       fetch: reads the file.
       window: the part, not empty, within the page.
       cache: keeps strips and tiles for other windows of the same page.

@@ -49,8 +49,15 @@ def pin_platform_of(arguments: PyTree) -> contextlib.AbstractContextManager[None
     shardings = (getattr(leaf, 'sharding', None) for leaf in jax.tree.leaves(arguments))
     devices = (next(iter(s.device_set)) for s in shardings if s is not None)
     platform = next((device.platform for device in devices), jax.default_backend())
-    # A GPU of either kind, which no implementation is for alone.
-    return pin_platform('cuda' if platform == 'gpu' else platform)
+    return pin_platform(name_platform(platform))
+
+
+def name_platform(backend: str) -> str:
+    """Returns the one of `PLATFORMS` that a backend or device of JAX belongs to.
+
+    JAX calls GPUs of both kinds 'gpu', and no implementation is for one kind alone.
+    """
+    return 'cuda' if backend == 'gpu' else backend
 
 
 def eval_shape(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pdl_jax.ops.platforms import eval_shape
 from pdl_jax.prediction.inference import Inference
 from pdl_jax.prediction.programs import Programs
 from pdl_jax.prediction.tiles import Tile
@@ -29,7 +30,7 @@ def has_context(programs: Programs, variables: Variables) -> bool:
         return False
     size = programs.system.grid.fit((65, 65))
     image = jax.ShapeDtypeStruct((1, *size, programs.num_channels), jnp.float32)
-    features = jax.eval_shape(programs.system.context_features, variables, image)
+    features = eval_shape(programs.system.context_features, variables, image)
     return bool(jax.tree.leaves(features))
 
 

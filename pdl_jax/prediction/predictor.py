@@ -292,7 +292,7 @@ class Predictor:
           batch_size: size that the batch is padded to, so that smaller ones share its program, and
             from there to a multiple of the devices.
           canvas: (height, width) in pixels to pad to instead of `canvas_size`.
-          context: of the whole image that these are tiles of, see `measure_context`.
+          context: context of the whole image that these are tiles of, see `measure_context`.
 
         Returns:
           A function that waits for the results and returns them in the order of the images.

@@ -22,7 +22,7 @@ class Preview:
 
     Args:
       size: (height, width) of the image in pixels.
-      num_channels: of the image.
+      num_channels: number of channels of the image.
 
     Attributes:
       factor: pixels of the image per pixel of the preview.
@@ -65,7 +65,7 @@ class Preview:
         """Makes a result of it.
 
         Args:
-          segments: of the whole image, with their ids 1, 2, ... as labels.
+          segments: those of the whole image, with their ids 1, 2, ... as labels.
           table: i32[N], the id of each label.
           spec: the classes.
           **fields: more of the result.

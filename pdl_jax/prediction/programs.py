@@ -29,7 +29,7 @@ class Programs:
       augment: its resize and normalisation apply.
       evaluate: scales and mirror image.
       mesh: the devices, which share the images of a batch.
-      num_channels: of images.
+      num_channels: number of channels of an image.
     """
 
     system: System

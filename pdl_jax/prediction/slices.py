@@ -14,6 +14,7 @@ from pdl_jax.data import tiff_images
 from pdl_jax.data.pixel_format import PixelFormat
 from pdl_jax.data.tiff_stacks import TiffStack
 from pdl_jax.prediction.image_files import read_image
+from pdl_jax.prediction.image_list import stem_of
 from pdl_jax.prediction.predictor import Predictor
 from pdl_jax.prediction.result import PanopticResult
 from pdl_jax.prediction.tracking import Tracker, TrackOptions
@@ -84,7 +85,7 @@ def predict_stack(
     if is_remote(folder):
         raise ValueError(f'stacks are written to local folders, not to {folder}')
     folder.mkdir(parents=True, exist_ok=True)
-    stem = stem or os.path.splitext(os.path.basename(paths[0]))[0]
+    stem = stem or stem_of(paths[0])
     with open_slices(paths, predictor.pixels) as slices:
         results = (predictor.start([image])()[0] for image in slices)
         objects = write_objects(results, folder / f'{stem}_objects.tif', options)
@@ -115,7 +116,7 @@ def write_objects(
     """Links the objects of slices and writes their numbers.
 
     Args:
-      results: of the slices in order.
+      results: those of the slices, in order.
       path: the TIFF file, which appears when it is complete.
       options: the rules of linking.
 

@@ -77,7 +77,8 @@ class Stitcher:
 
         Args:
           tile: the next one.
-          result: of its window, without thresholds on segments, which hold for whole ones.
+          result: the labels of its window, without thresholds on segments, which hold for whole
+            ones.
 
         Returns:
           i32[h, w], the pieces in its window.

@@ -71,7 +71,7 @@ def find_pixels(trained: Trained, value_range: str, source: str) -> PixelFormat:
     """Returns the pixel format of a checkpoint, with another value range if one is asked for.
 
     Args:
-      trained: of the checkpoint.
+      trained: the contents of the checkpoint.
       value_range: see `Predictor.load`.
       source: the checkpoint, for error messages.
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Self
 
+import numpy as np
 from etils import epath
 
 from pdl_jax.data.videos import Frame, VideoReader, VideoWriter, check_video_name
@@ -100,7 +101,7 @@ def renumber(result: PanopticResult, numbers: Mapping[int, int]) -> PanopticResu
     """Puts the numbers of objects in the place of their instances.
 
     Args:
-      result: of a frame.
+      result: the result of a frame.
       numbers: the number of each thing by its label, see `Tracker.update`.
 
     Returns:
@@ -122,12 +123,9 @@ def renumber(result: PanopticResult, numbers: Mapping[int, int]) -> PanopticResu
             taken.add(label)
         table[segment.label] = label
         segments.append(dataclasses.replace(segment, label=label))
-    panoptic = result.panoptic.copy()
-    for segment in result.segments:
-        if table[segment.label] != segment.label:
-            y0, x0, y1, x1 = segment.box
-            inside = result.panoptic[y0:y1, x0:x1] == segment.label
-            panoptic[y0:y1, x0:x1][inside] = table[segment.label]
+    labels = np.arange(int(result.panoptic.max()) + 1, dtype=result.panoptic.dtype)
+    labels[list(table)] = list(table.values())
+    panoptic = labels[result.panoptic]
     segments = tuple(sorted(segments, key=lambda s: s.label))
     return dataclasses.replace(result, panoptic=panoptic, segments=segments)
 

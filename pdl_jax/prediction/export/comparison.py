@@ -23,7 +23,7 @@ class Agreement:
     """The agreement over some images.
 
     Attributes:
-      num_images: how many.
+      num_images: number of images.
       num_identical: images with identical panoptic maps.
       equal: share of pixels with the same label, where instances of a class may be numbered in
         another order.
@@ -73,7 +73,7 @@ def compare(
     """Compares the results of a program with those of the predictor.
 
     Args:
-      expected: of the predictor.
+      expected: results of the predictor.
       found: one image each, see `program.OUTPUTS`.
       divisor: label divisor.
 

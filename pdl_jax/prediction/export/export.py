@@ -23,7 +23,7 @@ from PIL import Image
 
 import pdl_jax
 from pdl_jax.data.scenes.dataset import render_scene
-from pdl_jax.ops.platforms import PLATFORMS
+from pdl_jax.ops.platforms import PLATFORMS, name_platform
 from pdl_jax.prediction.export.comparison import (
     MIN_EQUAL_NARROW,
     Agreement,
@@ -121,7 +121,7 @@ def export(
     """
     folder = epath.Path(os.path.expanduser(output))
     _check_output(folder)
-    platform = _find_platform()
+    platform = name_platform(jax.default_backend())
     if options.platform not in (None, platform):
         raise ValueError(
             f'platform (={options.platform!r}) cannot be compared with the predictor on this '
@@ -173,11 +173,6 @@ def _make_program(
         options.dtype,
         is_opaque,
     )
-
-
-def _find_platform() -> str:
-    backend = jax.default_backend()
-    return 'cuda' if backend == 'gpu' else backend
 
 
 def _read_samples(

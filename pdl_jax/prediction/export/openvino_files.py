@@ -41,7 +41,7 @@ def load(
     """Loads the files as a function of u8[B, H, W, C], see `program.OUTPUTS`.
 
     Args:
-      folder: of the files.
+      folder: the folder of the files.
       precision: 'f32' or 'bf16'; None takes that of the files.
 
     Raises:

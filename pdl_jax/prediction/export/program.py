@@ -36,7 +36,7 @@ class ImageProgram:
       canvas: (height, width) in pixels that images are padded to.
       size: (height, width) of the images in pixels; None for any that the canvas holds.
       num_channels: channels of the images.
-      dtype: of the stored kernels, see `weights.DTYPES`.
+      dtype: type of the stored kernels, see `weights.DTYPES`.
       is_opaque: keep XLA from computing with the variables and the size at compile time, so that
         the arithmetic is that of the predictor.
     """

@@ -29,7 +29,7 @@ def store_variables(variables: Variables, dtype: str) -> PyTree:
     """Rounds the kernels of convolutions; other variables take little space and stay float32.
 
     Args:
-      variables: of a system, as NumPy arrays.
+      variables: the variables of a system, as NumPy arrays.
       dtype: one of `DTYPES`. Integers are symmetric, with a scale per output channel.
 
     Returns:

@@ -78,9 +78,9 @@ def apply(
       low: the lowering.
       result: shape and dtype of the result.
       operands: see `align`.
-      operation: of ONNX.
+      operation: an operation of ONNX.
       compute: the same on arrays; None leaves constants to the graph.
-      **attributes: of the node.
+      **attributes: attributes of the node.
     """
     stored = broadcast(low, operands)
     is_first = any(x.is_channels_first for x in operands)

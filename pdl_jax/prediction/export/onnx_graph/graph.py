@@ -16,7 +16,7 @@ class Tensor:
     """A value of the program and the way that the graph stores it.
 
     Attributes:
-      name: of the value in the graph.
+      name: name of the value in the graph.
       shape: in the program.
       dtype: in the program and in the graph.
       stored: shape in the graph: that in the program, permuted if `is_channels_first`, and 1 along

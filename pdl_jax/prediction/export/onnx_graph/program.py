@@ -27,7 +27,8 @@ def make_graph(
     """Traces a function and lowers it.
 
     Args:
-      function: of one array; returns a tuple of arrays. What it reads besides is constant.
+      function: a function of one array that returns a tuple of arrays. What it reads besides is
+        constant.
       operand: shape and dtype of the array; sizes may be symbols, one each.
       input_name: name of the array.
       output_names: names of the results.
