@@ -71,10 +71,14 @@ class LabelFormat:
         return self.num_semantic_values * self.label_divisor
 
     @property
+    def valid_classes(self) -> tuple[int, ...]:
+        """The semantic classes, void excluded, ascending."""
+        return tuple(c for c in range(self.num_classes) if c != self.ignore_label)
+
+    @property
     def stuff_classes(self) -> tuple[int, ...]:
         """The semantic classes without instances, void excluded."""
-        things = set(self.thing_classes) | {self.ignore_label}
-        return tuple(c for c in range(self.num_classes) if c not in things)
+        return tuple(c for c in self.valid_classes if c not in self.thing_classes)
 
     def thing_table(self) -> np.ndarray:
         """Returns bool[num_semantic_values], true where the semantic value is a thing."""
