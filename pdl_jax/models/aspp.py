@@ -20,7 +20,7 @@ class ASPP(nn.Module):
       pool_window: (height, width) of the average in feature pixels, clipped to the map; None for
         the whole map. DeepLab2 fixes it to the training crop, so that a larger image is averaged
         over the window that the network was trained with.
-      pool_layer: layer between the pooling's 1x1 convolution and its ReLU: 'norm', 'bias' or
+      pool_layer: layer between the pooling's 1x1 convolution and its activation: 'norm', 'bias' or
         'plain' (none).
       dropout_rate: dropout of the result in training.
       resize: mode of `resize_bilinear`, for the pooled map.
@@ -57,7 +57,8 @@ class ASPP(nn.Module):
         if self.pool_layer == 'norm':
             return ConvNorm(self.features, options=self.options, name='pool')(x, train=train)
         has_bias = self.pool_layer == 'bias'
-        return nn.relu(Conv(self.features, has_bias=has_bias, options=self.options, name='pool')(x))
+        x = Conv(self.features, has_bias=has_bias, options=self.options, name='pool')(x)
+        return self.options.activation(x)
 
 
 def pool_context(

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -13,7 +13,7 @@ from pdl_jax.ops.depthwise_convolution import depthwise_conv
 from pdl_jax.ops.padding import Dilation, same_padding, symmetric_padding
 from pdl_jax.typing import Array
 
-Activation = Callable[[Array], Array] | None
+Activation = Callable[[Array], Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +27,7 @@ class LayerOptions:
       padding: 'symmetric' (DeepLab2, PyTorch) or 'same' (TensorFlow's SAME, which TF-slim weights
         expect). They differ in strided convolutions of even-sized maps only.
       is_norm_frozen: BatchNorm uses its stored statistics in training too.
+      activation: the network's, of every layer that does not say otherwise.
     """
 
     dtype: Any = jnp.float32
@@ -34,6 +35,7 @@ class LayerOptions:
     norm_epsilon: float = 1e-3
     padding: str = 'symmetric'
     is_norm_frozen: bool = False
+    activation: Activation = nn.relu
 
     def __post_init__(self) -> None:
         if self.padding not in ('symmetric', 'same'):
@@ -60,16 +62,17 @@ def drop_path(module: nn.Module, branch: Array, keep_prob: float, *, train: bool
 
     Args:
       module: the module being called, for its rng 'dropout'.
-      branch: float[B, H, W, C].
+      branch: float[B, ...].
       keep_prob: share of images that keep the branch; kept branches are divided by it.
       train: whether to drop any.
 
     Returns:
-      float[B, H, W, C].
+      float[B, ...].
     """
     if not train or keep_prob == 1:
         return branch
-    kept = jax.random.bernoulli(module.make_rng('dropout'), keep_prob, (branch.shape[0], 1, 1, 1))
+    shape = (branch.shape[0], *(1 for _ in branch.shape[1:]))
+    kept = jax.random.bernoulli(module.make_rng('dropout'), keep_prob, shape)
     return jnp.where(kept, branch / keep_prob, 0)
 
 
@@ -120,6 +123,7 @@ def batch_norm(
     *,
     train: bool,
     scale_init: Callable = nn.initializers.ones,
+    axis: int = -1,
     name: str = 'norm',
 ) -> nn.BatchNorm:
     """Makes a BatchNorm as a child of the module being called.
@@ -129,6 +133,7 @@ def batch_norm(
     """
     return nn.BatchNorm(
         use_running_average=not train or options.is_norm_frozen,
+        axis=axis,
         momentum=options.norm_momentum,
         epsilon=options.norm_epsilon,
         dtype=options.dtype,
@@ -138,14 +143,19 @@ def batch_norm(
 
 
 class ConvNorm(nn.Module):
-    """Convolution, BatchNorm, activation."""
+    """Convolution, BatchNorm, activation.
+
+    Attributes:
+      activation: 'network' is that of `options`; None is none.
+    """
 
     features: int
     kernel_size: int = 1
     stride: int = 1
     dilation: Dilation = 1
-    activation: Activation = nn.relu
+    activation: Activation | Literal['network'] | None = 'network'
     is_depthwise: bool = False
+    has_bias: bool = False
     scale_init: Callable = nn.initializers.ones
     kernel_init: Callable | None = None
     options: LayerOptions = LayerOptions()
@@ -158,16 +168,18 @@ class ConvNorm(nn.Module):
             self.stride,
             self.dilation,
             self.is_depthwise,
+            self.has_bias,
             kernel_init=self.kernel_init,
             options=self.options,
             name='conv',
         )(x)
         x = batch_norm(self.options, train=train, scale_init=self.scale_init)(x)
-        return x if self.activation is None else self.activation(x)
+        activation = self.options.activation if self.activation == 'network' else self.activation
+        return x if activation is None else activation(x)
 
 
 class SeparableConv(nn.Module):
-    """Depthwise then 1x1 convolution, each with BatchNorm and ReLU."""
+    """Depthwise then 1x1 convolution, each with BatchNorm and activation."""
 
     features: int
     kernel_size: int = 5

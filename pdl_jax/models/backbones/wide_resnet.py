@@ -180,7 +180,7 @@ class SwitchableConvNorm(nn.Module):
     kernel_size: int = 3
     stride: int = 1
     dilation: int = 1
-    activation: Activation = nn.relu
+    activation: Activation | None = nn.relu
     scale_init: nn.initializers.Initializer = nn.initializers.ones
     options: LayerOptions = LayerOptions()
 
