@@ -19,7 +19,8 @@ from pdl_jax.convert.rules import (
     transformed_shape,
 )
 from pdl_jax.convert.source import Network, Source, list_backbones
-from pdl_jax.models.deeplab import DeepLab, make_model_backbone
+from pdl_jax.models.deeplab import DeepLab
+from pdl_jax.models.model_backbone import make_model_backbone
 from pdl_jax.models.options import ModelOptions
 from pdl_jax.ops.platforms import eval_shape
 from pdl_jax.presets import PRESETS, make_options

@@ -5,11 +5,14 @@ Each function takes the regex of the layer's name in the file and the layer's pa
 
 import numpy as np
 
-from pdl_jax.convert.rules import Rule, Target, ignore
+from pdl_jax.convert.rules import Rule, Target, Transform, ignore, keep
 
 
 def torch_conv(pattern: str, path: str) -> tuple[Rule, ...]:
-    """Makes the rules of a convolution: weight [O, I / groups, h, w], and bias if it has one."""
+    """Makes the rules of a convolution: weight [O, I / groups, h, w], and bias if it has one.
+
+    One over sequences, weight [O, I, w], is one over maps of a single row here.
+    """
     return (
         Rule(rf'{pattern}\.weight', (Target('params', f'{path}/kernel', _from_oihw),)),
         Rule(rf'{pattern}\.bias', (Target('params', f'{path}/bias'),)),
@@ -24,13 +27,18 @@ def torch_dense(pattern: str, path: str) -> tuple[Rule, ...]:
     )
 
 
-def torch_norm(pattern: str, path: str) -> tuple[Rule, ...]:
-    """Makes the rules of BatchNorm, or of LayerNorm, which has no statistics."""
+def torch_norm(pattern: str, path: str, transform: Transform = keep) -> tuple[Rule, ...]:
+    """Makes the rules of BatchNorm, or of LayerNorm, which has no statistics.
+
+    Args:
+      pattern, path: see above.
+      transform: from the arrays of the file, one value a channel, to the variables.
+    """
     return (
-        Rule(rf'{pattern}\.weight', (Target('params', f'{path}/scale'),)),
-        Rule(rf'{pattern}\.bias', (Target('params', f'{path}/bias'),)),
-        Rule(rf'{pattern}\.running_mean', (Target('batch_stats', f'{path}/mean'),)),
-        Rule(rf'{pattern}\.running_var', (Target('batch_stats', f'{path}/var'),)),
+        Rule(rf'{pattern}\.weight', (Target('params', f'{path}/scale', transform),)),
+        Rule(rf'{pattern}\.bias', (Target('params', f'{path}/bias', transform),)),
+        Rule(rf'{pattern}\.running_mean', (Target('batch_stats', f'{path}/mean', transform),)),
+        Rule(rf'{pattern}\.running_var', (Target('batch_stats', f'{path}/var', transform),)),
         ignore(
             rf'{pattern}\.num_batches_tracked', 'a counter of training steps, which nothing reads'
         ),
@@ -95,6 +103,7 @@ def folded_conv_norm(pattern: str, path: str, norm_epsilon: float) -> tuple[Rule
 
 
 def _from_oihw(x: np.ndarray) -> np.ndarray:
+    x = x[:, :, None] if x.ndim == 3 else x
     return x.transpose(2, 3, 1, 0)
 
 

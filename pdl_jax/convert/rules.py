@@ -232,7 +232,7 @@ def load_variables(account: Account, arrays: Mapping[str, Any]) -> PyTree:
             raise ValueError(f'{origin.key} holds {value.dtype}, not floating-point numbers')
         *parents, name = path.split('/')
         parent = functools.reduce(lambda node, part: node.setdefault(part, {}), parents, tree)
-        parent[name] = np.ascontiguousarray(origin.transform(value), np.float32)
+        parent[name] = np.array(origin.transform(value), np.float32, order='C')
     return tree
 
 

@@ -123,7 +123,7 @@ def batch_norm(
     *,
     train: bool,
     scale_init: Callable = nn.initializers.ones,
-    axis: int = -1,
+    axis: int | tuple[int, ...] = -1,
     name: str = 'norm',
 ) -> nn.BatchNorm:
     """Makes a BatchNorm as a child of the module being called.

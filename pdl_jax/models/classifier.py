@@ -7,8 +7,8 @@ import jax.numpy as jnp
 
 from pdl_jax.models.backbones.hrnet import HRNetHead
 from pdl_jax.models.blocks import Conv, ConvNorm, LayerOptions
-from pdl_jax.models.deeplab import make_model_backbone
 from pdl_jax.models.heads import predict
+from pdl_jax.models.model_backbone import make_model_backbone
 from pdl_jax.models.options import ModelOptions
 from pdl_jax.typing import Array
 

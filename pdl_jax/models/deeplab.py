@@ -6,11 +6,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from pdl_jax.models.backbones import make_backbone
 from pdl_jax.models.blocks import LayerOptions
 from pdl_jax.models.decoder import Decoder
 from pdl_jax.models.heads import Head
 from pdl_jax.models.lr_aspp import LRASPP
+from pdl_jax.models.model_backbone import make_model_backbone
 from pdl_jax.models.options import BranchOptions, ModelOptions
 from pdl_jax.ops.resize import resize_bilinear
 from pdl_jax.typing import Array
@@ -127,56 +127,3 @@ class DeepLab(nn.Module):
         """
         instances = {key: outputs[key] for key in ('center', 'offset') if key in outputs}
         return self.upsample(instances, size)
-
-
-def make_model_backbone(
-    options: ModelOptions,
-    dtype: Any = jnp.float32,
-    *,
-    is_norm_frozen: bool = False,
-    name: str | None = None,
-) -> nn.Module:
-    """Makes the backbone of a network.
-
-    Raises:
-      ValueError: there is no such backbone, or it lacks an attribute that the options set.
-    """
-    backbone = options.backbone
-    return make_backbone(
-        backbone.name,
-        output_stride=backbone.output_stride,
-        width_multiplier=backbone.width_multiplier,
-        options=LayerOptions(
-            dtype, backbone.norm_momentum, backbone.norm_epsilon, backbone.padding, is_norm_frozen
-        ),
-        name=name,
-        stem=backbone.stem,
-        stride_convention=backbone.stride_convention,
-        multi_grid=backbone.multi_grid,
-        endpoints=backbone.endpoints,
-        squeeze_excite_gate=backbone.squeeze_excite_gate,
-        upsampling=backbone.upsampling,
-        drop_path_keep_prob=backbone.drop_path_keep_prob,
-    )
-
-
-# Attributes that decide what a backbone's weights mean, besides their shapes, in the families that
-# have them.
-_BACKBONE_ATTRIBUTES = ('stem', 'stride_convention', 'squeeze_excite_gate', 'upsampling')
-
-
-def describe_backbone(options: ModelOptions) -> dict[str, Any]:
-    """Lists what the weights of a backbone depend on besides their shapes.
-
-    Returns:
-      JSON values: the backbone's name, the normalisation of pixels, epsilon, padding, and where the
-      family has them its stem, the place of its strides, its gates.
-    """
-    module = make_model_backbone(options)
-    return {
-        'backbone': options.backbone.name,
-        'normalization': options.normalization,
-        'norm_epsilon': options.backbone.norm_epsilon,
-        'padding': options.backbone.padding,
-        **{name: getattr(module, name) for name in _BACKBONE_ATTRIBUTES if hasattr(module, name)},
-    }

@@ -22,7 +22,12 @@ _CHOICES = {
 }
 
 
-def _check_choice(field: str, value: Any, choices: tuple[Any, ...]) -> None:
+def check_choice(field: str, value: Any, choices: tuple[Any, ...]) -> None:
+    """Checks a field that has only a few valid values.
+
+    Raises:
+      ValueError: it has another value.
+    """
     if value not in choices:
         raise ValueError(f'model.{field} (={value!r}) must be one of {list(choices)}')
 
@@ -62,8 +67,8 @@ class BackboneOptions:
     drop_path_keep_prob: float | None = None
 
     def __post_init__(self) -> None:
-        _check_choice('output_stride', self.output_stride, (4, 8, 16, 32))
-        _check_choice('backbone_padding', self.padding, ('symmetric', 'same'))
+        check_choice('output_stride', self.output_stride, (4, 8, 16, 32))
+        check_choice('backbone_padding', self.padding, ('symmetric', 'same'))
         if not self.width_multiplier > 0:
             raise ValueError(f'model.width_multiplier (={self.width_multiplier}) must be positive')
 
@@ -88,7 +93,7 @@ class BranchOptions:
 
     def __post_init__(self) -> None:
         for output, head in self.heads:
-            _check_choice(f'{output}_head', head, HEADS)
+            check_choice(f'{output}_head', head, HEADS)
 
 
 SEMANTIC_BRANCH = BranchOptions(256, (64, 32), 256, 256, (('semantic', 'separable5x5'),))
@@ -158,7 +163,7 @@ class ModelOptions:
 
     def __post_init__(self) -> None:
         for field, choices in _CHOICES.items():
-            _check_choice(field, getattr(self, field), choices)
+            check_choice(field, getattr(self, field), choices)
         if not 0 <= self.dropout_rate < 1:
             raise ValueError(f'model.dropout_rate (={self.dropout_rate}) must lie in [0, 1)')
         if self.decoder == 'deeplab':
@@ -185,7 +190,7 @@ class ModelOptions:
 
 # Fields of `config.model` by the fields of the parts; those of ModelOptions itself keep their
 # names.
-_BACKBONE_FIELDS = {
+BACKBONE_FIELDS = {
     'backbone': 'name',
     'output_stride': 'output_stride',
     'width_multiplier': 'width_multiplier',
@@ -214,25 +219,11 @@ def make_model_options(fields: Mapping[str, Any]) -> ModelOptions:
     Raises:
       ValueError: a name is unknown, or see `ModelOptions`.
     """
-    unknown = sorted(set(fields) - set(FIELD_TYPES))
-    if unknown:
-        raise ValueError(
-            f'model.{unknown[0]} is unknown; {suggest(unknown[0], FIELD_TYPES)}there are '
-            f'{", ".join(FIELD_TYPES)}'
-        )
-    for key, value in fields.items():
-        _check_type(key, value)
+    check_fields(fields, FIELD_TYPES)
     own = {key: fields[key] for key in _OWN_FIELDS if key in fields}
-    defaults = ModelOptions()
-    # The backbone's BatchNorm is that of the rest unless it is told apart.
-    backbone = {
-        'norm_momentum': own.get('norm_momentum', defaults.norm_momentum),
-        'norm_epsilon': own.get('norm_epsilon', defaults.norm_epsilon),
-    }
-    backbone |= {part: fields[key] for key, part in _BACKBONE_FIELDS.items() if key in fields}
     instance = _make_branch('instance', INSTANCE_BRANCH, fields)
     return ModelOptions(
-        backbone=BackboneOptions(**backbone),
+        backbone=make_backbone_options(fields),
         semantic=_make_branch('semantic', SEMANTIC_BRANCH, fields),
         instance=instance if fields.get('has_instances', True) else None,
         **own,
@@ -241,7 +232,7 @@ def make_model_options(fields: Mapping[str, Any]) -> ModelOptions:
 
 def list_fields(options: ModelOptions) -> dict[str, Any]:
     """Lists the flat fields that `make_model_options` makes the same options from."""
-    fields = {key: getattr(options.backbone, part) for key, part in _BACKBONE_FIELDS.items()}
+    fields = list_backbone_fields(options.backbone)
     fields |= {key: getattr(options, key) for key in _OWN_FIELDS}
     fields['has_instances'] = options.instance is not None
     for name, branch in (('semantic', options.semantic), ('instance', options.instance)):
@@ -258,17 +249,22 @@ def _make_branch(name: str, default: BranchOptions, fields: Mapping[str, Any]) -
     return dataclasses.replace(default, **widths, heads=heads)
 
 
-def _find_types() -> dict[str, type]:
-    """The type of each flat field; of optional ones the type beside None."""
-    own, backbone, branch = map(
-        typing.get_type_hints, (ModelOptions, BackboneOptions, BranchOptions)
-    )
-    hints = {key: backbone[part] for key, part in _BACKBONE_FIELDS.items()}
-    hints |= {key: own[key] for key in _OWN_FIELDS}
-    hints['has_instances'] = bool
-    for name, default in (('semantic', SEMANTIC_BRANCH), ('instance', INSTANCE_BRANCH)):
-        hints |= {f'{name}_{width}': branch[width] for width in _WIDTHS}
-        hints |= {f'{output}_head': str for output, _ in default.heads}
+def make_backbone_options(fields: Mapping[str, Any]) -> BackboneOptions:
+    """Builds the options of a backbone from the flat fields of a network; others are left alone."""
+    # The backbone's BatchNorm is that of the rest unless it is told apart.
+    shared = ('norm_momentum', 'norm_epsilon')
+    backbone = {key: fields[key] for key in shared if key in fields}
+    backbone |= {part: fields[key] for key, part in BACKBONE_FIELDS.items() if key in fields}
+    return BackboneOptions(**backbone)
+
+
+def list_backbone_fields(options: BackboneOptions) -> dict[str, Any]:
+    """Lists the flat fields that `make_backbone_options` makes the same options from."""
+    return {key: getattr(options, part) for key, part in BACKBONE_FIELDS.items()}
+
+
+def find_field_types(hints: Mapping[str, Any]) -> dict[str, type]:
+    """Finds the type of each annotated field; of optional ones the type beside None."""
     types = {}
     for key, hint in hints.items():
         alternatives = [kind for kind in typing.get_args(hint) if kind is not type(None)]
@@ -278,14 +274,41 @@ def _find_types() -> dict[str, type]:
     return types
 
 
-def _check_type(field: str, value: Any) -> None:
-    kind = FIELD_TYPES[field]
-    allowed = (int, float) if kind is float else kind
-    # None stands for the family's own value; bool is an int to Python.
-    if value is not None and (
-        not isinstance(value, allowed) or isinstance(value, bool) != (kind is bool)
-    ):
-        raise ValueError(f'model.{field} (={value!r}) must be of type {kind.__name__}')
+def list_backbone_types() -> dict[str, Any]:
+    """Lists the annotations of the flat fields of a backbone."""
+    hints = typing.get_type_hints(BackboneOptions)
+    return {key: hints[part] for key, part in BACKBONE_FIELDS.items()}
+
+
+def check_fields(fields: Mapping[str, Any], types: Mapping[str, type]) -> None:
+    """Checks the names and types of flat fields.
+
+    Raises:
+      ValueError: names the first field that is unknown or of another type.
+    """
+    for key, value in fields.items():
+        if key not in types:
+            raise ValueError(
+                f'model.{key} is unknown; {suggest(key, types)}there are {", ".join(types)}'
+            )
+        kind = types[key]
+        allowed = (int, float) if kind is float else kind
+        # None stands for the family's own value; bool is an int to Python.
+        if value is not None and (
+            not isinstance(value, allowed) or isinstance(value, bool) != (kind is bool)
+        ):
+            raise ValueError(f'model.{key} (={value!r}) must be of type {kind.__name__}')
+
+
+def _find_types() -> dict[str, type]:
+    own, branch = map(typing.get_type_hints, (ModelOptions, BranchOptions))
+    hints = list_backbone_types()
+    hints |= {key: own[key] for key in _OWN_FIELDS}
+    hints['has_instances'] = bool
+    for name, default in (('semantic', SEMANTIC_BRANCH), ('instance', INSTANCE_BRANCH)):
+        hints |= {f'{name}_{width}': branch[width] for width in _WIDTHS}
+        hints |= {f'{output}_head': str for output, _ in default.heads}
+    return find_field_types(hints)
 
 
 FIELD_TYPES: Mapping[str, type] = _find_types()

@@ -15,7 +15,8 @@ from pdl_jax.losses.class_weights import (
     resolve_class_weights,
 )
 from pdl_jax.losses.panoptic_deeplab import LossOptions, image_losses, panoptic_loss
-from pdl_jax.models.deeplab import DeepLab, describe_backbone, make_model_backbone
+from pdl_jax.models.deeplab import DeepLab
+from pdl_jax.models.model_backbone import describe_backbone, make_model_backbone
 from pdl_jax.models.options import FIELD_TYPES, ModelOptions, list_fields
 from pdl_jax.ops.placement import map_per_device, split_rows
 from pdl_jax.ops.resize import resize_bilinear

@@ -15,7 +15,8 @@ from pdl_jax.convert import classes
 from pdl_jax.convert.sources import SOURCES
 from pdl_jax.data import catalog
 from pdl_jax.data.catalog import DatasetSpec
-from pdl_jax.models.deeplab import DeepLab, describe_backbone
+from pdl_jax.models.deeplab import DeepLab
+from pdl_jax.models.model_backbone import describe_backbone
 from pdl_jax.prediction.predictor import Predictor
 from pdl_jax.presets import make_options
 from pdl_jax.storage.checkpoint import find_checkpoint, read_description, read_structure

@@ -9,7 +9,8 @@ from pdl_jax.convert.conversion import choose_network, guess_network, has_folded
 from pdl_jax.convert.readers import Contents, read_file
 from pdl_jax.convert.sources import SOURCES
 from pdl_jax.models.blocks import LayerOptions
-from pdl_jax.models.deeplab import DeepLab, make_model_backbone
+from pdl_jax.models.deeplab import DeepLab
+from pdl_jax.models.model_backbone import make_model_backbone
 from tests.convert.compiling import run_fast
 
 

@@ -10,7 +10,8 @@ import pytest
 from pdl_jax.convert.conversion import guess_network
 from pdl_jax.convert.readers import Contents
 from pdl_jax.convert.sources import SOURCES
-from pdl_jax.models.deeplab import DeepLab, make_model_backbone
+from pdl_jax.models.deeplab import DeepLab
+from pdl_jax.models.model_backbone import make_model_backbone
 from tests.convert import parity
 from tests.convert.compiling import run_fast
 from tests.convert.torch_networks import draw_image, draw_weights, torch

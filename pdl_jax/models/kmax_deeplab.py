@@ -1,0 +1,180 @@
+"""The network of kMaX-DeepLab: pixel encoder and decoder, queries, masks and classes."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from pdl_jax.models.aspp import ASPP
+from pdl_jax.models.blocks import ConvNorm, LayerOptions
+from pdl_jax.models.decoder import Decoder
+from pdl_jax.models.heads import Head, predict
+from pdl_jax.models.kmax_options import KMaXNetworkOptions
+from pdl_jax.models.kmeans_decoder import KMeansLayer
+from pdl_jax.models.mask_predictor import MaskPredictor
+from pdl_jax.models.model_backbone import make_model_backbone
+from pdl_jax.models.options import SEMANTIC_BRANCH, ModelOptions
+from pdl_jax.models.pixel_decoder import PixelDecoder, resize_mode
+from pdl_jax.ops.resize import resize_bilinear
+from pdl_jax.typing import Array
+
+_ASPP_RATES = (6, 12, 18)
+
+
+def _exact_gelu(x: Array) -> Array:
+    return nn.gelu(x, approximate=False)
+
+
+class KMaXDeepLab(nn.Module):
+    """Predicts masks and their classes by queries, the centres of clusters of pixels.
+
+    Attributes:
+      num_classes: classes, void excluded.
+      options: the parts; presets have those of the published networks.
+      dtype: dtype of activations; parameters, BatchNorm statistics and outputs stay float32.
+      freeze_backbone_norm: use the backbone's stored BatchNorm statistics in training too.
+
+    Source: Yu et al., k-means Mask Transformer, ECCV 2022; Sun et al., ReMaX, NeurIPS 2023.
+    """
+
+    num_classes: int
+    options: KMaXNetworkOptions = KMaXNetworkOptions()
+    dtype: Any = jnp.float32
+    freeze_backbone_norm: bool = False
+
+    @nn.compact
+    def __call__(
+        self, image: Array, *, train: bool = False, with_auxiliary: bool = False
+    ) -> dict[str, Any]:
+        """Runs the network.
+
+        Args:
+          image: f32[B, H, W, 3], normalised as `options.normalization` says.
+          train: BatchNorm uses and updates batch statistics, dropout is on (needs an rng
+            'dropout').
+          with_auxiliary: compute what only training reads.
+
+        Returns:
+          'mask_logits': f32[B, h, w, N] and 'class_logits': f32[B, N, K + 1], void last. With
+          `with_auxiliary` also 'pixel_feature': f32[B, h, w, D] of unit length; 'auxiliary': these
+          three of every layer of the transformer decoder, at (h, w), and 'semantic': f32[B, h, w,
+          K + 1] of those that ReMask relaxes; 'semantic': f32[B, h', w', C], the logits of the
+          semantic branch, if there is one.
+        """
+        options = self.options
+        layers = LayerOptions(
+            self.dtype, options.norm_momentum, options.norm_epsilon, activation=_exact_gelu
+        )
+        features = make_model_backbone(
+            options, self.dtype, is_norm_frozen=self.freeze_backbone_norm, name='backbone'
+        )(image, train=train)
+        decoder = PixelDecoder(options.stages, options.resize, layers, name='pixel_decoder')
+        maps = decoder(
+            [self._find_input(features, key) for key in options.decoder_inputs], train=train
+        )
+
+        queries = self.param(
+            'queries',
+            nn.initializers.truncated_normal(1.0),
+            (options.num_queries, options.query_features),
+            jnp.float32,
+        ).astype(self.dtype)
+        queries = jnp.broadcast_to(queries, (image.shape[0], 1, *queries.shape))
+        auxiliary = []
+        for x, depth in zip(maps, options.transformer_depths, strict=False):
+            for _ in range(depth):
+                number = len(auxiliary) + 1
+                queries, prediction = self._make_layer(layers, number)(x, queries, train=train)
+                if with_auxiliary and number <= options.num_relaxed_layers:
+                    head = _RelaxingHead(
+                        self.num_classes + 1, layers, name=f'layer{number}_semantic'
+                    )
+                    prediction['semantic'] = head(x, train=train)
+                auxiliary.append(prediction)
+        outputs = self._predict(maps[-1], queries, layers, train)
+        if not with_auxiliary:
+            del outputs['pixel_feature']
+            return outputs
+        size = outputs['mask_logits'].shape[1:3]
+        outputs['auxiliary'] = [_resize_prediction(x, size, options.resize) for x in auxiliary]
+        if options.semantic_branch != 'none':
+            outputs['semantic'] = self._semantic(features, layers, train)
+        return outputs
+
+    def _find_input(self, features: Any, key: str) -> Array:
+        if not isinstance(features, dict) or key not in features:
+            found = sorted(features) if isinstance(features, dict) else type(features).__name__
+            raise ValueError(
+                f'model.decoder_inputs (={self.options.decoder_inputs}) asks for {key!r}, which '
+                f'{self.options.backbone.name!r} does not have: {found}'
+            )
+        return features[key]
+
+    def _make_layer(self, layers: LayerOptions, number: int) -> KMeansLayer:
+        options = self.options
+        return KMeansLayer(
+            self.num_classes,
+            options.query_features,
+            options.mask_features,
+            options.ffn_features,
+            options.num_heads,
+            options.transformer_keep_prob,
+            layers,
+            name=f'layer{number}',
+        )
+
+    def _predict(
+        self, pixels: Array, queries: Array, layers: LayerOptions, train: bool
+    ) -> dict[str, Array]:
+        width = self.options.query_features
+        embeddings = [
+            ConvNorm(width, options=layers, name=f'{name}_embedding')(queries, train=train)
+            for name in ('mask', 'class')
+        ]
+        predictor = MaskPredictor(
+            self.num_classes, width, self.options.mask_features, layers, name='predictor'
+        )
+        return predictor(pixels, *embeddings, train=train)
+
+    def _semantic(self, features: dict[str, Array], layers: LayerOptions, train: bool) -> Array:
+        """Runs the semantic branch: Panoptic-DeepLab's, with this network's activation."""
+        branch = SEMANTIC_BRANCH
+        x = features['last']
+        if self.options.semantic_branch == 'decoder':
+            network = ModelOptions(
+                aspp_rates=_ASPP_RATES, resize=resize_mode(self.options.resize, x.shape[2])
+            )
+            decoder = Decoder(branch, network, None, layers, name='semantic_decoder')
+            x = decoder(features, train=train)
+        outputs = self.num_classes + int(self.options.has_void_logit)
+        ((_, kind),) = branch.heads
+        head = Head(kind, branch.head_features, outputs, layers, name='semantic_head')
+        return head(x, train=train)
+
+
+class _RelaxingHead(nn.Module):
+    """The semantic head of one layer, whose logits ReMask relaxes the layer's masks by.
+
+    Source: Sun et al., ReMaX, NeurIPS 2023.
+    """
+
+    num_outputs: int
+    options: LayerOptions
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        aspp = ASPP(SEMANTIC_BRANCH.aspp_features, _ASPP_RATES, options=self.options, name='aspp')
+        return predict(aspp(x, train=train), self.num_outputs, self.options, name='predict')
+
+
+def _resize_prediction(
+    prediction: dict[str, Array], size: tuple[int, int], convention: str
+) -> dict[str, Array]:
+    """Brings the maps of a prediction to `size` (height, width), whose height decides by parity."""
+    mode = resize_mode(convention, size[0])
+
+    def resize(x: Array) -> Array:
+        return resize_bilinear(x, size, mode) if x.ndim == 4 else x
+
+    return jax.tree.map(resize, prediction)
