@@ -41,7 +41,7 @@ def get_config() -> ConfigDict:
     config.data.scenes.seed = 0
 
     config.model = ConfigDict()
-    # A recipe by name, see pdl_jax/presets.py: a system, its network, and the rules of its targets,
+    # A recipe by name, see pdl_jax/presets: a system, its network, and the rules of its targets,
     # loss and post-processing. Fields of the network set here override it, such as
     # config.model.backbone = 'convnext_tiny': pdl_jax/models/options.py explains all of them. A
     # backbone of your own is 'module:function', in a module beside the configuration.
@@ -95,7 +95,7 @@ def get_config() -> ConfigDict:
     config.targets.small_instance_area_px = 4096
     config.targets.small_instance_weight = 3.0
     config.targets.max_instances = 256
-    # The preset decides fields without a value, see pdl_jax/presets.py.
+    # The preset decides fields without a value, see pdl_jax/presets.
     config.targets.is_crowd_ignored = config_dict.placeholder(bool)
     config.targets.center_rounding = config_dict.placeholder(str)
     config.targets.is_offset_to_pixel = config_dict.placeholder(bool)

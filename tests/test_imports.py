@@ -28,7 +28,7 @@ ALLOWED = {
     'losses': (*_LEAVES, 'losses'),
     'postprocess': (*_LEAVES, 'postprocess'),
     'metrics': (*_LEAVES, 'metrics'),
-    'presets': ('typing', 'models'),
+    'presets': ('typing', 'models', 'presets'),
     # The only place where networks, targets, losses and post-processing meet.
     'systems': (
         *_LEAVES,

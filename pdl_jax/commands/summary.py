@@ -19,7 +19,7 @@ EXAMPLES = """\
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of this command."""
     add_config_flag(parser, is_required=False)
-    parser.add_argument('--model', metavar='PRESET', help='a name of pdl_jax/presets.py')
+    parser.add_argument('--model', metavar='PRESET', help='a name of pdl_jax/presets')
     parser.add_argument('--num_classes', type=int, help='number of logits')
     parser.add_argument(
         '--size', help='HEIGHTxWIDTH of the input (default: the training crop; 1025x2049)'

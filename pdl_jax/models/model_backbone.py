@@ -11,7 +11,7 @@ from pdl_jax.models.options import BackboneOptions
 
 
 class NetworkOptions(Protocol):
-    """What the options of every network have."""
+    """The options that every network has."""
 
     @property
     def backbone(self) -> BackboneOptions:

@@ -1,51 +1,16 @@
-"""Recipes by name, as data: what each paper and each original program is made of.
+"""Recipes of Panoptic-DeepLab and of the semantic DeepLabs.
 
-A preset is whole: the system, the fields of its network that differ from the defaults (DeepLab2's),
-and the rules for targets, loss and post-processing in which its program differs. The families are
-'deeplab2' (google-research/deeplab2), 'bowenc0221' (bowenc0221/panoptic-deeplab), 'detectron2' (its
-projects/Panoptic-DeepLab), 'paper' (the parameters and multiply-adds that Cheng et al. print),
-'tensorflow' (tensorflow/models' research/deeplab), 'torchvision', and 'imagenet' (the classifiers
-that backbones are pretrained as).
+The families are 'deeplab2' (google-research/deeplab2), 'bowenc0221' (bowenc0221/panoptic-deeplab),
+'detectron2' (its projects/Panoptic-DeepLab), 'paper' (the parameters and multiply-adds that Cheng
+et al. print), 'tensorflow' (tensorflow/models' research/deeplab), 'torchvision', and 'imagenet'
+(the classifiers that backbones are pretrained as).
 """
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from pdl_jax.models.backbones import BACKBONES
-from pdl_jax.models.options import ModelOptions, make_model_options
-from pdl_jax.typing import suggest
-
-# Fields that describe the inside of one family of backbones.
-_OF_ONE_BACKBONE = (
-    'stem',
-    'stride_convention',
-    'multi_grid',
-    'endpoints',
-    'squeeze_excite_gate',
-    'upsampling',
-    'drop_path_keep_prob',
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Preset:
-    """A recipe.
-
-    Attributes:
-      system: a name of `systems.SYSTEMS`; '' for a classifier of whole images, which labels no
-        pixels.
-      model: fields of the network, by their names in `config.model`.
-      targets, loss, postprocess: rules, by the names of the fields in those sections of the
-        configuration.
-    """
-
-    system: str
-    model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    targets: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    loss: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    postprocess: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
+from pdl_jax.presets.preset import SYSTEM_BY_INSTANCES, Preset
 
 _OS16 = {'output_stride': 16, 'aspp_rates': (6, 12, 18)}
 _SEMANTIC = {'has_instances': False}
@@ -296,17 +261,14 @@ _RULES = {
 }
 
 
-_BY_INSTANCES = {True: 'panoptic_deeplab', False: 'semantic_deeplab'}
-
-
 def _make_preset(family: str, model: Mapping[str, Any]) -> Preset:
-    system = _BY_INSTANCES[model.get('has_instances', True)]
+    system = SYSTEM_BY_INSTANCES[model.get('has_instances', True)]
     if model.get('decoder') == 'classifier':
         system = ''
     return Preset(system, model, **_RULES.get(family, {}))
 
 
-PRESETS: dict[str, Preset] = {
+DEEPLAB_PRESETS: dict[str, Preset] = {
     f'{family}/{name}': _make_preset(family, model)
     for family, members in (
         ('deeplab2', _DEEPLAB2),
@@ -319,57 +281,3 @@ PRESETS: dict[str, Preset] = {
     )
     for name, model in members.items()
 }
-
-
-def find_preset(name: str) -> Preset:
-    """Looks a preset up.
-
-    Raises:
-      ValueError: there is no such preset.
-    """
-    if name not in PRESETS:
-        raise ValueError(
-            f'model.preset {name!r} is unknown; {suggest(name, PRESETS)}choose one of '
-            f'{", ".join(sorted(PRESETS))}'
-        )
-    return PRESETS[name]
-
-
-def find_system(preset: Preset, fields: Mapping[str, Any]) -> str:
-    """Names the system of a preset, given the fields of `config.model` that override it.
-
-    `has_instances` adds or removes Panoptic-DeepLab's instance branch, which changes the system.
-    """
-    has_instances = fields.get('has_instances')
-    if has_instances is None or preset.system not in _BY_INSTANCES.values():
-        return preset.system
-    return _BY_INSTANCES[has_instances]
-
-
-def make_options(preset: str, **overrides: Any) -> ModelOptions:
-    """Makes the network of a preset by its name, see `make_network`.
-
-    Raises:
-      ValueError: there is no such preset, or the fields contradict each other.
-    """
-    return make_network(find_preset(preset), **overrides)
-
-
-def make_network(preset: Preset, **overrides: Any) -> ModelOptions:
-    """Makes the network of a preset.
-
-    Args:
-      preset: the recipe.
-      **overrides: fields of `config.model`; None leaves one as the preset has it. A backbone other
-        than the preset's keeps its own family's attributes: those that the preset sets for its
-        backbone are dropped.
-
-    Raises:
-      ValueError: a field is unknown, or fields contradict each other.
-    """
-    overrides = {key: value for key, value in overrides.items() if value is not None}
-    fields = {'backbone': ModelOptions().backbone.name, **preset.model}
-    if overrides.get('backbone', fields['backbone']) != fields['backbone']:
-        for field in _OF_ONE_BACKBONE:
-            fields.pop(field, None)
-    return make_model_options({**fields, **overrides})
