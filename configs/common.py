@@ -114,16 +114,31 @@ def get_config() -> ConfigDict:
     config.loss.extra = ()
 
     config.optimizer = ConfigDict()
-    config.optimizer.kind = 'adam'  # or sgd
+    # 'adam' (Panoptic-DeepLab), 'adamw' (kMaX-DeepLab) or 'sgd' with momentum (the semantic
+    # DeepLabs).
+    config.optimizer.kind = 'adam'
+    # The peak of the schedule, and a factor of it for the parameters of the backbone; a factor of 0
+    # freezes them.
     config.optimizer.learning_rate = 2.5e-4
+    config.optimizer.backbone_learning_rate_factor = 1.0
+    # Steps over which the rate rises linearly, from this factor of the peak.
     config.optimizer.warmup_steps = 0
+    config.optimizer.warmup_start_factor = 0.0
+    # Exponent of the decay to 0 over the whole run.
     config.optimizer.poly_power = 0.9
     config.optimizer.momentum = 0.9  # of sgd
+    # With 'adam' and 'sgd' an L2 penalty on convolution kernels, added to their gradients;
+    # depthwise kernels, biases and BatchNorm have none, as in TF DeepLab. With 'adamw' the share of
+    # all kernels, depthwise ones too, that a step takes away, times its learning rate.
     config.optimizer.weight_decay = 0.0
+    # Decays of the two moments, and what is added to the root of the second: 1e-7 in Keras, 1e-8 in
+    # PyTorch.
     config.optimizer.adam_b1 = 0.9
     config.optimizer.adam_b2 = 0.999
     config.optimizer.adam_epsilon = 1e-7
+    # Global norm to which larger gradients are scaled down; 0 leaves them.
     config.optimizer.clip_norm = 0.0
+    # Decay of the averaged variables, which evaluation and prediction use; 0 keeps no average.
     config.optimizer.ema_decay = 0.0
 
     config.train = ConfigDict()

@@ -21,9 +21,16 @@ from pdl_jax.runtime.mesh_options import MeshOptions
 from pdl_jax.systems import find_options_class
 from pdl_jax.systems.option_fields import refuse_unknown
 from pdl_jax.systems.system import System, SystemOptions
-from pdl_jax.typing import LabelFormat, check_positive, check_regex, check_share, suggest
+from pdl_jax.typing import (
+    LabelFormat,
+    check_not_negative,
+    check_positive,
+    check_regex,
+    check_share,
+    suggest,
+)
 
-OPTIMIZERS = ('adam', 'sgd')
+OPTIMIZERS = ('adam', 'adamw', 'sgd')
 EXTRA_METRICS = ('ap', 'pc')
 # Early stopping can watch the score that ranks checkpoints, or a value of an evaluation.
 STOPPING_METRICS = ('score', 'pq', 'pq_things', 'pq_stuff', 'miou', 'pixel_accuracy', 'loss')
@@ -85,27 +92,13 @@ class DataOptions:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerOptions:
-    """The optimiser and its schedule.
-
-    Attributes:
-      kind: 'adam' (Panoptic-DeepLab) or 'sgd' with momentum (the semantic DeepLabs).
-      learning_rate: peak of the schedule.
-      warmup_steps: steps over which the rate rises linearly.
-      poly_power: exponent of the decay to 0 over the whole run.
-      momentum: SGD's.
-      weight_decay: L2 penalty on convolution kernels, added to their gradients; depthwise kernels,
-        biases and BatchNorm have none, as in TF DeepLab.
-      adam_b1: decay of the first moment.
-      adam_b2: decay of the second moment.
-      adam_epsilon: added to the root of the second moment; 1e-7 in Keras.
-      clip_norm: global norm to which larger gradients are scaled down; 0 leaves them.
-      ema_decay: decay of the averaged variables, which evaluation and prediction use; 0 keeps no
-        average.
-    """
+    """The optimiser and its schedule; see configs/common.py for the fields."""
 
     kind: str = 'adam'
     learning_rate: float = 5e-4
+    backbone_learning_rate_factor: float = 1.0
     warmup_steps: int = 0
+    warmup_start_factor: float = 0.0
     poly_power: float = 0.9
     momentum: float = 0.9
     weight_decay: float = 0.0
@@ -121,7 +114,8 @@ class OptimizerOptions:
                 f'config.optimizer.kind (={self.kind!r}) must be one of {list(OPTIMIZERS)}'
             )
         check_positive('optimizer', self, 'learning_rate')
-        check_share('optimizer', self, 'ema_decay', 'momentum')
+        check_share('optimizer', self, 'ema_decay', 'momentum', 'warmup_start_factor')
+        check_not_negative('optimizer', self, 'backbone_learning_rate_factor', 'weight_decay')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,8 +166,7 @@ class TrainOptions:
                 f'config.train.early_stopping_evals (={self.early_stopping_evals}) must not be '
                 f'negative, and needs config.train.evaluate_every_steps'
             )
-        if not self.max_minutes >= 0:
-            raise ValueError(f'config.train.max_minutes (={self.max_minutes}) must not be negative')
+        check_not_negative('train', self, 'max_minutes')
         if not set(self.writers) <= set(TRACKERS):
             raise ValueError(f'config.train.writers (={self.writers!r}) may hold {TRACKERS} only')
 

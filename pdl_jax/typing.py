@@ -105,6 +105,18 @@ def check_positive(section: str, options: Any, *fields: str) -> None:
             raise ValueError(f'config.{section}.{field} (={value!r}) must be positive')
 
 
+def check_not_negative(section: str, options: Any, *fields: str) -> None:
+    """Checks fields of a section of the configuration.
+
+    Raises:
+      ValueError: names the first that is negative or no number, and its value.
+    """
+    for field in fields:
+        value = getattr(options, field)
+        if not value >= 0:
+            raise ValueError(f'config.{section}.{field} (={value!r}) must not be negative')
+
+
 def check_share(section: str, options: Any, *fields: str) -> None:
     """Checks fields of a section that are shares or probabilities.
 

@@ -219,9 +219,11 @@ class System(abc.ABC):
 
     Attributes:
       label_format: how classes and instances are coded.
+      backbone_regex: matches paths of the parameters that a classifier gives.
     """
 
     label_format: LabelFormat
+    backbone_regex: ClassVar[str] = '^backbone/'
 
     @abc.abstractmethod
     def init(self, rng: Array) -> Variables:

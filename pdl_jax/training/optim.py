@@ -9,16 +9,18 @@ import jax.numpy as jnp
 import optax
 
 from pdl_jax.experiment import OptimizerOptions
-from pdl_jax.systems.system import ParameterGroup
+from pdl_jax.systems.system import ParameterGroup, System
 from pdl_jax.typing import Array, PyTree
 
 
 def make_schedule(options: OptimizerOptions, num_steps: int) -> optax.Schedule:
     """Makes a linear warm-up, then polynomial decay.
 
-    The decay counts from step 0, so the rate drops a little where the two meet.
+    The warm-up starts from `options.warmup_start_factor` times the peak. The decay counts from step
+    0, so the rate drops a little where the two meet.
 
-    Source: DeepLab2's trainer: rate * (1 - step / num_steps) ** power, not shifted by the warm-up.
+    Source: DeepLab2's trainer: rate * (1 - step / num_steps) ** power, not shifted by the warm-up;
+    its warm-up starts from 0, that of kMaX-DeepLab in PyTorch from 0.001 of the peak.
     """
     decay = optax.polynomial_schedule(
         options.learning_rate, 0.0, power=options.poly_power, transition_steps=num_steps
@@ -28,43 +30,70 @@ def make_schedule(options: OptimizerOptions, num_steps: int) -> optax.Schedule:
         if not options.warmup_steps:
             return decay(step)
         warm = options.learning_rate * step / options.warmup_steps
+        if options.warmup_start_factor:
+            start = options.warmup_start_factor
+            warm = start * options.learning_rate + (1 - start) * warm
         return jnp.where(jnp.less(step, options.warmup_steps), warm, decay(step))
 
     return schedule
 
 
 def make_optimizer(
-    options: OptimizerOptions, num_steps: int, groups: Sequence[ParameterGroup] = ()
+    options: OptimizerOptions,
+    num_steps: int,
+    groups: Sequence[ParameterGroup] = (),
+    backbone_regex: str = System.backbone_regex,
 ) -> optax.GradientTransformation:
-    """Makes the optimiser, behind clipping and weight decay if asked for.
+    """Makes the optimiser, with clipping and weight decay if asked for.
 
     Args:
       options: kind and numbers.
       num_steps: length of the schedule.
       groups: parameters that are trained in another way; the first group whose regex matches a
         path decides. Frozen parameters do not count in the norm that is clipped.
+      backbone_regex: matches paths of parameters whose learning rate is also multiplied by
+        `options.backbone_learning_rate_factor`.
+
+    Raises:
+      ValueError: in `init`, a factor for the backbone of a network without one.
     """
     schedule = make_schedule(options, num_steps)
-    if options.kind == 'adam':
-        update = optax.adam(
-            schedule, b1=options.adam_b1, b2=options.adam_b2, eps=options.adam_epsilon
-        )
-    else:
-        update = optax.sgd(schedule, momentum=options.momentum)
-    before = [_scale_frozen(groups)] if any(g.learning_rate_factor == 0 for g in groups) else []
+    layers = [groups] if groups else []
+    before = []
+    if options.backbone_learning_rate_factor != 1:
+        layers.append((ParameterGroup(backbone_regex, options.backbone_learning_rate_factor),))
+        before.append(_require_backbone(options, backbone_regex))
+    before += [
+        _scale_frozen(layer) for layer in layers if any(g.learning_rate_factor == 0 for g in layer)
+    ]
     if options.clip_norm:
         before.append(optax.clip_by_global_norm(options.clip_norm))
+    decay = []
     if options.weight_decay or any(group.weight_decay for group in groups):
-        before.append(_add_weight_decay(options.weight_decay, groups))
-    after = [_scale_groups(groups)] if groups else []
+        find = _find_kernels if options.kind == 'adamw' else _find_dense_kernels
+        decay.append(_add_weight_decay(options.weight_decay, groups, find))
+    moments = {'b1': options.adam_b1, 'b2': options.adam_b2, 'eps': options.adam_epsilon}
+    if options.kind == 'adamw':
+        # Added behind the moments, which it does not enter, and before the schedule's rate.
+        rate = optax.scale_by_learning_rate(schedule)
+        update = optax.chain(optax.scale_by_adam(**moments), *decay, rate)
+    else:
+        before += decay
+        update = (
+            optax.adam(schedule, **moments)
+            if options.kind == 'adam'
+            else optax.sgd(schedule, momentum=options.momentum)
+        )
+    after = [_scale_groups(layer) for layer in layers]
     return optax.chain(*before, update, *after) if before or after else update
 
 
 def _add_weight_decay(
-    decay: float, groups: Sequence[ParameterGroup]
+    decay: float, groups: Sequence[ParameterGroup], find: Callable[[PyTree], PyTree]
 ) -> optax.GradientTransformation:
+    """Adds parameters times their decay to the updates of those that `find` marks."""
     if not groups:
-        return optax.add_decayed_weights(decay, mask=_find_dense_kernels)
+        return optax.add_decayed_weights(decay, mask=find)
 
     def update(
         updates: PyTree, state: optax.OptState, params: PyTree | None = None
@@ -73,7 +102,7 @@ def _add_weight_decay(
             return decay if group is None or group.weight_decay is None else group.weight_decay
 
         factors = _map_groups(decays, updates, groups)
-        is_decayed = _find_dense_kernels(updates)
+        is_decayed = find(updates)
         updates = jax.tree.map(
             lambda g, p, factor, on: g + factor * p if on else g,
             updates,
@@ -110,20 +139,52 @@ def _scale_frozen(groups: Sequence[ParameterGroup]) -> optax.GradientTransformat
     return optax.stateless(scale)
 
 
+def _require_backbone(options: OptimizerOptions, regex: str) -> optax.GradientTransformation:
+    """Refuses parameters none of whose paths matches; changes no updates."""
+
+    def init(params: PyTree) -> optax.OptState:
+        matches = _map_paths(lambda path: re.search(regex, path) is not None, params)
+        if not any(jax.tree.leaves(matches)):
+            raise ValueError(
+                f'config.optimizer.backbone_learning_rate_factor '
+                f'(={options.backbone_learning_rate_factor}): no parameter of this network matches '
+                f'{regex!r}: set it to 1'
+            )
+        return optax.EmptyState()
+
+    return optax.GradientTransformation(init, lambda updates, state, params=None: (updates, state))
+
+
 def _map_groups(
     function: Callable[[ParameterGroup | None], Any],
     tree: PyTree,
     groups: Sequence[ParameterGroup],
 ) -> PyTree:
     """Maps a function of a parameter's group, None if it has none, over a tree of parameters."""
+    return _map_paths(
+        lambda path: function(next((g for g in groups if re.search(g.regex, path)), None)), tree
+    )
 
-    def find(path: tuple[Any, ...], _: Array) -> Any:
-        name = jax.tree_util.keystr(path, simple=True, separator='/')
-        return function(next((g for g in groups if re.search(g.regex, name)), None))
 
-    return jax.tree_util.tree_map_with_path(find, tree)
+def _map_paths(function: Callable[[str], Any], tree: PyTree) -> PyTree:
+    """Maps a function of a parameter's path, such as 'head/kernel', over a tree of parameters."""
+
+    def apply(path: tuple[Any, ...], _: Array) -> Any:
+        return function(jax.tree_util.keystr(path, simple=True, separator='/'))
+
+    return jax.tree_util.tree_map_with_path(apply, tree)
 
 
 def _find_dense_kernels(params: PyTree) -> PyTree:
     """True for kernels [k, k, C, D] with C > 1; depthwise ones have C = 1."""
     return jax.tree.map(lambda x: x.ndim == 4 and x.shape[2] > 1, params)
+
+
+def _find_kernels(params: PyTree) -> PyTree:
+    """True for the kernels of all convolutions and dense layers, by the end of their names.
+
+    Not for biases, normalisation, embeddings and queries.
+
+    Source: DeepLab2's AdamW, whose regex is '(kernel|weight)$'; it matches depthwise kernels too.
+    """
+    return _map_paths(lambda path: re.search('(kernel|weight)$', path) is not None, params)

@@ -55,7 +55,9 @@ def make_step_program(experiment: Experiment, system: System, mesh: Mesh) -> Ste
     _check_batch_size(train.batch_size, mesh.shape['data'], train.accumulation_steps)
     options = make_step_options(experiment)
     schedule = make_schedule(experiment.optimizer, train.num_steps)
-    optimizer = make_optimizer(experiment.optimizer, train.num_steps, system.parameter_groups)
+    optimizer = make_optimizer(
+        experiment.optimizer, train.num_steps, system.parameter_groups, system.backbone_regex
+    )
     init = functools.partial(init_state, system, optimizer, options)
     abstract_state = place_state(eval_shape(init), mesh, experiment.mesh.param_rules)
     sharding = jax.tree.map(lambda x: x.sharding, abstract_state)

@@ -1,10 +1,13 @@
 """The schedule and the optimiser."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import traverse_util
 
 from pdl_jax.systems.system import ParameterGroup
 from pdl_jax.training.optim import OptimizerOptions, make_optimizer, make_schedule
@@ -15,6 +18,14 @@ def test_schedule_is_deeplab2s(step):
     schedule = make_schedule(OptimizerOptions(learning_rate=0.5, warmup_steps=10), 100)
     expected = 0.5 * step / 10 if step < 10 else 0.5 * (1 - step / 100) ** 0.9
     np.testing.assert_allclose(schedule(jnp.asarray(step)), expected, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize('step', [0, 3, 9, 10, 99])
+def test_warmup_from_a_thousandth_is_pytorch_kmaxs(step):
+    options = OptimizerOptions(learning_rate=0.5, warmup_steps=10, warmup_start_factor=0.001)
+    done = step / 10
+    expected = 0.5 * (0.001 * (1 - done) + done if step < 10 else (1 - step / 100) ** 0.9)
+    np.testing.assert_allclose(make_schedule(options, 100)(jnp.asarray(step)), expected, rtol=1e-5)
 
 
 def test_adam_equals_its_definition():
@@ -32,6 +43,87 @@ def test_adam_equals_its_definition():
         rate = 0.1 * (1 - (t - 1) / 10) ** 0.9
         expected -= rate * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-7)
     np.testing.assert_allclose(params, expected, rtol=1e-5)
+
+
+KMAX = OptimizerOptions(
+    kind='adamw',
+    learning_rate=0.01,
+    backbone_learning_rate_factor=0.1,
+    warmup_steps=3,
+    weight_decay=0.5,
+    adam_epsilon=1e-8,
+)
+# Path -> whether it is decayed.
+KINDS = {
+    'backbone/stem/kernel': True,
+    'backbone/depthwise/kernel': True,
+    'backbone/norm/scale': False,
+    'backbone/stem/bias': False,
+    'decoder/dense/kernel': True,
+    'decoder/attention/output_weight': True,
+    'decoder/attention/relative_position': False,
+    'decoder/queries': False,
+}
+
+
+def _draw_tree(seed):
+    """Values for `KINDS`, nested as in a network, by path too."""
+    rng = np.random.default_rng(seed)
+    shapes = {path: (1, 1, 1, 5) if 'depthwise' in path else (3, 4) for path in KINDS}
+    flat = {path: rng.normal(size=shape).astype(np.float32) for path, shape in shapes.items()}
+    return traverse_util.unflatten_dict(flat, sep='/'), flat
+
+
+@pytest.mark.slow
+def test_adamw_equals_that_of_pytorch():
+    """Over a warm-up and a decay, with another rate in the backbone."""
+    torch = pytest.importorskip('torch')
+    params, flat = _draw_tree(0)
+    tensors = {path: torch.nn.Parameter(torch.tensor(value)) for path, value in flat.items()}
+    schedule = make_schedule(KMAX, 8)
+    groups = [
+        {
+            'params': [tensor],
+            'weight_decay': 0.5 if is_decayed else 0.0,
+            'factor': 0.1 if 'backbone' in path else 1.0,
+        }
+        for (path, tensor), is_decayed in zip(tensors.items(), KINDS.values(), strict=True)
+    ]
+    reference = torch.optim.AdamW(groups, lr=1.0, eps=1e-8)
+    optimizer = make_optimizer(KMAX, 8)
+    state, update = optimizer.init(params), jax.jit(optimizer.update)
+    for step in range(6):
+        gradients, flat_gradients = _draw_tree(step + 1)
+        updates, state = update(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+        for group in reference.param_groups:
+            group['lr'] = group['factor'] * float(schedule(step))
+        for path, tensor in tensors.items():
+            tensor.grad = torch.tensor(flat_gradients[path])
+        reference.step()
+    for path, value in traverse_util.flatten_dict(params, sep='/').items():
+        assert np.abs(value - flat[path]).max() > 1e-4
+        np.testing.assert_allclose(value, tensors[path].detach().numpy(), atol=1e-6, err_msg=path)
+
+
+def test_adamw_equals_that_of_optax():
+    options = dataclasses.replace(KMAX, backbone_learning_rate_factor=1.0)
+    reference = optax.adamw(
+        make_schedule(options, 8),
+        eps=1e-8,
+        weight_decay=0.5,
+        mask=traverse_util.unflatten_dict(KINDS, sep='/'),
+    )
+    results = []
+    for optimizer in (reference, make_optimizer(options, 8)):
+        params, _ = _draw_tree(0)
+        state = optimizer.init(params)
+        for step in range(3):
+            updates, state = optimizer.update(_draw_tree(step + 1)[0], state, params)
+            params = optax.apply_updates(params, updates)
+        results.append((params, state))
+    # The state too: either can go on from a checkpoint of the other.
+    jax.tree.map(np.testing.assert_array_equal, *results)
 
 
 def test_clipping_bounds_the_global_norm():
@@ -125,6 +217,25 @@ def test_a_frozen_group_stays_and_leaves_the_clipped_norm_to_the_others():
     assert found == pytest.approx(
         {'backbone/kernel': 0.0, 'backbone/bias': 0.0, 'head/kernel': -(1 / np.sqrt(6) + 1.0)}
     )
+
+
+def test_the_factor_of_the_backbone_is_on_top_of_the_groups():
+    options = dataclasses.replace(SGD, backbone_learning_rate_factor=0.1)
+    found = _update(options, (ParameterGroup('kernel', learning_rate_factor=2.0),))
+    assert found == pytest.approx(
+        {'backbone/kernel': -0.1, 'backbone/bias': -0.05, 'head/kernel': -1.0}
+    )
+    # With a factor of 0 it leaves the clipped norm to the head, whose six gradients are equal.
+    options = dataclasses.replace(options, backbone_learning_rate_factor=0.0, clip_norm=1.0)
+    assert _update(options) == pytest.approx(
+        {'backbone/kernel': 0.0, 'backbone/bias': 0.0, 'head/kernel': -0.5 / np.sqrt(6)}
+    )
+
+
+def test_a_network_without_backbone_has_no_factor_for_it():
+    options = dataclasses.replace(SGD, backbone_learning_rate_factor=0.1)
+    with pytest.raises(ValueError, match=r"factor \(=0.1\): no parameter .* '\^encoder/'"):
+        make_optimizer(options, 10, backbone_regex='^encoder/').init(PARAMS)
 
 
 def test_the_first_group_that_matches_decides():
