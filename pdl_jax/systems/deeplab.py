@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Self, cast
+from typing import ClassVar, Self, cast
 
 import jax
 import jax.numpy as jnp
@@ -16,56 +16,44 @@ from pdl_jax.losses.class_weights import (
 )
 from pdl_jax.losses.panoptic_deeplab import LossOptions, image_losses, panoptic_loss
 from pdl_jax.models.deeplab import DeepLab
-from pdl_jax.models.model_backbone import describe_backbone, make_model_backbone
 from pdl_jax.models.options import FIELD_TYPES, ModelOptions, list_fields
 from pdl_jax.ops.placement import map_per_device, split_rows
 from pdl_jax.ops.resize import resize_bilinear
 from pdl_jax.ops.segments import lookup
 from pdl_jax.postprocess.panoptic import PostprocessOptions
-from pdl_jax.preprocess.normalize import NORMALIZATIONS, ChannelStatistics, Normalization
 from pdl_jax.preprocess.targets import TargetOptions, make_targets
-from pdl_jax.presets import Preset, make_network
+from pdl_jax.presets import make_network
 from pdl_jax.runtime.own_code import find_own_code
-from pdl_jax.systems.option_fields import refuse_unknown, set_fields
+from pdl_jax.systems.network_options import NetworkSystemOptions
 from pdl_jax.systems.pixel_grid import PixelGrid
 from pdl_jax.systems.system import (
     Averaging,
     Outputs,
     Samples,
-    Sections,
     System,
-    SystemOptions,
     Variables,
     image_size,
 )
 from pdl_jax.typing import Array, PyTree
 
-# Fields of `config.model` besides those of the network.
-_OWN_FIELDS = {'dtype': str, 'freeze_backbone_norm': bool}
 # Smallest input that every network takes; shapes of variables do not depend on the input.
 _INIT_SIZE = (65, 65)
 
 
 @dataclasses.dataclass(frozen=True)
-class DeepLabOptions(SystemOptions):
-    """The options of a DeepLab.
-
-    Attributes:
-      model: the parts of the network.
-      targets: rules for training targets.
-      loss: weights and reductions of the loss.
-      postprocess: rules of the way back to labels.
-      freeze_backbone_norm: use the backbone's stored BatchNorm statistics in training too.
-    """
+class DeepLabOptions(NetworkSystemOptions):
+    """The options of a DeepLab, see `NetworkSystemOptions`."""
 
     # Whether networks of this system have an instance branch.
     has_instances: ClassVar[bool] = True
+    network_fields: ClassVar[Mapping[str, type]] = FIELD_TYPES
+    list_network = staticmethod(list_fields)
+    make_network = staticmethod(make_network)
 
     model: ModelOptions = ModelOptions()
     targets: TargetOptions = TargetOptions()
     loss: LossOptions = LossOptions()
     postprocess: PostprocessOptions = PostprocessOptions()
-    freeze_backbone_norm: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -73,42 +61,6 @@ class DeepLabOptions(SystemOptions):
             raise ValueError(
                 'config.model.preset classifies whole images: choose one that labels pixels'
             )
-        if self.model.normalization not in NORMALIZATIONS:
-            raise ValueError(
-                f'config.model.normalization (={self.model.normalization!r}) must be one of '
-                f'{list(NORMALIZATIONS)}'
-            )
-
-    @classmethod
-    def field_types(cls) -> Mapping[str, type]:
-        """See `SystemOptions.field_types`."""
-        return {**FIELD_TYPES, **_OWN_FIELDS}
-
-    @classmethod
-    def from_sections(cls, preset: Preset, sections: Sections, crop_size: tuple[int, int]) -> Self:
-        """See `SystemOptions.from_sections`."""
-        fields = dict(sections['model'])
-        refuse_unknown('model', fields, set(cls.field_types()))
-        own = {key: fields.pop(key) for key in _OWN_FIELDS if fields.get(key) is not None}
-        return cls(
-            crop_size=crop_size,
-            model=_make_network(preset, fields),
-            targets=_make_rules(TargetOptions, 'targets', preset.targets, sections),
-            loss=_make_rules(LossOptions, 'loss', preset.loss, sections),
-            postprocess=_make_rules(
-                PostprocessOptions, 'postprocess', preset.postprocess, sections
-            ),
-            **own,
-        )
-
-    def to_sections(self) -> dict[str, dict[str, Any]]:
-        """See `SystemOptions.to_sections`."""
-        own = {key: getattr(self, key) for key in _OWN_FIELDS}
-        rules = ('targets', 'loss', 'postprocess')
-        return {
-            'model': {**list_fields(self.model), **own},
-            **{section: dataclasses.asdict(getattr(self, section)) for section in rules},
-        }
 
     def for_data(
         self, class_names: Sequence[str] | None, count_pixels: Callable[[], PixelCounts]
@@ -124,23 +76,6 @@ class DeepLabOptions(SystemOptions):
             words = (f'{name} {w:.3g}' for name, w in zip(class_names, weights, strict=True))
             logging.info('weights of the classes in the semantic loss: %s', ', '.join(words))
         return dataclasses.replace(self, loss=dataclasses.replace(self.loss, class_weights=weights))
-
-    @property
-    def normalization(self) -> Normalization:
-        """See `SystemOptions.normalization`."""
-        model = self.model
-        if model.normalization == 'given':
-            return ChannelStatistics(model.pixel_mean or (), model.pixel_deviation or ())
-        return model.normalization
-
-    @property
-    def trains_backbone_norm(self) -> bool:
-        """See `SystemOptions.trains_backbone_norm`."""
-        return not self.freeze_backbone_norm
-
-    def describe_weights(self) -> dict[str, Any]:
-        """See `SystemOptions.describe_weights`."""
-        return describe_backbone(self.model)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -334,21 +269,3 @@ class DeepLabAveraging(Averaging):
         """See `Averaging.from_mean`; logarithms of the mean probabilities are logits again."""
         tiny = jnp.finfo(jnp.float32).tiny
         return {**outputs, 'semantic': jnp.log(jnp.maximum(outputs['semantic'], tiny))}
-
-
-def _make_network(preset: Preset, fields: dict[str, Any]) -> ModelOptions:
-    try:
-        model = make_network(preset, **fields)
-        # Constructing the backbone looks its name and attributes up; nothing is computed.
-        make_model_backbone(model)
-    except ValueError as error:
-        is_named = str(error).startswith('model.')
-        where = 'config.' if is_named else f'config.model.backbone (={fields.get("backbone")!r}): '
-        raise ValueError(f'{where}{error}') from error
-    return model
-
-
-def _make_rules(kind: type, section: str, rules: Any, sections: Sections) -> Any:
-    fields = {**rules, **set_fields(sections.get(section, {}))}
-    refuse_unknown(section, fields, {field.name for field in dataclasses.fields(kind)})
-    return kind(**fields)
