@@ -44,9 +44,7 @@ class Taps(NamedTuple):
     weights: Array
 
 
-def find_taps(
-    sizes: tuple[int, int, int], mode: str, crop: ArrayLike, target: ArrayLike
-) -> Taps:
+def find_taps(sizes: tuple[int, int, int], mode: str, crop: ArrayLike, target: ArrayLike) -> Taps:
     """Composes the upsampling of an axis with the resize of a crop of it.
 
     Args:
@@ -175,7 +173,9 @@ def _map_blocks(
     is_whole = window_length == in_height
     step = jnp.int32(length) if is_whole else _find_step(rows.first, length, window_length)
     # The last step may reach beyond the map.
-    rows = jax.tree.map(lambda x: jnp.pad(x, ((0, length), *((0, 0),) * (x.ndim - 1)), 'edge'), rows)
+    rows = jax.tree.map(
+        lambda x: jnp.pad(x, ((0, length), *((0, 0),) * (x.ndim - 1)), 'edge'), rows
+    )
     prepared = prepare(columns, logits.shape[1])
 
     def compute(number: Array, maps: PyTree) -> PyTree:
@@ -217,9 +217,7 @@ def _upsample_by_taps(window: Array, rows: Taps, columns: Taps) -> Array:
 
 def _blend(x: Array, taps: Taps, weights: Array) -> Array:
     """Blends axis 1."""
-    terms = (
-        jnp.take(x, taps.first + k, axis=1, mode='clip') * weights[:, k] for k in range(_TAPS)
-    )
+    terms = (jnp.take(x, taps.first + k, axis=1, mode='clip') * weights[:, k] for k in range(_TAPS))
     return functools.reduce(jnp.add, terms)
 
 

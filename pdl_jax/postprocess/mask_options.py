@@ -2,8 +2,6 @@
 
 import dataclasses
 
-from pdl_jax.typing import check_positive
-
 CONVENTIONS = ('pytorch', 'deeplab2')
 MERGE_RULES = ('mask_wise', 'pixel_wise')
 

@@ -107,9 +107,7 @@ def label_masks(
         canvas=images.canvas,
     )
     # Loops over masks have lengths that depend on the images.
-    return map_per_device(label)(
-        mask_logits, probability, queries, images.resized, images.original
-    )
+    return map_per_device(label)(mask_logits, probability, queries, images.resized, images.original)
 
 
 def _label_batch(
@@ -189,9 +187,7 @@ def _clear_outside(
     pixels: PixelQueries, original: Array, canvas: tuple[int, int], num_queries: int
 ) -> PixelQueries:
     """Makes the pixels outside of the images belong to no query."""
-    row, column = (
-        jnp.arange(n) < original[:, axis, None] for axis, n in enumerate(canvas)
-    )
+    row, column = (jnp.arange(n) < original[:, axis, None] for axis, n in enumerate(canvas))
     is_inside = row[:, :, None] & column[:, None, :]
     first, second = (jnp.where(is_inside, q, num_queries) for q in (pixels.first, pixels.second))
     return pixels._replace(first=first, second=second)

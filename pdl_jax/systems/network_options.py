@@ -1,14 +1,18 @@
 """Options of systems whose networks and rules presets define."""
 
 import dataclasses
+import numbers
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
+
+import jax
 
 from pdl_jax.models.model_backbone import describe_backbone, make_model_backbone
 from pdl_jax.preprocess.normalize import NORMALIZATIONS, ChannelStatistics, Normalization
 from pdl_jax.presets import Preset
 from pdl_jax.systems.option_fields import refuse_unknown, set_fields
 from pdl_jax.systems.system import Sections, SystemOptions
+from pdl_jax.typing import suggest
 
 # Fields of `config.model` besides those of the network.
 _OWN_FIELDS = {'dtype': str, 'freeze_backbone_norm': bool}
@@ -31,6 +35,8 @@ class NetworkSystemOptions(SystemOptions):
     network_fields: ClassVar[Mapping[str, type]]
     list_network: ClassVar[Callable[[Any], dict[str, Any]]]
     make_network: ClassVar[Callable[..., Any]]
+    # Fields of `config.postprocess` that may change after training.
+    inference_fields: ClassVar[tuple[str, ...]] = ()
 
     model: Any = None
     targets: Any = None
@@ -84,6 +90,33 @@ class NetworkSystemOptions(SystemOptions):
     def trains_backbone_norm(self) -> bool:
         """See `SystemOptions.trains_backbone_norm`."""
         return not self.freeze_backbone_norm
+
+    @property
+    def inference_values(self) -> dict[str, Any]:
+        """See `SystemOptions.inference_values`."""
+        return {name: getattr(self.postprocess, name) for name in self.inference_fields}
+
+    def with_inference(self, values: Mapping[str, Any]) -> Self:
+        """See `SystemOptions.with_inference`."""
+        known, fields = self.inference_fields, {}
+        if not known:
+            return super().with_inference(values)
+        for name, value in values.items():
+            if name not in known:
+                raise ValueError(
+                    f'{name} is no option of a {self.name} network; {suggest(name, known)}it has '
+                    f'{", ".join(known)}'
+                )
+            kind = type(getattr(type(self.postprocess), name))
+            kinds = numbers.Real if kind is float else numbers.Integral
+            if isinstance(value, jax.Array) and kind is float:
+                fields[name] = value
+            elif isinstance(value, kinds) and not isinstance(value, bool):
+                fields[name] = kind(value)
+            else:
+                raise ValueError(f'{name} (={value!r}) must be of type {kind.__name__}')
+        postprocess = dataclasses.replace(self.postprocess, **fields)
+        return dataclasses.replace(self, postprocess=postprocess)
 
     def describe_weights(self) -> dict[str, Any]:
         """See `SystemOptions.describe_weights`."""

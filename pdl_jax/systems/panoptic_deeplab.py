@@ -2,30 +2,19 @@
 
 import dataclasses
 import functools
-import numbers
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
 
 from pdl_jax.postprocess.centers import MAX_PIXELS
-from pdl_jax.postprocess.panoptic import PostprocessOptions, post_process
+from pdl_jax.postprocess.panoptic import post_process
 from pdl_jax.postprocess.rejection import drop_things
 from pdl_jax.systems.deeplab import DeepLabOptions, DeepLabSystem
 from pdl_jax.systems.semantic_deeplab import draw_targets_and_predictions, replace_semantic
 from pdl_jax.systems.system import LabelMaps, Outputs, Samples, Variables, image_size
-from pdl_jax.typing import Array, LabelFormat, suggest
-
-# Fields of `config.postprocess` that may change after training.
-_INFERENCE_FIELDS = (
-    'center_threshold',
-    'nms_kernel_px',
-    'max_centers',
-    'min_score',
-    'min_area_px',
-    'stuff_area_limit_px',
-)
+from pdl_jax.typing import Array, LabelFormat
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,16 +23,19 @@ class PanopticDeepLabOptions(DeepLabOptions):
 
     name: ClassVar[str] = 'panoptic_deeplab'
     oracles: ClassVar[tuple[str, ...]] = ('semantic', 'center', 'offset')
+    inference_fields: ClassVar[tuple[str, ...]] = (
+        'center_threshold',
+        'nms_kernel_px',
+        'max_centers',
+        'min_score',
+        'min_area_px',
+        'stuff_area_limit_px',
+    )
 
     @property
     def max_instances(self) -> int | None:
         """See `SystemOptions.max_instances`."""
         return self.targets.max_instances
-
-    @property
-    def inference_values(self) -> dict[str, Any]:
-        """See `SystemOptions.inference_values`."""
-        return {name: getattr(self.postprocess, name) for name in _INFERENCE_FIELDS}
 
     @property
     def tuning_choices(self) -> dict[str, tuple[Any, ...]]:
@@ -61,26 +53,6 @@ class PanopticDeepLabOptions(DeepLabOptions):
             'min_area_px': areas,
             'stuff_area_limit_px': areas,
         }
-
-    def with_inference(self, values: Mapping[str, Any]) -> Self:
-        """See `SystemOptions.with_inference`."""
-        fields = {}
-        for name, value in values.items():
-            if name not in _INFERENCE_FIELDS:
-                raise ValueError(
-                    f'{name} is no option of a {self.name} network; '
-                    f'{suggest(name, _INFERENCE_FIELDS)}it has {", ".join(_INFERENCE_FIELDS)}'
-                )
-            kind = type(getattr(PostprocessOptions, name))
-            kinds = numbers.Real if kind is float else numbers.Integral
-            if isinstance(value, jax.Array) and kind is float:
-                fields[name] = value
-            elif isinstance(value, kinds) and not isinstance(value, bool):
-                fields[name] = kind(value)
-            else:
-                raise ValueError(f'{name} (={value!r}) must be of type {kind.__name__}')
-        postprocess = dataclasses.replace(self.postprocess, **fields)
-        return dataclasses.replace(self, postprocess=postprocess)
 
     def make_system(self, label_format: LabelFormat) -> 'PanopticDeepLab':
         """See `SystemOptions.make_system`."""

@@ -72,7 +72,11 @@ def make_optimizer(
     if options.weight_decay or any(group.weight_decay for group in groups):
         find = _find_kernels if options.kind == 'adamw' else _find_dense_kernels
         decay.append(_add_weight_decay(options.weight_decay, groups, find))
-    moments: dict[str, Any] = {'b1': options.adam_b1, 'b2': options.adam_b2, 'eps': options.adam_epsilon}
+    moments: dict[str, Any] = {
+        'b1': options.adam_b1,
+        'b2': options.adam_b2,
+        'eps': options.adam_epsilon,
+    }
     if options.kind == 'adamw':
         # Added behind the moments, which it does not enter, and before the schedule's rate.
         rate = optax.scale_by_learning_rate(schedule)
