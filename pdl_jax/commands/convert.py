@@ -6,6 +6,7 @@ the network is accounted for: loaded, ignored and why, or missing.
 """
 
 import argparse
+import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,15 @@ EXAMPLES = """\
       --output=runs/bowenc0221_r50
   pdl_jax predict --checkpoint=runs/bowenc0221_r50 --images='photos/*.jpg' --output=predictions"""
 
-_SOURCES = ('bowenc0221', 'deeplab2', 'detectron2', 'keras', 'tensorflow', 'torchvision')
+_SOURCES = (
+    'bowenc0221',
+    'deeplab2',
+    'detectron2',
+    'keras',
+    'kmax_pytorch',
+    'tensorflow',
+    'torchvision',
+)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -150,11 +159,11 @@ def convert(
     if not write.is_partial(conversion):
         dataset, spec = _find_classes(conversion, dataset, file)
         if not config_file:
-            config_file = classes.find_config(dataset)
+            config_file = classes.find_config(dataset, conversion.network)
             name = conversion.network.name
             fields = dict(source.config_fields.get(dataset, {}))
             fields |= source.network_fields.get((dataset, name), {})
-        fields |= write.list_conversion_fields(conversion, variables)
+        fields |= write.list_conversion_fields(conversion, variables, spec)
         experiment = _make_experiment(load_config(config_file, config_overrides), fields)
     description = write.describe(
         conversion, variables, source, file=file, experiment=experiment, spec=spec
@@ -191,14 +200,17 @@ def _find_classes(
     """
     from pdl_jax.convert import classes
 
-    num_classes = conversion.num_classes
+    num_classes, counts_void = conversion.num_classes, conversion.network.counts_void
+    make_spec = functools.partial(
+        classes.make_spec, num_classes=num_classes, counts_void=counts_void
+    )
     if dataset:
-        return dataset, classes.make_spec(dataset, num_classes)
+        return dataset, make_spec(dataset)
     dataset, evidence = classes.find_dataset(num_classes, file)
     if dataset:
         print(f'{file}: takes the classes for those of {dataset}, {evidence}')
-        return dataset, classes.make_spec(dataset, num_classes)
-    if conversion.network.options.instance is not None:
+        return dataset, make_spec(dataset)
+    if not conversion.network.is_semantic:
         raise ValueError(classes.explain_unknown(num_classes, file))
     names = ' or '.join(f'--dataset={name}' for name in classes.list_datasets(num_classes))
     print(

@@ -10,9 +10,10 @@ from typing import Any
 
 from etils import epath
 
+from pdl_jax.convert.networks import Network
 from pdl_jax.data import catalog
 from pdl_jax.data.annotated_split import without_things
-from pdl_jax.data.readers import voc
+from pdl_jax.data.readers import ade20k, voc
 from pdl_jax.data.records import open_split
 from pdl_jax.data.text_files import read_json
 
@@ -20,10 +21,16 @@ from pdl_jax.data.text_files import read_json
 NEUTRAL = 'own'
 # Data sets by name, and the configurations of the package for them.
 _CONFIGS = {
+    'ade20k': 'ade20k',
     'cityscapes': 'cityscapes',
     'coco': 'coco',
     'kitti_step': 'cityscapes',
     'voc': 'voc_semantic',
+}
+_KMAX_CONFIGS = {
+    'ade20k': 'ade20k_kmax',
+    'cityscapes': 'cityscapes_kmax',
+    'coco': 'coco_kmax',
 }
 # Parts of the names of published files and of their folders. The last ones are those of detectron2
 # and of torchvision, whose files for COCO's pictures have VOC's classes.
@@ -33,7 +40,7 @@ _EVIDENCE = {
     'voc': re.compile(r'voc|pascal|^(deeplabv3|fcn|lraspp)_\w+-[0-9a-f]{8}'),
 }
 # Numbers of logits that no other data set is known to have.
-_TELLING = {133: 'coco', 134: 'coco'}
+_TELLING = {133: 'coco', 134: 'coco', 150: 'ade20k', 151: 'ade20k'}
 _KITTI_STEP_THINGS = ('person', 'car')
 
 
@@ -88,7 +95,7 @@ def make_neutral_spec(num_classes: int) -> catalog.DatasetSpec:
     return catalog.from_categories(NEUTRAL, names)
 
 
-def make_spec(dataset: str, num_classes: int) -> catalog.DatasetSpec:
+def make_spec(dataset: str, num_classes: int, *, counts_void: bool = True) -> catalog.DatasetSpec:
     """Finds the description of a network's classes, in the order of its logits.
 
     DeepLab2's networks for COCO have 134 logits, the first for void; those of PyTorch programs have
@@ -96,9 +103,10 @@ def make_spec(dataset: str, num_classes: int) -> catalog.DatasetSpec:
     --spec=own.
 
     Args:
-      dataset: 'cityscapes', 'coco', 'kitti_step', 'voc', the directory of a prepared dataset, or a
-        JSON file with the list of categories.
-      num_classes: number of logits of the network.
+      dataset: 'ade20k', 'cityscapes', 'coco', 'kitti_step', 'voc', the directory of a prepared
+        dataset, or a JSON file with the list of categories.
+      num_classes: number of classes of the network.
+      counts_void: whether they hold void, if the dataset counts it as a class.
 
     Raises:
       FileNotFoundError: there is no such directory or file.
@@ -118,18 +126,26 @@ def make_spec(dataset: str, num_classes: int) -> catalog.DatasetSpec:
             f'--dataset={dataset} is neither one of {", ".join(_CONFIGS)} nor the directory of a '
             f'prepared dataset nor a .json of categories'
         )
+
+    def count(spec: catalog.DatasetSpec) -> int:
+        return spec.num_classes if counts_void else len(spec.label_format.valid_classes)
+
     for spec in specs:
-        if spec.num_classes == num_classes:
+        if count(spec) == num_classes:
             return spec
-    counts = ' or '.join(str(spec.num_classes) for spec in specs)
+    counts = ' or '.join(dict.fromkeys(str(count(spec)) for spec in specs))
     raise ValueError(
-        f'the semantic head has {num_classes} classes, --dataset={dataset} {counts or "none"}: '
+        f'the network has {num_classes} classes, --dataset={dataset} {counts or "none"}: '
         f'choose the dataset that it was trained on'
     )
 
 
-def find_config(dataset: str) -> str:
+def find_config(dataset: str, network: Network) -> str:
     """Names the project's configuration for a dataset.
+
+    Args:
+      dataset: see `make_spec`.
+      network: the network that the configuration is to train.
 
     Raises:
       ValueError: there is none.
@@ -137,15 +153,18 @@ def find_config(dataset: str) -> str:
     if dataset == NEUTRAL:
         # The least that a semantic network needs.
         return _CONFIGS['voc']
-    if dataset not in _CONFIGS:
+    configs = _CONFIGS if network.counts_void else _KMAX_CONFIGS
+    if dataset not in configs:
         raise ValueError(
             f'--dataset={dataset} needs --config=FILE, the configuration that the network was '
             f'trained with'
         )
-    return _CONFIGS[dataset]
+    return configs[dataset]
 
 
 def _list_specs(dataset: str) -> list[catalog.DatasetSpec]:
+    if dataset == 'ade20k':
+        return [ade20k.make_spec('panoptic'), ade20k.make_spec('semantic')]
     if dataset == 'cityscapes':
         return [catalog.cityscapes()]
     if dataset == 'kitti_step':

@@ -11,6 +11,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from pdl_jax.convert.contents import Contents
+from pdl_jax.convert.networks import AnyNetwork, Network
 from pdl_jax.convert.rules import (
     Account,
     find_targets,
@@ -18,16 +19,11 @@ from pdl_jax.convert.rules import (
     make_account,
     transformed_shape,
 )
-from pdl_jax.convert.source import Network, Source, list_backbones
-from pdl_jax.models.deeplab import DeepLab
-from pdl_jax.models.model_backbone import make_model_backbone
-from pdl_jax.models.options import ModelOptions
+from pdl_jax.convert.source import Source, list_backbones
 from pdl_jax.ops.platforms import eval_shape
-from pdl_jax.presets import PRESETS, make_options
+from pdl_jax.presets import PRESETS, make_any_network
 from pdl_jax.typing import PyTree
 
-# Paths of the variables whose last dimension is the number of classes.
-_LOGITS = ('params/semantic_head/predict/kernel', 'params/semantic_decoder/predict_last/kernel')
 _NOT_ARRAYS = 'other content of a training checkpoint'
 _MAX_LINES = 4
 _MAX_CLASSES = 10_000
@@ -40,7 +36,8 @@ class Conversion:
     Attributes:
       network: the network.
       is_backbone_only: true if the file holds the backbone and nothing after it.
-      num_classes: number of logits of the whole network; 0 for a backbone.
+      num_classes: number of classes of the whole network, see `Network.counts_void`; 0 for a
+        backbone.
       account: the use of every key and the source of every variable.
     """
 
@@ -53,21 +50,18 @@ class Conversion:
 def compare(contents: Contents, source: Source, network: Network) -> Conversion:
     """Compares a file with one network, given the file's number of classes; reads no array."""
     rules = source.make_rules(network.options, contents.arrays)
-    paths: set[str] = set()
-    num_classes = 0
+    shapes: dict[str, tuple[int, ...]] = {}
     for key, found in find_targets(rules, contents.arrays).items():
-        for target in found[1] if found else ():
+        stored = tuple(contents.arrays[key].shape)
+        for target in found[1] if found and stored else ():
             path = f'{target.collection}/{target.path}'
-            paths.add(target.path)
-            if path in _LOGITS:
-                shape = tuple(contents.arrays[key].shape)
-                found_classes = transformed_shape(target.transform, shape)[-1] if shape else 0
-                is_plausible = len(shape) == 4 and found_classes <= _MAX_CLASSES
-                num_classes = found_classes if is_plausible else 0
-    is_backbone_only = network.options.decoder == 'classifier' or all(
-        path.startswith('backbone/') for path in paths
+            shapes[path] = transformed_shape(target.transform, stored)
+    num_classes = network.count_classes(shapes)
+    num_classes = num_classes if 0 < num_classes <= _MAX_CLASSES else 0
+    is_backbone_only = network.is_classifier or all(
+        path.partition('/')[2].startswith('backbone/') for path in shapes
     )
-    wanted = _list_shapes(network.options, 0 if is_backbone_only else max(num_classes, 1))
+    wanted = _list_shapes(network, 0 if is_backbone_only else max(num_classes, 1))
     account = make_account(contents.arrays, rules, wanted)
     if contents.others:
         account = dataclasses.replace(
@@ -104,7 +98,7 @@ def find_networks(contents: Contents, source: Source) -> tuple[list[Conversion],
     Returns:
       The networks that fit without a fault, and the names of the closest ones.
     """
-    wholes = [Network(name, make_options(name)) for name in source.presets]
+    wholes = [Network(name, make_any_network(name)) for name in source.presets]
     backbones = list_backbones(source)
     candidates, perfect = [], []
     for networks, is_backbone_only in ((wholes, False), (backbones, True)):
@@ -127,7 +121,7 @@ def find_networks(contents: Contents, source: Source) -> tuple[list[Conversion],
 
 
 def choose_network(
-    contents: Contents, source: Source, preset: str, options: ModelOptions | None = None
+    contents: Contents, source: Source, preset: str, options: AnyNetwork | None = None
 ) -> Conversion:
     """Compares a file with the network of a preset.
 
@@ -150,7 +144,7 @@ def choose_network(
         if options
         else [n for n in list_backbones(source) if n.name == preset]
     )
-    networks = networks or [Network(preset, make_options(preset))]
+    networks = networks or [Network(preset, make_any_network(preset))]
     conversions = [compare(contents, source, network) for network in networks]
     return min(conversions, key=lambda conversion: conversion.account.num_faults)
 
@@ -220,9 +214,9 @@ def has_folded_norm(variables: PyTree) -> bool:
 
 
 @functools.lru_cache
-def _list_shapes(options: ModelOptions, num_classes: int) -> Mapping[str, tuple[int, ...]]:
+def _list_shapes(network: Network, num_classes: int) -> Mapping[str, tuple[int, ...]]:
     """Lists the shapes of a network's variables by path; of its backbone for 0 classes."""
-    model = DeepLab(num_classes, options) if num_classes else make_model_backbone(options)
+    model = network.make_module(num_classes)
     variables = eval_shape(
         lambda: model.init(jax.random.key(0), jnp.zeros((1, 65, 65, 3)), train=False)
     )

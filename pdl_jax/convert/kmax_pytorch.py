@@ -7,6 +7,8 @@ import numpy as np
 
 from pdl_jax.convert.layers import torch_conv, torch_dense, torch_norm
 from pdl_jax.convert.rules import Rule, Target, ignore, under
+from pdl_jax.convert.source import Source
+from pdl_jax.presets.kmax import KMAX_PRESETS
 
 
 def _conv_norm(keys: str, path: str) -> tuple[Rule, ...]:
@@ -146,3 +148,10 @@ def _make_rules(options: Any, keys: Collection[str]) -> tuple[Rule, ...]:
         ignore('pixel_(mean|std)', 'the normalisation of pixels, which the preset defines'),
         ignore(r'criterion\..*', 'constants of the loss'),
     )
+
+
+SOURCE = Source(
+    name='kmax_pytorch',
+    make_rules=_make_rules,
+    presets=tuple(name for name in KMAX_PRESETS if name.startswith('kmax_pytorch/')),
+)

@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from pdl_jax.convert.networks import Network
 from pdl_jax.convert.rules import Rule
-from pdl_jax.models.options import ModelOptions
 from pdl_jax.presets import make_options
 
 
@@ -27,26 +27,13 @@ class Source:
     """
 
     name: str
-    make_rules: Callable[[ModelOptions, Collection[str]], tuple[Rule, ...]]
+    make_rules: Callable[[Any, Collection[str]], tuple[Rule, ...]]
     presets: tuple[str, ...] = ()
     backbones: Mapping[str, tuple[Mapping[str, Any], ...]] = dataclasses.field(default_factory=dict)
     config_fields: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     network_fields: Mapping[tuple[str, str], Mapping[str, Any]] = dataclasses.field(
         default_factory=dict
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class Network:
-    """A network that a file may hold.
-
-    Attributes:
-      name: the preset; 'imagenet/...' for a backbone alone.
-      options: the network's options.
-    """
-
-    name: str
-    options: ModelOptions
 
 
 def list_backbones(source: Source) -> list[Network]:

@@ -3,34 +3,36 @@
 from typing import Any
 
 from pdl_jax.convert.conversion import Conversion, has_folded_norm
+from pdl_jax.convert.networks import AnyNetwork
 from pdl_jax.convert.source import Source, list_backbones
 from pdl_jax.data import catalog
 from pdl_jax.data.annotated_split import without_things
 from pdl_jax.experiment import Experiment
 from pdl_jax.models.model_backbone import describe_backbone
-from pdl_jax.models.options import ModelOptions
 from pdl_jax.storage.checkpointer import Checkpointer
-from pdl_jax.systems.deeplab import DeepLabOptions
+from pdl_jax.systems.network_options import NetworkSystemOptions
 from pdl_jax.systems.system import SystemOptions
 from pdl_jax.typing import PyTree
 
 
-def find_network(options: SystemOptions) -> ModelOptions:
+def find_network(options: SystemOptions) -> AnyNetwork:
     """Returns the network of a system that weights can be converted for.
 
     Raises:
-      ValueError: it is no DeepLab.
+      ValueError: the system's network is none of presets.
     """
-    if not isinstance(options, DeepLabOptions):
+    if not isinstance(options, NetworkSystemOptions):
         raise ValueError(f'no weights are converted for the system {options.name!r}')
     return options.model
 
 
-def list_conversion_fields(conversion: Conversion, variables: PyTree) -> dict[str, Any]:
+def list_conversion_fields(
+    conversion: Conversion, variables: PyTree, spec: catalog.DatasetSpec
+) -> dict[str, Any]:
     """Lists the fields of the configuration that converted weights decide."""
     fields: dict[str, Any] = {
         'model.preset': conversion.network.name,
-        'data.num_classes': conversion.num_classes,
+        'data.num_classes': spec.num_classes,
     }
     if has_folded_norm(variables):
         # Training would normalise by the statistics of a batch and undo the folded scale.
@@ -96,7 +98,7 @@ def write_checkpoint(output: str, variables: PyTree, description: dict[str, Any]
     checkpointer.close()
 
 
-def _find_training(conversion: Conversion, source: Source) -> ModelOptions:
+def _find_training(conversion: Conversion, source: Source) -> AnyNetwork:
     """Finds the options of the network that a backbone was trained in.
 
     They may differ from those of the network that it is converted for.

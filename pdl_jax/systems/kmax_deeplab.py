@@ -1,0 +1,230 @@
+"""kMaX-DeepLab and ReMaX: a mask and a class for each of a fixed number of queries."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pdl_jax.losses.mask_transformer import (
+    MaskLossOptions,
+    mask_transformer_loss,
+    match_segments,
+)
+from pdl_jax.models.kmax_deeplab import KMaXDeepLab
+from pdl_jax.models.kmax_options import (
+    KMAX_FIELD_TYPES,
+    KMaXNetworkOptions,
+    list_kmax_fields,
+)
+from pdl_jax.ops.placement import map_per_device
+from pdl_jax.postprocess.mask_options import MaskPostprocessOptions
+from pdl_jax.postprocess.masks import label_masks
+from pdl_jax.preprocess.mask_targets import MaskTargetOptions, MaskTargets, make_mask_targets
+from pdl_jax.presets import make_kmax_network
+from pdl_jax.systems.drawing.queries import color_queries
+from pdl_jax.systems.network_options import NetworkSystemOptions
+from pdl_jax.systems.pixel_grid import PixelGrid
+from pdl_jax.systems.system import (
+    LabelMaps,
+    Outputs,
+    Samples,
+    System,
+    Variables,
+    image_size,
+)
+from pdl_jax.typing import Array, LabelFormat
+
+# Smallest input that every network takes; shapes of variables do not depend on the input.
+_INIT_SIZE = (65, 65)
+_CERTAIN = 20.0
+
+
+@dataclasses.dataclass(frozen=True)
+class KMaXDeepLabOptions(NetworkSystemOptions):
+    """The options of kMaX-DeepLab, see `NetworkSystemOptions`."""
+
+    name: ClassVar[str] = 'kmax_deeplab'
+    oracles: ClassVar[tuple[str, ...]] = ('class', 'mask')
+    network_fields: ClassVar[Mapping[str, type]] = KMAX_FIELD_TYPES
+    list_network = staticmethod(list_kmax_fields)
+    make_network = staticmethod(make_kmax_network)
+    inference_fields: ClassVar[tuple[str, ...]] = (
+        'thing_threshold',
+        'stuff_threshold',
+        'pixel_threshold',
+        'overlap_threshold',
+        'min_score',
+        'thing_area_limit_px',
+        'stuff_area_limit_px',
+    )
+
+    model: KMaXNetworkOptions = KMaXNetworkOptions()
+    targets: MaskTargetOptions = MaskTargetOptions()
+    loss: MaskLossOptions = MaskLossOptions()
+    postprocess: MaskPostprocessOptions = MaskPostprocessOptions()
+
+    @property
+    def max_instances(self) -> int | None:
+        """See `SystemOptions.max_instances`."""
+        return self.targets.max_segments
+
+    @property
+    def tuning_choices(self) -> dict[str, tuple[Any, ...]]:
+        """See `SystemOptions.tuning_choices`."""
+        shares = tuple(i / 10 for i in range(1, 10))
+        areas = (0, *(2**i for i in range(2, 14)))
+        return {
+            'thing_threshold': shares,
+            'stuff_threshold': shares,
+            'overlap_threshold': shares,
+            'pixel_threshold': (0.35, 0.4, 0.45, 0.5, 0.55, 0.6),
+            'thing_area_limit_px': areas,
+            'stuff_area_limit_px': areas,
+        }
+
+    def make_system(self, label_format: LabelFormat) -> 'KMaXDeepLabSystem':
+        """See `SystemOptions.make_system`."""
+        return KMaXDeepLabSystem(label_format, self)
+
+
+@dataclasses.dataclass(frozen=True)
+class KMaXDeepLabSystem(System):
+    """Labels every pixel by the masks of queries.
+
+    Queries of two passes over an image do not correspond, so their outputs have no average.
+
+    Attributes:
+      options: what the configuration decides.
+
+    Source: Yu et al., k-means Mask Transformer, ECCV 2022; Sun et al., ReMaX, NeurIPS 2023.
+    """
+
+    options: KMaXDeepLabOptions
+
+    @property
+    def network(self) -> KMaXDeepLab:
+        """The flax module."""
+        options = self.options
+        return KMaXDeepLab(
+            len(self.label_format.valid_classes),
+            options=options.model,
+            dtype=options.compute_dtype,
+            freeze_backbone_norm=options.freeze_backbone_norm,
+        )
+
+    @property
+    def grid(self) -> PixelGrid:
+        """See `System.grid`; by parity, every map of such an input has aligned corners."""
+        model = self.options.model
+        return PixelGrid(model.backbone.output_stride, model.resize != 'half_pixel')
+
+    @property
+    def max_segments(self) -> int:
+        """See `System.max_segments`."""
+        return self.options.model.num_queries
+
+    def init(self, rng: Array) -> Variables:
+        """See `System.init`."""
+        return dict(self.network.init(rng, jnp.zeros((1, *_INIT_SIZE, self.options.num_channels))))
+
+    def outputs(self, variables: Variables, images: Array) -> Outputs:
+        """See `System.outputs`: 'mask_logits' f32[B, h, w, N], 'class_logits' f32[B, N, K + 1]."""
+        return self.network.apply(variables, images)
+
+    def make_targets(self, panoptic: Array, size: tuple[int, int]) -> MaskTargets:
+        """Makes the targets of a batch at `size` (height, width) of the masks, in pixels."""
+
+        def make(labels: Array) -> MaskTargets:
+            return make_mask_targets(
+                labels, size=size, label_format=self.label_format, options=self.options.targets
+            )
+
+        return map_per_device(jax.vmap(make))(panoptic)
+
+    def loss(
+        self, variables: Variables, samples: Samples, *, rng: Array
+    ) -> tuple[Array, tuple[dict[str, Array], Variables]]:
+        """See `System.loss`; terms are sums over the layers of the transformer decoder."""
+        dropout_rng, sampling_rng = jax.random.split(rng)
+        outputs, updates = self.network.apply(
+            variables,
+            samples.image,
+            train=True,
+            with_auxiliary=True,
+            rngs={'dropout': dropout_rng},
+            mutable=['batch_stats'],
+        )
+        targets = self.make_targets(samples.panoptic, image_size(outputs['mask_logits']))
+        loss, terms = mask_transformer_loss(
+            outputs,
+            outputs['auxiliary'],
+            outputs.get('semantic'),
+            targets,
+            options=self.options.loss,
+            rng=sampling_rng,
+        )
+        return loss, (terms, dict(updates))
+
+    def label_maps(self, outputs: Outputs, *, size: tuple[int, int]) -> LabelMaps:
+        """See `System.label_maps`."""
+        maps = label_masks(
+            outputs['mask_logits'],
+            outputs['class_logits'],
+            label_format=self.label_format,
+            options=self.options.postprocess,
+            size=size,
+            resize=self.grid.resize,
+        )
+        return LabelMaps(**maps)
+
+    def replace_by_truth(self, outputs: Outputs, panoptic: Array, oracle: Sequence[str]) -> Outputs:
+        """See `System.replace_by_truth`.
+
+        'class': each query has the class of its segment in the matching of the loss, or none.
+        'mask': it has that segment's mask; queries without a segment keep theirs elsewhere.
+        """
+        targets = self.make_targets(panoptic, image_size(outputs['mask_logits']))
+        matches = match_segments(outputs, targets)
+        mask_logits, class_logits = outputs['mask_logits'], outputs['class_logits']
+        if 'class' in oracle:
+            is_class = jax.nn.one_hot(matches.label, class_logits.shape[-1])
+            class_logits = _CERTAIN * is_class
+        if 'mask' in oracle:
+            is_mask = matches.query[..., None] == jnp.arange(mask_logits.shape[-1])
+            is_known = (matches.query >= 0)[..., None]
+            certain = jnp.where(is_mask, _CERTAIN, -_CERTAIN)
+            mask_logits = jnp.where(is_known, certain, mask_logits)
+        return {'mask_logits': mask_logits, 'class_logits': class_logits}
+
+    def picture_maps(self, variables: Variables, samples: Samples) -> dict[str, Array]:
+        """See `System.picture_maps`."""
+        outputs = self.network.apply(variables, samples.image, with_auxiliary=True)
+        maps = self.label_maps(outputs, size=image_size(samples.image))
+        targets = self.make_targets(samples.panoptic, image_size(outputs['mask_logits']))
+        last = outputs['auxiliary'][-1]['mask_logits']
+        return {
+            'panoptic': maps.panoptic,
+            'target_panoptic': samples.panoptic,
+            'queries': jnp.argmax(outputs['mask_logits'], axis=-1),
+            'assignment': jnp.argmax(last, axis=-1),
+            'matched': match_segments(outputs, targets).query,
+        }
+
+    def draw_pictures(
+        self, maps: Mapping[str, np.ndarray], image: np.ndarray, colors: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """See `System.draw_pictures`.
+
+        'queries' shows the most likely query of each pixel, 'assignment' the cluster of the last
+        step of k-means, and 'matched' the segments of the truth in the colours of their queries.
+        """
+        pictures = super().draw_pictures(maps, image, colors)
+        num = self.options.model.num_queries
+        size = image.shape[:2]
+        return pictures | {
+            name: color_queries(maps[name], num, size)
+            for name in ('queries', 'assignment', 'matched')
+        }
