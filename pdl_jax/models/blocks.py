@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import flax.linen as nn
 import jax
@@ -133,7 +133,8 @@ def batch_norm(
     """
     return nn.BatchNorm(
         use_running_average=not train or options.is_norm_frozen,
-        axis=axis,
+        # Flax takes several axes or none too, against its annotation.
+        axis=cast(int, axis),
         momentum=options.norm_momentum,
         epsilon=options.norm_epsilon,
         dtype=options.dtype,

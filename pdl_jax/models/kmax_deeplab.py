@@ -63,6 +63,8 @@ class KMaXDeepLab(nn.Module):
           semantic branch, if there is one.
         """
         options = self.options
+        # Variables for training exist from the start.
+        with_auxiliary |= self.is_initializing()
         layers = LayerOptions(
             self.dtype, options.norm_momentum, options.norm_epsilon, activation=_exact_gelu
         )
@@ -92,12 +94,14 @@ class KMaXDeepLab(nn.Module):
                     )
                     prediction['semantic'] = head(x, train=train)
                 auxiliary.append(prediction)
-        outputs = self._predict(maps[-1], queries, layers, train)
+        outputs: dict[str, Any] = self._predict(maps[-1], queries, layers, train)
         if not with_auxiliary:
             del outputs['pixel_feature']
             return outputs
-        size = outputs['mask_logits'].shape[1:3]
-        outputs['auxiliary'] = [_resize_prediction(x, size, options.resize) for x in auxiliary]
+        height, width = outputs['mask_logits'].shape[1:3]
+        outputs['auxiliary'] = [
+            _resize_prediction(x, (height, width), options.resize) for x in auxiliary
+        ]
         if options.semantic_branch != 'none':
             outputs['semantic'] = self._semantic(features, layers, train)
         return outputs
