@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -85,6 +85,26 @@ class LabelFormat:
         table = np.zeros(self.num_semantic_values, bool)
         table[list(self.thing_classes)] = True
         return table
+
+
+class MaskTargets(NamedTuple):
+    """Segments of a label map as a list and a map of indices, batched or not.
+
+    Attributes:
+      segment: i32[h, w], the row of the pixel's segment in the list; -1 for void.
+      label: i32[M], index of the segment's class in `LabelFormat.valid_classes`; 0 if not `valid`.
+      valid: bool[M], rows that hold a segment, which come first.
+      is_small: bool[M], instances below the area that makes them small.
+      count: i32[], segments of the image; those beyond M are void in `segment`.
+      semantic: i32[h, w], index of the pixel's class in `LabelFormat.valid_classes`; -1 for void.
+    """
+
+    segment: Array
+    label: Array
+    valid: Array
+    is_small: Array
+    count: Array
+    semantic: Array
 
 
 def suggest(name: str, names: Iterable[str]) -> str:

@@ -103,6 +103,27 @@ def resize_bilinear(x: Array, size: tuple[int, int], mode: str = 'corner_aligned
     )
 
 
+def subsample(x: Array, size: tuple[int, int]) -> Array:
+    """Takes every s-th row and column of a map, s = (H - 1) // (height - 1), from the first on.
+
+    Args:
+      x: [..., H, W], values that must not be blended, such as labels.
+      size: (height, width) of the result in pixels.
+
+    Raises:
+      ValueError: no such steps lead to `size`.
+    """
+    steps = [(n - 1) // max(m - 1, 1) or 1 for n, m in zip(x.shape[-2:], size, strict=True)]
+    steps = [n if m == 1 else s for n, m, s in zip(x.shape[-2:], size, steps, strict=True)]
+    taken = x[..., :: steps[0], :: steps[1]]
+    if taken.shape[-2:] != tuple(size):
+        raise ValueError(
+            f'a label map of {x.shape[-2:]} pixels has no subsample of {tuple(size)}: its sides '
+            f'must be s * (n - 1) + 1 .. s * n pixels for n pixels of the result'
+        )
+    return taken
+
+
 def _resize_forward(x: Array, size: tuple[int, int], mode: str) -> tuple[Array, Array]:
     # The residual carries only the input's shape and dtype; XLA drops its values.
     return resize_bilinear(x, size, mode), jnp.zeros((0, *x.shape[1:3]), x.dtype)
