@@ -165,11 +165,11 @@ class NormalizedSum(nn.Module):
                 mean.value = momentum * mean.value + (1 - momentum) * means
                 variance.value = momentum * variance.value + (1 - momentum) * variances
         factors = scale * jax.lax.rsqrt(variances + self.options.norm_epsilon)
-        offset = (bias - means * factors).reshape(len(terms), channels).sum(0)
         by_channel = [channels if i == self.axis else 1 for i in range(terms[0].ndim)]
-        total = offset.reshape(by_channel)
-        for term, factor in zip(terms, jnp.split(factors, len(terms)), strict=True):
-            total = total + term * factor.reshape(by_channel)
+        total = bias.reshape(len(terms), channels).sum(0).reshape(by_channel)
+        moments = zip(jnp.split(means, len(terms)), jnp.split(factors, len(terms)), strict=True)
+        for term, (center, factor) in zip(terms, moments, strict=True):
+            total = total + (term - center.reshape(by_channel)) * factor.reshape(by_channel)
         return total
 
     def _find_moments(self, terms: Sequence[Array]) -> tuple[Array, Array]:

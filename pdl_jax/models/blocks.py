@@ -1,6 +1,8 @@
 """Layers that every network is made of: convolution, normalisation, and both with an activation."""
 
 import dataclasses
+import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, cast
 
@@ -14,6 +16,10 @@ from pdl_jax.ops.padding import Dilation, same_padding, symmetric_padding
 from pdl_jax.typing import Array
 
 Activation = Callable[[Array], Array]
+ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
+    'relu': nn.relu,
+    'gelu': functools.partial(nn.gelu, approximate=False),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +80,22 @@ def drop_path(module: nn.Module, branch: Array, keep_prob: float, *, train: bool
     shape = (branch.shape[0], *(1 for _ in branch.shape[1:]))
     kept = jax.random.bernoulli(module.make_rng('dropout'), keep_prob, shape)
     return jnp.where(kept, branch / keep_prob, 0)
+
+
+def find_keep_prob(last: float, stride: int, schedule: str = 'linear') -> float:
+    """Returns the share of images that keep the residual branch of a unit in training.
+
+    Args:
+      last: the share in the last stage.
+      stride: stride of the unit's input at output stride 32; units at less than 4 drop none.
+      schedule: 'constant', or 'linear' from 1 at stride 2 down to `last` at stride 32.
+
+    Source: DeepLab2.
+    """
+    if stride < 4:
+        return 1.0
+    progress = 1 if schedule == 'constant' else (math.log2(stride) - 1) / 4
+    return 1 - (1 - last) * progress
 
 
 class Conv(nn.Module):

@@ -49,6 +49,8 @@ def make_model_backbone(
         stride_convention=backbone.stride_convention,
         multi_grid=backbone.multi_grid,
         endpoints=backbone.endpoints,
+        activation=backbone.activation,
+        stem_padding=backbone.stem_padding,
         squeeze_excite_gate=backbone.squeeze_excite_gate,
         upsampling=backbone.upsampling,
         drop_path_keep_prob=backbone.drop_path_keep_prob,
@@ -57,7 +59,13 @@ def make_model_backbone(
 
 # Attributes that decide what a backbone's weights mean, besides their shapes, in the families that
 # have them.
-_BACKBONE_ATTRIBUTES = ('stem', 'stride_convention', 'squeeze_excite_gate', 'upsampling')
+_BACKBONE_ATTRIBUTES = (
+    'stem',
+    'stride_convention',
+    'activation',
+    'squeeze_excite_gate',
+    'upsampling',
+)
 
 
 def describe_backbone(options: NetworkOptions) -> dict[str, Any]:
@@ -65,7 +73,7 @@ def describe_backbone(options: NetworkOptions) -> dict[str, Any]:
 
     Returns:
       JSON values: the backbone's name, the normalisation of pixels, epsilon, padding, and where the
-      family has them its stem, the place of its strides, its gates.
+      family has them its stem, the place of its strides, its activation, its gates.
     """
     module = make_model_backbone(options)
     return {

@@ -44,7 +44,9 @@ class BackboneOptions:
       norm_momentum, norm_epsilon: BatchNorm's.
       stem, stride_convention, multi_grid, endpoints: attributes that some families have; None keeps
         the family's own. `endpoints` chooses the tensors that the decoder reads: 'outputs' of
-        blocks, or the 'inner' layers that TF DeepLab reads.
+        blocks, the same 'unactivated', or the 'inner' layers that TF DeepLab reads.
+      activation: 'relu' or 'gelu', for ResNets.
+      stem_padding: 'same' or 'fixed', for ConvNeXts.
       squeeze_excite_gate: 'hard_sigmoid' (TF-slim, torchvision) or 'sigmoid' (DeepLab2), for
         families with squeeze-and-excite.
       upsampling: between HRNet's branches, 'bilinear' or, in its ImageNet classifiers, 'nearest'.
@@ -62,6 +64,8 @@ class BackboneOptions:
     stride_convention: str | None = None
     multi_grid: tuple[int, ...] | None = None
     endpoints: str | None = None
+    activation: str | None = None
+    stem_padding: str | None = None
     squeeze_excite_gate: str | None = None
     upsampling: str | None = None
     drop_path_keep_prob: float | None = None
@@ -201,6 +205,8 @@ BACKBONE_FIELDS = {
     'stride_convention': 'stride_convention',
     'multi_grid': 'multi_grid',
     'endpoints': 'endpoints',
+    'backbone_activation': 'activation',
+    'stem_padding': 'stem_padding',
     'squeeze_excite_gate': 'squeeze_excite_gate',
     'upsampling': 'upsampling',
     'drop_path_keep_prob': 'drop_path_keep_prob',

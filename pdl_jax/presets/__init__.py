@@ -23,6 +23,8 @@ _OF_ONE_BACKBONE = (
     'stride_convention',
     'multi_grid',
     'endpoints',
+    'backbone_activation',
+    'stem_padding',
     'squeeze_excite_gate',
     'upsampling',
     'drop_path_keep_prob',

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import flax.linen as nn
 
+from pdl_jax.models.backbones.axial_resnet import AxialResNet
 from pdl_jax.models.backbones.convnext import ConvNeXt
 from pdl_jax.models.backbones.hrnet import HRNet
 from pdl_jax.models.backbones.mobilenet_v2 import MobileNetV2
@@ -29,6 +30,15 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     'resnet152': functools.partial(ResNet, block_counts=(3, 8, 36, 3)),
     'resnet50_beta': functools.partial(ResNet, block_counts=(3, 4, 6, 3), stem='beta'),
     'resnet101_beta': functools.partial(ResNet, block_counts=(3, 4, 23, 3), stem='beta'),
+    **{
+        f'axial_resnet_{size}': functools.partial(
+            AxialResNet, block_counts=(3, 4, 6, 3), stage_width_multiplier=multiplier
+        )
+        for size, multiplier in (('s', 0.5), ('m', 0.75), ('l', 1.0))
+    },
+    'max_s': functools.partial(
+        AxialResNet, block_counts=(3, 4, 6, 3), stem='beta', axial_from_stride=16
+    ),
     'wide_resnet41': WideResNet,
     'swidernet_1_1_3': functools.partial(WideResNet, depth_multiplier=3),
     'swidernet_1_1_4.5': functools.partial(WideResNet, depth_multiplier=4.5),

@@ -4,13 +4,15 @@ import dataclasses
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import lax
 
 from pdl_jax.models.blocks import Conv, LayerOptions, check_choices, drop_path
+from pdl_jax.ops.rounding import ceil_div
 from pdl_jax.typing import Array
 
 _NORM_EPSILON = 1e-6
 _INITIAL_LAYER_SCALE = 1e-6
-_CHOICES = {'output_stride': (4, 8, 16, 32)}
+_CHOICES = {'stem_padding': ('same', 'fixed'), 'output_stride': (4, 8, 16, 32)}
 _kernel_init = nn.initializers.truncated_normal(0.02)
 
 
@@ -27,11 +29,13 @@ class ConvNeXt(nn.Module):
     Images may have any size: the even kernels of the downsampling get zero padding as in
     TensorFlow's SAME, (1, 2) before the stem and (0, 1) later at sizes 4k + 1 and 2k + 1, none if
     the stride divides the size. PyTorch's ConvNeXts agree if it does; they drop the remainder of
-    other sizes.
+    other sizes. kMaX-DeepLab pads at every size, which changes only what the stem sees: the last
+    row and column are then often not used.
 
     Attributes:
       block_counts: blocks of the four stages.
       widths: channels of the four stages.
+      stem_padding: 'same', or 'fixed' for (1, 2) at every size.
       drop_path_keep_prob: share of images that keep the last block's residual branch in training;
         falls linearly over the blocks from 1 at the first.
       output_stride: 4, 8, 16 or 32.
@@ -42,6 +46,7 @@ class ConvNeXt(nn.Module):
 
     block_counts: tuple[int, int, int, int] = (3, 3, 9, 3)
     widths: tuple[int, int, int, int] = (96, 192, 384, 768)
+    stem_padding: str = 'same'
     drop_path_keep_prob: float = 1.0
     output_stride: int = 32
     width_multiplier: float = 1.0
@@ -53,14 +58,16 @@ class ConvNeXt(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> dict[str, Array]:
-        """Maps float[B, H, W, 3] to {'stride4', 'stride8', ..., 'last'}."""
+        """Maps float[B, H, W, 3] to {'stem', 'stride4', 'stride8', ..., 'last'}; the stem has 4."""
         options = dataclasses.replace(self.options, padding='same')
         widths = [max(1, round(width * self.width_multiplier)) for width in self.widths]
+        if self.stem_padding == 'fixed':
+            x = _pad_stem(x)
         x = Conv(
             widths[0], 4, 4, has_bias=True, kernel_init=_kernel_init, options=options, name='stem'
         )(x)
         x = _layer_norm(options, 'stem_norm')(x)
-        endpoints = {}
+        endpoints = {'stem': x}
         stride, block_index = 4, 0
         for stage, (count, width) in enumerate(zip(self.block_counts, widths, strict=True), 1):
             if stage > 1:
@@ -150,6 +157,12 @@ class ConvNeXtBlock(nn.Module):
             'layer_scale', nn.initializers.constant(_INITIAL_LAYER_SCALE), (width,), jnp.float32
         ).astype(y.dtype)
         return x + drop_path(self, y, self.keep_prob, train=train)
+
+
+def _pad_stem(x: Array) -> Array:
+    """Pads by 1 before, and behind to the next multiple of 4; crops the pixel that is too many."""
+    rows, columns = ((1, 4 * ceil_div(n, 4) - n - 1, 0) for n in x.shape[1:3])
+    return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), rows, columns, (0, 0, 0)))
 
 
 def _layer_norm(options: LayerOptions, name: str) -> nn.LayerNorm:

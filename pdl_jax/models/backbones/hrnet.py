@@ -60,9 +60,8 @@ class HRNet(nn.Module):
         for i in (1, 2):
             x = ConvNorm(stem_width, 3, 2, options=self.options, name=f'stem_{i}')(x, train=train)
         for i in range(4):
-            x, _ = Bottleneck(stem_width, 1, 1, self.options, name=f'stage1_block{i + 1}')(
-                x, train=train
-            )
+            unit = Bottleneck(stem_width, 1, 1, options=self.options, name=f'stage1_block{i + 1}')
+            x = unit(x, train=train).activated
         branches = [x]
         for stage, count in enumerate(self.module_counts, 2):
             stride, dilation = _downsampling(stage - 2, self.output_stride)
@@ -120,9 +119,10 @@ class HRModule(nn.Module):
             _, dilation = _downsampling(i, self.output_stride)
             for block in range(_BLOCKS_PER_BRANCH):
                 name = f'branch{i + 1}_block{block + 1}'
-                x, _ = BasicBlock(
-                    self.width * 2**i, (1, 1), (dilation, dilation), self.options, name=name
-                )(x, train=train)
+                unit = BasicBlock(
+                    self.width * 2**i, (1, 1), (dilation, dilation), options=self.options, name=name
+                )
+                x = unit(x, train=train).activated
             inputs.append(x)
         outputs = []
         for target, y in enumerate(inputs):
@@ -193,10 +193,8 @@ class HRNetHead(nn.Module):
                     128 * 2**i, 3, 2, options=self.options, name=f'downsample{i}'
                 )
                 total = layer(total, train=train)
-            x, _ = Bottleneck(32 * 2**i, 1, 1, self.options, name=f'increase{i + 1}')(
-                features[f'stride{stride}'], train=train
-            )
-            total = total + x
+            unit = Bottleneck(32 * 2**i, 1, 1, options=self.options, name=f'increase{i + 1}')
+            total = total + unit(features[f'stride{stride}'], train=train).activated
         return BiasedConvNorm(2048, options=self.options, name='last')(total, train=train)
 
 

@@ -1,10 +1,18 @@
 """ResNets, with the placements of strides that published weights were trained with."""
 
 import dataclasses
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 
-from pdl_jax.models.blocks import ConvNorm, LayerOptions, check_choices
+from pdl_jax.models.blocks import (
+    ACTIVATIONS,
+    ConvNorm,
+    LayerOptions,
+    check_choices,
+    drop_path,
+    find_keep_prob,
+)
 from pdl_jax.ops.padding import same_padding, symmetric_padding
 from pdl_jax.ops.pooling import max_pool
 from pdl_jax.typing import Array
@@ -13,9 +21,26 @@ _CHOICES = {
     'block': ('bottleneck', 'basic'),
     'stem': ('plain', 'beta'),
     'stride_convention': ('deeplab2', 'torchvision', 'detectron2', 'slim'),
-    'endpoints': ('outputs', 'inner'),
+    'endpoints': ('outputs', 'unactivated', 'inner'),
+    'activation': tuple(ACTIVATIONS),
     'output_stride': (4, 8, 16, 32),
 }
+# The field of `UnitFeatures` that each kind of endpoint reads.
+_FIELDS = {'outputs': 'activated', 'unactivated': 'total', 'inner': 'branch'}
+
+
+class UnitFeatures(NamedTuple):
+    """The features that a residual unit has at its end.
+
+    Attributes:
+      activated: float[B, h, w, C], the input of the next unit.
+      total: float[B, h, w, C], the sum of branch and shortcut before its activation.
+      branch: float[B, h, w, C], the residual branch alone.
+    """
+
+    activated: Array
+    total: Array
+    branch: Array
 
 
 class ResNet(nn.Module):
@@ -40,9 +65,13 @@ class ResNet(nn.Module):
       stride_convention: convention for the placement of strides, see above.
       multi_grid: factors of the dilations of the last stage, one per unit; empty for none.
       endpoints: features at a stride for decoders. 'outputs': the last activated output with that
-        stride, in 'slim' that of the last unit but one. 'inner': the residual branch of the last
-        unit but one of the stage, normalised but neither added nor activated, as decoders of
-        TF-slim read it.
+        stride, in 'slim' that of the last unit but one. 'unactivated': the same before its
+        activation, as kMaX-DeepLab in DeepLab2 reads it; 'last' is activated all the same. 'inner':
+        the residual branch of the last unit but one of the stage, normalised but neither added nor
+        activated, as decoders of TF-slim read it.
+      activation: 'relu' or 'gelu'.
+      drop_path_keep_prob: share of images that keep a unit's residual branch in training, in the
+        last stage; falls linearly to it, see `blocks.find_keep_prob`.
       output_stride: 4, 8, 16 or 32.
       width_multiplier: scales the channels of every layer.
 
@@ -56,6 +85,8 @@ class ResNet(nn.Module):
     stride_convention: str = 'deeplab2'
     multi_grid: tuple[int, ...] = ()
     endpoints: str = 'outputs'
+    activation: str = 'relu'
+    drop_path_keep_prob: float = 1.0
     output_stride: int = 32
     width_multiplier: float = 1.0
     options: LayerOptions = LayerOptions()
@@ -76,33 +107,37 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> dict[str, Array]:
-        """Maps float[B, H, W, 3] to {'stride4', 'stride8', ..., 'last'}."""
-        x = nn.relu(self._stem(x, train))
+        """Maps float[B, H, W, 3] to {'stem', 'stride4', 'stride8', ..., 'last'}.
+
+        The stem's features have stride 2 in 'deeplab2', and stride 4, behind the max-pool, in the
+        other conventions, which activate them before it.
+        """
+        stem = self._stem(x, train)
+        x = self._layer_options.activation(stem)
         stride = 2
         if self.stride_convention != 'deeplab2':
-            x = _max_pool(x, self.options.padding)
+            x = stem = _max_pool(x, self.options.padding)
             stride = 4
-        endpoints = {}
+        endpoints = {'stem': stem if self.endpoints == 'unactivated' else x}
+        features = UnitFeatures(x, stem, stem)
         for stage, count in enumerate(self.block_counts):
-            inputs, branches = [], []
+            outputs = [features]
             for i in range(count):
                 unit_stride = self._unit_stride(stage, i)
-                inputs.append(x)
-                x, branch = self._make_unit(stage, i, stride, unit_stride)(x, train=train)
-                branches.append(branch)
+                unit = self._make_unit(stage, i, stride, unit_stride)
+                features = unit(features.activated, train=train)
+                outputs.append(features)
                 # The nominal stride grows even if the unit lost its stride.
                 stride *= unit_stride
             level = 4 * 2**stage
             if level > self.output_stride:
                 continue
-            if self.endpoints == 'inner':
-                endpoints[f'stride{level}'] = branches[-2]
-            else:
-                # In 'slim' the last unit leaves this level, but its input is the same at every
-                # output stride.
-                is_left = self.stride_convention == 'slim' and stage < 3
-                endpoints[f'stride{level}'] = inputs[-1] if is_left else x
-        return {**endpoints, 'last': x}
+            # In 'slim' the last unit leaves this level, but its input is the same at every output
+            # stride.
+            is_left = self.stride_convention == 'slim' and stage < 3
+            unit_features = outputs[-2 if is_left or self.endpoints == 'inner' else -1]
+            endpoints[f'stride{level}'] = getattr(unit_features, _FIELDS[self.endpoints])
+        return {**endpoints, 'last': features.activated}
 
     def _unit_stride(self, stage: int, i: int) -> int:
         """Returns the stride of a unit at output stride 32."""
@@ -118,34 +153,45 @@ class ResNet(nn.Module):
         step = unit_stride if stride < self.output_stride else 1
         before = factor * max(1, stride // self.output_stride)
         after = factor * max(1, stride * unit_stride // self.output_stride)
-        width = self._width(64 * 2**stage)
-        name = f'stage{stage + 2}_block{i + 1}'
+        width = self._stage_width(stage)
+        shared = self._share_attributes(stage, i, stride)
         if self.block == 'bottleneck':
             dilation = after if self.stride_convention == 'detectron2' else before
-            return Bottleneck(width, step, dilation, self._conv_options, name=name)
+            return Bottleneck(width, step, dilation, **shared)
         strides = (1, step) if self.stride_convention == 'slim' else (step, 1)
         dilations = {'detectron2': (after, after), 'slim': (before, before)}.get(
             self.stride_convention, (before, after)
         )
-        return BasicBlock(width, strides, dilations, self._conv_options, name=name)
+        return BasicBlock(width, strides, dilations, **shared)
+
+    def _share_attributes(self, stage: int, i: int, stride: int) -> dict[str, Any]:
+        return {
+            'keep_prob': find_keep_prob(self.drop_path_keep_prob, stride),
+            'options': self._layer_options,
+            'name': f'stage{stage + 2}_block{i + 1}',
+        }
 
     @property
-    def _conv_options(self) -> LayerOptions:
+    def _layer_options(self) -> LayerOptions:
+        options = dataclasses.replace(self.options, activation=ACTIVATIONS[self.activation])
         if self.stride_convention == 'slim':
-            return dataclasses.replace(self.options, padding='symmetric')
-        return self.options
+            return dataclasses.replace(options, padding='symmetric')
+        return options
+
+    def _stage_width(self, stage: int) -> int:
+        return self._width(64 * 2**stage)
 
     def _width(self, channels: int) -> int:
         return max(8, int(channels * self.width_multiplier + 4) // 8 * 8)
 
     def _stem(self, x: Array, train: bool) -> Array:
-        options = self._conv_options
+        options = self._layer_options
         if self.stem == 'plain':
             return ConvNorm(self._width(64), 7, 2, activation=None, options=options, name='stem')(
                 x, train=train
             )
         for i, (width, stride, activation) in enumerate(
-            [(64, 2, nn.relu), (64, 1, nn.relu), (128, 1, None)], 1
+            [(64, 2, options.activation), (64, 1, options.activation), (128, 1, None)], 1
         ):
             layer = ConvNorm(
                 self._width(width),
@@ -160,18 +206,16 @@ class ResNet(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """A residual unit: 1x1, 3x3 with stride and dilation, 1x1 to four times the width.
-
-    Returns the activated sum with the shortcut, and the residual branch alone.
-    """
+    """A residual unit: 1x1, 3x3 with stride and dilation, 1x1 to four times the width."""
 
     width: int
     stride: int
     dilation: int
-    options: LayerOptions
+    keep_prob: float = 1.0
+    options: LayerOptions = LayerOptions()
 
     @nn.compact
-    def __call__(self, x: Array, *, train: bool) -> tuple[Array, Array]:
+    def __call__(self, x: Array, *, train: bool) -> UnitFeatures:
         shortcut = make_shortcut(x, 4 * self.width, self.stride, self.options, train=train)
         x = ConvNorm(self.width, options=self.options, name='conv1')(x, train=train)
         x = ConvNorm(self.width, 3, self.stride, self.dilation, options=self.options, name='conv2')(
@@ -184,22 +228,20 @@ class Bottleneck(nn.Module):
             options=self.options,
             name='conv3',
         )(x, train=train)
-        return nn.relu(branch + shortcut), branch
+        return add_branch(self, branch, shortcut, train=train)
 
 
 class BasicBlock(nn.Module):
-    """A residual unit: two 3x3 convolutions, each with its stride and dilation.
-
-    Returns the activated sum with the shortcut, and the residual branch alone.
-    """
+    """A residual unit: two 3x3 convolutions, each with its stride and dilation."""
 
     width: int
     strides: tuple[int, int]
     dilations: tuple[int, int]
-    options: LayerOptions
+    keep_prob: float = 1.0
+    options: LayerOptions = LayerOptions()
 
     @nn.compact
-    def __call__(self, x: Array, *, train: bool) -> tuple[Array, Array]:
+    def __call__(self, x: Array, *, train: bool) -> UnitFeatures:
         shortcut = make_shortcut(x, self.width, max(self.strides), self.options, train=train)
         x = ConvNorm(
             self.width, 3, self.strides[0], self.dilations[0], options=self.options, name='conv1'
@@ -214,7 +256,13 @@ class BasicBlock(nn.Module):
             options=self.options,
             name='conv2',
         )(x, train=train)
-        return nn.relu(branch + shortcut), branch
+        return add_branch(self, branch, shortcut, train=train)
+
+
+def add_branch(unit: nn.Module, branch: Array, shortcut: Array, *, train: bool) -> UnitFeatures:
+    """Ends a residual unit that has `keep_prob` and `options`."""
+    total = drop_path(unit, branch, unit.keep_prob, train=train) + shortcut
+    return UnitFeatures(unit.options.activation(total), total, branch)
 
 
 def make_shortcut(

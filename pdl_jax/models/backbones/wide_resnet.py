@@ -1,7 +1,5 @@
 """Wide-ResNet-41 and its scaled variants SWideRNet, optionally with switchable convolutions."""
 
-import math
-
 import flax.linen as nn
 
 from pdl_jax.models.backbones.resnet import make_shortcut
@@ -13,6 +11,7 @@ from pdl_jax.models.blocks import (
     batch_norm,
     check_choices,
     drop_path,
+    find_keep_prob,
 )
 from pdl_jax.typing import Array
 
@@ -86,7 +85,9 @@ class WideResNet(nn.Module):
                     ),
                     has_squeeze_excite=self.has_squeeze_excite,
                     has_sac=stage_stride >= self.sac_from_stride > 0,
-                    keep_prob=self._keep_prob(stride),
+                    keep_prob=find_keep_prob(
+                        self.drop_path_keep_prob, stride, self.drop_path_schedule
+                    ),
                     options=self.options,
                     name=f'stage{stage}_block{i + 1}',
                 )(x, train=train)
@@ -100,12 +101,6 @@ class WideResNet(nn.Module):
         multiplier = self.stem_width_multiplier if stage == 1 else self.stage_width_multiplier
         width = _scale(16 * 2**stage, self.width_multiplier * multiplier)
         return (width, 2 * width, 4 * width) if stage == 5 else (4 * width, 4 * width)
-
-    def _keep_prob(self, stride: int) -> float:
-        if stride < 4:
-            return 1.0
-        progress = 1 if self.drop_path_schedule == 'constant' else (math.log2(stride) - 1) / 4
-        return 1 - (1 - self.drop_path_keep_prob) * progress
 
 
 class WideUnit(nn.Module):

@@ -53,6 +53,7 @@ def test_output_shapes_at_any_size(output_stride):
         strides = [stride for stride in (4, 8, 16, 32) if stride <= output_stride]
         expected = {f'stride{s}': (*(-(-n // s) for n in size), s) for s in strides}
         expected['last'] = (*(-(-n // output_stride) for n in size), 32)
+        expected['stem'] = (*expected['stride4'][:2], 4)
         assert probe.trace(_tiny(output_stride=output_stride), size).shapes == expected
 
 
@@ -78,6 +79,13 @@ def test_odd_sizes_are_padded_with_zeros():
     apply = jax.jit(lambda x: _tiny().apply(variables, x, train=False)['stride4'])
     padded = jnp.pad(image, ((0, 0), (1, 2), (1, 2), (0, 0)))
     np.testing.assert_allclose(apply(padded), apply(image), atol=1e-5)
+
+    module = _tiny(stem_padding='fixed')
+    apply = jax.jit(lambda x: module.apply(variables, x, train=False)['stem'])
+    for size in ((33, 35), (34, 36)):
+        image = probe.make_image(*size)
+        wider = jnp.pad(image, ((0, 0), (4, 4), (4, 4), (0, 0)))
+        np.testing.assert_allclose(apply(wider)[:, 1:10, 1:10], apply(image), atol=1e-5)
 
     layer = Downsampling(4, True, 1, LayerOptions(padding='same'))
     x = probe.make_image(5, 6)
