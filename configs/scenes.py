@@ -20,14 +20,8 @@ def get_config() -> ConfigDict:
 
 def use_scenes(config: ConfigDict) -> None:
     """The generated data, and a schedule that fits a laptop."""
-    config.data.path = 'data/scenes'
-    config.data.num_classes = 14
-    config.data.scenes.num_train = 1000
-    config.data.scenes.num_eval = 100
-
+    use_scenes_data(config)
     small.use_small_schedule(config)
-    config.augment.crop_height_px = 129
-    config.augment.crop_width_px = 161
 
     config.targets.sigma_px = 4.0
     config.targets.small_instance_area_px = 400
@@ -36,3 +30,14 @@ def use_scenes(config: ConfigDict) -> None:
     config.postprocess.nms_kernel_px = 9
     config.postprocess.max_centers = 64
     config.postprocess.stuff_area_limit_px = 128
+
+
+def use_scenes_data(config: ConfigDict) -> None:
+    """The generated data, for any network."""
+    config.data.path = 'data/scenes'
+    config.data.num_classes = 14
+    config.data.scenes.num_train = 1000
+    config.data.scenes.num_eval = 100
+
+    config.augment.crop_height_px = 129
+    config.augment.crop_width_px = 161

@@ -33,14 +33,18 @@ def get_config() -> ConfigDict:
 
 
 def use_small_schedule(config: ConfigDict) -> None:
-    """Sets a training from scratch on few small images."""
+    """Sets a training of a DeepLab from scratch on few small images."""
+    config.loss.top_k_fraction = 0.5
+    config.optimizer.learning_rate = 2e-3
+    use_short_schedule(config)
+
+
+def use_short_schedule(config: ConfigDict) -> None:
+    """Sets a training of any network from scratch on few small images."""
     config.augment.min_scale = 0.75
     config.augment.max_scale = 1.25
     config.augment.num_scales = 0
 
-    config.loss.top_k_fraction = 0.5
-
-    config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup_steps = 50
     config.optimizer.ema_decay = 0.99
     config.optimizer.clip_norm = 10.0

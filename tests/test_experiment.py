@@ -17,12 +17,14 @@ from pdl_jax.experiment import RENAMED, Experiment, list_preset_values
 from pdl_jax.models.options import FIELD_TYPES, ModelOptions, list_fields
 from pdl_jax.prediction.inference import find_input_size
 from pdl_jax.preprocess.augment import resize_to_range
-from pdl_jax.presets import PRESETS
+from pdl_jax.presets import PRESETS, find_preset, find_system
 from pdl_jax.systems import SYSTEMS, find_options_class
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FILES = sorted(
-    path.stem for path in (ROOT / 'configs').glob('*.py') if path.stem not in ('common', '__init__')
+    path.stem
+    for path in (ROOT / 'configs').glob('*.py')
+    if path.stem not in ('__init__', 'common', 'kmax')
 )
 COMMON = str(ROOT / 'configs' / 'common.py')
 
@@ -38,9 +40,15 @@ def list_types(config, prefix=''):
     return fields
 
 
-def make_config(**fields):
+def find_base(config):
+    """The file that has all fields of the system of a configuration."""
+    system = find_system(find_preset(config.model.preset), config.model.to_dict())
+    return getattr(find_options_class(system), 'base_config', 'common')
+
+
+def make_config(base=COMMON, **fields):
     """Sets some fields of the defaults, by names such as train__batch_size."""
-    config = load_config(COMMON)
+    config = load_config(base)
     config.data.path = 'data/coco'
     with config.ignore_type():
         config.update_from_flattened_dict({k.replace('__', '.'): v for k, v in fields.items()})
@@ -59,7 +67,9 @@ def find_size(experiment, max_size):
 
 @pytest.mark.parametrize('name', FILES)
 def test_file_has_exactly_the_common_fields(name):
-    fields, defaults = list_types(load_config(name)), list_types(load_config(COMMON))
+    config = load_config(name)
+    base = ROOT / 'configs' / f'{find_base(config)}.py'
+    fields, defaults = list_types(config), list_types(load_config(str(base)))
     assert fields.keys() == defaults.keys()
     # A field that the preset decides is empty until a file sets it.
     different = {
@@ -177,7 +187,8 @@ def test_round_trip_of_a_file(name):
 
 @pytest.mark.parametrize('preset', [name for name in PRESETS if PRESETS[name].system])
 def test_round_trip_of_a_preset(preset):
-    experiment = make_experiment(model__preset=preset)
+    base = 'kmax' if PRESETS[preset].system == 'kmax_deeplab' else COMMON
+    experiment = make_experiment(base=base, model__preset=preset)
     assert Experiment.from_dict(experiment.to_dict()) == experiment
     assert Experiment.from_dict(experiment.to_json()) == experiment
 

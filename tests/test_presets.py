@@ -8,16 +8,17 @@ from pdl_jax.losses.panoptic_deeplab import LossOptions
 from pdl_jax.postprocess.panoptic import PostprocessOptions
 from pdl_jax.preprocess.targets import TargetOptions
 from pdl_jax.presets import PRESETS, find_preset
-from pdl_jax.systems import SYSTEMS
+from pdl_jax.systems import SYSTEMS, find_options_class
 from tests.test_experiment import make_experiment
 
 
 def test_rules_are_fields():
-    sections = {'targets': TargetOptions, 'loss': LossOptions, 'postprocess': PostprocessOptions}
     for preset in PRESETS.values():
         assert preset.system in ('', *SYSTEMS)
-        for section, kind in sections.items():
-            fields = {field.name for field in dataclasses.fields(kind)}
+        options = find_options_class(preset.system or 'panoptic_deeplab')
+        kinds = {field.name: type(field.default) for field in dataclasses.fields(options)}
+        for section in ('targets', 'loss', 'postprocess'):
+            fields = {field.name for field in dataclasses.fields(kinds[section])}
             assert set(getattr(preset, section)) <= fields
 
 

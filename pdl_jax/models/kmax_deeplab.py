@@ -3,7 +3,6 @@
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from pdl_jax.models.aspp import ASPP
@@ -16,7 +15,6 @@ from pdl_jax.models.mask_predictor import MaskPredictor
 from pdl_jax.models.model_backbone import make_model_backbone
 from pdl_jax.models.options import SEMANTIC_BRANCH, ModelOptions
 from pdl_jax.models.pixel_decoder import PixelDecoder, resize_mode
-from pdl_jax.ops.resize import resize_bilinear
 from pdl_jax.typing import Array
 
 _ASPP_RATES = (6, 12, 18)
@@ -58,9 +56,9 @@ class KMaXDeepLab(nn.Module):
         Returns:
           'mask_logits': f32[B, h, w, N] and 'class_logits': f32[B, N, K + 1], void last. With
           `with_auxiliary` also 'pixel_feature': f32[B, h, w, D] of unit length; 'auxiliary': these
-          three of every layer of the transformer decoder, at (h, w), and 'semantic': f32[B, h, w,
-          K + 1] of those that ReMask relaxes; 'semantic': f32[B, h', w', C], the logits of the
-          semantic branch, if there is one.
+          three of every layer of the transformer decoder, at its own stride, and 'semantic_logits'
+          f32[B, h', w', K + 1] of those that ReMask relaxes; 'semantic': f32[B, h', w', C], the
+          logits of the semantic branch, if there is one.
         """
         options = self.options
         # Variables for training exist from the start.
@@ -92,16 +90,13 @@ class KMaXDeepLab(nn.Module):
                     head = _RelaxingHead(
                         self.num_classes + 1, layers, name=f'layer{number}_semantic'
                     )
-                    prediction['semantic'] = head(x, train=train)
+                    prediction['semantic_logits'] = head(x, train=train)
                 auxiliary.append(prediction)
         outputs: dict[str, Any] = self._predict(maps[-1], queries, layers, train)
         if not with_auxiliary:
             del outputs['pixel_feature']
             return outputs
-        height, width = outputs['mask_logits'].shape[1:3]
-        outputs['auxiliary'] = [
-            _resize_prediction(x, (height, width), options.resize) for x in auxiliary
-        ]
+        outputs['auxiliary'] = auxiliary
         if options.semantic_branch != 'none':
             outputs['semantic'] = self._semantic(features, layers, train)
         return outputs
@@ -170,15 +165,3 @@ class _RelaxingHead(nn.Module):
     def __call__(self, x: Array, *, train: bool) -> Array:
         aspp = ASPP(SEMANTIC_BRANCH.aspp_features, _ASPP_RATES, options=self.options, name='aspp')
         return predict(aspp(x, train=train), self.num_outputs, self.options, name='predict')
-
-
-def _resize_prediction(
-    prediction: dict[str, Array], size: tuple[int, int], convention: str
-) -> dict[str, Array]:
-    """Brings the maps of a prediction to `size` (height, width), whose height decides by parity."""
-    mode = resize_mode(convention, size[0])
-
-    def resize(x: Array) -> Array:
-        return resize_bilinear(x, size, mode) if x.ndim == 4 else x
-
-    return jax.tree.map(resize, prediction)

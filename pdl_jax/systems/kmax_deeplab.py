@@ -2,27 +2,25 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pdl_jax.losses.mask_transformer import (
-    MaskLossOptions,
-    mask_transformer_loss,
-    match_segments,
-)
+from pdl_jax.losses.mask_transformer import MaskLossOptions, mask_transformer_loss
+from pdl_jax.losses.segment_queries import match_queries
 from pdl_jax.models.kmax_deeplab import KMaXDeepLab
 from pdl_jax.models.kmax_options import (
     KMAX_FIELD_TYPES,
     KMaXNetworkOptions,
     list_kmax_fields,
 )
+from pdl_jax.models.pixel_decoder import resize_mode
 from pdl_jax.ops.placement import map_per_device
 from pdl_jax.postprocess.mask_options import MaskPostprocessOptions
 from pdl_jax.postprocess.masks import label_masks
-from pdl_jax.preprocess.mask_targets import MaskTargetOptions, MaskTargets, make_mask_targets
+from pdl_jax.preprocess.mask_targets import MaskTargetOptions, make_mask_targets
 from pdl_jax.presets import make_kmax_network
 from pdl_jax.systems.drawing.queries import color_queries
 from pdl_jax.systems.network_options import NetworkSystemOptions
@@ -35,7 +33,7 @@ from pdl_jax.systems.system import (
     Variables,
     image_size,
 )
-from pdl_jax.typing import Array, LabelFormat
+from pdl_jax.typing import Array, LabelFormat, MaskTargets
 
 # Smallest input that every network takes; shapes of variables do not depend on the input.
 _INIT_SIZE = (65, 65)
@@ -51,6 +49,7 @@ class KMaXDeepLabOptions(NetworkSystemOptions):
     network_fields: ClassVar[Mapping[str, type]] = KMAX_FIELD_TYPES
     list_network = staticmethod(list_kmax_fields)
     make_network = staticmethod(make_kmax_network)
+    base_config: ClassVar[str] = 'kmax'
     inference_fields: ClassVar[tuple[str, ...]] = (
         'thing_threshold',
         'stuff_threshold',
@@ -132,7 +131,7 @@ class KMaXDeepLabSystem(System):
 
     def outputs(self, variables: Variables, images: Array) -> Outputs:
         """See `System.outputs`: 'mask_logits' f32[B, h, w, N], 'class_logits' f32[B, N, K + 1]."""
-        return self.network.apply(variables, images)
+        return cast(Outputs, self.network.apply(variables, images))
 
     def make_targets(self, panoptic: Array, size: tuple[int, int]) -> MaskTargets:
         """Makes the targets of a batch at `size` (height, width) of the masks, in pixels."""
@@ -163,8 +162,10 @@ class KMaXDeepLabSystem(System):
             outputs['auxiliary'],
             outputs.get('semantic'),
             targets,
+            num_classes=len(self.label_format.valid_classes),
             options=self.options.loss,
             rng=sampling_rng,
+            resize=resize_mode(self.options.model.resize, targets.segment.shape[1]),
         )
         return loss, (terms, dict(updates))
 
@@ -187,30 +188,31 @@ class KMaXDeepLabSystem(System):
         'mask': it has that segment's mask; queries without a segment keep theirs elsewhere.
         """
         targets = self.make_targets(panoptic, image_size(outputs['mask_logits']))
-        matches = match_segments(outputs, targets)
         mask_logits, class_logits = outputs['mask_logits'], outputs['class_logits']
+        matches = match_queries(mask_logits, class_logits, targets)
         if 'class' in oracle:
             is_class = jax.nn.one_hot(matches.label, class_logits.shape[-1])
             class_logits = _CERTAIN * is_class
         if 'mask' in oracle:
-            is_mask = matches.query[..., None] == jnp.arange(mask_logits.shape[-1])
-            is_known = (matches.query >= 0)[..., None]
+            is_mask = matches.owner[..., None] == jnp.arange(mask_logits.shape[-1])
+            is_known = (matches.owner >= 0)[..., None]
             certain = jnp.where(is_mask, _CERTAIN, -_CERTAIN)
             mask_logits = jnp.where(is_known, certain, mask_logits)
         return {'mask_logits': mask_logits, 'class_logits': class_logits}
 
     def picture_maps(self, variables: Variables, samples: Samples) -> dict[str, Array]:
         """See `System.picture_maps`."""
-        outputs = self.network.apply(variables, samples.image, with_auxiliary=True)
+        outputs: Any = self.network.apply(variables, samples.image, with_auxiliary=True)
         maps = self.label_maps(outputs, size=image_size(samples.image))
         targets = self.make_targets(samples.panoptic, image_size(outputs['mask_logits']))
         last = outputs['auxiliary'][-1]['mask_logits']
+        matches = match_queries(outputs['mask_logits'], outputs['class_logits'], targets)
         return {
             'panoptic': maps.panoptic,
             'target_panoptic': samples.panoptic,
             'queries': jnp.argmax(outputs['mask_logits'], axis=-1),
             'assignment': jnp.argmax(last, axis=-1),
-            'matched': match_segments(outputs, targets).query,
+            'matched': matches.owner,
         }
 
     def draw_pictures(

@@ -35,6 +35,8 @@ class NetworkSystemOptions(SystemOptions):
     network_fields: ClassVar[Mapping[str, type]]
     list_network: ClassVar[Callable[[Any], dict[str, Any]]]
     make_network: ClassVar[Callable[..., Any]]
+    # The file of configs/ that has all fields of its sections.
+    base_config: ClassVar[str] = 'common'
     # Fields of `config.postprocess` that may change after training.
     inference_fields: ClassVar[tuple[str, ...]] = ()
 
@@ -60,12 +62,12 @@ class NetworkSystemOptions(SystemOptions):
     @classmethod
     def from_sections(cls, preset: Preset, sections: Sections, crop_size: tuple[int, int]) -> Self:
         """See `SystemOptions.from_sections`."""
-        fields = dict(sections['model'])
+        fields = set_fields(sections['model'])
         refuse_unknown('model', fields, set(cls.field_types()))
-        own = {key: fields.pop(key) for key in _OWN_FIELDS if fields.get(key) is not None}
+        own = {key: fields.pop(key) for key in _OWN_FIELDS if key in fields}
         kinds = {field.name: field.default for field in dataclasses.fields(cls)}
         rules = {
-            name: _make_rules(type(kinds[name]), name, getattr(preset, name), sections)
+            name: cls._make_rules(type(kinds[name]), name, getattr(preset, name), sections)
             for name in _RULES
         }
         return cls(crop_size=crop_size, model=cls._make_model(preset, fields), **rules, **own)
@@ -136,8 +138,12 @@ class NetworkSystemOptions(SystemOptions):
             raise ValueError(f'{where}{error}') from error
         return model
 
-
-def _make_rules(kind: type, section: str, rules: Any, sections: Sections) -> Any:
-    fields = {**rules, **set_fields(sections.get(section, {}))}
-    refuse_unknown(section, fields, {field.name for field in dataclasses.fields(kind)})
-    return kind(**fields)
+    @classmethod
+    def _make_rules(cls, kind: type, section: str, rules: Any, sections: Sections) -> Any:
+        fields = {**rules, **set_fields(sections.get(section, {}))}
+        known = {field.name for field in dataclasses.fields(kind)}
+        try:
+            refuse_unknown(section, fields, known)
+        except ValueError as error:
+            raise ValueError(f'{error}: see configs/{cls.base_config}.py') from error
+        return kind(**fields)

@@ -11,7 +11,9 @@ import pytest
 from pdl_jax.models.kmax_deeplab import KMaXDeepLab
 from pdl_jax.models.kmax_options import make_kmax_options
 from pdl_jax.models.kmeans_decoder import sum_by_query
+from pdl_jax.models.pixel_decoder import resize_mode
 from pdl_jax.ops.platforms import eval_shape
+from pdl_jax.ops.resize import resize_bilinear
 from pdl_jax.presets import make_any_network
 from tests import kmax_goldens
 from tests.convert.compiling import run_fast
@@ -85,18 +87,22 @@ def test_values_are_those_of_the_original(case, shared_dir):
     image = kmax_goldens.draw_image(shared_dir, 1, size, int(golden['image_salt']))
 
     def run(variables, image):
-        (outputs, state) = model.apply(
+        outputs, state = model.apply(
             variables,
             image,
             with_auxiliary=True,
-            capture_intermediates=lambda module, _: module.name in ('pixel_decoder', 'predictor'),
+            capture_intermediates=lambda module, _: module.name == 'pixel_decoder',
             mutable=['intermediates'],
         )
-        found = state['intermediates']
-        layers = [found[f'layer{i}']['predictor']['__call__'][0] for i in range(1, 7)]
-        return outputs, found['pixel_decoder']['__call__'][0], layers
+        size = outputs['mask_logits'].shape[1:3]
+        mode = resize_mode(model.options.resize, size[0])
+        upsampled = [
+            {**x, 'mask_logits': resize_bilinear(x['mask_logits'], size, mode)}
+            for x in outputs['auxiliary']
+        ]
+        return outputs, state['intermediates']['pixel_decoder']['__call__'][0], upsampled
 
-    outputs, maps, layers = jax.tree.map(np.asarray, run_fast(run, variables, image))
+    outputs, maps, upsampled = jax.tree.map(np.asarray, run_fast(run, variables, image))
     noise = json.loads(str(golden['rounding_noise']))
 
     def check(found, key, tolerance):
@@ -111,15 +117,15 @@ def test_values_are_those_of_the_original(case, shared_dir):
     check(outputs['pixel_feature'], 'pixel_feature', 1e-2)
     check(maps[1], 'decoder_os16', 3e-2)
     check(maps[-1], 'decoder_output', 1e-2)
-    for i, prediction in enumerate(outputs['auxiliary']):
+    for i, prediction in enumerate(upsampled):
         if f'aux{i}_mask_logits' in golden:
             for kind in ('mask_logits', 'class_logits'):
                 check(prediction[kind], f'aux{i}_{kind}', 10 * noise[kind])
-    for i, prediction in enumerate(layers):
+    for i, prediction in enumerate(outputs['auxiliary']):
         logits = prediction['mask_logits'].reshape(-1, prediction['mask_logits'].shape[-1])
         best = np.sort(logits, axis=-1)
         is_certain = best[:, -1] - best[:, -2] > 3e-3
-        assert is_certain.mean() > 0.9
+        assert is_certain.mean() > 0.7
         assignment = golden[f'assignment{i}'].reshape(-1)
         np.testing.assert_array_equal(logits.argmax(-1)[is_certain], assignment[is_certain])
 
