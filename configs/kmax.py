@@ -62,6 +62,8 @@ def use_fields(config: ConfigDict) -> None:
         config.postprocess.thing_area_limit_px = config_dict.placeholder(int)
         config.postprocess.stuff_area_limit_px = config_dict.placeholder(int)
         config.postprocess.min_score = config_dict.placeholder(float)
+    # Open for the fields of any system, as in common.py.
+    config.model.unlock()
 
 
 def use_recipe(config: ConfigDict) -> None:

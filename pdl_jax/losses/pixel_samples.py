@@ -50,7 +50,9 @@ def take_pixels(x: Array, index: Array) -> Array:
     )
 
 
-def instance_discrimination(features: Array, owner: Array, *, num: int, temperature: float) -> Array:
+def instance_discrimination(
+    features: Array, owner: Array, *, num: int, temperature: float
+) -> Array:
     """Contrasts pixels: those of a segment should be similar, and those of others not.
 
     The loss of a pixel is the cross entropy of its similarities to all samples, itself included,

@@ -75,9 +75,7 @@ def _match(mask_logits: Array, class_logits: Array, targets: MaskTargets) -> Seg
     # Tables are read as 0 on void.
     owner = lookup(query + 1, targets.segment) - 1
     shares = jnp.log(targets.segment.size / jnp.maximum(area, 1.0))
-    log_share = jnp.where(
-        owner < 0, jnp.log(targets.segment.size), lookup(shares, targets.segment)
-    )
+    log_share = jnp.where(owner < 0, jnp.log(targets.segment.size), lookup(shares, targets.segment))
     class_weight = jnp.where(is_matched, pick(dice), void_share)
     mask_weight = jnp.maximum(pick(probability), _EPSILON)
     return SegmentQueries(

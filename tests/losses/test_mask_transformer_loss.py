@@ -10,10 +10,8 @@ import pytest
 
 from pdl_jax.losses.mask_transformer import (
     MaskLossOptions,
-    mask_transformer_loss,
     prediction_losses,
 )
-from pdl_jax.losses.segment_queries import match_queries
 from pdl_jax.typing import MaskTargets
 
 CASES = ('all_pixels', 'more_gt_than_queries', 'no_void_stride2', 'one_segment', 'sampled')
@@ -68,7 +66,9 @@ def read_case(golden):
     """Predictions, semantic logits, targets, options and noise of a golden file."""
     params = json.loads(str(golden['params']))
     layers = [x for x in ('final', 'aux0', 'aux1') if f'{x}_pred_masks' in golden]
-    uniform = iter(golden[f'uniform_{i}'] for i in range(len(layers) + 1) if f'uniform_{i}' in golden)
+    uniform = iter(
+        golden[f'uniform_{i}'] for i in range(len(layers) + 1) if f'uniform_{i}' in golden
+    )
     noise = [{'instance': next(uniform)}]
     if params['semantic_sample_k']:
         noise[0]['semantic'] = next(uniform)
@@ -109,7 +109,9 @@ def compute(predictions, semantic, targets, noise, options):
     return values, gradients
 
 
-@pytest.mark.parametrize('case', ['random', *(pytest.param(c, marks=pytest.mark.slow) for c in CASES)])
+@pytest.mark.parametrize(
+    'case', ['random', *(pytest.param(c, marks=pytest.mark.slow) for c in CASES)]
+)
 def test_equals_the_original(shared_dir, case):
     golden = np.load(shared_dir / 'golden' / 'kmax' / f'loss_{case}.npz')
     predictions, semantic, targets, options, noise = read_case(golden)
