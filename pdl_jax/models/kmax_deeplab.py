@@ -88,7 +88,10 @@ class KMaXDeepLab(nn.Module):
                 queries, prediction = self._make_layer(layers, number)(x, queries, train=train)
                 if with_auxiliary and number <= options.num_relaxed_layers:
                     head = _RelaxingHead(
-                        self.num_classes + 1, layers, name=f'layer{number}_semantic'
+                        self.num_classes + 1,
+                        options.dropout_rate,
+                        layers,
+                        name=f'layer{number}_semantic',
                     )
                     prediction['semantic_logits'] = head(x, train=train)
                 auxiliary.append(prediction)
@@ -142,7 +145,9 @@ class KMaXDeepLab(nn.Module):
         x = features['last']
         if self.options.semantic_branch == 'decoder':
             network = ModelOptions(
-                aspp_rates=_ASPP_RATES, resize=resize_mode(self.options.resize, x.shape[2])
+                aspp_rates=_ASPP_RATES,
+                dropout_rate=self.options.dropout_rate,
+                resize=resize_mode(self.options.resize, x.shape[2]),
             )
             decoder = Decoder(branch, network, None, layers, name='semantic_decoder')
             x = decoder(features, train=train)
@@ -159,9 +164,16 @@ class _RelaxingHead(nn.Module):
     """
 
     num_outputs: int
+    dropout_rate: float
     options: LayerOptions
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
-        aspp = ASPP(SEMANTIC_BRANCH.aspp_features, _ASPP_RATES, options=self.options, name='aspp')
+        aspp = ASPP(
+            SEMANTIC_BRANCH.aspp_features,
+            _ASPP_RATES,
+            dropout_rate=self.dropout_rate,
+            options=self.options,
+            name='aspp',
+        )
         return predict(aspp(x, train=train), self.num_outputs, self.options, name='predict')

@@ -44,6 +44,7 @@ class KMaXNetworkOptions:
         in training.
       semantic_branch: what learns classes of pixels beside the masks, in training only: a 'decoder'
         of Panoptic-DeepLab's semantic branch, a 'head' on the last features, or 'none'.
+      dropout_rate: dropout in the semantic branches, in training.
       has_void_logit: whether the semantic branch has a logit for void pixels.
       num_relaxed_layers: layers of the transformer decoder with a semantic head of their own, for
         ReMaX's ReMask; in training only.
@@ -71,6 +72,7 @@ class KMaXNetworkOptions:
     num_heads: int = 8
     transformer_keep_prob: float = 0.8
     semantic_branch: str = 'decoder'
+    dropout_rate: float = 0.1
     has_void_logit: bool = True
     num_relaxed_layers: int = 0
 
@@ -101,6 +103,8 @@ class KMaXNetworkOptions:
                 f'model.query_features (={self.query_features}) must be a multiple of twice '
                 f'model.num_heads (={self.num_heads})'
             )
+        if not 0 <= self.dropout_rate < 1:
+            raise ValueError(f'model.dropout_rate (={self.dropout_rate}) must lie in [0, 1)')
         if not 0 < self.transformer_keep_prob <= 1:
             raise ValueError(
                 f'model.transformer_keep_prob (={self.transformer_keep_prob}) must lie in (0, 1]'
