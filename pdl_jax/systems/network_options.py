@@ -63,7 +63,7 @@ class NetworkSystemOptions(SystemOptions):
     def from_sections(cls, preset: Preset, sections: Sections, crop_size: tuple[int, int]) -> Self:
         """See `SystemOptions.from_sections`."""
         fields = set_fields(sections['model'])
-        refuse_unknown('model', fields, set(cls.field_types()))
+        cls._refuse_unknown('model', fields, set(cls.field_types()))
         own = {key: fields.pop(key) for key in _OWN_FIELDS if key in fields}
         kinds = {field.name: field.default for field in dataclasses.fields(cls)}
         rules = {
@@ -141,9 +141,12 @@ class NetworkSystemOptions(SystemOptions):
     @classmethod
     def _make_rules(cls, kind: type, section: str, rules: Any, sections: Sections) -> Any:
         fields = {**rules, **set_fields(sections.get(section, {}))}
-        known = {field.name for field in dataclasses.fields(kind)}
+        cls._refuse_unknown(section, fields, {field.name for field in dataclasses.fields(kind)})
+        return kind(**fields)
+
+    @classmethod
+    def _refuse_unknown(cls, section: str, fields: Mapping[str, Any], known: set[str]) -> None:
         try:
             refuse_unknown(section, fields, known)
         except ValueError as error:
-            raise ValueError(f'{error}: see configs/{cls.base_config}.py') from error
-        return kind(**fields)
+            raise ValueError(f'{error}; see configs/{cls.base_config}.py') from error

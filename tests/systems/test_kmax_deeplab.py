@@ -1,0 +1,142 @@
+"""kMaX-DeepLab as a system: its targets and labels meet, and the ordinary commands run it."""
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import pdl_jax
+from pdl_jax.commands.command_line import main
+from pdl_jax.commands.config_file import load_config
+from pdl_jax.experiment import Experiment
+from pdl_jax.typing import LabelFormat
+from tests.convert.compiling import compiling_fast
+
+_CONFIG = """
+from configs import scenes_kmax
+
+def get_config():
+    config = scenes_kmax.get_config()
+    config.model.width_multiplier = 0.25
+    config.model.decoder_features = (8, 8, 8, 8)
+    config.model.transformer_depths = (1,)
+    config.model.num_queries = 16
+    config.model.query_features = config.model.ffn_features = 16
+    config.model.mask_features = 8
+    config.model.num_heads = 2
+    config.model.num_relaxed_layers = 1
+    config.loss.class_relaxation = 0.1
+    config.loss.instance_samples_px = 64
+    config.targets.max_segments = 16
+    config.augment.crop_height_px = config.augment.crop_width_px = 65
+    config.postprocess.thing_threshold = config.postprocess.stuff_threshold = 0.0
+    config.train.batch_size, config.train.num_steps = 8, 2
+    config.train.log_every_steps = 1
+    config.train.picture_every_steps = config.train.evaluate_every_steps = 2
+    config.evaluate.batch_size = 8
+    return config
+"""
+
+
+@pytest.fixture(scope='module')
+def config(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp('kmax') / 'tiny_kmax.py'
+    path.write_text(_CONFIG)
+    return str(path)
+
+
+@pytest.fixture(scope='module')
+def workdir(config, data, tmp_path_factory) -> pathlib.Path:
+    path = tmp_path_factory.mktemp('work') / 'run'
+    with compiling_fast():
+        main(['train', f'--config={config}', f'--workdir={path}', f'--config.data.path={data}'])
+    return path
+
+
+@pytest.mark.slow
+def test_it_trains_evaluates_and_draws(workdir):
+    lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+    losses = [line for line in lines if 'loss_mask_id' in line]
+    assert len(losses) == 2 and all(np.isfinite(line['loss']) for line in losses)
+    terms = [value for key, value in losses[0].items() if key.startswith('loss_')]
+    np.testing.assert_allclose(sum(terms), losses[0]['loss'], rtol=1e-5)
+    assert 'pq' in json.loads((workdir / 'report.json').read_text())
+    names = {path.name for path in (workdir / 'pictures' / 'step_00000002').iterdir()}
+    assert {f'{name}_0.png' for name in ('queries', 'assignment', 'matched')} <= names
+
+
+@pytest.mark.slow
+def test_it_predicts(workdir, tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    Image.fromarray(image).save(tmp_path / 'a.png')
+    flags = [f'--images={tmp_path}/a.png', f'--output={tmp_path}/out', '--write=ids']
+    with compiling_fast():
+        main(['predict', f'--checkpoint={workdir}', *flags])
+        result = pdl_jax.load(str(workdir))(image)
+    assert result.panoptic.shape == (40, 50)
+    (written,) = (tmp_path / 'out').glob('*.png')
+    assert Image.open(written).size == (50, 40)
+
+
+def make_system(label_format, **overrides):
+    flags = [f'--config.{name}={value}' for name, value in overrides.items()]
+    config = load_config('scenes_kmax', flags)
+    config.data.path = 'unused'
+    return Experiment.from_config(config).system.make_system(label_format)
+
+
+@pytest.mark.parametrize('ignore_label', [0, 255])
+def test_the_truth_in_the_place_of_masks_and_classes_is_found_again(ignore_label):
+    # Void is the first class, or none.
+    label_format = LabelFormat(4, (1, 2), ignore_label, 256)
+    system = make_system(label_format)
+    panoptic = np.full((1, 33, 33), label_format.void_label, np.int32)
+    panoptic[0, :16] = 3 * 256
+    panoptic[0, 20:, :12] = 1 * 256 + 7
+    panoptic[0, 20:, 12:20] = 1 * 256 + 9
+    panoptic[0, 20:, 24:] = 2 * 256 + 1
+    # A crowd, which is void for the loss.
+    panoptic[0, 20:, 20:24] = 2 * 256
+    rng = np.random.default_rng(0)
+    num_classes = len(label_format.valid_classes)
+    outputs = {
+        'mask_logits': rng.normal(size=(1, 33, 33, 64)).astype(np.float32),
+        'class_logits': rng.normal(size=(1, 64, num_classes + 1)).astype(np.float32),
+    }
+
+    @jax.jit
+    def run(outputs):
+        outputs = system.replace_by_truth(outputs, panoptic, ('class', 'mask'))
+        return system.label_maps(outputs, size=(33, 33))
+
+    maps = jax.tree.map(np.asarray, run(outputs))
+    found = {}
+    for label in (768, 263, 265, 513):
+        labels = np.unique(maps.panoptic[panoptic == label])
+        assert len(labels) == 1 and labels[0] // 256 == label // 256
+        found[label] = labels[0]
+        assert np.all(maps.semantic[panoptic == label] == label // 256)
+    assert len(set(found.values())) == 4
+    is_segment = np.isin(panoptic, list(found))
+    assert np.all(maps.score[is_segment] > 0.5) and maps.score.max() <= 1 + 1e-6
+
+
+def test_what_makes_no_sense_is_refused():
+    for name in ('scenes', 'coco'):
+        config = load_config(name)
+        config.model.preset = 'kmax_pytorch/resnet50_coco'
+        with pytest.raises(ValueError, match=r'configs/kmax\.py'):
+            Experiment.from_config(config)
+    for flag, words in (
+        ('model.num_relaxed_layers=9', 'num_relaxed_layers'),
+        ('model.query_features=60', 'multiple'),
+        ('model.decoder_features=(1,2)', 'decoder_inputs'),
+        ('evaluate.oracle=("center",)', 'class'),
+        ('postprocess.pixel_threshold=0.2', '1/3'),
+    ):
+        config = load_config('scenes_kmax', [f'--config.{flag}'])
+        with pytest.raises(ValueError, match=words):
+            Experiment.from_config(config)
