@@ -209,16 +209,14 @@ def _find_step(first: Array, length: int, window_length: int) -> Array:
 
 def _upsample_by_taps(window: Array, rows: Taps, columns: Taps) -> Array:
     """Upsamples f32[k, w, N] to f32[N, R, W]."""
-    # Blended with logits innermost, and transposed before there are more rows.
-    wide = _blend(window, columns, columns.weights[..., None])
-    wide = jnp.moveaxis(lax.optimization_barrier(wide), -1, 0)
-    return _blend(wide, rows, rows.weights[..., None])
-
-
-def _blend(x: Array, taps: Taps, weights: Array) -> Array:
-    """Blends axis 1."""
-    terms = (jnp.take(x, taps.first + k, axis=1, mode='clip') * weights[:, k] for k in range(_TAPS))
-    return functools.reduce(jnp.add, terms)
+    terms = (
+        jnp.take(window, columns.first + k, axis=1, mode='clip') * columns.weights[:, k, None]
+        for k in range(_TAPS)
+    )
+    wide = functools.reduce(jnp.add, terms)
+    # A product, because XLA:CPU would compute the columns again for every row of a blend.
+    by_row = _matrix(rows, window.shape[0])
+    return jnp.einsum('rk,kvn->nrv', by_row, wide, precision=lax.Precision.HIGHEST)
 
 
 def _upsample_by_products(window: Array, rows: Taps, columns: Array) -> Array:

@@ -10,7 +10,7 @@ MERGE_RULES = ('mask_wise', 'pixel_wise')
 class MaskPostprocessOptions:
     """The rules of the post-processing of mask transformers.
 
-    Floats may be traced arrays, f32[].
+    Numbers may be traced arrays, f32[] or i32[].
 
     Attributes:
       convention: 'pytorch' (bytedance's kMaX-DeepLab) labels at the size of the image, without the
@@ -63,7 +63,7 @@ class MaskPostprocessOptions:
                 raise ValueError(f'config.postprocess.{field} (={value!r}) must not be negative')
         for field in ('thing_area_limit_px', 'stuff_area_limit_px'):
             value = getattr(self, field)
-            if value < 0:
+            if isinstance(value, int | float) and value < 0:
                 raise ValueError(f'config.postprocess.{field} (={value!r}) must not be negative')
         value = self.pixel_threshold
         is_known = isinstance(value, int | float)

@@ -62,7 +62,7 @@ def label_masks(
     class_logits: Array,
     *,
     label_format: LabelFormat,
-    options: MaskPostprocessOptions = MaskPostprocessOptions(),
+    options: MaskPostprocessOptions,
     size: tuple[int, int],
     resize: str = 'corner_aligned',
     images: ImageSizes | None = None,
@@ -141,10 +141,22 @@ def _label_batch(
         threshold=options.pixel_threshold,
         num_rows=original[:, 0],
     )
-    pixels = _clear_outside(pixels, original, canvas, mask_logits.shape[-1])
+    row, column = (jnp.arange(n) < original[:, i, None] for i, n in enumerate(canvas))
+    is_inside = row[:, :, None] & column[:, None, :]
+    num_queries = mask_logits.shape[-1]
+    pixels = pixels._replace(
+        first=jnp.where(is_inside, pixels.first, num_queries),
+        second=jnp.where(is_inside, pixels.second, num_queries),
+    )
     label = functools.partial(_label_image, label_format=label_format, options=options)
     maps = jax.vmap(label)(mask_logits, queries, pixels)
-    return {**maps, 'semantic': _to_semantic(pixels.semantic, label_format)}
+    semantic = _to_semantic(pixels.semantic, label_format)
+    return {
+        'panoptic': maps['panoptic'],
+        'semantic': jnp.where(is_inside, semantic, label_format.ignore_label),
+        'class_probability': jnp.where(is_inside, maps['class_probability'], 0),
+        'score': jnp.where(is_inside, maps['score'], 0),
+    }
 
 
 def _check_shapes(mask_logits: Array, class_logits: Array, label_format: LabelFormat) -> None:
@@ -181,16 +193,6 @@ def _read_queries(
     limit = jnp.where(is_thing, options.thing_threshold, options.stuff_threshold)
     is_strict = options.convention == 'pytorch'
     return _Queries(semantic, is_thing, score, score > limit if is_strict else score >= limit)
-
-
-def _clear_outside(
-    pixels: PixelQueries, original: Array, canvas: tuple[int, int], num_queries: int
-) -> PixelQueries:
-    """Makes the pixels outside of the images belong to no query."""
-    row, column = (jnp.arange(n) < original[:, axis, None] for axis, n in enumerate(canvas))
-    is_inside = row[:, :, None] & column[:, None, :]
-    first, second = (jnp.where(is_inside, q, num_queries) for q in (pixels.first, pixels.second))
-    return pixels._replace(first=first, second=second)
 
 
 def _label_image(

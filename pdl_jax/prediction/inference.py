@@ -244,11 +244,25 @@ class Inference:
         """
         resized = jax.vmap(self.resized)(size) if size.ndim == 2 else self.resized(size)
         num_images = jax.tree.leaves(outputs)[0].shape[0]
-        maps = self.system.label_padded_maps(
+        image_size = jnp.broadcast_to(resized, (num_images, 2))
+        maps = self.system.label_original_maps(
             outputs,
             size=self.input_size,
-            image_size=jnp.broadcast_to(resized, (num_images, 2)),
+            image_size=image_size,
+            original_size=jnp.broadcast_to(size, (num_images, 2)),
+            canvas=canvas,
         )
+        if maps is None:
+            maps = self.system.label_padded_maps(
+                outputs, size=self.input_size, image_size=image_size
+            )
+            maps = self._restore(maps, size, resized, canvas)
+        return self.system.filter_segments(maps)
+
+    def _restore(
+        self, maps: LabelMaps, size: Array, resized: Array, canvas: tuple[int, int]
+    ) -> LabelMaps:
+        """Resizes maps of the input to the images' own size."""
 
         def restore(labels: Array, size: Array, resized: Array, fill: ArrayLike) -> Array:
             window = centered_window(resized, size, canvas)
@@ -258,10 +272,9 @@ class Inference:
         restore_batch = jax.vmap(restore, in_axes=(0, axis, axis, None))
         label_format = self.system.label_format
         fills = (label_format.void_label, label_format.ignore_label, 0.0, 0.0)
-        maps = LabelMaps(
+        return LabelMaps(
             *(restore_batch(x, size, resized, fill) for x, fill in zip(maps, fills, strict=True))
         )
-        return self.system.filter_segments(maps)
 
     def resized(self, size: Array) -> Array:
         """Returns the (height, width) in pixels, i32[2], that images of i32[2] are resized to."""

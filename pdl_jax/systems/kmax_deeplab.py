@@ -19,7 +19,7 @@ from pdl_jax.models.kmax_options import (
 from pdl_jax.models.pixel_decoder import resize_mode
 from pdl_jax.ops.placement import map_per_device
 from pdl_jax.postprocess.mask_options import MaskPostprocessOptions
-from pdl_jax.postprocess.masks import label_masks
+from pdl_jax.postprocess.masks import ImageSizes, label_masks
 from pdl_jax.preprocess.mask_targets import MaskTargetOptions, make_mask_targets
 from pdl_jax.presets import make_kmax_network
 from pdl_jax.systems.drawing.queries import color_queries
@@ -171,6 +171,25 @@ class KMaXDeepLabSystem(System):
 
     def label_maps(self, outputs: Outputs, *, size: tuple[int, int]) -> LabelMaps:
         """See `System.label_maps`."""
+        return self._label_maps(outputs, size)
+
+    def label_original_maps(
+        self,
+        outputs: Outputs,
+        *,
+        size: tuple[int, int],
+        image_size: Array,
+        original_size: Array,
+        canvas: tuple[int, int],
+    ) -> LabelMaps | None:
+        """See `System.label_original_maps`; DeepLab2 labels the input with its padding."""
+        if self.options.postprocess.convention == 'deeplab2':
+            return None
+        return self._label_maps(outputs, size, ImageSizes(image_size, original_size, canvas))
+
+    def _label_maps(
+        self, outputs: Outputs, size: tuple[int, int], images: ImageSizes | None = None
+    ) -> LabelMaps:
         maps = label_masks(
             outputs['mask_logits'],
             outputs['class_logits'],
@@ -178,6 +197,7 @@ class KMaXDeepLabSystem(System):
             options=self.options.postprocess,
             size=size,
             resize=self.grid.resize,
+            images=images,
         )
         return LabelMaps(**maps)
 

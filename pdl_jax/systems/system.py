@@ -10,12 +10,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 
 from pdl_jax.losses.class_weights import PixelCounts
 from pdl_jax.postprocess.scores import segment_table
 from pdl_jax.preprocess.normalize import Normalization
 from pdl_jax.presets import Preset
+from pdl_jax.systems.averaging import Averaging
 from pdl_jax.systems.drawing.colors import color_panoptic, color_semantic
 from pdl_jax.systems.option_fields import refuse_unknown, set_fields
 from pdl_jax.systems.pixel_grid import PixelGrid
@@ -68,22 +68,6 @@ class ParameterGroup:
     regex: str
     learning_rate_factor: float = 1.0
     weight_decay: float | None = None
-
-
-class Averaging(abc.ABC):
-    """The average of full-size outputs over several passes."""
-
-    @abc.abstractmethod
-    def mirror(self, outputs: Outputs, is_flipped: ArrayLike) -> Outputs:
-        """Brings outputs for the mirror image back, where `is_flipped` (bool[]) holds."""
-
-    @abc.abstractmethod
-    def to_mean(self, outputs: Outputs) -> Outputs:
-        """Brings outputs to the form whose arithmetic mean makes sense, such as probabilities."""
-
-    @abc.abstractmethod
-    def from_mean(self, outputs: Outputs) -> Outputs:
-        """Brings means back to the form of outputs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -288,6 +272,24 @@ class System(abc.ABC):
         """
         del image_size
         return self.label_maps(outputs, size=size)
+
+    def label_original_maps(
+        self,
+        outputs: Outputs,
+        *,
+        size: tuple[int, int],
+        image_size: Array,
+        original_size: Array,
+        canvas: tuple[int, int],
+    ) -> LabelMaps | None:
+        """Labels pixels of padded images at the images' own size; None if labels are resized.
+
+        Args:
+          outputs, size, image_size: see `label_padded_maps`.
+          original_size: i32[B, 2], the `image_size` before the resize.
+          canvas: (height, width) in pixels of the maps; void outside of the images.
+        """
+        return None
 
     @property
     def network(self) -> nn.Module | None:
