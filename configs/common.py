@@ -82,11 +82,19 @@ def get_config() -> ConfigDict:
     config.augment.saturation = 0.0
     config.augment.hue = 0.0
     config.augment.color_probability = 1.0
+    # AutoAugment's operations, drawn by a policy: 'simple_classification' (kMaX-DeepLab's for COCO;
+    # with a magnitude of 0.2 for Cityscapes), see pdl_jax/preprocess/color_policy.py.
+    config.augment.color_policy = ''
+    config.augment.color_policy_magnitude = 1.0
     # Gaussian blur and noise; the noise in grey levels, of 255.
     config.augment.max_blur_sigma_px = 0.0
     config.augment.blur_probability = 1.0
     config.augment.max_noise_deviation = 0.0
     config.augment.noise_probability = 1.0
+    # Paste the things and some stuff of another image of the batch over an image, kMaX-DeepLab's
+    # recipe with a probability of 1; the other image has scales of its own, these times the factor.
+    config.augment.copy_paste_probability = 0.0
+    config.augment.copy_paste_scale = 0.5
     # Functions of your own as 'module:function', in a module beside the configuration.
     config.augment.extra = ()
 

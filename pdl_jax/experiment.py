@@ -212,6 +212,11 @@ class Experiment:
     def __post_init__(self) -> None:
         if isinstance(self.augment.normalization, ChannelStatistics):
             self.augment.normalization.check_channels(self.data.num_channels)
+        if self.augment.copy_paste_probability and self.train.batch_size < 2:
+            raise ValueError(
+                f'config.augment.copy_paste_probability (={self.augment.copy_paste_probability}) '
+                f'needs a config.train.batch_size of at least 2: segments come from another image'
+            )
         has_instances = self.system.has_instances
         extra_metrics = EXTRA_METRICS if has_instances else ()
         for field, allowed in (('oracle', self.system.oracles), ('extra_metrics', extra_metrics)):

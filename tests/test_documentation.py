@@ -411,10 +411,10 @@ def test_code_of_configurations_is_part_of_the_train_step(name, sandbox, data, m
             continue
         system = experiment.make_system(source.spec.label_format)
         options = make_step_options(experiment)
-        void_label = source.spec.label_format.void_label
+        label_format = source.spec.label_format
 
-        def step(rng, batch, system=system, options=options, void_label=void_label):
-            samples = make_training_samples(batch, 0, void_label=void_label, options=options)
+        def step(rng, batch, system=system, options=options, label_format=label_format):
+            samples = make_training_samples(batch, 0, label_format=label_format, options=options)
             return system.loss(system.init(rng), samples, rng=rng)
 
         with contextlib.closing(

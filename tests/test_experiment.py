@@ -110,6 +110,12 @@ def test_file_tells_its_command_line(name):
     assert any(a.startswith('--workdir=') for a in arguments)
 
 
+def test_copy_paste_needs_another_image():
+    make_experiment(augment__copy_paste_probability=1.0, train__batch_size=2)
+    with pytest.raises(ValueError, match=r'copy_paste_probability \(=1.0\) needs .*at least 2'):
+        make_experiment(augment__copy_paste_probability=1.0, train__batch_size=1)
+
+
 def test_each_call_makes_a_new_config():
     common.get_config().train.batch_size = 7
     assert common.get_config().train.batch_size != 7
@@ -143,6 +149,10 @@ def test_each_call_makes_a_new_config():
         ('augment.max_noise_deviation', float('nan')),
         ('augment.blur_probability', 1.5),
         ('augment.extra', ('cutout',)),
+        ('augment.color_policy', 'autoaugment'),
+        ('augment.copy_paste_probability', 1.5),
+        ('augment.copy_paste_scale', 0.0),
+        ('augment.color_policy_magnitude', 1.5),
         ('loss.extra', ('losses.dice',)),
         ('loss.class_weights', (-1.0,)),
         ('loss.top_k_fraction', 0.0),

@@ -129,7 +129,7 @@ def samples():
 
     @jax.jit
     def make_samples(batch):
-        samples = make_training_samples(batch, 0, void_label=FORMAT.void_label, options=OPTIONS)
+        samples = make_training_samples(batch, 0, label_format=FORMAT, options=OPTIONS)
         return samples.image, system.make_targets(samples.panoptic)
 
     samples = [jax.device_get(make_samples(batch)) for batch in _make_batches()]

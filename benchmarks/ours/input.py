@@ -53,7 +53,7 @@ def prepare(setup: Setup) -> Program:
     @jax.jit
     def make(batch, step):
         samples = make_training_samples(
-            batch, step, void_label=source.spec.label_format.void_label, options=options
+            batch, step, label_format=source.spec.label_format, options=options
         )
         return samples.image, system.make_targets(samples.panoptic)
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from pdl_jax.ops.sampling import sample_bilinear, sample_nearest
+from pdl_jax.preprocess.color_policy import POLICIES
 from pdl_jax.preprocess.normalize import Normalization, normalize_image
 from pdl_jax.typing import Array, check_function_names, check_positive, check_share
 
@@ -43,6 +44,12 @@ class AugmentOptions:
       max_noise_deviation: limit of the standard deviation of Gaussian noise in grey levels, of 255;
         0 for none.
       noise_probability: probability of that noise.
+      color_policy: a name of `color_policy.POLICIES`, whose operations come before the changes
+        above; '' for none.
+      color_policy_magnitude: factor of the levels of these operations.
+      copy_paste_probability: probability of pasting segments of another sample over this one, see
+        `copy_paste.paste_segments`.
+      copy_paste_scale: factor of the scales that the other sample is drawn at.
       extra: functions of the user as 'module:function', see `training.step.augment_further`.
       normalization: see `normalize.normalize_image`.
     """
@@ -67,6 +74,10 @@ class AugmentOptions:
     blur_probability: float = 1.0
     max_noise_deviation: float = 0.0
     noise_probability: float = 1.0
+    color_policy: str = ''
+    color_policy_magnitude: float = 1.0
+    copy_paste_probability: float = 0.0
+    copy_paste_scale: float = 0.5
     extra: tuple[str, ...] = ()
     normalization: Normalization = 'unit'
 
@@ -74,13 +85,18 @@ class AugmentOptions:
         for field, value in zip(('crop_height_px', 'crop_width_px'), self.crop_size, strict=True):
             if not value > 0:
                 raise ValueError(f'config.augment.{field} (={value!r}) must be positive')
-        check_positive('augment', self, 'min_scale')
+        check_positive('augment', self, 'min_scale', 'copy_paste_scale')
         fields = [field.name for field in dataclasses.fields(self)]
         check_share('augment', self, *(name for name in fields if name.endswith('_probability')))
         for field, limit in _LIMITS.items():
             value = getattr(self, field)
             if not 0 <= value <= limit:
                 raise ValueError(f'config.augment.{field} (={value!r}) must lie in [0, {limit}]')
+        if self.color_policy not in ('', *POLICIES):
+            raise ValueError(
+                f'config.augment.color_policy (={self.color_policy!r}) must be one of '
+                f'{["", *POLICIES]}'
+            )
         check_function_names('augment', self, 'extra')
         if self.max_scale < self.min_scale:
             raise ValueError(
@@ -100,6 +116,12 @@ class AugmentOptions:
         """Whether rows and columns may mix."""
         return self.quarter_turn_probability > 0 or self.max_rotation_degrees > 0
 
+    @property
+    def for_pasted(self) -> 'AugmentOptions':
+        """The options of a sample whose segments are pasted over another one."""
+        scales = self.min_scale * self.copy_paste_scale, self.max_scale * self.copy_paste_scale
+        return dataclasses.replace(self, min_scale=scales[0], max_scale=scales[1])
+
 
 # Largest values of fields. A Gaussian wider than that costs more than the network.
 _LIMITS = {
@@ -110,6 +132,7 @@ _LIMITS = {
     'hue': 0.5,
     'max_blur_sigma_px': 20,
     'max_noise_deviation': 255,
+    'color_policy_magnitude': 1,
 }
 # `fold_in` of a sample's key by these; 0 to 3 would give the keys that `split` gives the others.
 _VERTICAL_FLIP_DRAW = 4

@@ -1,7 +1,8 @@
 """Random colours, blur and noise of an image, in the range of its uint8 values.
 
 They come before normalisation and resampling, so that statistics and widths are those of the image.
-Values stay float32 and are limited to [0, 255] after each step, never rounded to integers.
+Values stay float32 and are limited to [0, 255] after each step, never rounded to integers; only the
+operations of `color_policy`, which come first, are defined on bytes.
 """
 
 import math
@@ -10,16 +11,18 @@ import jax
 import jax.numpy as jnp
 
 from pdl_jax.preprocess.augment import AugmentOptions
+from pdl_jax.preprocess.color_policy import POLICIES, apply_policy
 from pdl_jax.typing import Array
 
 # `fold_in` of a sample's key by this; `augment` has the draws before it.
 _PHOTOMETRIC_DRAW = 6
+_POLICY_DRAW = 7
 # ITU-R BT.601, with the digits that torchvision and Pillow use.
 _GREY_WEIGHTS = (0.2989, 0.587, 0.114)
 
 
 def distort_image(key: Array, image: Array, size: Array, options: AugmentOptions) -> Array:
-    """Changes the colours of an image, then blurs it, then adds noise, each if it is drawn.
+    """Changes the colours of an image, blurs it, and adds noise, each if it is drawn.
 
     Args:
       key: the random key of the sample.
@@ -28,11 +31,16 @@ def distort_image(key: Array, image: Array, size: Array, options: AugmentOptions
       options: limits and probabilities.
 
     Returns:
-      f32[H, W, C] in [0, 255]; `image` itself if all of it is switched off.
+      f32[H, W, C] in [0, 255], or u8[H, W, C] from a colour policy alone; `image` itself if all of
+      it is switched off.
 
     Raises:
-      ValueError: saturation or hue of an image that is not RGB.
+      ValueError: a colour policy, saturation or hue of an image that is not RGB.
     """
+    if options.color_policy:
+        policy_key = jax.random.fold_in(key, _POLICY_DRAW)
+        policy, magnitude = POLICIES[options.color_policy], options.color_policy_magnitude
+        image = apply_policy(policy_key, image, size, policy, magnitude=magnitude)
     color_key, blur_key, noise_key = jax.random.split(jax.random.fold_in(key, _PHOTOMETRIC_DRAW), 3)
     limits = (options.brightness, options.contrast, options.saturation)
     if any(limits) or options.hue:

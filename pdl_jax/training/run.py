@@ -125,7 +125,7 @@ def setup(
         _warn_of_labels(eval_source)
         check_channels(experiment, source)
         warn_of_other_range({'pixels': source.pixels.to_dict()}, eval_source, source)
-        _warn_of_many_instances(experiment, source)
+        _check_instances(experiment, source)
         count_pixels = functools.partial(count_class_pixels, source)
         experiment = experiment.for_data(source.spec.class_names, count_pixels)
         system = experiment.make_system(source.spec.label_format)
@@ -258,12 +258,22 @@ def _warn_of_labels(source: RecordSource) -> None:
             logging.warning('split %r: %s', source.split, warning)
 
 
-def _warn_of_many_instances(experiment: Experiment, source: RecordSource) -> None:
-    limit = experiment.system.max_instances
-    if limit is not None and source.max_instances > limit:
+def _check_instances(experiment: Experiment, source: RecordSource) -> None:
+    """Refuses more instances than copy-paste can tell apart, and warns of more than get targets."""
+    limit, most = experiment.system.max_instances, source.max_instances
+    probability = experiment.augment.copy_paste_probability
+    divisor = source.spec.label_divisor
+    if probability and most >= divisor // 2:
+        raise ValueError(
+            f'config.augment.copy_paste_probability (={probability}) needs images of fewer than '
+            f'{divisor // 2} instances, half of the label_divisor: one of split {source.split!r} '
+            f'has {most}. Set it to 0, or cut the images into tiles'
+        )
+    if limit is not None and most * (2 if probability else 1) > limit:
         logging.warning(
-            'an image has %d instances, more than config.targets.max_instances (=%d): crops with '
+            'an image has %d instances%s, more than config.targets.max_instances (=%d): crops with '
             'more than that leave the others out of the instance losses',
-            source.max_instances,
+            most,
+            ', and as many may be pasted' if probability else '',
             limit,
         )

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from pdl_jax.ops.placement import map_per_device, replicate, split_rows
+from pdl_jax.preprocess import copy_paste
 from pdl_jax.preprocess.augment import AugmentOptions, random_window, sample_image, sample_labels
 from pdl_jax.preprocess.photometric import distort_image
 from pdl_jax.runtime.own_code import find_own_code
@@ -15,10 +16,14 @@ from pdl_jax.systems.system import Samples, System
 from pdl_jax.training.gradient_accumulation import accumulate_gradients
 from pdl_jax.training.rematerialization import rematerialize
 from pdl_jax.training.state import TrainState
-from pdl_jax.typing import Array, PyTree
+from pdl_jax.typing import Array, LabelFormat, PyTree
 
-# `fold_in` of a sample's key from here on; `preprocess` has the draws before it.
+# `fold_in` of a sample's key by these; `preprocess` has 4 to 7, functions of the user's the draws
+# from the last one on.
+_COPY_PASTE_DRAW = 8
 _FIRST_OWN_DRAW = 16
+# Image, label map and valid size.
+_Canvas = tuple[Array, Array, Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +63,7 @@ def init_state(
 
 
 def make_training_samples(
-    batch: dict[str, Array], step: Array, *, void_label: int, options: StepOptions
+    batch: dict[str, Array], step: Array, *, label_format: LabelFormat, options: StepOptions
 ) -> Samples:
     """Augments a batch.
 
@@ -68,23 +73,44 @@ def make_training_samples(
     Args:
       batch: 'image' u8[B, H, W, 3], 'panoptic' i32[B, H, W] and 'size' i32[B, 2] on a canvas.
       step: i32[], steps done before.
-      void_label: panoptic value outside of the image.
+      label_format: encoding of the label maps; void outside of the image.
       options: seed and augmentation.
     """
     key = jax.random.fold_in(jax.random.key(options.seed), step)
     keys = jax.random.split(key, batch['image'].shape[0])
+    augment = options.augment
+    void_label = label_format.void_label
 
-    def augment(key: Array, image: Array, panoptic: Array, size: Array) -> Samples:
-        window = random_window(key, size, options.augment)
-        image = distort_image(key, image, size, options.augment)
-        image = sample_image(image, size, window, normalization=options.augment.normalization)
-        sample = Samples(image, sample_labels(panoptic, size, window, fill=void_label))
-        return augment_further(key, sample, options.augment.extra, void_label=void_label)
+    def make_sample(key: Array, canvas: _Canvas, other: _Canvas | None) -> Samples:
+        sample = _crop(key, canvas, augment, fill=void_label)
+        if other is not None:
+            crop_key, paste_key = jax.random.split(jax.random.fold_in(key, _COPY_PASTE_DRAW))
+            pasted = _crop(crop_key, other, augment.for_pasted, fill=copy_paste.PADDING)
+            sample = copy_paste.paste_segments(
+                paste_key,
+                sample,
+                pasted,
+                label_format=label_format,
+                probability=augment.copy_paste_probability,
+            )
+        return augment_further(key, Samples(*sample), augment.extra, void_label=void_label)
 
-    samples = map_per_device(jax.vmap(augment))(
-        keys, batch['image'], batch['panoptic'], batch['size']
-    )
+    canvases, others = (batch['image'], batch['panoptic'], batch['size']), None
+    if augment.copy_paste_probability:
+        # An image is pasted over the next one of the global batch, whatever the mesh: each device
+        # sends its last one to the next device.
+        others = jax.tree.map(lambda x: jnp.roll(x, 1, axis=0), canvases)
+    samples = map_per_device(jax.vmap(make_sample))(keys, canvases, others)
     return split_rows(samples)
+
+
+def _crop(key: Array, canvas: _Canvas, options: AugmentOptions, *, fill: int) -> Samples:
+    """Draws a crop of the network's size; `fill` is the label outside of the image."""
+    image, panoptic, size = canvas
+    window = random_window(key, size, options)
+    image = distort_image(key, image, size, options)
+    image = sample_image(image, size, window, normalization=options.normalization)
+    return Samples(image, sample_labels(panoptic, size, window, fill=fill))
 
 
 def augment_further(
@@ -147,12 +173,14 @@ def make_train_step(
     gradient = jax.value_and_grad(compute_loss, has_aux=True)
     if options.accumulation_steps > 1:
         gradient = accumulate_gradients(gradient, options.accumulation_steps)
-    void_label = system.label_format.void_label
+    label_format = system.label_format
 
     def train_step(
         state: TrainState, batch: dict[str, Array]
     ) -> tuple[TrainState, dict[str, Array]]:
-        samples = make_training_samples(batch, state.step, void_label=void_label, options=options)
+        samples = make_training_samples(
+            batch, state.step, label_format=label_format, options=options
+        )
         rng = jax.random.fold_in(jax.random.key(options.seed + 1), state.step)
         (loss, (terms, batch_stats)), gradients = gradient(
             state.params, state.batch_stats, samples, rng

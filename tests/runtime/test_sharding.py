@@ -78,7 +78,7 @@ def _run(mesh, given=None):
     double = _Double(FORMAT, _make_options())
 
     def make_samples(batch):
-        samples = make_training_samples(batch, 3, void_label=FORMAT.void_label, options=OPTIONS)
+        samples = make_training_samples(batch, 3, label_format=FORMAT, options=OPTIONS)
         return Samples(samples.image, system.make_targets(samples.panoptic))
 
     def loss_of(params, batch_stats, samples):
@@ -134,20 +134,27 @@ def test_loss_and_gradients_equal_those_of_one_device(one_device, data, space):
     )
 
 
+ALL_DISTORTIONS = AugmentOptions(
+    (65, 65),
+    vertical_flip_probability=0.5,
+    quarter_turn_probability=0.5,
+    max_rotation_degrees=20.0,
+    brightness=0.4,
+    contrast=0.4,
+    saturation=0.4,
+    hue=0.1,
+    max_blur_sigma_px=1.0,
+    max_noise_deviation=10.0,
+)
+# Samples of other devices take part.
+COPY_PASTE = AugmentOptions(
+    (33, 33), color_policy='simple_classification', copy_paste_probability=0.7
+)
+
+
 @pytest.mark.slow
-def test_every_augmentation_is_drawn_alike_on_all_meshes():
-    options = AugmentOptions(
-        (65, 65),
-        vertical_flip_probability=0.5,
-        quarter_turn_probability=0.5,
-        max_rotation_degrees=20.0,
-        brightness=0.4,
-        contrast=0.4,
-        saturation=0.4,
-        hue=0.1,
-        max_blur_sigma_px=1.0,
-        max_noise_deviation=10.0,
-    )
+@pytest.mark.parametrize('options', [ALL_DISTORTIONS, COPY_PASTE])
+def test_every_augmentation_is_drawn_alike_on_all_meshes(options):
     rng = np.random.default_rng(0)
     batch = {
         'image': rng.integers(0, 255, (8, 48, 56, 3)).astype(np.uint8),
@@ -156,9 +163,7 @@ def test_every_augmentation_is_drawn_alike_on_all_meshes():
     }
     options = StepOptions(augment=options)
     make = jax.jit(
-        lambda batch: make_training_samples(
-            batch, 3, void_label=FORMAT.void_label, options=options
-        ),
+        lambda batch: make_training_samples(batch, 3, label_format=FORMAT, options=options),
         compiler_options=EXACT,
     )
     results = []
