@@ -18,6 +18,8 @@ def get_config() -> ConfigDict:
     """The PyTorch program's recipe for Cityscapes."""
     config = kmax.get_config()
     common.use_cityscapes(config)
+    kmax.use_strong_augmentation(config)
+    config.augment.color_policy_magnitude = 0.2
     config.model.preset = 'kmax_pytorch/resnet50_cityscapes'
     config.targets.max_segments = 256
     config.optimizer.learning_rate = 3e-4

@@ -18,6 +18,7 @@ def get_config() -> ConfigDict:
     """The PyTorch program's recipe for COCO."""
     config = kmax.get_config()
     use_coco(config)
+    kmax.use_strong_augmentation(config)
     return config
 
 

@@ -17,5 +17,6 @@ def get_config() -> ConfigDict:
     """kMaX-DeepLab's recipe for COCO at half the size, relaxed."""
     config = kmax.get_config()
     coco_kmax.use_coco(config, side_px=641)
+    kmax.use_strong_augmentation(config)
     config.model.preset = 'remax/mobilenet_v3_small'
     return config

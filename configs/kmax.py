@@ -80,3 +80,9 @@ def use_recipe(config: ConfigDict) -> None:
     config.augment.min_scale = 0.2
     config.augment.max_scale = 2.0
     config.augment.num_scales = 0
+
+
+def use_strong_augmentation(config: ConfigDict) -> None:
+    """Sets panoptic copy-paste and DeepLab2's colours; the PyTorch program jitters them instead."""
+    config.augment.copy_paste_probability = 1.0
+    config.augment.color_policy = 'simple_classification'
