@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.inputs import TOP_K
 
-SUITES = ('ops', 'model', 'postprocess', 'input', 'train', 'metrics', 'export')
+SUITES = ('ops', 'model', 'postprocess', 'input', 'train', 'metrics', 'export', 'kmax')
 
 _R50 = 'bowenc0221/resnet50_os32'
 _R50_OS16 = 'bowenc0221/resnet50_os16'
@@ -353,7 +353,34 @@ def _list_export(device) -> Iterator[Case]:
             yield dataclasses.replace(case, suite='export', name=name, targets={})
 
 
+def _list_kmax(device) -> Iterator[Case]:
+    """kMaX-DeepLab with ResNet-50: inference, and a train step on two images."""
+    if device == 'gpu':
+        return
+    shared = {'preset': 'kmax_pytorch/resnet50_coco', 'num_classes': 133, 'num_centers': 20}
+    for size in ((641, 641), (1281, 1281)):
+        yield Case(
+            'kmax',
+            f'r50/{_format_size(size)}/batch_1',
+            {**shared, 'size': size, 'batch': 1, 'inputs': ('image',)},
+            ('torch:eager',),
+            _make_targets(('torch:eager',), 1.2) if size == (641, 641) else {},
+            agreement='maps',
+            is_quick=size == (641, 641),
+        )
+    size = (257, 257)
+    yield Case(
+        'kmax',
+        f'r50/{_format_size(size)}/batch_2/train',
+        {**shared, 'size': size, 'batch': 2, 'inputs': ('image', 'label_maps')},
+        ('torch:eager',),
+        _make_targets(('torch:eager',), 1.1),
+        agreement='loss',
+    )
+
+
 _SUITES = {
+    'kmax': _list_kmax,
     'ops': _list_ops,
     'model': _list_model,
     'postprocess': _list_postprocess,

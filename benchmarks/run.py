@@ -132,7 +132,7 @@ def _write_inputs(case, folder, photographs, has_torch):
         paths['records'] = str(folder / 'records')
     if 'panoptic_files' in kinds:
         paths.update(files.write_panoptic_files(case.arguments, folder))
-    if case.suite in ('model', 'train', 'export') and has_torch:
+    if case.suite in ('model', 'train', 'export', 'kmax') and has_torch:
         paths['weights'] = str(folder / 'weights.npz')
     return paths
 
