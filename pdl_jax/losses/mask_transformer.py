@@ -199,8 +199,12 @@ def prediction_losses(
                 f'(={num_classes}) + 1 channels'
             )
     match = None
-    losses = []
+    losses: list[Terms] = []
     for number, (prediction, uniform) in enumerate(zip(predictions, noise, strict=True)):
+        if losses:
+            # One prediction after the other, and in reverse order on the way back, lest the maps of
+            # all be in memory at once.
+            losses[-1], prediction = jax.lax.optimization_barrier((losses[-1], dict(prediction)))
         if match is None or options.is_each_layer_matched:
             match = _match(prediction, targets, resize)
         index = _sample(match, uniform['instance'], options, 'instance', targets.segment.shape[1:])
@@ -235,7 +239,7 @@ def _match(prediction: Prediction, targets: MaskTargets, resize: str) -> Segment
 def _upsampled_masks(
     prediction: Prediction, targets: MaskTargets, resize: str
 ) -> tuple[Array, Array]:
-    """Returns mask logits of the targets' size, relaxed if there are semantic ones, and as given."""
+    """Returns mask logits of the targets' size, relaxed by semantic logits if any, and as given."""
     size = targets.segment.shape[1:]
     given = resize_bilinear(prediction['mask_logits'].astype(jnp.float32), size, resize)
     if 'semantic_logits' not in prediction:
