@@ -207,7 +207,7 @@ def prediction_losses(
             losses[-1], prediction = jax.lax.optimization_barrier((losses[-1], dict(prediction)))
         if match is None or options.is_each_layer_matched:
             match = _match(prediction, targets, resize)
-        index = _sample(match, uniform['instance'], options, 'instance', targets.segment.shape[1:])
+        index = _sample(match, uniform['instance'], options, 'instance', _map_size(targets))
 
         @jax.checkpoint
         def compute(prediction: Prediction, match: SegmentQueries, index: Array) -> Terms:
@@ -222,13 +222,17 @@ def prediction_losses(
 
             @jax.checkpoint
             def relaxation(logits: Array, match: SegmentQueries, uniform: Array) -> Array:
-                logits = resize_bilinear(logits, targets.segment.shape[1:], resize)
+                logits = resize_bilinear(logits, _map_size(targets), resize)
                 return _semantic_loss(logits, match, targets, uniform, options)
 
             loss = relaxation(prediction['semantic_logits'], match, uniform['relaxation'])
             terms['semantic'] = terms.get('semantic', 0.0) + loss
         losses.append(terms)
     return losses
+
+
+def _map_size(targets: MaskTargets) -> tuple[int, int]:
+    return targets.segment.shape[1], targets.segment.shape[2]
 
 
 def _match(prediction: Prediction, targets: MaskTargets, resize: str) -> SegmentQueries:
@@ -240,11 +244,11 @@ def _upsampled_masks(
     prediction: Prediction, targets: MaskTargets, resize: str
 ) -> tuple[Array, Array]:
     """Returns mask logits of the targets' size, relaxed by semantic logits if any, and as given."""
-    size = targets.segment.shape[1:]
-    given = resize_bilinear(prediction['mask_logits'].astype(jnp.float32), size, resize)
+    size = _map_size(targets)
+    given: Array = resize_bilinear(prediction['mask_logits'].astype(jnp.float32), size, resize)
     if 'semantic_logits' not in prediction:
         return given, given
-    semantic = resize_bilinear(prediction['semantic_logits'], size, resize)
+    semantic: Array = resize_bilinear(prediction['semantic_logits'], size, resize)
     return relax_masks(given, prediction['class_logits'], semantic), given
 
 
@@ -272,9 +276,7 @@ def _layer_losses(
     entropy = -jnp.sum(labels * jax.nn.log_softmax(class_logits), axis=-1)
 
     feature = prediction['pixel_feature'].astype(jnp.float32)
-    features = jax.vmap(take_pixels)(
-        resize_bilinear(feature, targets.segment.shape[1:], resize), index
-    )
+    features = jax.vmap(take_pixels)(resize_bilinear(feature, _map_size(targets), resize), index)
     contrast = jax.vmap(
         lambda features, owner: instance_discrimination(
             features, owner, num=num_queries, temperature=options.contrast_temperature
@@ -296,7 +298,7 @@ def _semantic_loss(
     options: MaskLossOptions,
 ) -> Array:
     """Averages the cross entropy of semantic logits f32[B, h', w', C] at their own resolution."""
-    size = logits.shape[1:3]
+    size = logits.shape[1], logits.shape[2]
     semantic, segment = (subsample(x, size) for x in (targets.semantic, targets.segment))
     weight = jnp.ones(semantic.shape, jnp.float32)
     if options.small_instance_weight != 1:
@@ -319,10 +321,9 @@ def _sample(
     uniform: Array,
     options: MaskLossOptions,
     kind: str,
-    size: tuple[int, ...],
+    size: tuple[int, int],
 ) -> Array:
     """Draws the pixels of a loss from maps of a size, i32[B, S]."""
-    height, width = size
 
     def draw(log_share: Array, owner: Array, uniform: Array) -> Array:
         return sample_pixels(
@@ -333,5 +334,5 @@ def _sample(
             temperature=getattr(options, f'{kind}_sample_temperature'),
         )
 
-    maps = (subsample(x, (height, width)) for x in (match.log_share, match.owner))
-    return jax.vmap(draw)(*maps, uniform)
+    log_share, owner = (subsample(x, size) for x in (match.log_share, match.owner))
+    return jax.vmap(draw)(log_share, owner, uniform)

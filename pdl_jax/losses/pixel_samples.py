@@ -114,7 +114,7 @@ def semantic_loss(
             jax.vmap(take_pixels)(x, index)[:, None] for x in (logits, semantic, weight)
         )
     # Batched rows of one pixel map, of the size of the labels: nothing is upsampled.
-    losses = cross_entropy_upsampled(logits, jnp.maximum(semantic, 0), 'corner_aligned')
+    losses: Array = cross_entropy_upsampled(logits, jnp.maximum(semantic, 0), 'corner_aligned')
     losses = jnp.where(semantic >= 0, losses * weight, 0.0)
     return jnp.mean(mean_of_nonzero(losses) if index is not None else mean(losses))
 
