@@ -268,7 +268,7 @@ def test_void_alone_is_no_loss_but_that_of_the_classes():
 def test_similarities_by_hand():
     logits = jnp.array([[2, 0, -1, 0.5], [0, 1.5, 1, -0.5], [-1, -0.5, 0, 1]]).T[None, None]
     owner = jnp.array([[[0, 1, 1, 0]]])
-    cross_entropy, total, overlap = mask_statistics(logits, owner)
+    cross_entropy, total, overlap = jax.jit(mask_statistics)(logits, owner)
     np.testing.assert_allclose(jnp.mean(cross_entropy), 0.496985, rtol=1e-5)
     dice = 1 - (2 * overlap + 1) / (total + jnp.array([2, 2, 0]) + 1)
     np.testing.assert_allclose(dice[0, :2], [0.243587, 0.180006], rtol=1e-5)
@@ -280,7 +280,7 @@ def test_similarities_by_hand():
         count=jnp.array([2]),
         semantic=jnp.zeros_like(owner),
     )
-    match = match_queries(logits, jnp.zeros((1, 3, 2)), targets)
+    match = jax.jit(match_queries)(logits, jnp.zeros((1, 3, 2)), targets)
     assert match.query.tolist() == [[0, 1]] and match.label.tolist() == [[0, 0, 1]]
     np.testing.assert_allclose(match.class_weight[0, :2], [0.685383, 0.770503], rtol=1e-5)
     np.testing.assert_allclose(match.mask_weight, [[0.5, 0.5, 0]], rtol=1e-6)
