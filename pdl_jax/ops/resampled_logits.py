@@ -67,14 +67,17 @@ def find_taps(sizes: tuple[int, int, int], mode: str, crop: ArrayLike, target: A
     crop, target = (jnp.asarray(n, jnp.int32)[..., None] for n in (crop, target))
     output = jnp.arange(out_size, dtype=jnp.float32)
     in_input = _split(output, jnp.minimum(crop, middle_size), target, mode)
-    first, weights = None, 0.0
-    for middle, weight in _weigh(*in_input):
-        for low, share in _weigh(*_split(middle, in_size, middle_size, mode)):
-            first = low if first is None else first
-            is_tap = (low - first)[..., None] == jnp.arange(_TAPS)
-            weights += jnp.where(is_tap, (weight * share)[..., None], 0.0)
-    assert first is not None
-    return Taps(first.astype(jnp.int32), jnp.asarray(weights, jnp.float32))
+    taps = [
+        (low, weight * share)
+        for middle, weight in _weigh(*in_input)
+        for low, share in _weigh(*_split(middle, in_size, middle_size, mode))
+    ]
+    first = taps[0][0]
+    weights = (
+        jnp.where((low - first)[..., None] == jnp.arange(_TAPS), weight[..., None], 0.0)
+        for low, weight in taps
+    )
+    return Taps(first.astype(jnp.int32), functools.reduce(jnp.add, weights))
 
 
 def _split(

@@ -57,6 +57,24 @@ class _Queries(NamedTuple):
     is_confident: Array
 
 
+class _Segments(NamedTuple):
+    """The decision about the mask of each query of an image.
+
+    Attributes:
+      rank: i32[N], place in the order of the scores.
+      score: f32[N], what orders the masks.
+      is_accepted: bool[N], whether it owns pixels, which no later mask gets.
+      is_kept: bool[N], whether they are labelled, not void.
+      instance: i32[N], instance id, 0 for stuff.
+    """
+
+    rank: Array
+    score: Array
+    is_accepted: Array
+    is_kept: Array
+    instance: Array
+
+
 def label_masks(
     mask_logits: Array,
     class_logits: Array,
@@ -204,6 +222,39 @@ def _label_image(
     options: MaskPostprocessOptions,
 ) -> dict[str, Array]:
     """Labels an image; its mask logits are needed by the convention 'deeplab2'."""
+    segments = _find_segments(mask_logits, queries, pixels, options)
+    num, rank = queries.score.shape[0], segments.rank
+    # The last entry is for pixels without a query.
+    order = jnp.concatenate([jnp.where(segments.is_accepted, rank, num), jnp.full(1, num)])
+    owner = jnp.minimum(lookup(order, pixels.first), lookup(order, pixels.second))
+
+    def read(values: Array) -> Array:
+        is_rank = rank[:, None] == jnp.arange(num)
+        return lookup(jnp.sum(jnp.where(is_rank, values[:, None], 0), axis=0), owner)
+
+    is_void = read(segments.is_kept.astype(jnp.int32)) == 0
+    if options.convention == 'pytorch':
+        confidence = read(segments.score / jnp.maximum(queries.score, _SMALLEST))
+        confidence = jnp.where(is_void, 0, confidence)
+    else:
+        limit = jnp.minimum(options.thing_threshold, options.stuff_threshold)
+        is_any = jnp.max(queries.score) >= limit
+        confidence = jnp.where(is_any, pixels.first_probability, 0)
+    label = queries.semantic * label_format.label_divisor + segments.instance
+    return {
+        'panoptic': jnp.where(is_void, label_format.void_label, read(label)),
+        'class_probability': jnp.where(is_void, pixels.semantic_probability, read(queries.score)),
+        'score': confidence,
+    }
+
+
+def _find_segments(
+    mask_logits: Array,
+    queries: _Queries,
+    pixels: PixelQueries,
+    options: MaskPostprocessOptions,
+) -> _Segments:
+    """Decides about the masks of an image, from counts of pixels."""
     num = queries.score.shape[0]
     # A last row and column for pixels of fewer than two queries.
     pairs = count_pairs(pixels.first, pixels.second, num + 1, num + 1)
@@ -218,35 +269,14 @@ def _label_image(
     )
     rank = jnp.sum(is_before, axis=1, dtype=jnp.int32)
     if options.merge_rule == 'mask_wise':
-        is_shared = jnp.where(is_before, pairs[:num, :num] + pairs[:num, :num].T, 0)
-        is_accepted, areas = _accept(queries, areas, is_shared, options.overlap_threshold)
+        shared = jnp.where(is_before, pairs[:num, :num] + pairs[:num, :num].T, 0)
+        is_accepted, areas = _accept(queries, areas, shared, options.overlap_threshold)
     else:
         is_accepted = queries.is_confident
     is_kept = is_accepted & _is_large(queries, is_accepted, areas, options)
     is_kept &= ~queries.is_thing | (score >= options.min_score)
     instance = _number_things(queries, is_accepted, is_before, rank, options)
-    label = queries.semantic * label_format.label_divisor + instance
-
-    order = jnp.concatenate([jnp.where(is_accepted, rank, num), jnp.full(1, num)])
-    owner = jnp.minimum(lookup(order, pixels.first), lookup(order, pixels.second))
-
-    def read(values: Array, fill: Array | int) -> Array:
-        by_rank = jnp.sum(jnp.where(rank[:, None] == number, values[:, None], 0), axis=0)
-        return jnp.where(is_labelled, lookup(by_rank, owner), fill)
-
-    is_labelled = owner < num
-    is_labelled = read(is_kept.astype(jnp.int32), 0) > 0
-    if options.convention == 'pytorch':
-        confidence = read(score / jnp.maximum(queries.score, _SMALLEST), 0)
-    else:
-        limit = jnp.minimum(options.thing_threshold, options.stuff_threshold)
-        is_any = jnp.max(queries.score) >= limit
-        confidence = jnp.where(is_any, pixels.first_probability, 0)
-    return {
-        'panoptic': read(label, label_format.void_label),
-        'class_probability': read(queries.score, pixels.semantic_probability),
-        'score': confidence,
-    }
+    return _Segments(rank, score, is_accepted, is_kept, instance)
 
 
 def _raise(base: Array, exponent: Array | float) -> Array:
