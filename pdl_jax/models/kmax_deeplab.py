@@ -7,17 +7,15 @@ import jax.numpy as jnp
 
 from pdl_jax.models.aspp import ASPP
 from pdl_jax.models.blocks import ConvNorm, LayerOptions
-from pdl_jax.models.decoder import Decoder
-from pdl_jax.models.heads import Head, predict
+from pdl_jax.models.heads import predict
 from pdl_jax.models.kmax_options import KMaXNetworkOptions
 from pdl_jax.models.kmeans_decoder import KMeansLayer
 from pdl_jax.models.mask_predictor import MaskPredictor
 from pdl_jax.models.model_backbone import make_model_backbone
-from pdl_jax.models.options import SEMANTIC_BRANCH, ModelOptions
+from pdl_jax.models.options import SEMANTIC_BRANCH
 from pdl_jax.models.pixel_decoder import PixelDecoder, resize_mode
+from pdl_jax.models.semantic_branch import ASPP_RATES, predict_semantic
 from pdl_jax.typing import Array
-
-_ASPP_RATES = (6, 12, 18)
 
 
 def _exact_gelu(x: Array) -> Array:
@@ -141,20 +139,15 @@ class KMaXDeepLab(nn.Module):
 
     def _semantic(self, features: dict[str, Array], layers: LayerOptions, train: bool) -> Array:
         """Runs the semantic branch: Panoptic-DeepLab's, with this network's activation."""
-        branch = SEMANTIC_BRANCH
-        x = features['last']
-        if self.options.semantic_branch == 'decoder':
-            network = ModelOptions(
-                aspp_rates=_ASPP_RATES,
-                dropout_rate=self.options.dropout_rate,
-                resize=resize_mode(self.options.resize, x.shape[2]),
-            )
-            decoder = Decoder(branch, network, None, layers, name='semantic_decoder')
-            x = decoder(features, train=train)
-        outputs = self.num_classes + int(self.options.has_void_logit)
-        ((_, kind),) = branch.heads
-        head = Head(kind, branch.head_features, outputs, layers, name='semantic_head')
-        return head(x, train=train)
+        return predict_semantic(
+            features,
+            self.num_classes + int(self.options.has_void_logit),
+            layers,
+            resize=resize_mode(self.options.resize, features['last'].shape[2]),
+            dropout_rate=self.options.dropout_rate,
+            has_decoder=self.options.semantic_branch == 'decoder',
+            train=train,
+        )
 
 
 class _RelaxingHead(nn.Module):
@@ -171,7 +164,7 @@ class _RelaxingHead(nn.Module):
     def __call__(self, x: Array, *, train: bool) -> Array:
         aspp = ASPP(
             SEMANTIC_BRANCH.aspp_features,
-            _ASPP_RATES,
+            ASPP_RATES,
             dropout_rate=self.dropout_rate,
             options=self.options,
             name='aspp',

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from pdl_jax.models.attention import attend
 from pdl_jax.models.blocks import ConvNorm, LayerOptions, batch_norm, drop_path
 from pdl_jax.models.mask_predictor import MaskPredictor
 from pdl_jax.typing import Array
@@ -117,9 +118,7 @@ def sum_by_query(mask_logits: Array, values: Array) -> Array:
 
 
 class SelfAttention(nn.Module):
-    """Attention among queries, float[B, 1, N, D].
-
-    Logits are not divided by the root of the keys' width; a BatchNorm over the heads scales them.
+    """Attention among queries, float[B, 1, N, D], see `attention.attend`.
 
     Attributes:
       features: channels of the values; queries and keys have half as many.
@@ -147,12 +146,4 @@ class SelfAttention(nn.Module):
             part.reshape(batch, num, self.num_heads, -1)
             for part in jnp.split(parts[:, 0], (width // 2, width), axis=-1)
         )
-        precision = lax.Precision.HIGHEST
-        logits = jnp.einsum(
-            'bnhd,bmhd->bhnm', query, key, precision=precision, preferred_element_type=jnp.float32
-        )
-        logits = batch_norm(self.options, train=train, axis=1, name='similarity_norm')(logits)
-        weights = jax.nn.softmax(logits.astype(jnp.float32)).astype(value.dtype)
-        retrieved = jnp.einsum('bhnm,bmhd->bnhd', weights, value, precision=precision)
-        retrieved = retrieved.reshape(batch, 1, num, width)
-        return batch_norm(self.options, train=train, name='retrieved_norm')(retrieved)
+        return attend(query, key, value, self.options, train=train)

@@ -1,6 +1,7 @@
 """ResNets, with the placements of strides that published weights were trained with."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -106,11 +107,21 @@ class ResNet(nn.Module):
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, x: Array, *, train: bool) -> dict[str, Array]:
-        """Maps float[B, H, W, 3] to {'stem', 'stride4', 'stride8', ..., 'last'}.
+    def __call__(
+        self, x: Array, *, train: bool, refine: Callable[[str, Array], Array] | None = None
+    ) -> dict[str, Array]:
+        """Computes features.
 
-        The stem's features have stride 2 in 'deeplab2', and stride 4, behind the max-pool, in the
-        other conventions, which activate them before it.
+        Args:
+          x: float[B, H, W, 3].
+          train: see `blocks.batch_norm`.
+          refine: maps the name of a unit and its features before their activation to those that
+            take their place.
+
+        Returns:
+          {'stem', 'stride4', 'stride8', ..., 'last'}. The stem's features have stride 2 in
+          'deeplab2', and stride 4, behind the max-pool, in the other conventions, which activate
+          them before it.
         """
         stem = self._stem(x, train)
         x = self._layer_options.activation(stem)
@@ -126,6 +137,11 @@ class ResNet(nn.Module):
                 unit_stride = self._unit_stride(stage, i)
                 unit = self._make_unit(stage, i, stride, unit_stride)
                 features = unit(features.activated, train=train)
+                if refine is not None:
+                    total = refine(unit.name or '', features.total)
+                    features = UnitFeatures(
+                        self._layer_options.activation(total), total, features.branch
+                    )
                 outputs.append(features)
                 # The nominal stride grows even if the unit lost its stride.
                 stride *= unit_stride
