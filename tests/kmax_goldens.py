@@ -1,8 +1,6 @@
 """kMaX-DeepLab with weights by the rule of the reference data, as the PyTorch program has it."""
 
-import functools
 import gzip
-import importlib.util
 import json
 
 import numpy as np
@@ -10,15 +8,7 @@ import numpy as np
 from pdl_jax.convert.contents import Contents
 from pdl_jax.convert.conversion import check_account, choose_network, load
 from pdl_jax.convert.kmax_pytorch import SOURCE
-
-
-@functools.cache
-def load_rule(shared_dir):
-    """The module that draws weights and pictures from names."""
-    spec = importlib.util.spec_from_file_location('rule', shared_dir / 'golden' / 'rule.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from tests.golden_rule import load_rule
 
 
 def read_shapes(shared_dir, name):
