@@ -112,13 +112,17 @@ def _make_rules(options: ModelOptions, keys: Collection[str]) -> tuple[Rule, ...
     )
 
 
+# Networks whose checkpoints have names that are not known here.
+_WITHOUT_RULES = ('deeplab2/deeplab_v3', 'deeplab2/axial_', 'deeplab2/max_')
 _DEEPLAB2_OPTIONS = {'norm_epsilon': 1e-3, 'normalization': 'unit'}
 
 SOURCE = Source(
     name='deeplab2',
     make_rules=_make_rules,
     presets=tuple(
-        name for name in PRESETS if name.startswith('deeplab2/') and '/deeplab_v3' not in name
+        name
+        for name in PRESETS
+        if name.startswith('deeplab2/') and not name.startswith(_WITHOUT_RULES)
     ),
     backbones={
         **{

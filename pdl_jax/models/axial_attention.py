@@ -1,5 +1,6 @@
 """Position-sensitive attention along the height and the width of a feature map."""
 
+import math
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -123,6 +124,11 @@ class AxialAttention(nn.Module):
             [part.reshape(*x.shape[:3], -1) for part in retrieved], train=train
         )
         return x.astype(dtype)
+
+    def count_multiply_adds(self, shape: Sequence[int]) -> int:
+        """Counts the multiply-adds of attention on [B, h, w, C], its projection aside."""
+        pairs = math.prod(shape[:3]) * shape[self.axis]
+        return pairs * (3 * self.key_features + 2 * self.value_features)
 
     def _embed_distances(self, name: str, features: Array) -> Array:
         """Returns the embedding of the distance m - l for all pairs, f32[L, L, d]."""

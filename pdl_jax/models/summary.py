@@ -1,6 +1,7 @@
 """Counts parameters, multiply-adds and activations of a network, part by part, without running it.
 
-Parameters are the trainable ones. Multiply-adds are those of all convolutions, on one image.
+Parameters are the trainable ones. Multiply-adds are those of all convolutions and of axial
+attention's products, on one image.
 Activation memory is what the results of all convolutions and the full-resolution outputs take, for
 one image.
 """
@@ -14,6 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from pdl_jax.models.axial_attention import AxialAttention
 from pdl_jax.models.blocks import Conv
 from pdl_jax.models.deeplab import DeepLab
 from pdl_jax.ops.platforms import eval_shape
@@ -28,8 +30,8 @@ class Counts:
 
     Attributes:
       parameters: number of trainable values.
-      multiply_adds: number of multiply-adds of its convolutions.
-      activation_bytes: size of their results.
+      multiply_adds: number of multiply-adds of its convolutions and axial attention.
+      activation_bytes: size of the results of its convolutions.
     """
 
     parameters: int = 0
@@ -43,7 +45,8 @@ def summarize(
     """Counts a network by tracing it.
 
     Args:
-      model: maps f32[1, H, W, C] to outputs; all its products are `blocks.Conv`.
+      model: maps f32[1, H, W, C] to outputs; all its products are `blocks.Conv` or
+        `AxialAttention`.
       size: (height, width) of the input in pixels.
       depth: number of names of a module path that make a part.
       num_channels: channels of the input.
@@ -63,8 +66,14 @@ def summarize(
         context: nn.module.InterceptorContext,
     ) -> Any:
         result = call(*arguments, **keywords)
-        if isinstance(context.module, Conv) and context.method_name == '__call__':
-            x, module = arguments[0], context.module
+        module = context.module
+        if context.method_name != '__call__':
+            return result
+        if isinstance(module, AxialAttention):
+            part = find_part(module.path)
+            part.multiply_adds += module.count_multiply_adds(arguments[0].shape)
+        if isinstance(module, Conv):
+            x = arguments[0]
             channels = 1 if module.is_depthwise else x.shape[-1]
             part = find_part(module.path)
             part.multiply_adds += result.size * module.kernel_size**2 * channels

@@ -62,6 +62,15 @@ _DEEPLAB2 = {
             'swidernet_sac_1_1_4.5',
         )
     },
+    **{
+        f'axial_deeplab_{size}_os16': {
+            **_OS16,
+            'backbone': f'axial_resnet_{size}',
+            'stem': 'beta',
+        }
+        for size in ('s', 'm', 'l')
+    },
+    'max_deeplab_s_backbone_os16': {**_OS16, 'backbone': 'max_s'},
 }
 
 # align_corners, three skips at output stride 32, dropout 0.5, no BatchNorm behind the image
