@@ -19,13 +19,6 @@ from pdl_jax.ops.platforms import pin_platform
 from pdl_jax.ops.resize import resize_bilinear
 from pdl_jax.typing import MaskTargets
 
-
-@pytest.fixture(autouse=True)
-def implementations_of_one_platform():
-    with pin_platform('cpu'):
-        yield
-
-
 CASES = ('all_pixels', 'more_gt_than_queries', 'no_void_stride2', 'one_segment', 'sampled')
 TERMS = {
     'class': 'ce',
@@ -40,6 +33,13 @@ GRADIENTS = (
     ('mask_dice', 'mask_logits', 'pred_masks'),
     ('instance_discrimination', 'pixel_feature', 'pixel_feature'),
 )
+
+
+@pytest.fixture(autouse=True)
+def implementations_of_one_platform():
+    """Traces the implementations of one platform, which takes less time than those of all."""
+    with pin_platform('cpu'):
+        yield
 
 
 def to_last(x):
