@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from pdl_jax.ops.batching import max_of_batch
 from pdl_jax.ops.placement import map_per_device
 from pdl_jax.ops.resampled_logits import find_taps
 from pdl_jax.ops.segments import count_pairs, lookup, segment_sum
@@ -327,10 +328,11 @@ def _accept(
         is_accepted, _ = state
         is_enough = find_left(is_accepted) > areas.astype(jnp.float32) * overlap_threshold
         decided = queries.is_confident & is_enough
-        return decided, jnp.any(decided != is_accepted)
+        # A settled image stays as it is while others of the batch go on.
+        return decided, max_of_batch(jnp.any(decided != is_accepted).astype(jnp.int32))
 
-    start = queries.is_confident, jnp.array(True)
-    is_accepted, _ = lax.while_loop(lambda state: state[1], decide, start)
+    start = queries.is_confident, jnp.int32(1)
+    is_accepted, _ = lax.while_loop(lambda state: state[1] > 0, decide, start)
     return is_accepted, find_left(is_accepted)
 
 

@@ -9,10 +9,18 @@ from pdl_jax.experiment import EvaluateOptions
 from pdl_jax.models.options import make_model_options
 from pdl_jax.ops.resize import resize_bilinear
 from pdl_jax.postprocess.panoptic import PostprocessOptions
-from pdl_jax.prediction.inference import Pass, abstract_variables, make_passes, run_passes
+from pdl_jax.prediction.inference import (
+    Inference,
+    Pass,
+    abstract_variables,
+    make_passes,
+    run_passes,
+)
+from pdl_jax.preprocess.augment import AugmentOptions
 from pdl_jax.presets import make_options
 from pdl_jax.systems.panoptic_deeplab import PanopticDeepLab, PanopticDeepLabOptions
 from pdl_jax.systems.semantic_deeplab import SemanticDeepLab, SemanticDeepLabOptions
+from pdl_jax.systems.system import LabelMaps
 from pdl_jax.typing import LabelFormat
 from tests.convert.compiling import run_fast
 
@@ -248,3 +256,19 @@ def test_padding_takes_part_unless_the_options_cut_it(is_cut):
     expected = run_fast(lambda x: system.label_maps(x, size=(15, 20)), cut)
     is_equal = (np.asarray(maps.panoptic)[:, :15, :20] == expected.panoptic).all()
     assert is_equal == is_cut
+
+
+def test_a_system_may_label_at_the_size_of_the_originals():
+    class _AtOriginalSize(SemanticDeepLab):
+        def label_original_maps(self, outputs, *, size, image_size, original_size, canvas):
+            height = jnp.broadcast_to(original_size[:, :1, None], (2, *canvas))
+            width = jnp.broadcast_to(image_size[:, 1:, None], (2, *canvas))
+            return LabelMaps(height, width, outputs['share'], outputs['share'])
+
+    options = AugmentOptions(crop_size=(65, 65), resize_min_px=65, resize_max_px=65)
+    system = _AtOriginalSize(LABEL_FORMAT, SemanticDeepLabOptions((65, 65)))
+    inference = Inference(system, options, EvaluateOptions(), (65, 65))
+    outputs = {'share': jnp.ones((2, 30, 40))}
+    maps = inference.label_outputs(outputs, jnp.array([[30, 20], [15, 40]]), canvas=(30, 40))
+    np.testing.assert_array_equal(maps.panoptic[:, 0, 0], [30, 15])
+    np.testing.assert_array_equal(maps.semantic[:, 0, 0], [43, 65])
