@@ -91,6 +91,7 @@ class MaXDeepLab(nn.Module):
           'semantic': f32[B, h, w, K + 1], the logits of a semantic branch; 'auxiliary', which is
           empty: only the last queries predict.
         """
+        with_auxiliary |= self.is_initializing()
         options = self.options
         layers = LayerOptions(self.dtype, options.norm_momentum, options.norm_epsilon)
         queries = self.param(
