@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from pdl_jax.models.aspp import ASPP
-from pdl_jax.models.blocks import ConvNorm, LayerOptions
+from pdl_jax.models.blocks import ACTIVATIONS, ConvNorm, LayerOptions
 from pdl_jax.models.heads import predict
 from pdl_jax.models.kmax_options import KMaXNetworkOptions
 from pdl_jax.models.kmeans_decoder import KMeansLayer
@@ -16,10 +16,6 @@ from pdl_jax.models.options import SEMANTIC_BRANCH
 from pdl_jax.models.pixel_decoder import PixelDecoder, resize_mode
 from pdl_jax.models.semantic_branch import ASPP_RATES, predict_semantic
 from pdl_jax.typing import Array
-
-
-def _exact_gelu(x: Array) -> Array:
-    return nn.gelu(x, approximate=False)
 
 
 class KMaXDeepLab(nn.Module):
@@ -62,7 +58,7 @@ class KMaXDeepLab(nn.Module):
         # Variables for training exist from the start.
         with_auxiliary |= self.is_initializing()
         layers = LayerOptions(
-            self.dtype, options.norm_momentum, options.norm_epsilon, activation=_exact_gelu
+            self.dtype, options.norm_momentum, options.norm_epsilon, activation=ACTIVATIONS['gelu']
         )
         features = make_model_backbone(
             options, self.dtype, is_norm_frozen=self.freeze_backbone_norm, name='backbone'
