@@ -105,8 +105,7 @@ def mask_transformer_loss(
     """Adds up the weighted losses of all predictions.
 
     Segments are matched with queries once, on the final prediction, and every prediction learns
-    that matching. Each is upsampled, and its intermediate maps recomputed, on the way back, so that
-    those of one prediction are in memory at a time.
+    that matching. Each is upsampled, and its intermediate maps are computed again, on the way back.
 
     Args:
       final: 'mask_logits' f32[B, h, w, N], 'class_logits' f32[B, N, K + 1] with void last,
