@@ -29,11 +29,13 @@ EXAMPLES = """\
 
 _SOURCES = (
     'bowenc0221',
+    'convnext',
     'deeplab2',
     'detectron2',
     'keras',
     'kmax_pytorch',
     'tensorflow',
+    'timm',
     'torchvision',
 )
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from pdl_jax.convert.layers import torch_conv, torch_dense, torch_norm
+from pdl_jax.convert.convnext import CONVNEXT
+from pdl_jax.convert.layers import to_scalar, torch_conv, torch_norm
 from pdl_jax.convert.rules import Rule, Target, ignore, under
 from pdl_jax.convert.source import Source
 from pdl_jax.presets.kmax import KMAX_PRESETS
@@ -29,21 +30,6 @@ def _make_resnet() -> tuple[Rule, ...]:
         rules += torch_conv(keys, f'{path}/conv')
         rules += torch_norm(rf'{keys}\.norm', f'{path}/norm')
     return tuple(rules)
-
-
-def _make_convnext() -> tuple[Rule, ...]:
-    block, path = r'stages\.(\d)\.(\d+)', 'stage{1+1}_block{2+1}'
-    return (
-        *torch_conv(r'downsample_layers\.0\.0', 'stem'),
-        *torch_norm(r'downsample_layers\.0\.1', 'stem_norm'),
-        *torch_norm(r'downsample_layers\.(\d)\.0', 'stage{1+1}_downsampling/norm'),
-        *torch_conv(r'downsample_layers\.(\d)\.1', 'stage{1+1}_downsampling/conv'),
-        *torch_conv(rf'{block}\.dwconv', f'{path}/depthwise'),
-        *torch_norm(rf'{block}\.norm', f'{path}/norm'),
-        *torch_dense(rf'{block}\.pwconv1', f'{path}/expand'),
-        *torch_dense(rf'{block}\.pwconv2', f'{path}/project'),
-        Rule(rf'{block}\.gamma', (Target('params', f'{path}/layer_scale'),)),
-    )
 
 
 def _make_pixel_decoder() -> tuple[Rule, ...]:
@@ -76,13 +62,8 @@ def _make_mask_predictor(keys: str, path: str) -> tuple[Rule, ...]:
         *_conv_norm(rf'{keys}\._pixel_space_head_last_convbn', f'{path}/project'),
         *_conv_norm(rf'{keys}\._transformer_mask_head', f'{path}/mask_kernel'),
         *torch_conv(rf'{keys}\._transformer_class_head\.conv', f'{path}/class_logits'),
-        *torch_norm(norm, f'{path}/mask_norm', _to_scalar),
+        *torch_norm(norm, f'{path}/mask_norm', to_scalar),
     )
-
-
-def _to_scalar(x: np.ndarray) -> np.ndarray:
-    """The only channel of a norm without channels."""
-    return x.reshape(x.shape[1:])
 
 
 def _make_transformer() -> tuple[Rule, ...]:
@@ -139,7 +120,7 @@ def _make_semantic_branch() -> tuple[Rule, ...]:
 def _make_rules(options: Any, keys: Collection[str]) -> tuple[Rule, ...]:
     del keys
     is_convnext = options.backbone.name.startswith('convnext')
-    backbone = _make_convnext() if is_convnext else _make_resnet()
+    backbone = CONVNEXT if is_convnext else _make_resnet()
     predictor = (*_make_transformer(), *_make_semantic_branch())
     return (
         *under(backbone, keys=r'backbone\.', path='backbone'),

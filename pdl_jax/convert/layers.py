@@ -51,9 +51,13 @@ def torch_conv_norm(conv: str, norm: str, path: str) -> tuple[Rule, ...]:
 
 
 def tensorflow_conv(pattern: str, path: str) -> tuple[Rule, ...]:
-    """Makes the rules of a convolution: kernel [h, w, I, O], and bias if it has one."""
+    """Makes the rules of a convolution: kernel [h, w, I, O], and bias if it has one.
+
+    One over sequences, kernel [w, I, O], and a dense layer, [I, O], are ones over maps of a single
+    row and 1x1 convolutions here.
+    """
     return (
-        Rule(rf'{pattern}/kernel', (Target('params', f'{path}/kernel'),)),
+        Rule(rf'{pattern}/kernel', (Target('params', f'{path}/kernel', to_hwio),)),
         Rule(rf'{pattern}/bias', (Target('params', f'{path}/bias'),)),
     )
 
@@ -67,13 +71,13 @@ def tensorflow_depthwise(pattern: str, path: str) -> tuple[Rule, ...]:
     )
 
 
-def tensorflow_norm(pattern: str, path: str) -> tuple[Rule, ...]:
-    """Makes the rules of BatchNorm."""
+def tensorflow_norm(pattern: str, path: str, transform: Transform = keep) -> tuple[Rule, ...]:
+    """Makes the rules of BatchNorm, or of LayerNorm, see `torch_norm`."""
     return (
-        Rule(rf'{pattern}/gamma', (Target('params', f'{path}/scale'),)),
-        Rule(rf'{pattern}/beta', (Target('params', f'{path}/bias'),)),
-        Rule(rf'{pattern}/moving_mean', (Target('batch_stats', f'{path}/mean'),)),
-        Rule(rf'{pattern}/moving_variance', (Target('batch_stats', f'{path}/var'),)),
+        Rule(rf'{pattern}/gamma', (Target('params', f'{path}/scale', transform),)),
+        Rule(rf'{pattern}/beta', (Target('params', f'{path}/bias', transform),)),
+        Rule(rf'{pattern}/moving_mean', (Target('batch_stats', f'{path}/mean', transform),)),
+        Rule(rf'{pattern}/moving_variance', (Target('batch_stats', f'{path}/var', transform),)),
     )
 
 
@@ -100,6 +104,16 @@ def folded_conv_norm(pattern: str, path: str, norm_epsilon: float) -> tuple[Rule
             ),
         ),
     )
+
+
+def to_scalar(x: np.ndarray) -> np.ndarray:
+    """Returns the only channel of a norm that has no channels here."""
+    return x.reshape(x.shape[1:])
+
+
+def to_hwio(x: np.ndarray) -> np.ndarray:
+    """Returns the kernel [h, w, I, O] of [w, I, O], or of [I, O]."""
+    return x.reshape((1,) * (4 - x.ndim) + x.shape)
 
 
 def _from_oihw(x: np.ndarray) -> np.ndarray:

@@ -2,16 +2,28 @@
 
 from pdl_jax.convert import (
     bowenc0221,
+    convnext,
     deeplab2,
     detectron2,
     keras,
     kmax_pytorch,
     tensorflow,
+    timm,
     torchvision,
 )
 from pdl_jax.convert.source import Source
 
 SOURCES: dict[str, Source] = {
     module.SOURCE.name: module.SOURCE
-    for module in (bowenc0221, detectron2, deeplab2, torchvision, keras, tensorflow, kmax_pytorch)
+    for module in (
+        bowenc0221,
+        detectron2,
+        deeplab2,
+        torchvision,
+        keras,
+        tensorflow,
+        kmax_pytorch,
+        convnext,
+        timm,
+    )
 }

@@ -97,4 +97,7 @@ def test_sources_have_the_names_that_they_are_listed_by():
         'torchvision',
         'keras',
         'tensorflow',
+        'kmax_pytorch',
+        'convnext',
+        'timm',
     }
