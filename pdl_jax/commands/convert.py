@@ -65,8 +65,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--dataset',
         default='',
-        help='cityscapes, coco, kitti_step, voc, the directory of prepared data, or a .json of '
-        "categories (default: by the file's name or the number of classes, where these tell)",
+        help='ade20k, cityscapes, coco, kitti_step, voc, the directory of prepared data, or a '
+        ".json of categories (default: by the file's name or the number of classes, where these "
+        'tell)',
     )
     parser.add_argument(
         '--weights',
@@ -134,6 +135,7 @@ def convert(
     from pdl_jax.convert.conversion import check_account, choose_network, load
     from pdl_jax.convert.readers import read_file
     from pdl_jax.convert.rules import format_account
+    from pdl_jax.convert.source import list_config_fields
     from pdl_jax.convert.sources import SOURCES
     from pdl_jax.storage.checkpoint import check_output
 
@@ -158,13 +160,16 @@ def convert(
     check_account(conversion, allow_unexpected=allow_unexpected, allow_missing=allow_missing)
     variables = load(conversion, contents)
     experiment, spec = None, None
-    if not write.is_partial(conversion):
+    is_partial = write.is_partial(conversion)
+    is_reordered = source.has_things_first and conversion.has_class_queries
+    if is_reordered or not is_partial:
         dataset, spec = _find_classes(conversion, dataset, file)
+    if is_reordered and spec:
+        variables = classes.order_classes(variables, spec.label_format)
+    if spec and not is_partial:
         if not config_file:
             config_file = classes.find_config(dataset, conversion.network)
-            name = conversion.network.name
-            fields = dict(source.config_fields.get(dataset, {}))
-            fields |= source.network_fields.get((dataset, name), {})
+            fields = list_config_fields(source, conversion.network, dataset)
         fields |= write.list_conversion_fields(conversion, variables, spec)
         experiment = _make_experiment(load_config(config_file, config_overrides), fields)
     description = write.describe(

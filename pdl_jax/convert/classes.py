@@ -8,7 +8,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from etils import epath
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from pdl_jax.convert.networks import Network
 from pdl_jax.data import catalog
@@ -16,6 +18,7 @@ from pdl_jax.data.annotated_split import without_things
 from pdl_jax.data.readers import ade20k, voc
 from pdl_jax.data.records import open_split
 from pdl_jax.data.text_files import read_json
+from pdl_jax.typing import LabelFormat, PyTree
 
 # In the place of a data set: classes whose names nobody knows.
 NEUTRAL = 'own'
@@ -41,6 +44,8 @@ _EVIDENCE = {
 }
 # Numbers of logits that no other data set is known to have.
 _TELLING = {133: 'coco', 134: 'coco', 150: 'ade20k', 151: 'ade20k'}
+# The layers of class logits of queries.
+_CLASS_LOGITS = 'class_logits'
 _KITTI_STEP_THINGS = ('person', 'car')
 
 
@@ -137,6 +142,27 @@ def make_spec(dataset: str, num_classes: int, *, counts_void: bool = True) -> ca
     raise ValueError(
         f'the network has {num_classes} classes, --dataset={dataset} {counts or "none"}: '
         f'choose the dataset that it was trained on'
+    )
+
+
+def order_classes(variables: PyTree, label_format: LabelFormat) -> PyTree:
+    """Reorders the class logits of queries from things before stuff to the order of the classes.
+
+    Args:
+      variables: those of a mask transformer, whose logits end with that of void.
+      label_format: the classes.
+    """
+    classes = label_format.valid_classes
+    things = set(label_format.thing_classes)
+    # False sorts before true.
+    stored = sorted(range(len(classes)), key=lambda i: classes[i] not in things)
+    order = [*np.argsort(stored), len(classes)]
+    leaves: Any = flatten_dict(variables)
+    return unflatten_dict(
+        {
+            path: value[..., order] if path[-2] == _CLASS_LOGITS else value
+            for path, value in leaves.items()
+        }
     )
 
 

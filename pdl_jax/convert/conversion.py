@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -46,6 +46,11 @@ class Conversion:
     num_classes: int
     account: Account
 
+    @property
+    def has_class_queries(self) -> bool:
+        """Whether the file has class logits of queries."""
+        return bool(self.num_classes) and not self.network.counts_void
+
 
 def compare(contents: Contents, source: Source, network: Network) -> Conversion:
     """Compares a file with one network, given the file's number of classes; reads no array."""
@@ -58,9 +63,7 @@ def compare(contents: Contents, source: Source, network: Network) -> Conversion:
             shapes[path] = transformed_shape(target.transform, stored)
     num_classes = network.count_classes(shapes)
     num_classes = num_classes if 0 < num_classes <= _MAX_CLASSES else 0
-    is_backbone_only = network.is_classifier or all(
-        path.partition('/')[2].startswith('backbone/') for path in shapes
-    )
+    is_backbone_only = network.is_classifier or _are_of_backbone(shapes)
     wanted = _list_shapes(network, 0 if is_backbone_only else max(num_classes, 1))
     account = make_account(contents.arrays, rules, wanted)
     if contents.others:
@@ -105,9 +108,13 @@ def find_networks(contents: Contents, source: Source) -> tuple[list[Conversion],
         for network in networks:
             # Match keys first: that rules out most networks and is cheaper than tracing one.
             rules = source.make_rules(network.options, contents.arrays)
-            if any(found is None for found in find_targets(rules, contents.arrays).values()):
+            found = find_targets(rules, contents.arrays).values()
+            if any(use is None for use in found):
                 continue
             candidates.append(network.name)
+            paths = [f'{t.collection}/{t.path}' for use in found if use for t in use[1]]
+            if not is_backbone_only and _are_of_backbone(paths):
+                continue
             conversion = compare(contents, source, network)
             if (
                 not conversion.account.num_faults
@@ -226,6 +233,10 @@ def _list_shapes(network: Network, num_classes: int) -> Mapping[str, tuple[int, 
         collection, name = path.split('/', 1)
         shapes[path if num_classes else f'{collection}/backbone/{name}'] = tuple(value.shape)
     return shapes
+
+
+def _are_of_backbone(paths: Iterable[str]) -> bool:
+    return all(path.partition('/')[2].startswith('backbone/') for path in paths)
 
 
 def _join(lines: Sequence[str]) -> str:

@@ -4,46 +4,40 @@ import dataclasses
 import re
 from collections.abc import Collection
 
-from pdl_jax.convert.layers import tensorflow_conv, tensorflow_depthwise, tensorflow_norm
-from pdl_jax.convert.rules import Rule, ignore, under
+import numpy as np
+
+from pdl_jax.convert.deeplab2_layers import (
+    axial_attention,
+    branch_decoder,
+    branch_head,
+    conv_norm,
+    depthwise_norm,
+)
+from pdl_jax.convert.kmax_deeplab2 import make_kmax_rules
+from pdl_jax.convert.layers import tensorflow_conv, tensorflow_norm
+from pdl_jax.convert.networks import AnyNetwork
+from pdl_jax.convert.rules import Rule, Target, ignore, under
 from pdl_jax.convert.source import Source
-from pdl_jax.models.options import ModelOptions
+from pdl_jax.models.kmax_options import KMaXNetworkOptions
 from pdl_jax.presets import PRESETS
 
 _SUFFIX = '/.ATTRIBUTES/VARIABLE_VALUE'
 
 
-def _conv_norm(keys: str, path: str) -> tuple[Rule, ...]:
-    return (
-        *tensorflow_conv(f'{keys}/_conv', f'{path}/conv'),
-        *tensorflow_norm(f'{keys}/_batch_norm', f'{path}/norm'),
-    )
-
-
-def _depthwise_norm(keys: str, path: str) -> tuple[Rule, ...]:
-    return (
-        *tensorflow_depthwise(f'{keys}/_depthwise_conv', f'{path}/conv'),
-        *tensorflow_norm(f'{keys}/_batch_norm', f'{path}/norm'),
-    )
-
-
-def _separable(keys: str, path: str) -> tuple[Rule, ...]:
-    return (
-        *_depthwise_norm(f'{keys}/_depthwise', f'{path}/depthwise'),
-        *_conv_norm(f'{keys}/_pointwise', f'{path}/pointwise'),
-    )
-
-
 def _make_resnet() -> tuple[Rule, ...]:
-    """Makes the rules of ResNets and wide ResNets, whose names differ only in the suffix '_act'."""
+    """Makes the rules of ResNets, Axial-ResNets and wide ResNets.
+
+    Names of the last differ from the others' only in the suffix '_act'.
+    """
     block = r'_stage(\d)/_block(\d+)'
     path = 'stage{1}_block{2}'
     conv, conv_path = rf'{block}/_conv(\d)_bn(?:_act)?', f'{path}/conv{{3}}'
     return (
-        *_conv_norm('_stem', 'stem'),
-        *_conv_norm(r'_stem/_conv(\d)_bn(?:_act)?', 'stem_{1}'),
-        *_conv_norm(conv, conv_path),
-        *_conv_norm(f'{block}/_shortcut', f'{path}/shortcut'),
+        *conv_norm('_stem', 'stem'),
+        *conv_norm(r'_stem/_conv(\d)_bn(?:_act)?', 'stem_{1}'),
+        *conv_norm(conv, conv_path),
+        *conv_norm(f'{block}/_shortcut', f'{path}/shortcut'),
+        *axial_attention(block, path),
         *tensorflow_conv(f'{block}/_squeeze_and_excite/_se_conv', f'{path}/squeeze_excite'),
         *tensorflow_conv(f'{conv}/_conv/_switch', f'{conv_path}/switch'),
         *tensorflow_conv(f'{conv}/_pre_global_context/convolution', f'{conv_path}/context_before'),
@@ -51,56 +45,66 @@ def _make_resnet() -> tuple[Rule, ...]:
     )
 
 
-# The blocks are numbered through; the stem is the first and the last convolution the last.
-_MOBILENET_V3 = (
-    *_conv_norm('_blocks/0', 'stem'),
-    *_conv_norm(r'_blocks/\d+', 'last_conv'),
-    *_conv_norm(r'_blocks/(\d+)/_conv1_bn_act', 'block_{1-1}/expand'),
-    *_depthwise_norm(r'_blocks/(\d+)/_conv2_bn_act', 'block_{1-1}/depthwise'),
-    *tensorflow_conv(
-        r'_blocks/(\d+)/_squeeze_excitation/_se_(reduce|expand)', 'block_{1-1}/squeeze_excite/{2}'
-    ),
-    *_conv_norm(r'_blocks/(\d+)/_conv3_bn', 'block_{1-1}/project'),
-)
-
-
-def _make_decoder(branch: str) -> list[Rule]:
-    keys, aspp = f'{branch}_decoder', f'{branch}_decoder/aspp'
-    rules: list[Rule] = [
-        *_conv_norm(f'{keys}/_aspp/_conv_bn_act', f'{aspp}/branch_0'),
-        *_conv_norm(rf'{keys}/_aspp/_aspp_conv(\d)/_conv_bn_act', f'{aspp}/branch_{{1}}'),
-        *_conv_norm(f'{keys}/_aspp/_aspp_pool/_conv_bn_act', f'{aspp}/pool'),
-        *_conv_norm(f'{keys}/_aspp/_proj_conv_bn_act', f'{aspp}/project'),
-    ]
-    for i, stride in ((1, 8), (2, 4)):
-        rules += [
-            *_conv_norm(f'{keys}/_low_level_conv{i}', f'{keys}/project_stride{stride}'),
-            *_separable(f'{keys}/_fusion_conv{i}/_conv1_bn_act', f'{keys}/fuse_stride{stride}'),
-        ]
-    return rules
-
-
-def _make_head(head: str, last: str, path: str) -> tuple[Rule, ...]:
+def _make_convnext() -> tuple[Rule, ...]:
+    layers = r'downsample_layers/([1-3])/layer_with_weights'
+    block, path = r'stages/(\d)/layer_with_weights-(\d+)', 'stage{1+1}_block{2+1}'
     return (
-        *_separable(f'{head}_without_last_layer/_conv1_bn_act', f'{path}/fuse'),
-        *tensorflow_conv(last, f'{path}/predict'),
+        *tensorflow_conv('downsample_layers/0/layer_with_weights-0', 'stem'),
+        *tensorflow_norm('downsample_layers/0/layer_with_weights-1', 'stem_norm'),
+        *tensorflow_norm(f'{layers}-0', 'stage{1+1}_downsampling/norm'),
+        *tensorflow_conv(f'{layers}-1', 'stage{1+1}_downsampling/conv'),
+        *tensorflow_conv(f'{block}/depthwise_conv', f'{path}/depthwise'),
+        *tensorflow_norm(f'{block}/norm', f'{path}/norm'),
+        *tensorflow_conv(f'{block}/pointwise_conv1', f'{path}/expand'),
+        *tensorflow_conv(f'{block}/pointwise_conv2', f'{path}/project'),
+        Rule(f'{block}/layer_scale', (Target('params', f'{path}/layer_scale', np.ravel),)),
     )
 
 
-def _make_rules(options: ModelOptions, keys: Collection[str]) -> tuple[Rule, ...]:
+# The blocks are numbered through; the stem is the first and the last convolution the last.
+_MOBILENET_V3 = (
+    *conv_norm('_blocks/0', 'stem'),
+    *conv_norm(r'_blocks/\d+', 'last_conv'),
+    *conv_norm(r'_blocks/(\d+)/_conv1_bn_act', 'block_{1-1}/expand'),
+    *depthwise_norm(r'_blocks/(\d+)/_conv2_bn_act', 'block_{1-1}/depthwise'),
+    *tensorflow_conv(
+        r'_blocks/(\d+)/_squeeze_excitation/_se_(reduce|expand)', 'block_{1-1}/squeeze_excite/{2}'
+    ),
+    *conv_norm(r'_blocks/(\d+)/_conv3_bn', 'block_{1-1}/project'),
+)
+
+
+def _make_backbone(name: str) -> tuple[Rule, ...]:
+    if name.startswith('mobilenet_v3'):
+        return _MOBILENET_V3
+    return _make_convnext() if name.startswith('convnext') else _make_resnet()
+
+
+def _make_panoptic_deeplab() -> tuple[Rule, ...]:
+    heads = {'center': 'center', 'regression': 'offset'}
+    rules: list[Rule] = [
+        *branch_decoder('semantic'),
+        *branch_head('semantic_head', 'semantic_last_layer', 'semantic_head'),
+        *branch_decoder('instance'),
+    ]
+    for name, ours in heads.items():
+        head = f'instance_{name}_head'
+        rules += branch_head(head, f'{head}_last_layer', f'{ours}_head')
+    return tuple(rules)
+
+
+def _make_rules(options: AnyNetwork, keys: Collection[str]) -> tuple[Rule, ...]:
     del keys
-    backbone = _MOBILENET_V3 if options.backbone.name.startswith('mobilenet_v3') else _make_resnet()
+    is_kmax = isinstance(options, KMaXNetworkOptions)
     rules = (
         # The ImageNet files were trained by TensorFlow's Model Garden, which names the encoder
         # differently.
-        *under(backbone, keys='(?:encoder|backbone/_encoder)/', path='backbone'),
-        *_make_decoder('semantic'),
-        *_make_head('semantic_head', 'semantic_last_layer', 'semantic_head'),
-        *_make_decoder('instance'),
-        *_make_head('instance_center_head', 'instance_center_head_last_layer', 'center_head'),
-        *_make_head(
-            'instance_regression_head', 'instance_regression_head_last_layer', 'offset_head'
+        *under(
+            _make_backbone(options.backbone.name),
+            keys='(?:encoder|backbone/_encoder)/',
+            path='backbone',
         ),
+        *(make_kmax_rules(options) if is_kmax else _make_panoptic_deeplab()),
     )
     suffix = re.escape(_SUFFIX)
     return (
@@ -112,8 +116,6 @@ def _make_rules(options: ModelOptions, keys: Collection[str]) -> tuple[Rule, ...
     )
 
 
-# Networks whose checkpoints have names that are not known here.
-_WITHOUT_RULES = ('deeplab2/deeplab_v3', 'deeplab2/axial_', 'deeplab2/max_')
 _DEEPLAB2_OPTIONS = {'norm_epsilon': 1e-3, 'normalization': 'unit'}
 
 SOURCE = Source(
@@ -122,8 +124,9 @@ SOURCE = Source(
     presets=tuple(
         name
         for name in PRESETS
-        if name.startswith('deeplab2/') and not name.startswith(_WITHOUT_RULES)
+        if name.startswith(('deeplab2/', 'kmax_deeplab2/')) and '/deeplab_v3' not in name
     ),
+    has_things_first=True,
     backbones={
         **{
             name: ({**_DEEPLAB2_OPTIONS, 'stride_convention': 'deeplab2'},)
@@ -142,6 +145,8 @@ SOURCE = Source(
         **{
             name: (_DEEPLAB2_OPTIONS,)
             for name in (
+                'max_s',
+                'max_s_gelu',
                 'wide_resnet41',
                 'swidernet_sac_1_1_1',
                 'swidernet_sac_1_1_3',

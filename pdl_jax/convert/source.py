@@ -18,10 +18,12 @@ class Source:
       make_rules: function from a network and the keys of a file to the rules for them; the rules
         cover a whole network and a backbone alone.
       presets: presets of its whole networks.
+      has_things_first: whether the class logits of its mask transformers count things before stuff,
+        each in the order of the classes.
       backbones: fields of `ModelOptions` with which it trained the backbones that it publishes
         alone, by our names; several entries for a name with several widths.
-      config_fields: fields of the configuration with which it tests its networks, beside those of
-        the presets, by dataset.
+      config_fields: fields of the configuration with which it tests its DeepLabs, beside those of
+        the presets, by dataset; presets have all those of mask transformers.
       network_fields: the fields in which it tests a network differently from its others, by dataset
         and preset.
     """
@@ -29,11 +31,20 @@ class Source:
     name: str
     make_rules: Callable[[Any, Collection[str]], tuple[Rule, ...]]
     presets: tuple[str, ...] = ()
+    has_things_first: bool = False
     backbones: Mapping[str, tuple[Mapping[str, Any], ...]] = dataclasses.field(default_factory=dict)
     config_fields: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     network_fields: Mapping[tuple[str, str], Mapping[str, Any]] = dataclasses.field(
         default_factory=dict
     )
+
+
+def list_config_fields(source: Source, network: Network, dataset: str) -> dict[str, Any]:
+    """Lists the fields of the configuration with which a source tests a network."""
+    if not network.counts_void:
+        return {}
+    own = source.network_fields.get((dataset, network.name), {})
+    return {**source.config_fields.get(dataset, {}), **own}
 
 
 def list_backbones(source: Source) -> list[Network]:

@@ -31,7 +31,7 @@ _DATASETS: dict[str, dict[str, Any]] = {
 }
 _DEEPLAB2_BACKBONES: dict[str, dict[str, Any]] = {
     'resnet50': {},
-    'max_s': {'backbone_activation': 'gelu', 'drop_path_keep_prob': 0.8},
+    'max_s': {'backbone': 'max_s_gelu', 'drop_path_keep_prob': 0.8},
 }
 # Rules of the loss that differ by dataset, those of DeepLab2 alone, and thresholds of the masks.
 _LOSS: dict[str, dict[str, Any]] = {

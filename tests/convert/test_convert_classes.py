@@ -5,8 +5,11 @@ import json
 import pytest
 
 from pdl_jax.convert import classes
+from pdl_jax.convert.networks import Network
+from pdl_jax.convert.source import list_config_fields
 from pdl_jax.convert.sources import SOURCES
 from pdl_jax.data import catalog
+from pdl_jax.presets import make_any_network
 
 KITTI = 'resnet50_os32_panoptic_deeplab_kitti_train/ckpt-30000'
 
@@ -42,9 +45,8 @@ def test_unknown_classes_have_a_remedy():
     assert 'as cityscapes and kitti_step have, but nothing says that they are these' in message
     assert '--dataset=cityscapes, --dataset=kitti_step, --dataset=DIRECTORY' in message
     message = classes.explain_unknown(7, 'model_final.pth')
-    assert 'has 7 classes, as none of cityscapes, coco, kitti_step, voc has: give --dataset=' in (
-        message
-    )
+    names = 'ade20k, cityscapes, coco, kitti_step, voc'
+    assert f'has 7 classes, as none of {names} has: give --dataset=' in message
 
 
 def test_kitti_step_has_two_things_and_its_own_rules():
@@ -54,14 +56,28 @@ def test_kitti_step_has_two_things_and_its_own_rules():
     fields = SOURCES['deeplab2'].config_fields['kitti_step']
     assert fields['postprocess.stuff_area_limit_px'] == 0
     assert (fields['augment.crop_height_px'], fields['augment.crop_width_px']) == (385, 1249)
-    assert classes.find_config('kitti_step') == 'cityscapes'
+    network = Network('', make_any_network('deeplab2/resnet50_os32'))
+    assert classes.find_config('kitti_step', network) == 'cityscapes'
+
+
+def test_mask_transformers_have_configurations_and_rules_of_their_own():
+    source = SOURCES['deeplab2']
+    name = 'kmax_deeplab2/resnet50_cityscapes'
+    network = Network(name, make_any_network(name))
+    assert classes.find_config('cityscapes', network) == 'cityscapes_kmax'
+    assert list_config_fields(source, network, 'cityscapes') == {}
+    with pytest.raises(ValueError, match='--dataset=voc needs --config=FILE'):
+        classes.find_config('voc', network)
+    name = 'deeplab2/mobilenet_v3_small_os16'
+    fields = list_config_fields(source, Network(name, make_any_network(name)), 'cityscapes')
+    assert fields == {'postprocess.nms_kernel_px': 7, 'postprocess.max_centers': 400}
 
 
 def test_list_of_categories_is_checked(tmp_path):
     path = tmp_path / 'c.json'
     path.write_text(json.dumps([{'id': 1, 'name': 'leaf', 'isthing': 1}]))
     assert classes.make_spec(str(path), 1).class_names == ('leaf',)
-    with pytest.raises(ValueError, match='head has 2 classes, --dataset=.*c.json 1'):
+    with pytest.raises(ValueError, match='network has 2 classes, --dataset=.*c.json 1'):
         classes.make_spec(str(path), 2)
     path.write_text('{}')
     with pytest.raises(ValueError, match='c.json must be a list'):

@@ -36,9 +36,17 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
         )
         for size, multiplier in (('s', 0.5), ('m', 0.75), ('l', 1.0))
     },
-    'max_s': functools.partial(
-        AxialResNet, block_counts=(3, 4, 6, 3), stem='beta', axial_from_stride=16
-    ),
+    **{
+        # MaX-DeepLab's, and the one of kMaX-DeepLab.
+        f'max_s{suffix}': functools.partial(
+            AxialResNet,
+            block_counts=(3, 4, 6, 3),
+            stem='beta',
+            activation=activation,
+            axial_from_stride=16,
+        )
+        for suffix, activation in (('', 'relu'), ('_gelu', 'gelu'))
+    },
     'wide_resnet41': WideResNet,
     'swidernet_1_1_3': functools.partial(WideResNet, depth_multiplier=3),
     'swidernet_1_1_4.5': functools.partial(WideResNet, depth_multiplier=4.5),
