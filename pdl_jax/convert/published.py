@@ -19,7 +19,11 @@ _DETECTRON2_DEEPLAB = f'{_DETECTRON2_PROJECTS}/DeepLab/README.md'
 _DEEPLAB2_PROJECTS = f'{_GITHUB}/google-research/deeplab2/blob/main/g3doc/projects'
 _DEEPLAB2 = f'{_DEEPLAB2_PROJECTS}/panoptic_deeplab.md'
 _DEEPLAB2_MOTION = f'{_DEEPLAB2_PROJECTS}/motion_deeplab.md'
+_DEEPLAB2_KMAX = f'{_DEEPLAB2_PROJECTS}/kmax_deeplab.md'
 _DEEPLAB2_IMAGENET = f'{_DEEPLAB2_PROJECTS}/imagenet_pretrained_checkpoints.md'
+_KMAX = f'{_GITHUB}/bytedance/kmax-deeplab'
+_CONVNEXT = f'{_GITHUB}/facebookresearch/ConvNeXt'
+_TIMM = f'{_GITHUB}/huggingface/pytorch-image-models'
 _TORCHVISION = 'https://docs.pytorch.org/vision/stable/models.html'
 _KERAS = 'https://keras.io/api/applications/mobilenet/'
 
@@ -35,10 +39,11 @@ class Published:
       preset: its network.
       dataset: what it was trained on, as `pdl_jax convert --dataset` names it; '' for a backbone
         trained on ImageNet.
-      num_classes: number of its logits; 0 for a backbone.
+      num_classes: number of its logits, without the one of queries for void; 0 for a backbone.
       page: address of the page that links to it.
       pq, miou: scores in percent that the page states; None where it states none.
-      parameters: trainable ones of the network, without a classifier of ImageNet.
+      parameters: trainable ones of the network, with branches that only training uses, without a
+        classifier of ImageNet.
       note: what else to know.
     """
 
@@ -56,7 +61,7 @@ class Published:
     @property
     def name(self) -> str:
         """The file without its ending."""
-        for ending in ('.pth', '.pkl', '.npz'):
+        for ending in ('.pth', '.pkl', '.npz', '.safetensors'):
             if self.file.endswith(ending):
                 return self.file.removesuffix(ending)
         return self.file
@@ -119,17 +124,19 @@ def _list(
     *rows: str,
     file: str = '{}',
     note: str = '',
+    family: str = '',
 ) -> Iterator[Published]:
     """Reads rows of 'PRESET PQ MIOU PARAMETERS FILE', with - for no score.
 
-    A row without FILE has that of the pattern `file`.
+    A row without FILE has that of the pattern `file`. Presets are of `family`, by default the one
+    named like the source.
     """
     for row in rows:
         preset, pq, miou, parameters, *own = row.split()
         yield Published(
             source=source,
             file=own[0] if own else file.format(preset),
-            preset=f'{source if dataset else "imagenet"}/{preset}',
+            preset=f'{family or source if dataset else "imagenet"}/{preset}',
             dataset=dataset,
             num_classes=num_classes,
             page=page,
@@ -144,6 +151,8 @@ def _format(score: float | None) -> str:
     return '   -' if score is None else f'{score:4.1f}'
 
 
+_SAVE = 'save the file from Google Drive under this name, which tells its data set'
+
 # Left out are files that cannot be converted as they are published: detectron2's ResNets of MSRA,
 # which take BGR, and the graphs of TF DeepLab.
 PUBLISHED: tuple[Published, ...] = (
@@ -154,7 +163,7 @@ PUBLISHED: tuple[Published, ...] = (
         'xception65_os32 61.8 79.6 69_632_054 panoptic_deeplab_X65_os32_cityscapes.pth',
         'mobilenet_v2_os32 55.1 75.8 7_719_814 panoptic_deeplab_MBNV2_os32_cityscapes.pth',
         'hrnet_w48 63.4 80.9 72_209_222 panoptic_deeplab_H48_os4_cityscapes.pth',
-        note='save the file from Google Drive under this name, which tells its data set',
+        note=_SAVE,
     ),
     *_list(
         'detectron2', 'cityscapes', 19, _DETECTRON2,
@@ -204,6 +213,64 @@ PUBLISHED: tuple[Published, ...] = (
         note='trained on the validation split too',
     ),
     *_list(
+        'deeplab2', 'coco', 133, _DEEPLAB2_KMAX,
+        'resnet50_coco 53.0 - 72_436_862',
+        'max_s_coco 56.2 - 90_272_254 kmax_maxs_gelu_coco_train',
+        'convnext_tiny_coco 55.3 - 67_265_502',
+        'convnext_small_coco 56.3 - 88_900_062',
+        'convnext_base_coco 57.2 - 129_747_390',
+        'convnext_large_coco 57.9 - 243_882_366',
+        file='kmax_{}_train', family='kmax_deeplab2',
+    ),
+    *_list(
+        'deeplab2', 'coco', 133, _DEEPLAB2_KMAX,
+        'convnext_large_coco 58.1 - 243_882_366 kmax_convnext_large_coco_train_unlabeled',
+        note="trained on COCO's unlabeled pictures too", family='kmax_deeplab2',
+    ),
+    *_list(
+        'deeplab2', 'cityscapes', 19, _DEEPLAB2_KMAX,
+        'resnet50_cityscapes 64.3 79.7 56_986_125',
+        'max_s_cityscapes 66.4 82.1 74_823_693 kmax_maxs_gelu_cityscapes_train',
+        'convnext_tiny_cityscapes 66.3 82.6 60_981_933',
+        'convnext_small_cityscapes 67.3 83.1 82_616_493',
+        'convnext_base_cityscapes 68.0 83.1 121_631_693',
+        'convnext_large_cityscapes 68.4 83.5 232_102_413',
+        file='kmax_{}_train', family='kmax_deeplab2',
+    ),
+    *_list(
+        'deeplab2', 'ade20k', 150, _DEEPLAB2_KMAX,
+        'resnet50_ade20k 41.5 45.0 72_471_814 kmax_resnet50_res641_ade20k_train',
+        'convnext_large_ade20k 48.7 54.8 243_917_318 kmax_convnext_large_res641_ade20k_train',
+        family='kmax_deeplab2',
+    ),
+    *_list(
+        'deeplab2', 'ade20k', 150, _DEEPLAB2_KMAX,
+        'resnet50_ade20k 42.3 45.3 72_471_814 kmax_resnet50_res1281_ade20k_train',
+        'convnext_large_ade20k 50.9 55.2 243_917_318 kmax_convnext_large_res1281_ade20k_train',
+        note='at 1281x1281; configs/ade20k_kmax.py has 641x641', family='kmax_deeplab2',
+    ),
+    *_list(
+        'kmax_pytorch', 'coco', 133, _KMAX,
+        'resnet50_coco 53.3 - 72_436_862',
+        'convnext_tiny_coco 55.5 - 67_265_502',
+        'convnext_small_coco 56.7 - 88_900_062',
+        'convnext_base_coco 57.2 - 129_747_390',
+        'convnext_large_coco 57.9 - 243_882_366',
+        file='kmax_{}.pth', note=_SAVE,
+    ),
+    *_list(
+        'kmax_pytorch', 'cityscapes', 19, _KMAX,
+        'resnet50_cityscapes 63.5 79.5 56_975_757',
+        'convnext_large_cityscapes 68.4 83.0 232_102_413',
+        file='kmax_{}.pth', note=_SAVE,
+    ),
+    *_list(
+        'kmax_pytorch', 'ade20k', 150, _KMAX,
+        'resnet50_ade20k 42.2 - 72_471_814',
+        'convnext_large_ade20k 50.0 - 243_917_318',
+        file='kmax_{}.pth', note=_SAVE,
+    ),
+    *_list(
         'torchvision', 'voc', 21, _TORCHVISION,
         'deeplab_v3_resnet50_os8 - 66.4 39_638_869 deeplabv3_resnet50_coco-cd0a2569.pth',
         'lr_aspp_mobilenet_v3_large_os16 - 57.9 3_221_538 lraspp_mobilenet_v3_large-d234d4ea.pth',
@@ -235,6 +302,8 @@ PUBLISHED: tuple[Published, ...] = (
         'resnet50 - - 23_508_032',
         'resnet50_beta - - 23_631_808',
         'wide_resnet41 - - 109_014_080',
+        'max_s - - 41_343_424 max_deeplab_s_backbone_imagenet1k_strong_training_strategy',
+        'max_s_gelu - - 41_343_424 maxs_gelu_imagenet_22k_1k_224',
         'swidernet_sac_1_1_1 - - 112_951_874',
         'swidernet_sac_1_1_3 - - 345_059_912',
         'swidernet_sac_1_1_4.5 - - 504_519_244',
@@ -259,6 +328,31 @@ PUBLISHED: tuple[Published, ...] = (
         'convnext_small - - 49_453_152 convnext_small-0c510722.pth',
         'convnext_base - - 87_564_416 convnext_base-6075fbad.pth',
         'convnext_large - - 196_227_264 convnext_large-ea097f82.pth',
+    ),
+    *_list(
+        'convnext', '', 0, _CONVNEXT,
+        'convnext_tiny - - 27_818_592',
+        'convnext_small - - 49_453_152',
+        'convnext_base - - 87_564_416',
+        'convnext_large - - 196_227_264',
+        file='{}_22k_1k_384.pth', note="trained on ImageNet-22K first, as kMaX-DeepLab's",
+    ),
+    *_list(
+        'convnext', '', 0, _CONVNEXT,
+        'convnext_tiny - - 27_818_592',
+        'convnext_small - - 49_453_152',
+        'convnext_base - - 87_564_416',
+        'convnext_large - - 196_227_264',
+        file='{}_1k_224_ema.pth',
+    ),
+    *_list(
+        'timm', '', 0, _TIMM,
+        'convnext_tiny - - 27_818_592',
+        'convnext_small - - 49_453_152',
+        'convnext_base - - 87_564_416',
+        'convnext_large - - 196_227_264',
+        file='{}.fb_in22k_ft_in1k_384.safetensors',
+        note='save model.safetensors under this name',
     ),
     *_list(
         'keras', '', 0, _KERAS,

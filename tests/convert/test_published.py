@@ -12,10 +12,11 @@ from pdl_jax.commands import convert
 from pdl_jax.commands.command_line import main
 from pdl_jax.convert.classes import find_dataset, make_spec
 from pdl_jax.convert.conversion import _list_shapes
+from pdl_jax.convert.networks import Network
 from pdl_jax.convert.published import PUBLISHED
 from pdl_jax.convert.source import list_backbones
 from pdl_jax.convert.sources import SOURCES
-from pdl_jax.presets import make_options
+from pdl_jax.presets import make_any_network
 from pdl_jax.storage import shipped
 from tests import tiny
 from tests.models.test_preset_networks import PARAMETERS
@@ -29,9 +30,21 @@ UNPUBLISHED = {
         'deeplab2/mobilenet_v3_small_os32',
         'deeplab2/mobilenet_v3_large_os32',
         'deeplab2/resnet50_os32_semantic',
+        *(
+            f'kmax_deeplab2/{backbone}_ade20k'
+            for backbone in ('max_s', 'convnext_tiny', 'convnext_small', 'convnext_base')
+        ),
     },
     'torchvision': set(),
     'keras': set(),
+    # The program has configurations for all backbones, but files for these.
+    'kmax_pytorch': {
+        f'kmax_pytorch/convnext_{size}_{dataset}'
+        for size in ('tiny', 'small', 'base')
+        for dataset in ('cityscapes', 'ade20k')
+    },
+    'convnext': set(),
+    'timm': set(),
     # Arrays that were taken out of graphs.
     'tensorflow': {'tensorflow/deeplab_v3_mobilenet_v2_os16', 'imagenet/mobilenet_v2'},
 }
@@ -59,7 +72,10 @@ def test_the_command_is_accepted_and_finds_the_classes(item, converted):
         # Without --dataset the file's name or the number of classes must tell.
         assert not flags.dataset
         assert find_dataset(item.num_classes, flags.input)[0] == item.dataset
-        assert make_spec(item.dataset, item.num_classes).num_classes == item.num_classes
+        counts_void = make_network(item.preset).counts_void
+        spec = make_spec(item.dataset, item.num_classes, counts_void=counts_void)
+        classes = spec.num_classes if counts_void else len(spec.label_format.valid_classes)
+        assert classes == item.num_classes
 
 
 def test_names_are_unique():
@@ -100,19 +116,20 @@ def test_other_parameters_are_counted(source):
     ]
     variants = collections.defaultdict(list)
     for network in list_backbones(SOURCES[source]):
-        variants[network.name].append(network.options)
+        variants[network.name].append(network)
     for item in wanted:
-        if item.dataset:
-            networks = [make_options(item.preset)]
-        else:
-            networks = variants[item.preset]
-        counts = [_count_parameters(options, item.num_classes) for options in networks]
+        networks = [make_network(item.preset)] if item.dataset else variants[item.preset]
+        counts = [_count_parameters(network, item.num_classes) for network in networks]
         # Widths of one network have an entry each.
         assert item.parameters in counts, (item.name, counts)
 
 
-def _count_parameters(options, num_classes):
-    shapes = _list_shapes(options, num_classes)
+def make_network(preset):
+    return Network(preset, make_any_network(preset))
+
+
+def _count_parameters(network, num_classes):
+    shapes = _list_shapes(network, num_classes)
     return sum(math.prod(s) for path, s in shapes.items() if path.startswith('params/'))
 
 
