@@ -43,7 +43,7 @@ class ImageSizes(NamedTuple):
 
 
 class _Queries(NamedTuple):
-    """What the network says of each query of an image.
+    """Class and confidence of each query of an image.
 
     Attributes:
       semantic: i32[N], semantic value.
