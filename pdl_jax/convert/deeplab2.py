@@ -7,18 +7,20 @@ from collections.abc import Collection
 import numpy as np
 
 from pdl_jax.convert.deeplab2_layers import (
-    axial_attention,
     branch_decoder,
     branch_head,
     conv_norm,
     depthwise_norm,
+    residual_unit,
 )
 from pdl_jax.convert.kmax_deeplab2 import make_kmax_rules
 from pdl_jax.convert.layers import tensorflow_conv, tensorflow_norm
+from pdl_jax.convert.max_deeplab2 import make_max_rules
 from pdl_jax.convert.networks import AnyNetwork
 from pdl_jax.convert.rules import Rule, Target, ignore, under
 from pdl_jax.convert.source import Source
 from pdl_jax.models.kmax_options import KMaXNetworkOptions
+from pdl_jax.models.max_deeplab import MaXNetworkOptions
 from pdl_jax.presets import PRESETS
 
 _SUFFIX = '/.ATTRIBUTES/VARIABLE_VALUE'
@@ -35,9 +37,7 @@ def _make_resnet() -> tuple[Rule, ...]:
     return (
         *conv_norm('_stem', 'stem'),
         *conv_norm(r'_stem/_conv(\d)_bn(?:_act)?', 'stem_{1}'),
-        *conv_norm(conv, conv_path),
-        *conv_norm(f'{block}/_shortcut', f'{path}/shortcut'),
-        *axial_attention(block, path),
+        *residual_unit(block, path),
         *tensorflow_conv(f'{block}/_squeeze_and_excite/_se_conv', f'{path}/squeeze_excite'),
         *tensorflow_conv(f'{conv}/_conv/_switch', f'{conv_path}/switch'),
         *tensorflow_conv(f'{conv}/_pre_global_context/convolution', f'{conv_path}/context_before'),
@@ -93,9 +93,16 @@ def _make_panoptic_deeplab() -> tuple[Rule, ...]:
     return tuple(rules)
 
 
+def _make_decoders(options: AnyNetwork) -> tuple[Rule, ...]:
+    if isinstance(options, KMaXNetworkOptions):
+        return make_kmax_rules(options)
+    if isinstance(options, MaXNetworkOptions):
+        return make_max_rules()
+    return _make_panoptic_deeplab()
+
+
 def _make_rules(options: AnyNetwork, keys: Collection[str]) -> tuple[Rule, ...]:
     del keys
-    is_kmax = isinstance(options, KMaXNetworkOptions)
     rules = (
         # The ImageNet files were trained by TensorFlow's Model Garden, which names the encoder
         # differently.
@@ -104,7 +111,7 @@ def _make_rules(options: AnyNetwork, keys: Collection[str]) -> tuple[Rule, ...]:
             keys='(?:encoder|backbone/_encoder)/',
             path='backbone',
         ),
-        *(make_kmax_rules(options) if is_kmax else _make_panoptic_deeplab()),
+        *_make_decoders(options),
     )
     suffix = re.escape(_SUFFIX)
     return (
@@ -131,6 +138,11 @@ SOURCE = Source(
         **{
             name: ({**_DEEPLAB2_OPTIONS, 'stride_convention': 'deeplab2'},)
             for name in ('resnet50', 'resnet50_beta')
+        },
+        # As in Axial-DeepLab, and as classifiers.
+        **{
+            f'axial_resnet_{size}': ({**_DEEPLAB2_OPTIONS, 'stem': 'beta'}, _DEEPLAB2_OPTIONS)
+            for size in ('s', 'm', 'l')
         },
         **{
             f'mobilenet_v3_{size}': (

@@ -27,17 +27,11 @@ def depthwise_norm(keys: str, path: str) -> tuple[Rule, ...]:
     )
 
 
-def separable(keys: str, path: str, pointwise: str = '') -> tuple[Rule, ...]:
-    """Makes the rules of a depthwise separable convolution.
-
-    Args:
-      keys: regex of the layer's name.
-      path: path of the module with both.
-      pointwise: path of the 1x1 convolution, if it is not `path`/pointwise.
-    """
+def separable(keys: str, path: str) -> tuple[Rule, ...]:
+    """Makes the rules of a depthwise separable convolution."""
     return (
         *depthwise_norm(f'{keys}/_depthwise', f'{path}/depthwise'),
-        *conv_norm(f'{keys}/_pointwise', pointwise or f'{path}/pointwise'),
+        *conv_norm(f'{keys}/_pointwise', f'{path}/pointwise'),
     )
 
 
@@ -75,6 +69,27 @@ def axial_attention(keys: str, path: str) -> tuple[Rule, ...]:
     return tuple(rules)
 
 
+def residual_unit(keys: str, path: str) -> tuple[Rule, ...]:
+    """Makes the rules of a residual unit of convolutions or of axial attention."""
+    rules: list[Rule] = []
+    for i in (1, 2, 3):
+        rules += conv_norm(f'{keys}/_conv{i}_bn(?:_act)?', f'{path}/conv{i}')
+    return (
+        *rules,
+        *conv_norm(f'{keys}/_shortcut', f'{path}/shortcut'),
+        *axial_attention(keys, path),
+    )
+
+
+def attention_norms(keys: str, path: str) -> tuple[Rule, ...]:
+    """Makes the rules of the BatchNorms of attention among pixels and queries."""
+    return (
+        *tensorflow_norm(f'{keys}/_batch_norm_similarity', f'{path}/similarity_norm'),
+        # Shape [1, heads, 1, channels of a head].
+        *tensorflow_norm(f'{keys}/_batch_norm_retrieved_value', f'{path}/retrieved_norm', np.ravel),
+    )
+
+
 def branch_decoder(branch: str) -> list[Rule]:
     """Makes the rules of the decoder of one branch, 'semantic' or 'instance'."""
     keys, aspp = f'{branch}_decoder', f'{branch}_decoder/aspp'
@@ -106,3 +121,26 @@ def branch_head(head: str, last: str, path: str, transform: Transform = keep) ->
         Rule(f'{last}/kernel', (Target('params', f'{path}/predict/kernel', transform),)),
         Rule(f'{last}/bias', (Target('params', f'{path}/predict/bias', transform),)),
     )
+
+
+def semantic_branch(*, has_void_logit: bool) -> tuple[Rule, ...]:
+    """Makes the rules of the semantic branch that mask transformers learn beside their masks."""
+    return (
+        *branch_decoder('semantic'),
+        *branch_head(
+            'semantic_head',
+            'semantic_last_layer',
+            'semantic_head',
+            _move_void_last if has_void_logit else keep,
+        ),
+    )
+
+
+def get_first(x: np.ndarray) -> np.ndarray:
+    """Returns the queries [N, D] of [1, N, D]."""
+    return x[0]
+
+
+def _move_void_last(x: np.ndarray) -> np.ndarray:
+    """Moves the logit of label 0."""
+    return np.roll(x, -1, axis=-1)

@@ -1,16 +1,15 @@
 """Rules for kMaX-DeepLab in DeepLab2's checkpoints, its encoder aside."""
 
-import numpy as np
-
 from pdl_jax.convert.deeplab2_layers import (
-    axial_attention,
-    branch_decoder,
-    branch_head,
+    attention_norms,
     conv_norm,
+    get_first,
+    residual_unit,
+    semantic_branch,
     separable,
 )
 from pdl_jax.convert.layers import tensorflow_conv, tensorflow_norm, to_scalar
-from pdl_jax.convert.rules import Rule, Target, keep, under
+from pdl_jax.convert.rules import Rule, Target, under
 from pdl_jax.models.kmax_options import KMaXNetworkOptions
 
 # Convolutions of a layer of the transformer decoder.
@@ -24,11 +23,6 @@ _LAYER_PARTS = {
     '_memory_ffn_conv2_bn': 'ffn_project',
     '_kmeans_memory_conv3_bn': 'centers',
 }
-_LAYER_NORMS = {
-    '_kmeans_memory_batch_norm_retrieved_value': 'centers_norm',
-    '_memory_attention/_batch_norm_similarity': 'self_attention/similarity_norm',
-    '_memory_attention/_batch_norm_retrieved_value': 'self_attention/retrieved_norm',
-}
 
 
 def make_kmax_rules(options: KMaXNetworkOptions) -> tuple[Rule, ...]:
@@ -40,20 +34,14 @@ def make_kmax_rules(options: KMaXNetworkOptions) -> tuple[Rule, ...]:
         *under(_make_pixel_decoder(), keys='pixel_decoder/', path='pixel_decoder'),
         *under(_make_transformer(), keys='transformer_decoder/'),
         *make_mask_predictor('', 'predictor'),
-        *branch_decoder('semantic'),
-        *branch_head(
-            'semantic_head',
-            'semantic_last_layer',
-            'semantic_head',
-            _move_void_last if options.has_void_logit else keep,
-        ),
+        *semantic_branch(has_void_logit=options.has_void_logit),
     )
 
 
 def make_mask_predictor(keys: str, path: str) -> tuple[Rule, ...]:
     """Makes the rules of the heads of a mask transformer, whose names begin with `keys`."""
     return (
-        *separable(f'{keys}pixel_space_head/conv_block/_conv1_bn_act', path, f'{path}/pointwise'),
+        *separable(f'{keys}pixel_space_head/conv_block/_conv1_bn_act', path),
         *tensorflow_conv(f'{keys}pixel_space_head/final_conv', f'{path}/project/conv'),
         *tensorflow_norm(f'{keys}pixel_space_feature_batch_norm', f'{path}/project/norm'),
         *conv_norm(f'{keys}transformer_mask_head', f'{path}/mask_kernel'),
@@ -66,9 +54,7 @@ def _make_pixel_decoder() -> tuple[Rule, ...]:
     unit, path = r'_stages/(\d)/_block(\d)', 'stage{1+1}_block{2}'
     return (
         *tensorflow_norm(r'_backbone_norms/(\d)', 'norm{1+1}'),
-        *conv_norm(rf'{unit}/_conv(\d)_bn(?:_act)?', f'{path}/conv{{3}}'),
-        *conv_norm(rf'{unit}/_shortcut', f'{path}/shortcut'),
-        *axial_attention(unit, path),
+        *residual_unit(unit, path),
         *conv_norm(r'_skip_connections/(\d)/_resized_conv_bn1', 'fusion{1+1}/project_coarse'),
         *conv_norm(r'_skip_connections/(\d)/_resized_conv_bn2', 'fusion{1+1}/project_fine'),
     )
@@ -79,20 +65,13 @@ def _make_transformer() -> tuple[Rule, ...]:
     rules: list[Rule] = []
     for key, name in _LAYER_PARTS.items():
         rules += conv_norm(f'{layer}/{key}', f'{path}/{name}')
-    for key, name in _LAYER_NORMS.items():
-        rules += tensorflow_norm(f'{layer}/{key}', f'{path}/{name}', np.ravel)
     return (
         *rules,
+        *attention_norms(f'{layer}/_memory_attention', f'{path}/self_attention'),
+        *tensorflow_norm(
+            f'{layer}/_kmeans_memory_batch_norm_retrieved_value', f'{path}/centers_norm'
+        ),
         *make_mask_predictor(f'{layer}/_auxiliary_clustering_predictor/_', f'{path}/predictor'),
         *conv_norm('_(class|mask)_embedding_projection', '{1}_embedding'),
-        Rule('cluster_centers', (Target('params', 'queries', _get_first),)),
+        Rule('cluster_centers', (Target('params', 'queries', get_first),)),
     )
-
-
-def _get_first(x: np.ndarray) -> np.ndarray:
-    return x[0]
-
-
-def _move_void_last(x: np.ndarray) -> np.ndarray:
-    """Moves the logit of label 0."""
-    return np.roll(x, -1, axis=-1)

@@ -8,12 +8,13 @@ import flax.linen as nn
 from pdl_jax.models.deeplab import DeepLab
 from pdl_jax.models.kmax_deeplab import KMaXDeepLab
 from pdl_jax.models.kmax_options import KMaXNetworkOptions
+from pdl_jax.models.max_deeplab import MaXDeepLab, MaXNetworkOptions
 from pdl_jax.models.model_backbone import make_model_backbone
 from pdl_jax.models.options import ModelOptions
 
-AnyNetwork = ModelOptions | KMaXNetworkOptions
-# Paths of the variables whose last dimension is the number of classes, and of kMaX-DeepLab's, which
-# has a last logit for queries without a segment.
+AnyNetwork = ModelOptions | KMaXNetworkOptions | MaXNetworkOptions
+# Paths of the variables whose last dimension is the number of classes, and of the one of mask
+# transformers, which have a last logit for queries without a segment.
 _LOGITS = ('params/semantic_head/predict/kernel', 'params/semantic_decoder/predict_last/kernel')
 _MASK_LOGITS = 'params/predictor/class_logits/kernel'
 
@@ -57,4 +58,6 @@ class Network:
             return make_model_backbone(self.options)
         if isinstance(self.options, KMaXNetworkOptions):
             return KMaXDeepLab(num_classes, self.options)
+        if isinstance(self.options, MaXNetworkOptions):
+            return MaXDeepLab(num_classes, self.options)
         return DeepLab(num_classes, self.options)

@@ -15,7 +15,7 @@ from pdl_jax.convert.sources import SOURCES
 from pdl_jax.prediction.predictor import Predictor
 from pdl_jax.storage.checkpoint import find_checkpoint, read_description
 from tests import kmax_goldens
-from tests.convert.kmax_deeplab2_keys import count_parameters, list_encoder, list_parts
+from tests.convert.deeplab2_keys import count_parameters, list_encoder, list_parts
 from tests.convert.test_convert_deeplab2 import SUFFIX, make_contents
 
 SOURCE = SOURCES['deeplab2']

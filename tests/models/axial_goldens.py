@@ -55,16 +55,21 @@ class AxialGolden:
           renames: (pattern, replacement) pairs that go before the shared ones.
         """
         drawn = {}
-        for name, shape in self.shapes.items():
-            path = name.partition('/')[2]
+        for path, value in self.draw_arrays().items():
             for pattern, replacement in (*renames, *_RENAMES):
                 path = re.sub(pattern, replacement, path)
             kind = 'batch_stats' if path.rpartition('/')[2] in ('mean', 'var') else 'params'
-            drawn[f'{kind}/{path}'] = self._draw(name, shape)
+            drawn[f'{kind}/{path}'] = value
         flat = flax.traverse_util.flatten_dict(shapes, sep='/')
         assert set(drawn) == set(flat), sorted(set(drawn) ^ set(flat))
         drawn = {path: drawn[path].reshape(x.shape) for path, x in flat.items()}
         return flax.traverse_util.unflatten_dict(drawn, sep='/')
+
+    def draw_arrays(self):
+        """Draws DeepLab2's variables by name, without that of the network."""
+        return {
+            name.partition('/')[2]: self._draw(name, shape) for name, shape in self.shapes.items()
+        }
 
     def _draw(self, name, shape):
         z = self._rule.draw(name, shape)

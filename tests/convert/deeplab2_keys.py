@@ -1,4 +1,4 @@
-"""Keys and shapes of kMaX-DeepLab's checkpoints in DeepLab2, from the attributes of its classes."""
+"""Keys and shapes of DeepLab2's networks with attention, from the attributes of its classes."""
 
 import math
 
@@ -76,6 +76,64 @@ def list_max_s():
     return keys
 
 
+def list_axial(multiplier, is_beta):
+    """An Axial-ResNet, which attends in all units."""
+    stem = {key: shape for key, shape in list_resnet(is_beta).items() if key.startswith('_stem')}
+    keys, inputs = dict(stem), 128 if is_beta else 64
+    for stage, count in enumerate((3, 4, 6, 3), 2):
+        filters = round(multiplier * 16 * 2**stage)
+        for block in range(1, count + 1):
+            keys |= unit(f'_stage{stage}/_block{block}', inputs, filters, True)
+            inputs = 4 * filters
+    return keys
+
+
+def list_exchange(pixels):
+    """A layer of MaX-DeepLab's transformer."""
+    keys = {}
+    for name, inputs in (('memory', 256), ('pixel', pixels)):
+        keys |= conv1d(f'_{name}_conv1_bn_act', inputs, 256)
+        keys |= conv1d(f'_{name}_qkv_conv_bn', 256, 512)
+        keys |= list_attention_norms(f'_{name}_attention')
+        keys |= conv1d(f'_{name}_conv3_bn', 256, inputs)
+    return keys | list_ffn()
+
+
+def list_max_encoder(infix):
+    """MaX-DeepLab-S without its heads; the names of fusions have `infix`."""
+    keys = {'memory_feature': (1, 128, 256), **list_max_s()}
+    names = [f'_stage5/_block{i}_transformer' for i in (1, 2, 3)]
+    for name in (*names, '_stage5_extra/_block1_transformer'):
+        keys |= put_under(name, list_exchange(2048))
+    keys |= unit('_stage5_extra/_block1', 2048, 512, True)
+    for i, inputs, outputs in ((1, 2048, 512), (2, 512, 256)):
+        stage = f'_decoder_stage{i}'
+        keys |= conv(f'{stage}{infix}_resized_fuse/_resized_conv_bn1', 1, inputs, outputs)
+        keys |= unit(f'{stage}_extra/_block1', outputs, outputs // 4, False)
+    for name in ('class', 'mask'):
+        keys |= conv1d(f'_{name}_feature_extra', 256, 256)
+    return put_under('encoder', keys)
+
+
+def list_max(infix):
+    heads = list_predictor('', 256, 133) | list_semantic(FEATURES['max_s'], 133, False)
+    return list_max_encoder(infix) | heads
+
+
+def list_attention_norms(name):
+    return {
+        **plain_norm(f'{name}/_batch_norm_similarity', HEADS),
+        **plain_norm(f'{name}/_batch_norm_retrieved_value', 1, HEADS, 1, 256 // HEADS),
+    }
+
+
+def list_ffn():
+    return {
+        **conv1d('_memory_ffn_conv1_bn_act', 256, 2048),
+        **conv1d('_memory_ffn_conv2_bn', 2048, 256),
+    }
+
+
 def list_convnext(name):
     counts, width = CONVNEXTS[name]
     keys = {}
@@ -143,11 +201,9 @@ def list_layer(inputs, num_classes):
         **conv1d('_memory_conv1_bn_act', 256, 256),
         **conv1d('_pixel_v_conv_bn', 256, 256),
         **conv1d('_memory_qkv_conv_bn', 256, 512),
-        **plain_norm('_memory_attention/_batch_norm_similarity', HEADS),
-        **plain_norm('_memory_attention/_batch_norm_retrieved_value', 1, HEADS, 1, 256 // HEADS),
+        **list_attention_norms('_memory_attention'),
         **conv1d('_memory_conv3_bn', 256, 256),
-        **conv1d('_memory_ffn_conv1_bn_act', 256, 2048),
-        **conv1d('_memory_ffn_conv2_bn', 2048, 256),
+        **list_ffn(),
         **plain_norm('_kmeans_memory_batch_norm_retrieved_value', 256),
         **conv1d('_kmeans_memory_conv3_bn', 256, 256),
         **list_predictor('_auxiliary_clustering_predictor/_', 256, num_classes),
@@ -177,12 +233,12 @@ def list_parts(backbone, dataset):
     layers = [list_layer(4 * width, num_classes) for width in (512, 512, 256, 256, 128, 128)]
     decoder = 'transformer_decoder'
     return {
-        'backbone': _put_under('encoder', list_encoder(backbone)),
-        'pixel_decoder': _put_under('pixel_decoder', list_pixel_decoder(decoded)),
+        'backbone': put_under('encoder', list_encoder(backbone)),
+        'pixel_decoder': put_under('pixel_decoder', list_pixel_decoder(decoded)),
         'transformer_layers': {
             key: shape
             for i, layer in enumerate(layers)
-            for key, shape in _put_under(
+            for key, shape in put_under(
                 f'{decoder}/_kmax_decoder/{i}/_block1_transformer', layer
             ).items()
         },
@@ -199,5 +255,5 @@ def count_parameters(keys):
     return sum(math.prod(shape) for key, shape in keys.items() if '/moving_' not in key)
 
 
-def _put_under(prefix, keys):
+def put_under(prefix, keys):
     return {f'{prefix}/{key}': shape for key, shape in keys.items()}
