@@ -19,6 +19,7 @@ _DETECTRON2_DEEPLAB = f'{_DETECTRON2_PROJECTS}/DeepLab/README.md'
 _DEEPLAB2_PROJECTS = f'{_GITHUB}/google-research/deeplab2/blob/main/g3doc/projects'
 _DEEPLAB2 = f'{_DEEPLAB2_PROJECTS}/panoptic_deeplab.md'
 _DEEPLAB2_MOTION = f'{_DEEPLAB2_PROJECTS}/motion_deeplab.md'
+_DEEPLAB2_AXIAL = f'{_DEEPLAB2_PROJECTS}/axial_deeplab.md'
 _DEEPLAB2_KMAX = f'{_DEEPLAB2_PROJECTS}/kmax_deeplab.md'
 _DEEPLAB2_IMAGENET = f'{_DEEPLAB2_PROJECTS}/imagenet_pretrained_checkpoints.md'
 _KMAX = f'{_GITHUB}/bytedance/kmax-deeplab'
@@ -189,6 +190,11 @@ PUBLISHED: tuple[Published, ...] = (
         'swidernet_sac_1_1_3_os16 66.6 82.1 376_526_095',
         'swidernet_sac_1_1_4.5_os16 66.8 82.2 535_985_427',
         file='{}_panoptic_deeplab_cityscapes_trainfine',
+    ),
+    *_list(
+        'deeplab2', 'cityscapes', 19, _DEEPLAB2_AXIAL,
+        'max_deeplab_s_backbone_os16 64.5 82.2 72_809_094',
+        file='{}_axial_deeplab_cityscapes_trainfine',
     ),
     *_list(
         'deeplab2', 'coco', 134, _DEEPLAB2,

@@ -30,6 +30,8 @@ UNPUBLISHED = {
         'deeplab2/mobilenet_v3_small_os32',
         'deeplab2/mobilenet_v3_large_os32',
         'deeplab2/resnet50_os32_semantic',
+        *(f'deeplab2/axial_deeplab_{size}_os16' for size in ('s', 'm', 'l')),
+        *(f'imagenet/axial_resnet_{size}' for size in ('s', 'm', 'l')),
         *(
             f'kmax_deeplab2/{backbone}_ade20k'
             for backbone in ('max_s', 'convnext_tiny', 'convnext_small', 'convnext_base')
