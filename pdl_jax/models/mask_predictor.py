@@ -5,6 +5,7 @@ import math
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from pdl_jax.models.blocks import ConvNorm, LayerOptions, batch_norm
@@ -73,7 +74,8 @@ class MaskPredictor(nn.Module):
         )
         classes = predict(class_embedding, self.num_classes + 1, self.options, name='class_logits')
         odds = self.num_classes * _VOID_PRIOR / (1 - _VOID_PRIOR)
-        prior = jnp.zeros(self.num_classes + 1).at[-1].set(math.log(odds))
+        prior = np.zeros(self.num_classes + 1, np.float32)
+        prior[-1] = math.log(odds)
         return {
             'mask_logits': norm(logits),
             'class_logits': classes[:, 0] + prior,

@@ -215,6 +215,12 @@ def _add_erf(low: Lowering, equation: core.JaxprEqn, operands: list[Tensor]) -> 
     return apply(low, result_of(equation), operands, 'Erf', None)
 
 
+@rule('erfc')
+def _add_erfc(low: Lowering, equation: core.JaxprEqn, operands: list[Tensor]) -> list[Tensor]:
+    (erf,) = apply(low, result_of(equation), operands, 'Erf', None)
+    return apply(low, result_of(equation), [low.constant(np.ones((), erf.dtype)), erf], 'Sub', None)
+
+
 @rule('is_finite')
 def _add_is_finite(low: Lowering, equation: core.JaxprEqn, operands: list[Tensor]) -> list[Tensor]:
     # Neither is the difference of an infinity with itself equal to zero, nor that of NaN.
