@@ -72,16 +72,13 @@ class KMaXDeepLabOptions(NetworkSystemOptions):
 
     @property
     def tuning_choices(self) -> dict[str, tuple[Any, ...]]:
-        """See `SystemOptions.tuning_choices`."""
-        shares = tuple(i / 10 for i in range(1, 10))
-        areas = (0, *(2**i for i in range(2, 14)))
+        """See `SystemOptions.tuning_choices`; the first three are searched in every combination."""
         return {
-            'thing_threshold': shares,
-            'stuff_threshold': shares,
-            'overlap_threshold': shares,
-            'pixel_threshold': (0.35, 0.4, 0.45, 0.5, 0.55, 0.6),
-            'thing_area_limit_px': areas,
-            'stuff_area_limit_px': areas,
+            'thing_threshold': (0.1, 0.2, 0.3, 0.5, 0.7),
+            'stuff_threshold': (0.1, 0.3, 0.5),
+            'overlap_threshold': (0.5, 0.65, 0.8),
+            'min_score': tuple(i / 20 for i in range(19)),
+            'stuff_area_limit_px': (0, *(2**i for i in range(2, 14))),
         }
 
     def make_system(self, label_format: LabelFormat) -> 'KMaXDeepLabSystem':
