@@ -29,7 +29,8 @@ def write(program: ImageProgram, batch_size: int | None, folder: epath.Path, pla
     openvino = _import_openvino()
     onnx_file.write(program, batch_size, folder, platform)
     source = folder / onnx_file.NAME
-    model = openvino.convert_model(str(source))
+    # Not by `convert_model`, whose rewrites change the results of mask transformers.
+    model = openvino.Core().read_model(str(source))
     model.set_rt_info('bf16' if program.dtype == 'bfloat16' else 'f32', list(_PRECISION))
     openvino.save_model(model, str(folder / NAME), compress_to_fp16=False)
     source.unlink()
