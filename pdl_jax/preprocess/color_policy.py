@@ -96,7 +96,7 @@ def apply_policy(
     return image
 
 
-def find_argument(name: str, level: float) -> np.ndarray:
+def find_argument(name: str, level: float) -> np.generic:
     """Computes the argument of an operation from its level in [0, 10]; i32[] or f32[]."""
     if name == 'posterize':
         # A byte is shifted by 7 at most, so no bits at all leave the highest one.

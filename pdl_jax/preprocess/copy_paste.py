@@ -50,7 +50,7 @@ def paste_segments(
     (image, panoptic), (pasted_image, pasted_panoptic) = sample, pasted
     divisor = label_format.label_divisor
     semantic, instance = pasted_panoptic // divisor, pasted_panoptic % divisor
-    is_on_top = lookup(is_kept.astype(jnp.int32), semantic) > 0
+    is_on_top = lookup(jnp.asarray(is_kept, jnp.int32), semantic) > 0
     renamed = jnp.where(instance > 0, divisor - 1 - instance, 0) + semantic * divisor
     return (
         jnp.where(is_on_top[..., None], pasted_image, image),
