@@ -20,8 +20,11 @@ from configs import scenes_kmax
 
 def get_config():
     config = scenes_kmax.get_config()
-    config.model.width_multiplier = 0.25
-    config.model.decoder_features = (8, 8, 8, 8)
+    config.model.backbone = 'tests.toy_backbone:make_backbone'
+    config.model.decoder_inputs = ('last', 'stride4')
+    config.model.decoder_blocks = ('axial', 'bottleneck')
+    config.model.decoder_features = (8, 8)
+    config.model.decoder_depths = (1, 1)
     config.model.transformer_depths = (1,)
     config.model.num_queries = 16
     config.model.query_features = config.model.ffn_features = 16
