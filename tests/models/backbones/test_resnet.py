@@ -165,7 +165,7 @@ def test_shapes(stride_convention, output_stride, endpoints, padding):
         lambda x: module.init_with_output(jax.random.key(0), x, train=True)[0], image
     )
     strides = [s for s in (4, 8, 16, 32) if s <= output_stride]
-    assert set(features) == {'last', *(f'stride{s}' for s in strides)}
+    assert set(features) == {'last', 'stem', *(f'stride{s}' for s in strides)}
     for name, stride, channels in (
         ('last', output_stride, 128),
         *((f'stride{s}', s, 4 * s) for s in strides),
