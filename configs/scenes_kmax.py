@@ -3,7 +3,7 @@
     python -m pdl_jax.main --config=configs/scenes_kmax.py --workdir=runs/scenes_kmax
 
 The data and the number of steps are those of configs/scenes.py, where Panoptic-DeepLab has 67 PQ
-(things 51, stuff 83). PQ on the same 100 unseen scenes reaches 53 (things 16, stuff 90), and 54 with
+(things 51, stuff 83). PQ on the same 100 unseen scenes reaches 53 (things 16, stuff 90), 54 with
 `pdl_jax evaluate --tune`: regions are learnt at once, and small things take queries much longer to
 share out. About twelve minutes on two CPU cores, three more to compile.
 """

@@ -52,11 +52,16 @@ def run(flags: argparse.Namespace) -> None:
 def _find_preset(flags: argparse.Namespace) -> tuple[str, int, tuple[int, int], 'nn.Module']:
     from pdl_jax.models.classifier import Classifier
     from pdl_jax.models.deeplab import DeepLab
-    from pdl_jax.presets import make_options
+    from pdl_jax.models.kmax_deeplab import KMaXDeepLab
+    from pdl_jax.models.kmax_options import KMaXNetworkOptions
+    from pdl_jax.presets import make_any_network
 
-    options = make_options(flags.model)
+    options = make_any_network(flags.model)
     if not flags.num_classes:
         raise ValueError('--model needs --num_classes=N')
+    if isinstance(options, KMaXNetworkOptions):
+        model = KMaXDeepLab(flags.num_classes, options)
+        return flags.model, flags.num_classes, parse_size('size', flags.size or '1281x1281'), model
     is_classifier = options.decoder == 'classifier'
     size = parse_size('size', flags.size or ('224x224' if is_classifier else '1025x2049'))
     if is_classifier:

@@ -10,10 +10,12 @@ import pytest
 from pdl_jax.models.backbones import BACKBONES
 from pdl_jax.models.classifier import Classifier
 from pdl_jax.models.deeplab import DeepLab
+from pdl_jax.models.kmax_deeplab import KMaXDeepLab
 from pdl_jax.models.options import BackboneOptions, ModelOptions
 from pdl_jax.models.summary import add_up, summarize
 from pdl_jax.preprocess.normalize import NORMALIZATIONS
-from pdl_jax.presets import PRESETS, make_options
+from pdl_jax.presets import PRESETS, make_any_network, make_options
+from pdl_jax.presets.preset import KMAX_SYSTEM, SYSTEM_BY_INSTANCES
 
 # Trainable parameters by preset and number of classes: asserted by the originals' own tests,
 # counted on the original programs, or recomputed from the layer tables that the checks of
@@ -209,7 +211,8 @@ def test_context_modules(is_separable, count):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    'preset', sorted(name for name in PRESETS if not name.startswith('imagenet/'))
+    'preset',
+    sorted(name for name, x in PRESETS.items() if x.system in SYSTEM_BY_INSTANCES.values()),
 )
 def test_preset_is_complete(preset):
     """Every preset names known fields and values, and builds at a size that no stride divides."""
@@ -231,6 +234,22 @@ def test_preset_is_complete(preset):
         tuple(-(-n // stride) for n in size)
     }
     assert {value.shape[:3] for value in large.values()} == {(2, *size)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    'preset', sorted(name for name, x in PRESETS.items() if x.system == KMAX_SYSTEM)
+)
+def test_preset_of_masks_is_complete(preset):
+    model = KMaXDeepLab(3, make_any_network(preset))
+    assert model.options.normalization in NORMALIZATIONS
+    outputs, _ = jax.eval_shape(
+        lambda: model.init_with_output(jax.random.key(0), jnp.zeros((2, 65, 97, 3)))
+    )
+    num_queries = model.options.num_queries
+    assert outputs['class_logits'].shape == (2, num_queries, 4)
+    assert outputs['mask_logits'].shape[3] == num_queries
+    assert len(outputs['auxiliary']) == model.options.num_layers
 
 
 def test_overrides_replace_fields_of_the_preset():
