@@ -186,7 +186,7 @@ def test_agreement(kind, ours, theirs, is_same):
 def test_cases_are_distinct_and_complete(device):
     for suite in SUITES:
         cases = list_cases(suite, device)
-        if (suite, device) == ('export', 'gpu'):
+        if suite in ('export', 'kmax') and device == 'gpu':
             assert not cases
             continue
         assert cases and len({case.name for case in cases}) == len(cases)
