@@ -13,7 +13,6 @@ from pdl_jax.commands.command_line import main
 from pdl_jax.commands.config_file import load_config
 from pdl_jax.experiment import Experiment
 from pdl_jax.typing import LabelFormat
-from tests.convert.compiling import compiling_fast
 
 _CONFIG = """
 from configs import scenes_kmax
@@ -54,8 +53,7 @@ def config(tmp_path_factory) -> str:
 @pytest.fixture(scope='module')
 def workdir(config, data, tmp_path_factory) -> pathlib.Path:
     path = tmp_path_factory.mktemp('work') / 'run'
-    with compiling_fast():
-        main(['train', f'--config={config}', f'--workdir={path}', f'--config.data.path={data}'])
+    main(['train', f'--config={config}', f'--workdir={path}', f'--config.data.path={data}'])
     return path
 
 
@@ -76,9 +74,8 @@ def test_it_predicts(workdir, tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     Image.fromarray(image).save(tmp_path / 'a.png')
     flags = [f'--images={tmp_path}/a.png', f'--output={tmp_path}/out', '--write=ids']
-    with compiling_fast():
-        main(['predict', f'--checkpoint={workdir}', *flags])
-        result = pdl_jax.load(str(workdir))(image)
+    main(['predict', f'--checkpoint={workdir}', *flags])
+    result = pdl_jax.load(str(workdir))(image)
     assert result.panoptic.shape == (40, 50)
     (written,) = (tmp_path / 'out').glob('*.png')
     assert Image.open(written).size == (50, 40)
