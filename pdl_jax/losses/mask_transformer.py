@@ -19,7 +19,13 @@ from pdl_jax.losses.remask import relax_classes, relax_masks
 from pdl_jax.losses.segment_queries import SegmentQueries, match_queries
 from pdl_jax.ops.resize import resize_bilinear, subsample
 from pdl_jax.ops.segments import lookup
-from pdl_jax.typing import Array, MaskTargets, check_positive, check_share
+from pdl_jax.typing import (
+    Array,
+    MaskTargets,
+    check_not_negative,
+    check_positive,
+    check_share,
+)
 
 Terms = dict[str, Array]
 # By 'mask_logits', 'class_logits', 'pixel_feature' and, in ReMaX, 'semantic_logits'.
@@ -75,7 +81,9 @@ class MaskLossOptions:
         check_positive('loss', self, 'contrast_temperature', 'instance_samples_px')
         check_positive('loss', self, 'semantic_top_k_fraction')
         check_share('loss', self, 'matched_share', 'semantic_top_k_fraction', 'class_relaxation')
-        for field in (
+        check_not_negative(
+            'loss',
+            self,
             'class_weight',
             'mask_id_weight',
             'mask_dice_weight',
@@ -85,10 +93,7 @@ class MaskLossOptions:
             'semantic_samples_px',
             'semantic_sample_temperature',
             'small_instance_weight',
-        ):
-            if not getattr(self, field) >= 0:
-                value = getattr(self, field)
-                raise ValueError(f'config.loss.{field} (={value!r}) must not be negative')
+        )
 
 
 def mask_transformer_loss(

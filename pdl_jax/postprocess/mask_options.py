@@ -57,11 +57,7 @@ class MaskPostprocessOptions:
             # A search for the best threshold traces it, see `System.tuning_choices`.
             if isinstance(value, int | float) and not 0 <= value <= 1:
                 raise ValueError(f'config.postprocess.{field} (={value!r}) must lie in [0, 1]')
-        for field in ('class_exponent', 'mask_exponent'):
-            value = getattr(self, field)
-            if isinstance(value, int | float) and value < 0:
-                raise ValueError(f'config.postprocess.{field} (={value!r}) must not be negative')
-        for field in ('thing_area_limit_px', 'stuff_area_limit_px'):
+        for field in _NOT_NEGATIVE:
             value = getattr(self, field)
             if isinstance(value, int | float) and value < 0:
                 raise ValueError(f'config.postprocess.{field} (={value!r}) must not be negative')
@@ -76,6 +72,7 @@ class MaskPostprocessOptions:
 
 # At most two queries have a probability above it.
 LOWEST_PIXEL_THRESHOLD = 1 / 3
+_NOT_NEGATIVE = ('class_exponent', 'mask_exponent', 'thing_area_limit_px', 'stuff_area_limit_px')
 _SHARES = (
     'thing_threshold',
     'stuff_threshold',

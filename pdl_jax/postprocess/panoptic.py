@@ -11,7 +11,7 @@ from pdl_jax.postprocess.centers import TOP_K_RULES, find_centers
 from pdl_jax.postprocess.grouping import group_pixels
 from pdl_jax.postprocess.merge import is_in_classes, merge_panoptic
 from pdl_jax.postprocess.scores import map_center_scores, score_at_centroids
-from pdl_jax.typing import Array, LabelFormat, check_positive
+from pdl_jax.typing import Array, LabelFormat, check_not_negative, check_positive
 
 SCORE_RULES = ('assigned', 'centroid')
 
@@ -58,10 +58,7 @@ class PostprocessOptions:
             # A search for the best threshold traces it, see `System.tuning_choices`.
             if isinstance(value, int | float) and not 0 <= value <= 1:
                 raise ValueError(f'config.postprocess.{field} (={value!r}) must lie in [0, 1]')
-        for field in ('min_area_px', 'stuff_area_limit_px'):
-            value = getattr(self, field)
-            if value < 0:
-                raise ValueError(f'config.postprocess.{field} (={value!r}) must not be negative')
+        check_not_negative('postprocess', self, 'min_area_px', 'stuff_area_limit_px')
         for field, choices in (('top_k_rule', TOP_K_RULES), ('score_rule', SCORE_RULES)):
             value = getattr(self, field)
             if value not in choices:
