@@ -13,17 +13,19 @@ def _conv_norm(keys: str, path: str) -> tuple[Rule, ...]:
     return torch_conv_norm(keys, rf'{keys}\.norm', path)
 
 
-def _make_backbone(options: ModelOptions) -> tuple[Rule, ...]:
-    # The deep stem has three convolutions, that of torchvision's ResNets one.
-    is_deep = options.backbone.name.endswith('beta')
+def make_resnet(*, is_deep: bool) -> tuple[Rule, ...]:
+    """Makes the rules of a ResNet; a deep stem has three convolutions, torchvision's one."""
+    stem = (r'stem\.conv(\d)', 'stem_{1}') if is_deep else (r'stem\.conv1', 'stem')
     return (
-        *(
-            _conv_norm(r'stem\.conv(\d)', 'stem_{1}')
-            if is_deep
-            else _conv_norm(r'stem\.conv1', 'stem')
-        ),
+        *_conv_norm(*stem),
         *_conv_norm(r'res(\d)\.(\d+)\.conv(\d)', 'stage{1}_block{2+1}/conv{3}'),
         *_conv_norm(r'res(\d)\.(\d+)\.shortcut', 'stage{1}_block{2+1}/shortcut'),
+    )
+
+
+def _make_backbone(options: ModelOptions) -> tuple[Rule, ...]:
+    return (
+        *make_resnet(is_deep=options.backbone.name.endswith('beta')),
         ignore(
             r'(stem\.)?fc\..*',
             'belongs to the classifier, which a segmentation network does not have',

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from pdl_jax.convert.convnext import CONVNEXT
-from pdl_jax.convert.layers import to_scalar, torch_conv, torch_norm
+from pdl_jax.convert.detectron2 import make_resnet
+from pdl_jax.convert.layers import to_scalar, torch_conv, torch_conv_norm, torch_norm
 from pdl_jax.convert.rules import Rule, Target, ignore, under
 from pdl_jax.convert.source import Source
 from pdl_jax.presets.kmax import KMAX_PRESETS
@@ -14,22 +15,7 @@ from pdl_jax.presets.kmax import KMAX_PRESETS
 
 def _conv_norm(keys: str, path: str) -> tuple[Rule, ...]:
     """Makes the rules of a convolution beside its BatchNorm, as submodules of one module."""
-    return (
-        *torch_conv(rf'{keys}\.conv', f'{path}/conv'),
-        *torch_norm(rf'{keys}\.norm', f'{path}/norm'),
-    )
-
-
-def _make_resnet() -> tuple[Rule, ...]:
-    rules: list[Rule] = []
-    for keys, path in (
-        (r'stem\.conv1', 'stem'),
-        (r'res(\d)\.(\d+)\.conv(\d)', 'stage{1}_block{2+1}/conv{3}'),
-        (r'res(\d)\.(\d+)\.shortcut', 'stage{1}_block{2+1}/shortcut'),
-    ):
-        rules += torch_conv(keys, f'{path}/conv')
-        rules += torch_norm(rf'{keys}\.norm', f'{path}/norm')
-    return tuple(rules)
+    return torch_conv_norm(rf'{keys}\.conv', rf'{keys}\.norm', path)
 
 
 def _make_pixel_decoder() -> tuple[Rule, ...]:
@@ -120,7 +106,7 @@ def _make_semantic_branch() -> tuple[Rule, ...]:
 def _make_rules(options: Any, keys: Collection[str]) -> tuple[Rule, ...]:
     del keys
     is_convnext = options.backbone.name.startswith('convnext')
-    backbone = CONVNEXT if is_convnext else _make_resnet()
+    backbone = CONVNEXT if is_convnext else make_resnet(is_deep=False)
     predictor = (*_make_transformer(), *_make_semantic_branch())
     return (
         *under(backbone, keys=r'backbone\.', path='backbone'),
