@@ -52,7 +52,7 @@ def _assign(cost: Array, valid: Array) -> Array:
 
     def add_row(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         price, owner, waiting = state
-        # Of a vmapped batch those that are done have no row left: -1 ends both loops at once.
+        # Under vmap an image that is done has no row left: -1 ends both of its loops at once.
         row = jnp.where(jnp.any(waiting), jnp.argmax(waiting).astype(jnp.int32), -1)
         column, before, price = _search(cost, price, owner, row)
 

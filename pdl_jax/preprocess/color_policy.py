@@ -111,7 +111,7 @@ def apply_operation(name: str, image: Array, size: Array, argument: Array | np.n
     """Applies one of `OPERATIONS`.
 
     Args:
-      name: of the operation.
+      name: a key of it.
       image: u8[H, W, 3] on a canvas.
       size: i32[2], valid (height, width) in pixels.
       argument: f32[] or i32[], see `find_argument`.

@@ -9,7 +9,7 @@ from typing import Any
 
 from pdl_jax.presets.preset import KMAX_SYSTEM, Preset
 
-# Of the images, the share that keeps the last residual branch of the backbone, by dataset.
+# The share of images that keep the backbone's last residual branch in training, by dataset.
 _CONVNEXT_KEEP_PROBS = {
     'convnext_tiny': {'coco': 0.7, 'cityscapes': 0.8, 'ade20k': 0.7},
     'convnext_small': {'coco': 0.6, 'cityscapes': 0.7, 'ade20k': 0.6},
