@@ -201,6 +201,22 @@ class ConvNorm(nn.Module):
         return x if activation is None else activation(x)
 
 
+def project_branch(
+    x: Array, features: int, options: LayerOptions, *, train: bool, name: str
+) -> Array:
+    """Ends a residual branch by a 1x1 convolution, as a child of the module being called.
+
+    The scale of its BatchNorm begins at 0, so that the block begins as the identity.
+    """
+    return ConvNorm(
+        features,
+        activation=None,
+        scale_init=nn.initializers.zeros,
+        options=options,
+        name=name,
+    )(x, train=train)
+
+
 class SeparableConv(nn.Module):
     """Depthwise then 1x1 convolution, each with BatchNorm and activation."""
 

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from pdl_jax.models.attention import attend
-from pdl_jax.models.blocks import ConvNorm, LayerOptions, drop_path
+from pdl_jax.models.blocks import ConvNorm, LayerOptions, drop_path, project_branch
 from pdl_jax.typing import Array
 
 
@@ -71,14 +71,8 @@ class DualPathLayer(nn.Module):
         return jnp.split(x, [width // 2, width], axis=-1)
 
     def _branch(self, name: str, x: Array, trunk: Array, train: bool) -> Array:
-        """Projects the end of a residual branch, whose BatchNorm begins at 0."""
-        branch = ConvNorm(
-            trunk.shape[-1],
-            activation=None,
-            scale_init=nn.initializers.zeros,
-            options=self.options,
-            name=name,
-        )(x, train=train)
+        """Projects the end of a residual branch, and drops it for some of the images."""
+        branch = project_branch(x, trunk.shape[-1], self.options, train=train, name=name)
         return drop_path(self, branch, self.keep_prob, train=train)
 
 

@@ -6,11 +6,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from pdl_jax.models.aspp import ASPP
-from pdl_jax.models.blocks import ACTIVATIONS, ConvNorm, LayerOptions
+from pdl_jax.models.blocks import ACTIVATIONS, LayerOptions
 from pdl_jax.models.heads import predict
 from pdl_jax.models.kmax_options import KMaXNetworkOptions
 from pdl_jax.models.kmeans_decoder import KMeansLayer
-from pdl_jax.models.mask_predictor import MaskPredictor
+from pdl_jax.models.mask_predictor import learn_queries, predict_masks
 from pdl_jax.models.model_backbone import make_model_backbone
 from pdl_jax.models.options import SEMANTIC_BRANCH
 from pdl_jax.models.pixel_decoder import PixelDecoder, resize_mode
@@ -68,13 +68,9 @@ class KMaXDeepLab(nn.Module):
             [self._find_input(features, key) for key in options.decoder_inputs], train=train
         )
 
-        queries = self.param(
-            'queries',
-            nn.initializers.truncated_normal(1.0),
-            (options.num_queries, options.query_features),
-            jnp.float32,
-        ).astype(self.dtype)
-        queries = jnp.broadcast_to(queries, (image.shape[0], 1, *queries.shape))
+        queries = learn_queries(
+            self, options.num_queries, options.query_features, image.shape[0], self.dtype
+        )
         auxiliary = []
         for x, depth in zip(maps, options.transformer_depths, strict=False):
             for _ in range(depth):
@@ -89,7 +85,9 @@ class KMaXDeepLab(nn.Module):
                     )
                     prediction['semantic_logits'] = head(x, train=train)
                 auxiliary.append(prediction)
-        outputs: dict[str, Any] = self._predict(maps[-1], queries, layers, train)
+        outputs: dict[str, Any] = predict_masks(
+            maps[-1], queries, self.num_classes, options.mask_features, layers, train=train
+        )
         if not with_auxiliary:
             del outputs['pixel_feature']
             return outputs
@@ -119,19 +117,6 @@ class KMaXDeepLab(nn.Module):
             layers,
             name=f'layer{number}',
         )
-
-    def _predict(
-        self, pixels: Array, queries: Array, layers: LayerOptions, train: bool
-    ) -> dict[str, Array]:
-        width = self.options.query_features
-        embeddings = [
-            ConvNorm(width, options=layers, name=f'{name}_embedding')(queries, train=train)
-            for name in ('mask', 'class')
-        ]
-        predictor = MaskPredictor(
-            self.num_classes, width, self.options.mask_features, layers, name='predictor'
-        )
-        return predictor(pixels, *embeddings, train=train)
 
     def _semantic(self, features: dict[str, Array], layers: LayerOptions, train: bool) -> Array:
         """Runs the semantic branch: Panoptic-DeepLab's, with this network's activation."""

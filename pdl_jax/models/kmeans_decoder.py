@@ -6,7 +6,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from pdl_jax.models.attention import attend
-from pdl_jax.models.blocks import ConvNorm, LayerOptions, batch_norm, drop_path
+from pdl_jax.models.blocks import (
+    ConvNorm,
+    LayerOptions,
+    batch_norm,
+    drop_path,
+    project_branch,
+)
 from pdl_jax.models.mask_predictor import MaskPredictor
 from pdl_jax.typing import Array
 
@@ -48,7 +54,13 @@ class KMeansLayer(nn.Module):
             options.activation(pixels), train=train
         )
         query = ConvNorm(self.features, options=options, name='queries')(queries, train=train)
-        values = self._linear(x, 'values', train, nn.initializers.normal(self.features**-0.5))
+        values = ConvNorm(
+            self.features,
+            activation=None,
+            kernel_init=nn.initializers.normal(self.features**-0.5),
+            options=options,
+            name='values',
+        )(x, train=train)
         predictor = MaskPredictor(
             self.num_classes, self.features, self.mask_features, options, name='predictor'
         )
@@ -56,42 +68,23 @@ class KMeansLayer(nn.Module):
 
         centers = sum_by_query(prediction['mask_logits'], values)[:, None]
         centers = batch_norm(options, train=train, name='centers_norm')(centers)
-        queries = self._add(queries, self._branch(centers, 'centers', train), train)
+        queries = self._add(queries, centers, 'centers', train)
 
         attention = SelfAttention(self.features, self.num_heads, options, name='self_attention')
         retrieved = options.activation(attention(query, train=train))
-        queries = self._add(queries, self._branch(retrieved, 'attention', train), train)
+        queries = self._add(queries, retrieved, 'attention', train)
         queries = options.activation(queries)
 
         hidden = ConvNorm(self.ffn_features, options=options, name='ffn_expand')(
             queries, train=train
         )
-        queries = self._add(queries, self._branch(hidden, 'ffn_project', train), train)
+        queries = self._add(queries, hidden, 'ffn_project', train)
         return options.activation(queries), prediction
 
-    def _add(self, queries: Array, branch: Array, train: bool) -> Array:
+    def _add(self, queries: Array, x: Array, name: str, train: bool) -> Array:
+        """Adds the residual branch that ends with features `x`."""
+        branch = project_branch(x, self.features, self.options, train=train, name=name)
         return queries + drop_path(self, branch, self.keep_prob, train=train)
-
-    def _branch(self, x: Array, name: str, train: bool) -> Array:
-        """Projects the end of a residual branch, whose BatchNorm begins at 0."""
-        return ConvNorm(
-            self.features,
-            activation=None,
-            scale_init=nn.initializers.zeros,
-            options=self.options,
-            name=name,
-        )(x, train=train)
-
-    def _linear(
-        self, x: Array, name: str, train: bool, kernel_init: nn.initializers.Initializer
-    ) -> Array:
-        return ConvNorm(
-            self.features,
-            activation=None,
-            kernel_init=kernel_init,
-            options=self.options,
-            name=name,
-        )(x, train=train)
 
 
 def sum_by_query(mask_logits: Array, values: Array) -> Array:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -98,3 +99,43 @@ class MaskPredictor(nn.Module):
         x = x.astype(jnp.float32)
         length = jnp.sqrt(jnp.sum(x**2, axis=-1, keepdims=True))
         return x / jnp.maximum(length, _NORM_FLOOR)
+
+
+def learn_queries(module: nn.Module, num: int, features: int, batch: int, dtype: Any) -> Array:
+    """Makes the queries that a network begins with, as a parameter of the module being called.
+
+    Returns:
+      float[B, 1, num, features] of `dtype`, the same for all images of the batch.
+    """
+    init = nn.initializers.truncated_normal(1.0)
+    queries = module.param('queries', init, (num, features), jnp.float32).astype(dtype)
+    return jnp.broadcast_to(queries, (batch, 1, num, features))
+
+
+def predict_masks(
+    pixels: Array,
+    queries: Array,
+    num_classes: int,
+    mask_features: int,
+    options: LayerOptions,
+    *,
+    train: bool,
+) -> dict[str, Array]:
+    """Predicts by the last queries of a network, as children of the module being called.
+
+    Args:
+      pixels: float[B, h, w, C].
+      queries: float[B, 1, N, D].
+      num_classes, mask_features, options: see `MaskPredictor`, whose other features are D.
+      train: see `blocks.batch_norm`.
+
+    Returns:
+      See `MaskPredictor`.
+    """
+    width = queries.shape[-1]
+    embeddings = [
+        ConvNorm(width, options=options, name=f'{name}_embedding')(queries, train=train)
+        for name in ('mask', 'class')
+    ]
+    predictor = MaskPredictor(num_classes, width, mask_features, options, name='predictor')
+    return predictor(pixels, *embeddings, train=train)

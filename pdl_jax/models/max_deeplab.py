@@ -7,9 +7,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from pdl_jax.models.backbones.resnet import ResNet
-from pdl_jax.models.blocks import ConvNorm, LayerOptions
+from pdl_jax.models.blocks import LayerOptions
 from pdl_jax.models.dual_path import DualPathLayer
-from pdl_jax.models.mask_predictor import MaskPredictor
+from pdl_jax.models.mask_predictor import learn_queries, predict_masks
 from pdl_jax.models.model_backbone import make_model_backbone
 from pdl_jax.models.options import BackboneOptions, check_choice
 from pdl_jax.models.pixel_decoder import ResidualBlock, ResizedFusion
@@ -94,30 +94,15 @@ class MaXDeepLab(nn.Module):
         with_auxiliary |= self.is_initializing()
         options = self.options
         layers = LayerOptions(self.dtype, options.norm_momentum, options.norm_epsilon)
-        queries = self.param(
-            'queries',
-            nn.initializers.truncated_normal(1.0),
-            (options.num_queries, options.query_features),
-            jnp.float32,
-        ).astype(self.dtype)
-        queries = jnp.broadcast_to(queries, (image.shape[0], 1, *queries.shape))
+        queries = learn_queries(
+            self, options.num_queries, options.query_features, image.shape[0], self.dtype
+        )
         features, queries = self._encode(image, queries, layers, train)
         pixels, queries = self._decode(features, queries, layers, train)
 
-        embeddings = [
-            ConvNorm(options.query_features, options=layers, name=f'{name}_embedding')(
-                queries, train=train
-            )
-            for name in ('mask', 'class')
-        ]
-        predictor = MaskPredictor(
-            self.num_classes,
-            options.query_features,
-            options.mask_features,
-            layers,
-            name='predictor',
+        outputs: dict[str, Any] = predict_masks(
+            pixels, queries, self.num_classes, options.mask_features, layers, train=train
         )
-        outputs: dict[str, Any] = predictor(pixels, *embeddings, train=train)
         if not with_auxiliary:
             del outputs['pixel_feature']
             return outputs

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import flax.linen as nn
 
 from pdl_jax.models.axial_attention import AxialAttention2D
-from pdl_jax.models.blocks import ConvNorm, LayerOptions
+from pdl_jax.models.blocks import ConvNorm, LayerOptions, project_branch
 from pdl_jax.ops.resize import resize_bilinear
 from pdl_jax.typing import Array
 
@@ -116,14 +116,7 @@ class ResidualBlock(nn.Module):
         else:
             x = ConvNorm(self.features, options=options, name='conv1')(x, train=train)
             x = ConvNorm(self.features, 3, options=options, name='conv2')(x, train=train)
-        branch = ConvNorm(
-            width,
-            activation=None,
-            scale_init=nn.initializers.zeros,
-            options=options,
-            name='conv3',
-        )(x, train=train)
-        return branch + shortcut
+        return project_branch(x, width, options, train=train, name='conv3') + shortcut
 
 
 class ResizedFusion(nn.Module):

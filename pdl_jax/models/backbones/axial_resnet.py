@@ -4,7 +4,7 @@ import flax.linen as nn
 
 from pdl_jax.models.axial_attention import AxialAttention2D
 from pdl_jax.models.backbones.resnet import ResNet, UnitFeatures, add_branch, make_shortcut
-from pdl_jax.models.blocks import ConvNorm, LayerOptions, check_choices
+from pdl_jax.models.blocks import ConvNorm, LayerOptions, check_choices, project_branch
 from pdl_jax.typing import Array
 
 
@@ -72,11 +72,6 @@ class AxialBottleneck(nn.Module):
             options=self.options,
             name='attention',
         )(x, train=train)
-        branch = ConvNorm(
-            4 * self.width,
-            activation=None,
-            scale_init=nn.initializers.zeros,
-            options=self.options,
-            name='conv3',
-        )(self.options.activation(x), train=train)
+        x = self.options.activation(x)
+        branch = project_branch(x, 4 * self.width, self.options, train=train, name='conv3')
         return add_branch(self, branch, shortcut, train=train)

@@ -13,6 +13,7 @@ from pdl_jax.models.blocks import (
     check_choices,
     drop_path,
     find_keep_prob,
+    project_branch,
 )
 from pdl_jax.ops.padding import same_padding, symmetric_padding
 from pdl_jax.ops.pooling import max_pool
@@ -237,13 +238,7 @@ class Bottleneck(nn.Module):
         x = ConvNorm(self.width, 3, self.stride, self.dilation, options=self.options, name='conv2')(
             x, train=train
         )
-        branch = ConvNorm(
-            4 * self.width,
-            activation=None,
-            scale_init=nn.initializers.zeros,
-            options=self.options,
-            name='conv3',
-        )(x, train=train)
+        branch = project_branch(x, 4 * self.width, self.options, train=train, name='conv3')
         return add_branch(self, branch, shortcut, train=train)
 
 
