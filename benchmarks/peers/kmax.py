@@ -107,7 +107,7 @@ def _list_segments(panoptic, num_classes):
     labels = np.unique(panoptic[valid])
     segment = np.where(valid, np.searchsorted(labels, panoptic), -1)
     semantic = np.where(valid, panoptic // LABEL_DIVISOR, -1)
-    return tuple(torch.from_numpy(x) for x in (segment, labels // LABEL_DIVISOR, semantic))
+    return tuple(torch.from_numpy(x).long() for x in (segment, labels // LABEL_DIVISOR, semantic))
 
 
 def find_loss(outputs, targets):

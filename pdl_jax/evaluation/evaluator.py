@@ -258,11 +258,11 @@ def _warn_of_many_instances(system: System, source: RecordSource) -> None:
     max_objects = find_max_objects(system)
     if max_objects is not None and source.max_instances > max_objects:
         logging.warning(
-            'an image of %s has %d objects, and at most %d are predicted: raise '
-            'config.postprocess.max_centers',
+            'an image of %s has %d objects, and at most %d are predicted: raise config.%s',
             source.directory,
             source.max_instances,
             max_objects,
+            system.max_segments_field,
         )
 
 

@@ -1,5 +1,6 @@
 """Losses on random pixels: their choice, instance discrimination, sampled semantic losses."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -12,7 +13,7 @@ from pdl_jax.typing import Array
 # Added to the log weight of void pixels, which are drawn if no others are left.
 _VOID = -99999.0
 # Rows of the similarities of all samples that are in memory at once.
-_ROWS_PER_BLOCK = 512
+_ROWS_PER_BLOCK = 256
 
 
 def sample_pixels(
@@ -71,15 +72,7 @@ def instance_discrimination(
     Source: Yu et al., k-means Mask Transformer, ECCV 2022, its program.
     """
 
-    @jax.checkpoint
-    def normalize(feature: Array) -> Array:
-        # Three passes of bfloat16 on a TPU: an error of 1e-5 beside similarities of 3.
-        similarity = jnp.dot(features, feature, precision=lax.Precision.HIGH) / temperature
-        # Not jax.nn.logsumexp, which keeps a map of constants for the way back.
-        highest = lax.stop_gradient(jnp.max(similarity))
-        return highest + jnp.log(jnp.sum(jnp.exp(similarity - highest)))
-
-    normalizer = lax.map(normalize, features, batch_size=min(_ROWS_PER_BLOCK, len(features)))
+    normalizer = _normalizers(features, temperature)
     members = jax.nn.one_hot(owner, num, dtype=jnp.float32)
     area = jnp.maximum(jnp.sum(members, axis=0), 1.0)
     highest = lax.Precision.HIGHEST
@@ -88,6 +81,58 @@ def instance_discrimination(
     losses = normalizer - jnp.sum(similarity * members, axis=1)
     is_counted = owner >= 0
     return jnp.sum(jnp.where(is_counted, losses, 0.0)) / jnp.maximum(jnp.sum(is_counted), 1)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _normalizers(features: Array, temperature: float) -> Array:
+    """Computes the log of the sum of exp(similarity) of each sample to all: f32[S]."""
+    return _normalize(features, temperature)[0]
+
+
+def _normalize(features: Array, temperature: float) -> tuple[Array, tuple[Array, Array]]:
+    # No similarity is larger, by Cauchy and Schwarz: one pass less than for the maximum of each.
+    bound = jnp.max(jnp.sum(features * features, axis=1)) / temperature
+
+    def normalize(block: Array) -> Array:
+        similarity = _similarities(features, block, temperature)
+        return bound + jnp.log(jnp.sum(jnp.exp(similarity - bound), axis=0))
+
+    normalizer = lax.map(normalize, _split(features)).reshape(-1)[: len(features)]
+    return normalizer, (features, normalizer)
+
+
+def _differentiate(
+    temperature: float, residual: tuple[Array, Array], gradient: Array
+) -> tuple[Array]:
+    """Weights all samples by their share in a sample's normaliser, and by its in theirs."""
+    features, normalizer = residual
+
+    def differentiate(block: tuple[Array, Array, Array]) -> Array:
+        rows, row_normalizer, row_gradient = block
+        similarity = _similarities(features, rows, temperature)
+        share = jnp.exp(similarity - row_normalizer) * row_gradient
+        share = share + jnp.exp(similarity - normalizer[:, None]) * gradient[:, None]
+        return jnp.einsum('sb,sd->bd', share, features, precision=lax.Precision.HIGH) / temperature
+
+    blocks = (_split(features), _split(normalizer), _split(gradient))
+    of_features = lax.map(differentiate, blocks)
+    return (of_features.reshape(-1, features.shape[1])[: len(features)],)
+
+
+_normalizers.defvjp(_normalize, _differentiate)
+
+
+def _similarities(features: Array, rows: Array, temperature: float) -> Array:
+    """Returns f32[S, rows]: sums over the first axis are vectorised on a CPU."""
+    # Three passes of bfloat16 on a TPU: an error of 1e-5 beside similarities of 3.
+    return jnp.einsum('sd,bd->sb', features, rows, precision=lax.Precision.HIGH) / temperature
+
+
+def _split(x: Array) -> Array:
+    """Splits [S, ...] into blocks of rows, the last one padded by zeros."""
+    rows = min(_ROWS_PER_BLOCK, len(x))
+    x = jnp.pad(x, ((0, -len(x) % rows), *((0, 0),) * (x.ndim - 1)))
+    return x.reshape(-1, rows, *x.shape[1:])
 
 
 def semantic_loss(

@@ -10,8 +10,8 @@ _MAX_WARNINGS = 3
 
 
 def find_max_objects(system: System) -> int | None:
-    """Returns the largest number of objects in a label map, None where centres do not bound it."""
-    # One segment per centre and one per class.
+    """Returns the largest number of objects in a label map, None where classes alone bound it."""
+    # One segment per centre or query, and one per class.
     max_objects = system.max_segments - system.label_format.num_classes
     return max_objects if system.has_instances and max_objects > 0 else None
 
@@ -28,8 +28,9 @@ def warn_of_full_image(system: System, num_objects: int) -> None:
         logging.log_first_n(
             logging.WARNING,
             'an image has %d objects, about as many as are predicted at most (%d, '
-            'config.postprocess.max_centers): others may be missing, raise it',
+            'config.%s): others may be missing, raise it',
             _MAX_WARNINGS,
             num_objects,
             limit,
+            system.max_segments_field,
         )

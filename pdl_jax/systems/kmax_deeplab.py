@@ -60,6 +60,8 @@ class KMaXDeepLabOptions(NetworkSystemOptions):
         'stuff_area_limit_px',
     )
 
+    max_instances_field: ClassVar[str] = 'targets.max_segments'
+
     model: KMaXNetworkOptions = KMaXNetworkOptions()
     targets: MaskTargetOptions = MaskTargetOptions()
     loss: MaskLossOptions = MaskLossOptions()
@@ -99,6 +101,7 @@ class KMaXDeepLabSystem(System):
     """
 
     options: KMaXDeepLabOptions
+    max_segments_field: ClassVar[str] = 'model.num_queries'
 
     @property
     def network(self) -> KMaXDeepLab:

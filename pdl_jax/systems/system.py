@@ -85,6 +85,7 @@ class SystemOptions(abc.ABC):
     # Outputs that the ground truth can take the place of.
     oracles: ClassVar[tuple[str, ...]] = ()
     has_instances: ClassVar[bool] = True
+    max_instances_field: ClassVar[str] = 'targets.max_instances'
 
     crop_size: tuple[int, int]
     dtype: str = 'auto'
@@ -155,9 +156,7 @@ class SystemOptions(abc.ABC):
         return {}
 
     def with_inference(self, values: Mapping[str, Any]) -> Self:
-        """Changes options that may change after training; the variables stay the same.
-
-        Floats may be traced arrays, f32[].
+        """Changes options that may change after training; floats may be traced arrays, f32[].
 
         Raises:
           ValueError: the system has no such option, or it cannot have this value.
@@ -204,10 +203,12 @@ class System(abc.ABC):
     Attributes:
       label_format: how classes and instances are coded.
       backbone_regex: matches paths of the parameters that a classifier gives.
+      max_segments_field: the field that bounds the objects of a label map.
     """
 
     label_format: LabelFormat
     backbone_regex: ClassVar[str] = '^backbone/'
+    max_segments_field: ClassVar[str] = 'postprocess.max_centers'
 
     @abc.abstractmethod
     def init(self, rng: Array) -> Variables:
@@ -396,5 +397,4 @@ class System(abc.ABC):
 
 def image_size(images: Array) -> tuple[int, int]:
     """Returns the (height, width) in pixels of [B, H, W, ...]."""
-    height, width = images.shape[1:3]
-    return height, width
+    return images.shape[1], images.shape[2]

@@ -271,9 +271,10 @@ def _check_instances(experiment: Experiment, source: RecordSource) -> None:
         )
     if limit is not None and most * (2 if probability else 1) > limit:
         logging.warning(
-            'an image has %d instances%s, more than config.targets.max_instances (=%d): crops with '
+            'an image has %d instances%s, more than config.%s (=%d): crops with '
             'more than that leave the others out of the instance losses',
             most,
             ', and as many may be pasted' if probability else '',
+            experiment.system.max_instances_field,
             limit,
         )

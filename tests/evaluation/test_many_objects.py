@@ -22,7 +22,10 @@ def make_source(**fields) -> Any:
 @pytest.mark.parametrize('max_centers, is_told', [(200, True), (300, False), (0, False)])
 def test_more_objects_than_centres_are_told(caplog, max_centers, is_told):
     system: Any = types.SimpleNamespace(
-        has_instances=True, max_segments=max_centers + 2, label_format=SPEC.label_format
+        has_instances=True,
+        max_segments=max_centers + 2,
+        max_segments_field='postprocess.max_centers',
+        label_format=SPEC.label_format,
     )
     with caplog.at_level(logging.WARNING, logger='absl'):
         evaluator._warn_of_many_instances(system, make_source())

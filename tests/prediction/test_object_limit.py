@@ -12,7 +12,10 @@ from pdl_jax.typing import LabelFormat
 def make_system(max_segments, *, has_instances=True):
     label_format = LabelFormat(3, (1, 2), 255, 1000)
     return types.SimpleNamespace(
-        max_segments=max_segments, has_instances=has_instances, label_format=label_format
+        max_segments=max_segments,
+        max_segments_field='model.num_queries',
+        has_instances=has_instances,
+        label_format=label_format,
     )
 
 
@@ -36,4 +39,4 @@ def test_full_images_are_told_of(monkeypatch, system, num_objects, is_told):
     assert bool(told) == is_told
     if is_told:
         assert f'an image has {num_objects} objects, about as many as' in told[0]
-        assert '(200, config.postprocess.max_centers)' in told[0]
+        assert '(200, config.model.num_queries)' in told[0]
