@@ -51,6 +51,9 @@ that it is part of (`ours:inference`; a ratio of 20 is a share of 5 %); and over
     'export': """\
 From u8 images to panoptic labels: the predictor and its exports, which make tables of segments too,
 and PyTorch with a post-processing that makes none.""",
+    'kmax': """\
+kMaX-DeepLab with ResNet-50, from images to masks and classes, and a train step: network, targets,
+matching, losses of all layers, gradients, AdamW.""",
 }
 _HEADER = (
     '| case | rival | ours s | rival s | rival / ours | target | ours images/s '
