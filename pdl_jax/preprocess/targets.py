@@ -86,13 +86,9 @@ def make_targets(
     is_crowd = is_thing & (instance == 0)
     is_instance = ((instance > 0) | (is_crowd & options.is_crowd_drawn)) & ~is_void
 
-    # Instance labels end with the classes, so a table of them is small even if void is 255.
-    no_label = label_format.num_classes * label_format.label_divisor
-    labels = jnp.where(is_instance, panoptic, no_label)
-    # `no_label` sorts last, so it never displaces an instance.
-    ids, _ = unique_labels(labels, size=options.max_instances, num_labels=no_label)
-    index = index_labels(labels, ids, num_labels=no_label)
-    index = jnp.where(is_instance, index, options.max_instances)
+    index = index_instances(
+        panoptic, is_instance, label_format=label_format, max_instances=options.max_instances
+    )
     area, mean = segment_centroids(index, options.max_instances)
     is_known = index < options.max_instances
     center = jnp.round(mean) if options.center_rounding == 'nearest' else jnp.floor(mean)
@@ -123,6 +119,29 @@ def make_targets(
         'center_weight': (~is_void & ~is_crowd & has_target).astype(jnp.float32),
         'offset_weight': (is_thing & ~is_crowd & has_target).astype(jnp.float32),
     }
+
+
+def index_instances(
+    panoptic: Array, is_instance: Array, *, label_format: LabelFormat, max_instances: int
+) -> Array:
+    """Numbers the instances of a label map by their labels.
+
+    Args:
+      panoptic: i32[H, W].
+      is_instance: bool[H, W], the pixels that belong to an instance.
+      label_format: encoding of classes and instances.
+      max_instances: instances that get a number, those with the smallest labels.
+
+    Returns:
+      i32[H, W] in [0, max_instances], `max_instances` for all other pixels.
+    """
+    # Instance labels end with the classes, so a table of them is small even if void is 255.
+    no_label = label_format.num_classes * label_format.label_divisor
+    labels = jnp.where(is_instance, panoptic, no_label)
+    # `no_label` sorts last, so it never displaces an instance.
+    ids, _ = unique_labels(labels, size=max_instances, num_labels=no_label)
+    index = index_labels(labels, ids, num_labels=no_label)
+    return jnp.where(is_instance, index, max_instances)
 
 
 def draw_centers(centers: Array, valid: Array, size: tuple[int, int], *, sigma_px: float) -> Array:
