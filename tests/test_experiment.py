@@ -198,7 +198,7 @@ def test_round_trip_of_a_file(name):
 
 @pytest.mark.parametrize('preset', [name for name in PRESETS if PRESETS[name].system])
 def test_round_trip_of_a_preset(preset):
-    base = 'kmax' if PRESETS[preset].system == 'kmax_deeplab' else COMMON
+    base = find_options_class(PRESETS[preset].system).base_config
     experiment = make_experiment(base=base, model__preset=preset)
     assert Experiment.from_dict(experiment.to_dict()) == experiment
     assert Experiment.from_dict(experiment.to_json()) == experiment

@@ -51,6 +51,8 @@ def run(flags: argparse.Namespace) -> None:
 
 def _find_preset(flags: argparse.Namespace) -> tuple[str, int, tuple[int, int], 'nn.Module']:
     from pdl_jax.models.classifier import Classifier
+    from pdl_jax.models.deeperlab import DeeperLab
+    from pdl_jax.models.deeperlab_options import DeeperLabNetworkOptions
     from pdl_jax.models.deeplab import DeepLab
     from pdl_jax.models.kmax_deeplab import KMaXDeepLab
     from pdl_jax.models.kmax_options import KMaXNetworkOptions
@@ -62,6 +64,9 @@ def _find_preset(flags: argparse.Namespace) -> tuple[str, int, tuple[int, int], 
     if isinstance(options, KMaXNetworkOptions):
         model = KMaXDeepLab(flags.num_classes, options)
         return flags.model, flags.num_classes, parse_size('size', flags.size or '1281x1281'), model
+    if isinstance(options, DeeperLabNetworkOptions):
+        size = parse_size('size', flags.size or '641x641')
+        return flags.model, flags.num_classes, size, DeeperLab(flags.num_classes, options, size)
     is_classifier = options.decoder == 'classifier'
     size = parse_size('size', flags.size or ('224x224' if is_classifier else '1025x2049'))
     if is_classifier:

@@ -5,14 +5,17 @@ from collections.abc import Mapping
 
 import flax.linen as nn
 
+from pdl_jax.models.deeperlab import DeeperLab
+from pdl_jax.models.deeperlab_options import DeeperLabNetworkOptions
 from pdl_jax.models.deeplab import DeepLab
 from pdl_jax.models.kmax_deeplab import KMaXDeepLab
 from pdl_jax.models.kmax_options import KMaXNetworkOptions
 from pdl_jax.models.max_deeplab import MaXDeepLab, MaXNetworkOptions
 from pdl_jax.models.model_backbone import make_model_backbone
 from pdl_jax.models.options import ModelOptions
+from pdl_jax.presets import AnyNetworkOptions
 
-AnyNetwork = ModelOptions | KMaXNetworkOptions | MaXNetworkOptions
+AnyNetwork = AnyNetworkOptions | MaXNetworkOptions
 # Paths of the variables whose last dimension is the number of classes, and of the one of mask
 # transformers, which have a last logit for queries without a segment.
 _LOGITS = ('params/semantic_head/predict/kernel', 'params/semantic_decoder/predict_last/kernel')
@@ -44,7 +47,7 @@ class Network:
     @property
     def counts_void(self) -> bool:
         """Whether void is one of the classes that it counts, if the dataset counts it."""
-        return isinstance(self.options, ModelOptions)
+        return isinstance(self.options, ModelOptions | DeeperLabNetworkOptions)
 
     def count_classes(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
         """Reads the number of classes from the shapes of variables by path; 0 if unknown."""
@@ -60,4 +63,6 @@ class Network:
             return KMaXDeepLab(num_classes, self.options)
         if isinstance(self.options, MaXNetworkOptions):
             return MaXDeepLab(num_classes, self.options)
+        if isinstance(self.options, DeeperLabNetworkOptions):
+            return DeeperLab(num_classes, self.options)
         return DeepLab(num_classes, self.options)

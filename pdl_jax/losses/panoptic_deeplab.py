@@ -159,7 +159,7 @@ def top_k_mean(losses: Array, fraction: float) -> Array:
     kept = round(fraction * count)
     number = jnp.minimum(jnp.sum(losses > 0, axis=1), kept)
     if kept < count:
-        losses = losses * _hard_pixel_mask(jax.lax.stop_gradient(losses), kept)
+        losses = losses * hard_pixel_mask(jax.lax.stop_gradient(losses), kept)
     return jnp.sum(losses, axis=1) / jnp.maximum(number, 1)
 
 
@@ -167,12 +167,20 @@ def _keep_hardest(losses: Array, fraction: float) -> tuple[Array, int]:
     """Zeroes all but the hardest pixels of each row of f32[B, N]; also returns their number."""
     kept = max(1, int(fraction * losses.shape[1]))
     if kept < losses.shape[1]:
-        losses = losses * _hard_pixel_mask(jax.lax.stop_gradient(losses), kept)
+        losses = losses * hard_pixel_mask(jax.lax.stop_gradient(losses), kept)
     return losses, kept
 
 
-def _hard_pixel_mask(losses: Array, kept: int) -> Array:
-    """Returns f32[B, N], 1 on the `kept` largest losses; ties at the threshold share the rest."""
+def hard_pixel_mask(losses: Array, kept: int) -> Array:
+    """Returns a mask of the largest losses.
+
+    Args:
+      losses: f32[B, N], not negative.
+      kept: number of losses of a row that count, at least 1.
+
+    Returns:
+      f32[B, N], 1 on the `kept` largest losses; ties at the threshold share the rest.
+    """
     threshold = _kth_largest(losses, kept)[:, None]
     above = losses > threshold
     tied = losses == threshold

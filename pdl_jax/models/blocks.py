@@ -253,7 +253,13 @@ class TwoConvs(nn.Module):
         return x
 
 
-FUSIONS = ('conv3x3', 'two_conv3x3', 'separable5x5', 'two_separable3x3')
+# Single convolutions by name: whether it is separable, and the side of its kernel.
+_CONVS = {
+    f'{kind}{size}x{size}': (kind == 'separable', size)
+    for kind in ('conv', 'separable')
+    for size in (3, 5, 7)
+}
+FUSIONS = (*_CONVS, 'two_conv3x3', 'two_separable3x3')
 
 
 def make_fusion(
@@ -262,8 +268,9 @@ def make_fusion(
     """Makes the convolutions of one decoder stage or head.
 
     Args:
-      kind: 'separable5x5' (DeepLab2, bowenc0221), 'two_conv3x3' (detectron2), 'two_separable3x3'
-        (DeepLabv3+) or 'conv3x3' (DeepLabv3 of DeepLab2 and torchvision).
+      kind: one of `FUSIONS`, such as 'separable5x5' (DeepLab2, bowenc0221), 'two_conv3x3'
+        (detectron2), 'two_separable3x3' (DeepLabv3+), 'conv3x3' (DeepLabv3 of DeepLab2 and
+        torchvision) or 'separable7x7' (DeeperLab).
       features: channels of the result.
       hidden_features: channels between the two convolutions, for the kinds that have two.
       options: options of all layers.
@@ -272,10 +279,10 @@ def make_fusion(
     Raises:
       ValueError: `kind` is unknown.
     """
-    if kind == 'separable5x5':
-        return SeparableConv(features, 5, options=options, name=name)
-    if kind == 'conv3x3':
-        return ConvNorm(features, 3, options=options, name=name)
+    if kind in _CONVS:
+        is_separable, size = _CONVS[kind]
+        layer = SeparableConv if is_separable else ConvNorm
+        return layer(features, size, options=options, name=name)
     if kind not in FUSIONS:
         raise ValueError(f'fusion {kind!r} is unknown; choose one of {FUSIONS}')
     return TwoConvs((hidden_features, features), kind == 'two_separable3x3', options, name=name)

@@ -12,7 +12,7 @@ from pdl_jax.models.heads import Head
 from pdl_jax.models.lr_aspp import LRASPP
 from pdl_jax.models.model_backbone import make_model_backbone
 from pdl_jax.models.options import BranchOptions, ModelOptions
-from pdl_jax.ops.resize import resize_bilinear
+from pdl_jax.ops.resize import resize_bilinear, upsample_offsets
 from pdl_jax.typing import Array
 
 
@@ -97,9 +97,6 @@ class DeepLab(nn.Module):
     def upsample(self, outputs: dict[str, Array], size: tuple[int, int]) -> dict[str, Array]:
         """Brings outputs to full resolution; needs no variables.
 
-        Offsets are first scaled per axis by the ratio of the two pixel grids: (out - 1) / (in - 1)
-        where corners are aligned, out / in where pixel centres are.
-
         Args:
           outputs: the result of a call.
           size: (height, width) of the image in pixels.
@@ -108,15 +105,10 @@ class DeepLab(nn.Module):
           The same keys at `size`; offsets in pixels of the image.
         """
         resize = self.options.resize
-        if 'offset' in outputs:
-            shrink = 1 if resize == 'corner_aligned' else 0
-            scale = [
-                (large - shrink) / max(small - shrink, 1)
-                for large, small in zip(size, outputs['offset'].shape[1:3], strict=True)
-            ]
-            outputs = {**outputs, 'offset': outputs['offset'] * jnp.array(scale, jnp.float32)}
-        height, width = size
-        return {key: resize_bilinear(x, (height, width), resize) for key, x in outputs.items()}
+        return {
+            key: (upsample_offsets if key == 'offset' else resize_bilinear)(x, size, resize)
+            for key, x in outputs.items()
+        }
 
     def upsample_instances(
         self, outputs: dict[str, Array], size: tuple[int, int]

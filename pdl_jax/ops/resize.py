@@ -103,6 +103,29 @@ def resize_bilinear(x: Array, size: tuple[int, int], mode: str = 'corner_aligned
     )
 
 
+def upsample_offsets(offsets: Array, size: tuple[int, int], mode: str) -> Array:
+    """Resizes maps of offsets, and the offsets themselves by the ratio of the two pixel grids.
+
+    The ratio is (out - 1) / (in - 1) per axis where corners are aligned, out / in where pixel
+    centres are.
+
+    Args:
+      offsets: f32[B, h, w, 2 N], N pairs (dy, dx) in pixels of these maps.
+      size: (height, width) of the result in pixels.
+      mode: see `resize_bilinear`.
+
+    Returns:
+      f32[B, height, width, 2 N], in pixels of the result.
+    """
+    shrink = 1 if mode == 'corner_aligned' else 0
+    scale = [
+        (large - shrink) / max(small - shrink, 1)
+        for large, small in zip(size, offsets.shape[1:3], strict=True)
+    ]
+    factors = jnp.array(scale * (offsets.shape[-1] // 2), jnp.float32)
+    return resize_bilinear(offsets * factors, size, mode)
+
+
 def subsample(x: Array, size: tuple[int, int]) -> Array:
     """Takes every s-th row and column of a map, s = (H - 1) // (height - 1), from the first on.
 

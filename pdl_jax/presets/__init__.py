@@ -1,21 +1,34 @@
 """Recipes by name, as data: what each paper and each original program is made of.
 
 A preset is whole: the system, the fields of its network that differ from the defaults, and the
-rules for targets, loss and post-processing in which its program differs. `deeplab` and `kmax` list
-them.
+rules for targets, loss and post-processing in which its program differs. `deeplab`, `deeperlab` and
+`kmax` list them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from pdl_jax.models.deeperlab_options import DeeperLabNetworkOptions, make_deeperlab_options
 from pdl_jax.models.kmax_options import KMaXNetworkOptions, make_kmax_options
 from pdl_jax.models.options import BackboneOptions, ModelOptions, make_model_options
+from pdl_jax.presets.deeperlab import DEEPERLAB_PRESETS
 from pdl_jax.presets.deeplab import DEEPLAB_PRESETS
 from pdl_jax.presets.kmax import KMAX_PRESETS
-from pdl_jax.presets.preset import KMAX_SYSTEM, SYSTEM_BY_INSTANCES, Preset
+from pdl_jax.presets.preset import (
+    DEEPERLAB_SYSTEM,
+    KMAX_SYSTEM,
+    SYSTEM_BY_INSTANCES,
+    Preset,
+)
 from pdl_jax.typing import suggest
 
-PRESETS: dict[str, Preset] = {**DEEPLAB_PRESETS, **KMAX_PRESETS}
+PRESETS: dict[str, Preset] = {
+    **DEEPLAB_PRESETS,
+    **DEEPERLAB_PRESETS,
+    **KMAX_PRESETS,
+}
+
+AnyNetworkOptions = ModelOptions | DeeperLabNetworkOptions | KMaXNetworkOptions
 
 # Fields that describe the inside of one family of backbones.
 _OF_ONE_BACKBONE = (
@@ -85,11 +98,23 @@ def make_kmax_network(preset: Preset, **overrides: Any) -> KMaXNetworkOptions:
     return make_kmax_options(_merge_fields(preset, overrides))
 
 
-def make_any_network(name: str, **overrides: Any) -> ModelOptions | KMaXNetworkOptions:
+def make_deeperlab_network(preset: Preset, **overrides: Any) -> DeeperLabNetworkOptions:
+    """Makes the network of a DeeperLab's preset, see `make_network`."""
+    return make_deeperlab_options(_merge_fields(preset, overrides))
+
+
+def make_any_network(name: str, **overrides: Any) -> AnyNetworkOptions:
     """Makes the network of any preset by its name, see `make_network`."""
     preset = find_preset(name)
-    make = make_kmax_network if preset.system == KMAX_SYSTEM else make_network
+    make = _MAKERS.get(preset.system, make_network)
     return make(preset, **overrides)
+
+
+# What makes the network of systems other than the DeepLabs.
+_MAKERS: Mapping[str, Callable[..., AnyNetworkOptions]] = {
+    DEEPERLAB_SYSTEM: make_deeperlab_network,
+    KMAX_SYSTEM: make_kmax_network,
+}
 
 
 def _merge_fields(preset: Preset, overrides: Mapping[str, Any]) -> dict[str, Any]:

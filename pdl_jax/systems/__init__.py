@@ -11,6 +11,7 @@ from pdl_jax.typing import suggest
 
 # The options class of each system as 'module:class', imported on first use.
 SYSTEMS = {
+    'deeperlab': 'pdl_jax.systems.deeperlab:DeeperLabOptions',
     'kmax_deeplab': 'pdl_jax.systems.kmax_deeplab:KMaXDeepLabOptions',
     'panoptic_deeplab': 'pdl_jax.systems.panoptic_deeplab:PanopticDeepLabOptions',
     'semantic_deeplab': 'pdl_jax.systems.semantic_deeplab:SemanticDeepLabOptions',

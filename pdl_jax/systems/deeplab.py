@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, Self, cast
+from typing import ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -25,19 +25,15 @@ from pdl_jax.preprocess.targets import TargetOptions, make_targets
 from pdl_jax.presets import make_network
 from pdl_jax.runtime.own_code import find_own_code
 from pdl_jax.systems.network_options import NetworkSystemOptions
-from pdl_jax.systems.pixel_grid import PixelGrid
+from pdl_jax.systems.network_system import NetworkSystem
 from pdl_jax.systems.system import (
     Averaging,
     Outputs,
     Samples,
-    System,
     Variables,
     image_size,
 )
-from pdl_jax.typing import Array, PyTree
-
-# Smallest input that every network takes; shapes of variables do not depend on the input.
-_INIT_SIZE = (65, 65)
+from pdl_jax.typing import Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,35 +75,22 @@ class DeepLabOptions(NetworkSystemOptions):
 
 
 @dataclasses.dataclass(frozen=True)
-class DeepLabSystem(System):
-    """A DeepLab for the classes of a dataset.
-
-    Attributes:
-      options: what the configuration decides.
-      scale: factor by which its images are resized; the window of the ASPP's pooling scales along.
-    """
+class DeepLabSystem(NetworkSystem):
+    """A DeepLab for the classes of a dataset."""
 
     options: DeepLabOptions
-    scale: float = 1.0
 
     @property
     def network(self) -> DeepLab:
         """The flax module."""
         options = self.options
-        crop = options.crop_size
         return DeepLab(
             self.label_format.num_classes,
             options=options.model,
-            pool_crop=crop if self.scale == 1 else self.grid.scale(crop, self.scale),
+            pool_crop=self.pool_crop,
             dtype=options.compute_dtype,
             freeze_backbone_norm=options.freeze_backbone_norm,
         )
-
-    @property
-    def grid(self) -> PixelGrid:
-        """See `System.grid`."""
-        model = self.options.model
-        return PixelGrid(model.backbone.output_stride, model.resize == 'corner_aligned')
 
     @property
     def has_instances(self) -> bool:
@@ -118,23 +101,6 @@ class DeepLabSystem(System):
     def averaging(self) -> Averaging:
         """See `System.averaging`."""
         return DeepLabAveraging()
-
-    def at_scale(self, factor: float) -> Self:
-        """See `System.at_scale`."""
-        return dataclasses.replace(self, scale=factor)
-
-    def init(self, rng: Array) -> Variables:
-        """See `System.init`."""
-        return dict(self.network.init(rng, jnp.zeros((1, *_INIT_SIZE, self.options.num_channels))))
-
-    def outputs(self, variables: Variables, images: Array) -> Outputs:
-        """See `System.outputs`."""
-        return cast(Outputs, self.network.apply(variables, images, train=False))
-
-    def context_features(self, variables: Variables, images: Array) -> PyTree:
-        """See `System.context_features`."""
-        _, collections = self.network.apply(variables, images, train=False, mutable=['context'])
-        return dict(collections).get('context', {})
 
     def upsample(
         self, outputs: Outputs, size: tuple[int, int], *, is_partial: bool = False
@@ -178,15 +144,7 @@ class DeepLabSystem(System):
         is the term of the function's name.
         """
         targets = split_rows(self.make_targets(samples.panoptic))
-        outputs, updates = self.network.apply(
-            variables,
-            samples.image,
-            train=True,
-            rngs={'dropout': rng},
-            mutable=['batch_stats', 'losses'],
-        )
-        updates = dict(updates)
-        auxiliary = jax.tree.leaves(updates.pop('losses', {}))
+        outputs, auxiliary, updates = self.train_outputs(variables, samples.image, rng)
         outputs = self.upsample(outputs, image_size(samples.image), is_partial=True)
         loss, terms = panoptic_loss(
             outputs,
@@ -195,9 +153,9 @@ class DeepLabSystem(System):
             options=self.options.loss,
             resize=self.options.model.resize,
         )
-        if auxiliary:
-            terms = {**terms, 'auxiliary': sum(auxiliary)}
-            loss = loss + terms['auxiliary']
+        if auxiliary is not None:
+            terms = {**terms, 'auxiliary': auxiliary}
+            loss = loss + auxiliary
         for name, value in self._extra_losses(outputs, targets).items():
             terms = {**terms, name: value}
             loss = loss + value

@@ -1,17 +1,15 @@
 """Panoptic-DeepLab: semantic classes, instance centres and offsets, merged by majority vote."""
 
 import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import jax
 import numpy as np
 
 from pdl_jax.postprocess.centers import MAX_PIXELS
 from pdl_jax.postprocess.panoptic import post_process
-from pdl_jax.postprocess.rejection import drop_things
 from pdl_jax.systems.deeplab import DeepLabOptions, DeepLabSystem
+from pdl_jax.systems.rejection import reject_things
 from pdl_jax.systems.semantic_deeplab import draw_targets_and_predictions, replace_semantic
 from pdl_jax.systems.system import LabelMaps, Outputs, Samples, Variables, image_size
 from pdl_jax.typing import Array, LabelFormat
@@ -107,15 +105,7 @@ class PanopticDeepLab(DeepLabSystem):
     def filter_segments(self, maps: LabelMaps) -> LabelMaps:
         """See `System.filter_segments`."""
         options = self.options.postprocess
-        if not options.min_score and not options.min_area_px:
-            return maps
-        drop = functools.partial(
-            drop_things,
-            label_format=self.label_format,
-            min_score=options.min_score,
-            min_area_px=options.min_area_px,
-        )
-        return maps._replace(panoptic=jax.vmap(drop)(maps.panoptic, self.describe_segments(maps)))
+        return reject_things(self, maps, options.min_score, options.min_area_px)
 
     def replace_by_truth(self, outputs: Outputs, panoptic: Array, oracle: Sequence[str]) -> Outputs:
         """See `System.replace_by_truth`.

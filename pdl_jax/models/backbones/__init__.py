@@ -59,6 +59,7 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     'xception65': functools.partial(Xception, depth=65),
     'xception71': functools.partial(Xception, depth=71),
     'mobilenet_v2': MobileNetV2,
+    'mobilenet_v2_5x5': functools.partial(MobileNetV2, kernel_size=5),
     'mobilenet_v3_large': functools.partial(MobileNetV3, size='large'),
     'mobilenet_v3_small': functools.partial(MobileNetV3, size='small'),
     'mobilenet_v3_large_seg': functools.partial(MobileNetV3, size='large', variant='seg'),

@@ -28,6 +28,7 @@ class MobileNetV2(nn.Module):
     Attributes:
       output_stride: 4, 8, 16 or 32.
       width_multiplier: scales all channels, rounded to multiples of 8.
+      kernel_size: side of the depthwise convolutions; 5 in DeeperLab's Wide MobileNetV2.
       endpoints: features of the last block at each stride for decoders: 'outputs' (24, 32 and 96
         channels, PyTorch Panoptic-DeepLab) or 'inner', its depthwise convolution (144, 192 and 576
         channels, DeepLab in TensorFlow).
@@ -39,6 +40,7 @@ class MobileNetV2(nn.Module):
     width_multiplier: float = 1.0
     options: LayerOptions = LayerOptions()
     endpoints: str = 'outputs'
+    kernel_size: int = 3
 
     def __post_init__(self) -> None:
         check_choices(self, _CHOICES)
@@ -64,6 +66,7 @@ class MobileNetV2(nn.Module):
                 x, inner = InvertedResidual(
                     features,
                     x.shape[-1] * expansion,
+                    self.kernel_size,
                     stride=block_stride if nominal_stride < self.output_stride else 1,
                     dilation=max(1, nominal_stride // self.output_stride),
                     has_shortcut=block_stride == 1 and x.shape[-1] == features,

@@ -19,7 +19,7 @@ _LAYOUTS = {
 }
 _CHOICES = {
     'depth': tuple(_LAYOUTS),
-    'endpoints': ('inner', 'middle_flow'),
+    'endpoints': ('inner', 'middle_flow', 'first'),
     'output_stride': (4, 8, 16, 32),
 }
 _kernel_init = nn.initializers.truncated_normal(0.09)
@@ -45,7 +45,8 @@ class Xception(nn.Module):
       endpoints: features at strides 4, 8 and 16 for decoders: 'inner', the second separable
         convolution of the module that leaves that stride, before its ReLU (256, 728 and 1024
         channels, TF DeepLab); or 'middle_flow', the same at strides 4 and 8 but the output of the
-        middle flow at stride 16 (728 channels, PyTorch Panoptic-DeepLab).
+        middle flow at stride 16 (728 channels, PyTorch Panoptic-DeepLab); or 'first', the output of
+        the module that reaches the stride (128, 256 and 728 channels of Xception-71, DeeperLab).
       multi_grid: factors of the dilations of the last module's three convolutions; empty for none.
       output_stride: 4, 8, 16 or 32.
       width_multiplier: scales all channels, rounded to multiples of 8.
@@ -98,10 +99,13 @@ class Xception(nn.Module):
                 self.options,
                 name=module.name,
             )(x, train=train)
-            if module.stride == 2 and 4 <= nominal_stride <= self.output_stride:
+            is_first = self.endpoints == 'first'
+            if not is_first and module.stride == 2 and 4 <= nominal_stride <= self.output_stride:
                 is_input_read = self.endpoints == 'middle_flow' and module.name == 'exit_block1'
                 endpoints[f'stride{nominal_stride}'] = module_input if is_input_read else inner
             nominal_stride *= module.stride
+            if is_first and module.stride == 2 and nominal_stride <= self.output_stride:
+                endpoints[f'stride{nominal_stride}'] = x
         if nominal_stride <= self.output_stride:
             endpoints[f'stride{nominal_stride}'] = x
         return {**endpoints, 'last': x}

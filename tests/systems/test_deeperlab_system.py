@@ -1,0 +1,215 @@
+"""DeeperLab as a system: its targets and labels meet, and the ordinary commands run it."""
+
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from pdl_jax.commands.command_line import main
+from pdl_jax.commands.config_file import load_config
+from pdl_jax.experiment import Experiment
+from pdl_jax.systems.system import Samples
+from pdl_jax.typing import LabelFormat
+
+_CONFIG = """
+from configs import scenes_deeperlab
+
+def get_config():
+    config = scenes_deeperlab.get_config()
+    config.model.width_multiplier = 0.25
+    config.model.aspp_features = config.model.head_features = 8
+    config.model.aspp_rates = (2,)
+    config.model.decoder_features = 128
+    config.targets.max_instances = 16
+    config.augment.crop_height_px = config.augment.crop_width_px = 65
+    config.train.batch_size, config.train.num_steps = 8, 2
+    config.train.log_every_steps = 1
+    config.train.picture_every_steps = config.train.evaluate_every_steps = 2
+    config.evaluate.batch_size = 8
+    config.evaluate.with_loss = True
+    config.postprocess.max_candidates = config.postprocess.max_instances = 16
+    return config
+"""
+_TERMS = {'semantic', 'keypoint', 'short', 'middle', 'long'}
+
+
+@pytest.fixture(scope='module')
+def config(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp('deeperlab') / 'tiny_deeperlab.py'
+    path.write_text(_CONFIG)
+    return str(path)
+
+
+@pytest.fixture(scope='module')
+def workdir(config, data, tmp_path_factory) -> pathlib.Path:
+    path = tmp_path_factory.mktemp('work') / 'run'
+    main(['train', f'--config={config}', f'--workdir={path}', f'--config.data.path={data}'])
+    return path
+
+
+@pytest.mark.slow
+def test_it_trains_evaluates_and_draws(workdir):
+    lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+    losses = [line for line in lines if 'loss_keypoint' in line]
+    assert len(losses) == 2 and all(np.isfinite(line['loss']) for line in losses)
+    terms = {k.removeprefix('loss_'): v for k, v in losses[0].items() if k.startswith('loss_')}
+    assert set(terms) == _TERMS
+    np.testing.assert_allclose(sum(terms.values()), losses[0]['loss'], rtol=1e-5)
+    report = json.loads((workdir / 'report.json').read_text())
+    assert 'pq' in report and 'pc' in report
+    names = {path.name for path in (workdir / 'pictures' / 'step_00000002').iterdir()}
+    assert {
+        f'{prefix}{name}_0.png' for prefix in ('', 'target_') for name in ('keypoints', 'offsets')
+    } <= names
+
+
+@pytest.mark.slow
+def test_true_outputs_come_back_through_evaluation(workdir, data, tmp_path):
+    oracle = ('semantic', 'keypoint', 'short', 'middle', 'long')
+    main([
+        'evaluate',
+        f'--workdir={workdir}',
+        f'--config.evaluate.oracle={oracle}',
+        f'--output={tmp_path / "report.json"}',
+    ])  # fmt: skip
+    report = json.loads((tmp_path / 'report.json').read_text())
+    # Scenes of 48x64 pixels have things that are smaller than the discs.
+    assert report['pq'] > 0.9
+
+
+@pytest.mark.slow
+def test_it_predicts_exports_and_plans(workdir, data, tmp_path, capsys):
+    image = tmp_path / 'image.png'
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)).save(image)
+    main(
+        ['predict', f'--checkpoint={workdir}', f'--images={image}', f'--output={tmp_path / "out"}']
+    )
+    assert any((tmp_path / 'out').rglob('*.png'))
+    export = tmp_path / 'export'
+    main(['export', f'--checkpoint={workdir}', f'--output={export}', '--format=stablehlo'])
+    assert any(path.stat().st_size for path in export.iterdir())
+
+
+def make_system(label_format, **overrides):
+    flags = [f'--config.{name}={value}' for name, value in overrides.items()]
+    config = load_config('scenes_deeperlab', flags)
+    config.data.path = 'unused'
+    return Experiment.from_config(config).system.make_system(label_format)
+
+
+def make_panoptic(label_format):
+    panoptic = np.full((1, 65, 97), label_format.void_label, np.int32)
+    panoptic[0, :30] = 3 * 256
+    panoptic[0, 35:50, :30] = 1 * 256 + 7
+    panoptic[0, 35:50, 30:75] = 1 * 256 + 9
+    panoptic[0, 50:, 60:] = 2 * 256 + 1
+    return panoptic
+
+
+@pytest.fixture(scope='module', params=[0, 255])
+def truth(request):
+    """A label map, its system, and the true outputs, mirrored too."""
+    # Void is the first class, or none.
+    label_format = LabelFormat(4, (1, 2), request.param, 256)
+    system = make_system(label_format)
+    oracle = ('semantic', 'keypoint', 'short', 'middle', 'long')
+
+    @jax.jit
+    def replace(panoptic):
+        channels = {'semantic': 4, 'keypoint': 5, 'short': 10, 'middle': 16, 'long': 10}
+        outputs = {key: jnp.zeros((*panoptic.shape, n)) for key, n in channels.items()}
+        return system.replace_by_truth(outputs, panoptic, oracle)
+
+    panoptic = make_panoptic(label_format)
+    return panoptic, system, replace(panoptic), replace(panoptic[:, :, ::-1])
+
+
+def test_the_truth_in_the_place_of_outputs_is_found_again(truth):
+    panoptic, system, outputs, _ = truth
+    maps = jax.jit(lambda x: system.label_maps(x, size=(65, 97)))(outputs)
+    found = {}
+    for label in (768, 263, 265, 513):
+        labels = np.unique(np.asarray(maps.panoptic)[panoptic == label])
+        assert len(labels) == 1 and labels[0] // 256 == label // 256
+        found[label] = labels[0]
+    assert len(set(found.values())) == 4
+    is_thing = np.isin(panoptic, (263, 265, 513))
+    np.testing.assert_allclose(np.asarray(maps.score)[is_thing], 1, atol=1e-3)
+
+
+def test_the_mirror_image_is_brought_back(truth):
+    _, system, outputs, mirrored = truth
+    back = system.averaging.mirror(mirrored, True)
+    kept = system.averaging.mirror(outputs, False)
+    for key, expected in outputs.items():
+        np.testing.assert_allclose(kept[key], expected, err_msg=key)
+        # Void pixels keep logits of 0, elsewhere they are certain.
+        np.testing.assert_allclose(back[key], expected, atol=1e-4, err_msg=key)
+
+
+def test_means_of_equal_outputs_are_these_outputs():
+    averaging = make_system(LabelFormat(4, (1, 2), 255, 256)).averaging
+    rng = np.random.default_rng(0)
+    outputs = {
+        'semantic': jnp.asarray(rng.normal(size=(1, 3, 4, 4))),
+        'keypoint': jnp.asarray(rng.normal(size=(1, 3, 4, 5))),
+    }
+    again = averaging.from_mean(averaging.to_mean(outputs))
+    np.testing.assert_allclose(again['keypoint'], outputs['keypoint'], atol=1e-5)
+    np.testing.assert_allclose(
+        jax.nn.softmax(again['semantic']), jax.nn.softmax(outputs['semantic']), atol=1e-6
+    )
+
+
+@pytest.mark.slow
+def test_the_loss_reaches_every_parameter():
+    label_format = LabelFormat(4, (1, 2), 255, 256)
+    system = make_system(
+        label_format,
+        **{
+            'model.width_multiplier': 0.25,
+            'model.decoder_features': 64,
+            'model.aspp_rates': '(2,)',
+        },
+    )
+    panoptic = jnp.asarray(make_panoptic(label_format))
+    image = jax.random.normal(jax.random.key(1), (1, 65, 97, 3))
+
+    def total(params, variables):
+        variables = {**variables, 'params': params}
+        return system.loss(variables, Samples(image, panoptic), rng=jax.random.key(2))
+
+    @jax.jit
+    def run():
+        variables = system.init(jax.random.key(0))
+        return jax.grad(total, has_aux=True)(variables['params'], variables)
+
+    gradients, (terms, updates) = run()
+    assert set(terms) == _TERMS and 'batch_stats' in updates
+    zero = [
+        jax.tree_util.keystr(path)
+        for path, x in jax.tree_util.tree_leaves_with_path(gradients)
+        if not np.any(x)
+    ]
+    # The pooling's norm sees one pixel per image: with one image its output is constant.
+    assert all('pool' in path for path in zero), zero
+
+
+def test_what_makes_no_sense_is_refused():
+    config = load_config('scenes')
+    config.model.preset = 'deeperlab/xception71'
+    with pytest.raises(ValueError, match=r'configs/deeperlab\.py'):
+        Experiment.from_config(config)
+    for flag, words in (
+        ('model.decoder_features=100', 'multiple of 16'),
+        ('evaluate.oracle=("center",)', 'keypoint'),
+        ('postprocess.keypoint_threshold=2.0', 'keypoint_threshold'),
+        ('targets.radius_px=0.0', 'radius_px'),
+    ):
+        config = load_config('scenes_deeperlab', [f'--config.{flag}'])
+        with pytest.raises(ValueError, match=words):
+            Experiment.from_config(config)
