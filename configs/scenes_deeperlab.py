@@ -24,8 +24,8 @@ def get_config() -> ConfigDict:
     config.model.aspp_features = 64
     config.model.aspp_pooling = 'global'
     config.model.low_level_features = 12
-    config.model.decoder_conv = 'separable3x3'
-    config.model.decoder_features = 1024
+    config.model.fusion = 'separable3x3'
+    config.model.fusion_features = 1024
     config.model.head_conv = 'separable5x5'
     config.model.head_features = 48
     config.model.norm_momentum = 0.9

@@ -62,8 +62,9 @@ def panoptic_loss(
     """Adds up the weighted losses.
 
     Args:
-      outputs: 'semantic' f32[B, h, w, C] at any resolution and, from a network with an instance
-        branch, 'center' f32[B, H, W, 1] and 'offset' f32[B, H, W, 2] at that of the targets.
+      outputs: 'semantic' f32[B, h, w, C] at any resolution, 'semantic_stage1', ... alike from a
+        network of several stages, and from one with an instance branch 'center' f32[B, H, W, 1] and
+        'offset' f32[B, H, W, 2] at that of the targets.
       targets: maps of `preprocess.targets.make_targets`, batched.
       ignore_label: semantic value of void pixels; need not be a class.
       options: weights and the hard-pixel share.
@@ -76,14 +77,14 @@ def panoptic_loss(
     terms = {}
     for key, losses in _loss_maps(outputs, targets, ignore_label, resize).items():
         if options.scope == 'image':
-            fraction = options.top_k_fraction if key == 'semantic' else 1.0
+            fraction = options.top_k_fraction if _name_term(key) == 'semantic' else 1.0
             mean = jnp.mean(top_k_mean(losses, fraction))
-        elif key == 'semantic':
+        elif _name_term(key) == 'semantic':
             hardest, kept = _keep_hardest(losses.reshape(1, -1), options.top_k_fraction)
             mean = jnp.sum(hardest) / kept
         else:
             mean = jnp.sum(losses) / jnp.maximum(jnp.sum(targets[f'{key}_weight']), 1e-6)
-        terms[key] = getattr(options, f'{key}_weight') * mean
+        terms[key] = getattr(options, f'{_name_term(key)}_weight') * mean
     return cast(Array, sum(terms.values())), terms
 
 
@@ -106,15 +107,17 @@ def image_losses(
     terms = {}
     for key, losses in _loss_maps(outputs, targets, ignore_label, resize).items():
         if options.scope == 'image':
-            mean = top_k_mean(losses, options.top_k_fraction if key == 'semantic' else 1.0)
-        elif key == 'semantic':
+            mean = top_k_mean(
+                losses, options.top_k_fraction if _name_term(key) == 'semantic' else 1.0
+            )
+        elif _name_term(key) == 'semantic':
             losses = losses.reshape(len(losses), -1)
             hardest, kept = _keep_hardest(losses, options.top_k_fraction)
             mean = jnp.sum(hardest, axis=1) / kept
         else:
             weight = jnp.sum(targets[f'{key}_weight'], axis=(1, 2))
             mean = jnp.sum(losses, axis=(1, 2)) / jnp.maximum(weight, 1e-6)
-        terms[key] = getattr(options, f'{key}_weight') * mean
+        terms[key] = getattr(options, f'{_name_term(key)}_weight') * mean
     return terms
 
 
@@ -123,13 +126,14 @@ def _loss_maps(
 ) -> dict[str, Array]:
     """Computes the loss of each pixel, f32[B, H, W], by the keys of `outputs`."""
     labels = targets['semantic']
-    cross_entropy: Array = cross_entropy_upsampled(outputs['semantic'], labels, resize)
-    # Use `where`, not a mask product: inf * 0 is NaN.
-    maps = {
-        'semantic': jnp.where(
-            labels == ignore_label, 0.0, cross_entropy * targets['semantic_weight']
-        )
-    }
+    maps = {}
+    for key, logits in outputs.items():
+        if _name_term(key) == 'semantic':
+            cross_entropy: Array = cross_entropy_upsampled(logits, labels, resize)
+            # Use `where`, not a mask product: inf * 0 is NaN.
+            maps[key] = jnp.where(
+                labels == ignore_label, 0.0, cross_entropy * targets['semantic_weight']
+            )
     if 'center' in outputs:
         center = (outputs['center'][..., 0] - targets['center']) ** 2
         difference = outputs['offset'] - targets['offset']
@@ -139,6 +143,11 @@ def _loss_maps(
         maps['center'] = center * targets['center_weight']
         maps['offset'] = offset * targets['offset_weight']
     return maps
+
+
+def _name_term(output: str) -> str:
+    """Names the term whose rules and weight an output has; earlier stages have the last one's."""
+    return output.partition('_')[0]
 
 
 def top_k_mean(losses: Array, fraction: float) -> Array:

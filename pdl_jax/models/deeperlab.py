@@ -126,7 +126,7 @@ class SpaceToDepthDecoder(nn.Module):
         # Of a map with aligned corners, 4h - 3 pixels high, the last block holds padding.
         x = jnp.concatenate([x, space_to_depth(low_level, network.block)], axis=-1)
         for i in (1, 2):
-            width = network.decoder_features
-            conv = make_fusion(network.decoder_conv, width, width, self.options, name=f'conv{i}')
+            width = network.fusion_features
+            conv = make_fusion(network.fusion, width, width, self.options, name=f'conv{i}')
             x = conv(x, train=train)
         return depth_to_space(x, network.block, (low_level.shape[1], low_level.shape[2]))

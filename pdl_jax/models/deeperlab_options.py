@@ -38,8 +38,8 @@ class DeeperLabNetworkOptions:
         whole map.
       dropout_rate: dropout after the ASPP, in training.
       low_level_features: channels of the features of stride 4, before space-to-depth.
-      decoder_conv: kind of both convolutions of the decoder, see `blocks.make_fusion`.
-      decoder_features: their channels, before depth-to-space.
+      fusion: kind of both convolutions of the decoder, see `blocks.make_fusion`.
+      fusion_features: their channels, before depth-to-space.
       head_conv: kind of the first convolution of every head.
       head_features: its channels.
 
@@ -60,15 +60,15 @@ class DeeperLabNetworkOptions:
     aspp_pooling: str = 'train_crop'
     dropout_rate: float = 0.1
     low_level_features: int = 32
-    decoder_conv: str = 'conv3x3'
-    decoder_features: int = 4096
+    fusion: str = 'conv3x3'
+    fusion_features: int = 4096
     head_conv: str = 'separable7x7'
     head_features: int = 256
 
     def __post_init__(self) -> None:
         check_choice('resize', self.resize, MODES)
         check_choice('aspp_pooling', self.aspp_pooling, ('train_crop', 'global'))
-        for field in ('decoder_conv', 'head_conv'):
+        for field in ('fusion', 'head_conv'):
             check_choice(field, getattr(self, field), FUSIONS)
         if not 0 <= self.dropout_rate < 1:
             raise ValueError(f'model.dropout_rate (={self.dropout_rate}) must lie in [0, 1)')
@@ -77,9 +77,9 @@ class DeeperLabNetworkOptions:
                 f'model.output_stride (={self.backbone.output_stride}) must be at least 8: the '
                 f'decoder brings the features of stride 4 to it'
             )
-        if self.decoder_features % self.block**2:
+        if self.fusion_features % self.block**2:
             raise ValueError(
-                f'model.decoder_features (={self.decoder_features}) must be a multiple of '
+                f'model.fusion_features (={self.fusion_features}) must be a multiple of '
                 f'{self.block**2}, the pixels of stride 4 in one of stride '
                 f'{self.backbone.output_stride}'
             )

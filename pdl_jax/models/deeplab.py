@@ -12,6 +12,7 @@ from pdl_jax.models.heads import Head
 from pdl_jax.models.lr_aspp import LRASPP
 from pdl_jax.models.model_backbone import make_model_backbone
 from pdl_jax.models.options import BranchOptions, ModelOptions
+from pdl_jax.models.spgnet import SPGStages
 from pdl_jax.ops.resize import resize_bilinear, upsample_offsets
 from pdl_jax.typing import Array
 
@@ -48,7 +49,8 @@ class DeepLab(nn.Module):
         Returns:
           'semantic': f32[B, h, w, C] logits and, with an instance branch, 'center': f32[B, h, w, 1]
           and 'offset': f32[B, h, w, 2], (dy, dx) in pixels of these maps, at the stride of the
-          finest skip. `upsample` brings them to the size of the image.
+          finest skip. `upsample` brings them to the size of the image. In training also
+          'semantic_stage1', ...: logits of earlier stages, if there are any.
         """
         options = self.options
         features = make_model_backbone(
@@ -76,6 +78,14 @@ class DeepLab(nn.Module):
                 name='semantic_decoder',
             )(features, train=train)
             return {'semantic': semantic}
+        if options.decoder == 'spgnet':
+            return SPGStages(
+                self.num_classes,
+                options,
+                layers,
+                self.freeze_backbone_norm,
+                name='semantic_decoder',
+            )(features, train=train)
 
         def run_branch(name: str, branch: BranchOptions) -> dict[str, Array]:
             decoder = Decoder(branch, options, window, layers, name=f'{name}_decoder')

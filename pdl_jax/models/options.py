@@ -16,7 +16,8 @@ _CHOICES = {
     'context': ('aspp', 'dense_prediction_cell'),
     'aspp_pooling': ('train_crop', 'global'),
     'aspp_pool_layer': ('norm', 'bias', 'plain'),
-    'decoder': ('deeplab', 'lr_aspp', 'classifier'),
+    'decoder': ('deeplab', 'lr_aspp', 'spgnet', 'classifier'),
+    'guidance': ('logits', 'softmax'),
     'lr_aspp_gate': ('hard_sigmoid', 'sigmoid'),
     'fusion': FUSIONS,
 }
@@ -128,8 +129,8 @@ class ModelOptions:
       aspp_pool_layer: what follows the pooling's 1x1 convolution: BatchNorm ('norm'), a 'bias', or
         nothing ('plain').
       dropout_rate: dropout after the context module, in training.
-      decoder: 'deeplab', 'lr_aspp' (semantic only) or 'classifier' (whole images, for ImageNet
-        weights).
+      decoder: 'deeplab', 'lr_aspp' or 'spgnet' (both semantic only), or 'classifier' (whole images,
+        for ImageNet weights).
       skip_strides: strides of the features that the decoder fuses, coarse to fine; () for
         DeepLabv3, which fuses none.
       is_skip_first: whether a skip is concatenated before the decoder's own features (detectron2)
@@ -137,6 +138,9 @@ class ModelOptions:
       fusion: the convolutions after each concatenation, see `blocks.make_fusion`.
       lr_aspp_gate: 'hard_sigmoid' of a convolution with bias (TensorFlow) or 'sigmoid' of one
         without (torchvision).
+      num_stages: encoder-decoders in a row of 'spgnet', see `spgnet.SPGStages`; their width is
+        `semantic_features`.
+      guidance: what the gates between them see, 'logits' or 'softmax'.
       semantic: the semantic branch.
       instance: the instance branch; None makes the network a semantic one.
 
@@ -162,6 +166,8 @@ class ModelOptions:
     is_skip_first: bool = False
     fusion: str = 'separable5x5'
     lr_aspp_gate: str = 'hard_sigmoid'
+    num_stages: int = 2
+    guidance: str = 'logits'
     semantic: BranchOptions = SEMANTIC_BRANCH
     instance: BranchOptions | None = INSTANCE_BRANCH
 
@@ -177,6 +183,20 @@ class ModelOptions:
             raise ValueError(
                 f'model.decoder {self.decoder!r} has no instance branch: set '
                 f'model.has_instances=False'
+            )
+        if self.decoder == 'spgnet':
+            self._check_stages()
+
+    def _check_stages(self) -> None:
+        if self.num_stages < 1 or self.semantic.features % 4:
+            raise ValueError(
+                f'model.num_stages (={self.num_stages}) must be positive and '
+                f'model.semantic_features (={self.semantic.features}) a multiple of 4'
+            )
+        if self.backbone.output_stride != 32:
+            raise ValueError(
+                f'model.output_stride (={self.backbone.output_stride}) must be 32: the decoders of '
+                f"'spgnet' read all scales down to it"
             )
 
     def _check_widths(self, name: str, branch: BranchOptions | None) -> None:

@@ -2,8 +2,8 @@
 
 The families are 'deeplab2' (google-research/deeplab2), 'bowenc0221' (bowenc0221/panoptic-deeplab),
 'detectron2' (its projects/Panoptic-DeepLab), 'paper' (the parameters and multiply-adds that Cheng
-et al. print), 'tensorflow' (tensorflow/models' research/deeplab), 'torchvision', and 'imagenet'
-(the classifiers that backbones are pretrained as).
+et al. print), 'tensorflow' (tensorflow/models' research/deeplab), 'torchvision', 'spgnet' (Cheng et
+al., ICCV 2019), and 'imagenet' (the classifiers that backbones are pretrained as).
 """
 
 from collections.abc import Mapping
@@ -228,6 +228,18 @@ _TORCHVISION = {
     },
 }
 
+_SPGNET = {
+    name: {
+        **_SEMANTIC,
+        'decoder': 'spgnet',
+        'backbone': name,
+        'stride_convention': 'torchvision',
+        'normalization': 'imagenet',
+        'norm_epsilon': 1e-5,
+    }
+    for name in ('resnet18', 'resnet50')
+}
+
 _CLASSIFIER = {
     **_SEMANTIC,
     'decoder': 'classifier',
@@ -286,6 +298,7 @@ DEEPLAB_PRESETS: dict[str, Preset] = {
         ('paper', _PAPER),
         ('tensorflow', _TENSORFLOW),
         ('torchvision', _TORCHVISION),
+        ('spgnet', _SPGNET),
         ('imagenet', {name: _make_classifier(name) for name in BACKBONES}),
     )
     for name, model in members.items()

@@ -69,7 +69,7 @@ def test_features_that_first_have_a_stride(stride):
 
 def test_what_makes_no_sense_is_refused():
     for fields, words in (
-        ({'decoder_features': 100}, 'multiple of 16'),
+        ({'fusion_features': 100}, 'multiple of 16'),
         ({'output_stride': 4}, 'at least 8'),
         ({'head_conv': 'conv9x9'}, 'head_conv'),
         ({'dropout_rate': 1.0}, 'dropout_rate'),

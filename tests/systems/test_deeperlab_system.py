@@ -23,7 +23,7 @@ def get_config():
     config.model.width_multiplier = 0.25
     config.model.aspp_features = config.model.head_features = 8
     config.model.aspp_rates = (2,)
-    config.model.decoder_features = 128
+    config.model.fusion_features = 128
     config.targets.max_instances = 16
     config.augment.crop_height_px = config.augment.crop_width_px = 65
     config.train.batch_size, config.train.num_steps = 8, 2
@@ -172,7 +172,7 @@ def test_the_loss_reaches_every_parameter():
         label_format,
         **{
             'model.width_multiplier': 0.25,
-            'model.decoder_features': 64,
+            'model.fusion_features': 64,
             'model.aspp_rates': '(2,)',
         },
     )
@@ -205,7 +205,7 @@ def test_what_makes_no_sense_is_refused():
     with pytest.raises(ValueError, match=r'configs/deeperlab\.py'):
         Experiment.from_config(config)
     for flag, words in (
-        ('model.decoder_features=100', 'multiple of 16'),
+        ('model.fusion_features=100', 'multiple of 16'),
         ('evaluate.oracle=("center",)', 'keypoint'),
         ('postprocess.keypoint_threshold=2.0', 'keypoint_threshold'),
         ('targets.radius_px=0.0', 'radius_px'),

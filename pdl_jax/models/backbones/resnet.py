@@ -21,7 +21,7 @@ from pdl_jax.typing import Array
 
 _CHOICES = {
     'block': ('bottleneck', 'basic'),
-    'stem': ('plain', 'beta'),
+    'stem': ('plain', 'beta', 'none'),
     'stride_convention': ('deeplab2', 'torchvision', 'detectron2', 'slim'),
     'endpoints': ('outputs', 'unactivated', 'inner'),
     'activation': tuple(ACTIVATIONS),
@@ -63,7 +63,9 @@ class ResNet(nn.Module):
     Attributes:
       block_counts: units of the four stages.
       block: 'bottleneck', or 'basic' as in ResNet-18 and 34.
-      stem: 'plain' (one 7x7) or 'beta' (three 3x3, the Inception stem).
+      stem: 'plain' (one 7x7), 'beta' (three 3x3, the Inception stem), or 'none': the input has
+        stride 4 and goes into the residual stages (an encoder behind another network); not in
+        'deeplab2', where these begin at stride 2.
       stride_convention: convention for the placement of strides, see above.
       multi_grid: factors of the dilations of the last stage, one per unit; empty for none.
       endpoints: features at a stride for decoders. 'outputs': the last activated output with that
@@ -100,6 +102,10 @@ class ResNet(nn.Module):
                 f'ResNet multi_grid {self.multi_grid} must be empty or have one factor for each of '
                 f'the {self.block_counts[-1]} units of the last stage'
             )
+        if self.stem == 'none' and self.stride_convention == 'deeplab2':
+            raise ValueError(
+                "ResNet stem='none' needs a stride_convention with a max-pool ('torchvision')"
+            )
         if self.endpoints == 'inner' and min(self.block_counts) < 2:
             raise ValueError(
                 f"ResNet endpoints='inner' needs two units in every stage, not "
@@ -124,12 +130,13 @@ class ResNet(nn.Module):
           'deeplab2', and stride 4, behind the max-pool, in the other conventions, which activate
           them before it.
         """
-        stem = self._stem(x, train)
-        x = self._layer_options.activation(stem)
-        stride = 2
-        if self.stride_convention != 'deeplab2':
-            x = stem = _max_pool(x, self.options.padding)
-            stride = 4
+        stem, stride = x, 4
+        if self.stem != 'none':
+            stem, stride = self._stem(x, train), 2
+            x = self._layer_options.activation(stem)
+            if self.stride_convention != 'deeplab2':
+                x = stem = _max_pool(x, self.options.padding)
+                stride = 4
         endpoints = {'stem': stem if self.endpoints == 'unactivated' else x}
         features = UnitFeatures(x, stem, stem)
         for stage, count in enumerate(self.block_counts):
@@ -155,6 +162,12 @@ class ResNet(nn.Module):
             unit_features = outputs[-2 if is_left or self.endpoints == 'inner' else -1]
             endpoints[f'stride{level}'] = getattr(unit_features, _FIELDS[self.endpoints])
         return {**endpoints, 'last': features.activated}
+
+    @property
+    def last_units(self) -> dict[str, int]:
+        """The nominal strides of the stages by the names of their last units, see `refine`."""
+        counts = enumerate(self.block_counts)
+        return {_name_unit(stage, count - 1): 4 * 2**stage for stage, count in counts}
 
     def _unit_stride(self, stage: int, i: int) -> int:
         """Returns the stride of a unit at output stride 32."""
@@ -185,7 +198,7 @@ class ResNet(nn.Module):
         return {
             'keep_prob': find_keep_prob(self.drop_path_keep_prob, stride),
             'options': self._layer_options,
-            'name': f'stage{stage + 2}_block{i + 1}',
+            'name': _name_unit(stage, i),
         }
 
     @property
@@ -287,6 +300,10 @@ def make_shortcut(
     if x.shape[-1] == features:
         return x
     return ConvNorm(features, activation=None, options=options, name='shortcut')(x, train=train)
+
+
+def _name_unit(stage: int, i: int) -> str:
+    return f'stage{stage + 2}_block{i + 1}'
 
 
 def _max_pool(x: Array, padding: str) -> Array:
