@@ -70,6 +70,7 @@ PARAMETERS = {
     ('imagenet/xception65', 1001): 39_918_361,
     ('imagenet/xception71', 1000): 42_338_736,
     ('imagenet/mobilenet_v2', 1000): 3_504_872,
+    ('imagenet/mobilenet_v2_5x5', 1000): 3_619_048,
     ('imagenet/mobilenet_v3_large', 1000): 5_483_032,
     ('imagenet/mobilenet_v3_small', 1000): 2_542_856,
     ('imagenet/mobilenet_v3_large_minimalistic', 1000): 3_924_288,
