@@ -11,6 +11,7 @@ from pdl_jax.losses.panoptic_deeplab import LossOptions, panoptic_loss
 from pdl_jax.models.backbones import make_backbone
 from pdl_jax.models.deeplab import DeepLab
 from pdl_jax.models.spgnet import SemanticGuidance
+from pdl_jax.ops.platforms import eval_shape
 from pdl_jax.presets import make_options
 
 
@@ -58,7 +59,7 @@ def count(tree):
 @pytest.mark.slow
 def test_parameters_of_the_parts():
     model = DeepLab(19, make_options('spgnet/resnet50'))
-    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 65, 65, 3))))
+    variables = eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 65, 65, 3))))
     params = variables['params']
     assert count(params['backbone']) == 25_557_032 - 1000 * 2049
     stages = params['semantic_decoder']
@@ -129,11 +130,11 @@ def test_evaluation_has_the_last_stage_alone(small):
         variables = small.init(jax.random.key(0), image)
         return small.apply(variables, image, train=train, mutable=['batch_stats'])[0]
 
-    shapes = [jax.eval_shape(lambda train=train: run(train)) for train in (False, True)]
+    shapes = [eval_shape(lambda train=train: run(train)) for train in (False, True)]
     assert {key: x.shape for key, x in shapes[0].items()} == {'semantic': (1, 17, 25, 3)}
     assert set(shapes[1]) == {'semantic', 'semantic_stage1'}
     one = DeepLab(3, dataclasses.replace(small.options, num_stages=1))
-    params = jax.eval_shape(lambda: one.init(jax.random.key(0), image))['params']
+    params = eval_shape(lambda: one.init(jax.random.key(0), image))['params']
     assert set(params['semantic_decoder']) == {'decoder1', 'predict'}
 
 
