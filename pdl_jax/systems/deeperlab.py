@@ -95,6 +95,7 @@ class DeeperLabSystem(NetworkSystem):
     """
 
     options: DeeperLabOptions
+    max_segments_field: ClassVar[str] = 'postprocess.max_instances'
 
     @property
     def network(self) -> DeeperLab:
