@@ -188,6 +188,19 @@ def get_config() -> ConfigDict:
     config.evaluate.extra_metrics = ()
     # Compute the loss of the eval split too: eval/loss and its terms.
     config.evaluate.with_loss = False
+    # Refine the class probabilities by a fully connected CRF: a name of SETTINGS in
+    # pdl_jax/postprocess/dense_crf.py, such as 'voc_v2'; '' for none. The other fields override the
+    # setting's.
+    config.evaluate.crf = ConfigDict()
+    config.evaluate.crf.setting = ''
+    config.evaluate.crf.bilateral_weight = config_dict.placeholder(float)
+    config.evaluate.crf.bilateral_px = config_dict.placeholder(float)
+    config.evaluate.crf.bilateral_color = config_dict.placeholder(float)
+    config.evaluate.crf.spatial_weight = config_dict.placeholder(float)
+    config.evaluate.crf.spatial_px = config_dict.placeholder(float)
+    config.evaluate.crf.num_iterations = config_dict.placeholder(int)
+    config.evaluate.crf.normalization = config_dict.placeholder(str)
+    config.evaluate.crf.filter = config_dict.placeholder(str)
 
     config.postprocess = ConfigDict()
     config.postprocess.center_threshold = 0.1

@@ -14,6 +14,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from pdl_jax.postprocess.crf_options import CrfOptions
 from pdl_jax.preprocess.augment import AugmentOptions
 from pdl_jax.preprocess.normalize import ChannelStatistics
 from pdl_jax.presets import find_preset, find_system
@@ -181,13 +182,12 @@ class EvaluateOptions:
     oracle: tuple[str, ...] = ()
     extra_metrics: tuple[str, ...] = ()
     with_loss: bool = False
+    crf: CrfOptions = CrfOptions()
 
     def __post_init__(self) -> None:
         check_positive('evaluate', self, 'batch_size')
         if not self.scales or not all(scale > 0 for scale in self.scales):
-            raise ValueError(
-                f'config.evaluate.scales (={self.scales!r}) must be positive numbers, at least one'
-            )
+            raise ValueError(f'config.evaluate.scales (={self.scales!r}) must be positive numbers')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -275,6 +275,8 @@ class Experiment:
         system = dataclasses.replace(system, num_channels=data.get('num_channels', 3))
         scenes = _make_section(ScenesOptions, 'data.scenes', data.pop('scenes', {}))
         train = {**_find_section(values, 'train'), 'init_checkpoint': init_checkpoint}
+        evaluate = dict(_find_section(values, 'evaluate'))
+        crf = _make_section(CrfOptions, 'evaluate.crf', evaluate.pop('crf', {}))
         common = {'crop_size': crop_size, 'normalization': system.normalization}
         return cls(
             preset=preset_name,
@@ -283,7 +285,7 @@ class Experiment:
             augment=_make_section(AugmentOptions, 'augment', {**augment, **common}),
             optimizer=_make_section(OptimizerOptions, 'optimizer', values.get('optimizer', {})),
             train=_make_section(TrainOptions, 'train', train),
-            evaluate=_make_section(EvaluateOptions, 'evaluate', values.get('evaluate', {})),
+            evaluate=_make_section(EvaluateOptions, 'evaluate', {**evaluate, 'crf': crf}),
             mesh=_make_section(MeshOptions, 'mesh', values.get('mesh', {})),
             seed=values.get('seed', 0),
         )

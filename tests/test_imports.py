@@ -42,17 +42,26 @@ ALLOWED = {
     ),
     # Label maps as pictures, for whoever shows some.
     'systems.drawing': ('typing', 'systems.drawing'),
-    'experiment': ('typing', 'preprocess', 'presets', 'runtime.mesh_options', 'systems'),
+    'experiment': (
+        'typing',
+        'postprocess.crf_options',
+        'preprocess',
+        'presets',
+        'runtime.mesh_options',
+        'systems',
+    ),
     'data': ('typing', 'ops.rounding', 'runtime', 'storage', 'data'),
     'prediction': (
         *_LEAVES,
         'data',
         'experiment',
         'prediction',
+        'postprocess.crf_options',
         'preprocess',
         'runtime',
         'storage',
         'systems.drawing',
+        'systems.refinement',
         'systems.system',
     ),
     'evaluation': (

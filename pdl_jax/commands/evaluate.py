@@ -10,6 +10,7 @@ import functools
 from pdl_jax.commands.checkpoint_flags import add_step_flag
 from pdl_jax.commands.command_line import ALLOW_CODE_HELP, add_switch
 from pdl_jax.commands.config_file import add_config_flag
+from pdl_jax.commands.predictor_flags import add_crf_flag
 from pdl_jax.commands.processes import add_process_flags, start_processes
 
 SUMMARY = 'score a checkpoint: PQ, mIoU, AP, Parsing Covering'
@@ -17,6 +18,7 @@ EXAMPLES = """\
   pdl_jax evaluate --workdir=runs/scenes --step=best
   pdl_jax evaluate --workdir=runs/scenes --write_predictions
   pdl_jax evaluate --workdir=runs/scenes --tune=center_threshold,min_score
+  pdl_jax evaluate --workdir=runs/voc --crf=voc_v2
   pdl_jax evaluate --checkpoint=runs/coco --workdir=runs/scores --config.evaluate.is_flipped"""
 
 
@@ -27,6 +29,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         '--workdir', required=True, help='where the report and the predictions go; or gs://'
     )
     add_evaluation_flags(parser)
+    add_crf_flag(parser)
     add_allow_changed_flag(parser)
     add_process_flags(parser)
 
@@ -74,6 +77,11 @@ def run(flags: argparse.Namespace) -> None:
         if step is not None:
             raise ValueError(f'--checkpoint={checkpoint} and --step={step}: give one of them')
         checkpoint, step = flags.workdir, checkpoint
+    if flags.crf is not None:
+        flags.config_overrides = [
+            *flags.config_overrides,
+            f'--config.evaluate.crf.setting={flags.crf}',
+        ]
     with start_processes(flags, f'evaluating {checkpoint}'):
         from pdl_jax.commands.config_file import load_experiment, override_experiment
         from pdl_jax.evaluation.checkpoint import evaluate_checkpoint

@@ -12,6 +12,7 @@ from typing import Any
 
 from pdl_jax.commands.checkpoint_flags import add_step_flag
 from pdl_jax.commands.command_line import ALLOW_CODE_HELP, add_switch
+from pdl_jax.commands.predictor_flags import add_crf_flag
 from pdl_jax.commands.processes import announce, show_own_messages
 
 SUMMARY = 'export a checkpoint to StableHLO, ONNX, OpenVINO or SavedModel'
@@ -64,6 +65,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help='files, folders or quoted patterns to compare on (default: generated scenes)',
     )
     parser.add_argument('--min_score', type=float, help='lowest score of a thing, see predict')
+    add_crf_flag(parser)
     add_switch(parser, 'tuned', default=True, help='use what `evaluate --tune` found')
     add_switch(parser, 'allow_code', help=ALLOW_CODE_HELP)
 
@@ -93,6 +95,7 @@ def run(flags: argparse.Namespace) -> None:
         Predictor.load,
         flags.checkpoint,
         step=flags.step,
+        crf=flags.crf,
         is_tuned=flags.tuned,
         allow_code=flags.allow_code,
         **postprocess,

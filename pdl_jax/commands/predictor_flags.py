@@ -41,7 +41,18 @@ def add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
         '--scales', type=float, nargs='+', help='average over the image at these scales'
     )
     add_switch(parser, 'flip', default=None, help='average over the mirror image too')
+    add_crf_flag(parser)
     add_switch(parser, 'allow_code', help=ALLOW_CODE_HELP)
+
+
+def add_crf_flag(parser: Any) -> None:
+    """Adds --crf to a parser or a group of one."""
+    parser.add_argument(
+        '--crf',
+        metavar='NAME',
+        help='refine the classes of pixels by a dense CRF: voc_v2, voc_v1 or pydensecrf '
+        "(default: the run's, config.evaluate.crf)",
+    )
 
 
 def add_threshold_flags(parser: argparse.ArgumentParser) -> None:
@@ -66,6 +77,7 @@ def list_options(flags: argparse.Namespace) -> dict[str, Any]:
     return {
         'scales': flags.scales,
         'is_flipped': flags.flip,
+        'crf': flags.crf,
         'is_tuned': flags.tuned,
         'allow_code': flags.allow_code,
         **list_given(flags, POSTPROCESS),

@@ -83,8 +83,9 @@ class Evaluator:
         check_channels(experiment, source)
         _warn_of_many_instances(system, source)
         self._metrics = _make_metrics(system, source, experiment.evaluate.extra_metrics)
-        # With the truth in the place of an output its loss would mean nothing.
-        has_loss = experiment.evaluate.with_loss and not experiment.evaluate.oracle
+        # With the truth in the place of an output, or behind a CRF, a loss would mean nothing.
+        evaluate = experiment.evaluate
+        has_loss = evaluate.with_loss and not (evaluate.oracle or evaluate.crf.setting)
         if has_loss:
             self._metrics['loss'] = LossMean
         describe = _make_table_function(system, source)

@@ -24,6 +24,8 @@ from pdl_jax.preprocess.augment import (
     sample_image,
     sample_labels,
 )
+from pdl_jax.preprocess.normalize import ChannelStatistics, Normalization
+from pdl_jax.systems.refinement import refine_outputs
 from pdl_jax.systems.system import (
     LabelMaps,
     Outputs,
@@ -33,6 +35,9 @@ from pdl_jax.systems.system import (
     image_size,
 )
 from pdl_jax.typing import Array
+
+# Pixels in [0, 255], as they are.
+_AS_GIVEN = ChannelStatistics((0.0,), (1.0,))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +140,7 @@ class Inference:
     Attributes:
       system: the system.
       augment: its resize and normalisation apply; its random parts do not.
-      evaluate: scales, mirror image and oracle.
+      evaluate: scales, mirror image, CRF and oracle.
       input_size: (height, width) of the network input in pixels; images are padded to it at the
         bottom and right.
     """
@@ -176,11 +181,14 @@ class Inference:
         Returns:
           f32[B, h, w, 3] of `input_size`, and the (height, width) of the resized images, as `size`.
         """
+        return self._prepare(image, size, self.augment.normalization)
 
+    def _prepare(
+        self, image: Array, size: Array, normalization: Normalization
+    ) -> tuple[Array, Array]:
         def prepare_one(image: Array, size: Array) -> tuple[Array, Array]:
             resized = self.resized(size)
             window = centered_window(size, resized, self.input_size)
-            normalization = self.augment.normalization
             return sample_image(image, size, window, normalization=normalization), resized
 
         return jax.vmap(prepare_one, in_axes=(0, _axis(size)), out_axes=(0, _axis(size)))(
@@ -221,9 +229,13 @@ class Inference:
     def outputs(
         self, variables: Variables, image: Array, size: Array, panoptic: Array | None = None
     ) -> Outputs:
-        """Runs the system, or puts the truth in the place of its outputs; see `label_maps`."""
+        """Runs the system and the CRF, or puts the truth in place of outputs; see `label_maps`."""
         images, _ = self.prepare(image, size)
         outputs = run_passes(self.passes, variables, split_rows(images), is_partial=self.is_partial)
+        if crf := self.evaluate.crf.resolve():
+            pixels, resized = self._prepare(image, size, _AS_GIVEN)
+            image_size = jnp.broadcast_to(resized, (image.shape[0], 2))
+            outputs = refine_outputs(self.system, outputs, pixels, image_size, crf)
         if not self.evaluate.oracle:
             return outputs
         if panoptic is None:

@@ -13,6 +13,7 @@ from pdl_jax.data.catalog import DatasetSpec
 from pdl_jax.data.pixel_format import PixelFormat
 from pdl_jax.experiment import Experiment
 from pdl_jax.ops.rounding import ceil_div
+from pdl_jax.postprocess.crf_options import CrfOptions
 from pdl_jax.prediction.canvas import find_canvas_size
 from pdl_jax.prediction.context import has_context, measure_context
 from pdl_jax.prediction.image_inputs import ImageInput, read_input
@@ -56,8 +57,8 @@ class Predictor:
       pixels: for `images.decode_image`, which makes the images of a predictor from files.
       is_semantic: true if the system predicts classes only.
       origin: everything that results depend on, as JSON values: the 'checkpoint', the 'scales' of
-        the image, whether the mirror image is averaged too ('is_flipped'), and the options of
-        'postprocess', such as thresholds.
+        the image, whether the mirror image is averaged too ('is_flipped'), the parameters of the
+        'crf', if there is one, and the options of 'postprocess', such as thresholds.
       num_devices: devices that share the images of a batch.
       variables: the system's variables.
       crop_size: (height, width) in pixels that the system was trained at.
@@ -78,10 +79,12 @@ class Predictor:
         self._system = experiment.make_system(spec.label_format)
         self.is_semantic = not self._system.has_instances
         evaluate = experiment.evaluate
+        crf = evaluate.crf.resolve()
         self.origin = {
             'checkpoint': checkpoint,
             'scales': list(map(float, evaluate.scales)),
             'is_flipped': evaluate.is_flipped,
+            'crf': None if crf is None else dataclasses.asdict(crf),
             'postprocess': experiment.system.inference_values,
         }
         if self.pixels.value_range is not None:
@@ -110,6 +113,7 @@ class Predictor:
         step: int | str | None = None,
         scales: Sequence[float] | None = None,
         is_flipped: bool | None = None,
+        crf: str | None = None,
         value_range: str = 'dataset',
         is_tuned: bool = True,
         allow_code: bool = False,
@@ -124,6 +128,7 @@ class Predictor:
           step: which step of a workdir, or 'best' or 'last'; by default the newest.
           scales: scales of the image whose outputs are averaged; by default the run's.
           is_flipped: whether the mirror image is averaged too; by default as in the run.
+          crf: a name of `dense_crf.SETTINGS`, '' for none; by default the run's.
           value_range: values of image files with more than 8 bits that become 0 and 255: those of
             the run's 'dataset', percentiles of each 'image', or 'LOW,HIGH'.
           is_tuned: whether to use the options that `pdl_jax evaluate --tune` found.
@@ -155,6 +160,8 @@ class Predictor:
             changes['scales'] = tuple(float(scale) for scale in scales)
         if is_flipped is not None:
             changes['is_flipped'] = is_flipped
+        if crf is not None:
+            changes['crf'] = CrfOptions(crf)
         evaluate = dataclasses.replace(experiment.evaluate, **changes)
         experiment = dataclasses.replace(experiment, evaluate=evaluate)
         mesh = make_mesh(devices=jax.local_devices()[:1] if devices is None else devices)

@@ -1,6 +1,7 @@
 """The parts that Panoptic-DeepLab and the semantic DeepLabs share: options, network, averaging."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Self
 
@@ -20,6 +21,7 @@ from pdl_jax.models.options import FIELD_TYPES, ModelOptions, list_fields
 from pdl_jax.ops.placement import map_per_device, split_rows
 from pdl_jax.ops.resize import resize_bilinear
 from pdl_jax.ops.segments import lookup
+from pdl_jax.postprocess.dense_crf import DenseCrf, refine_images
 from pdl_jax.postprocess.panoptic import PostprocessOptions
 from pdl_jax.preprocess.targets import TargetOptions, make_targets
 from pdl_jax.presets import make_network
@@ -109,6 +111,17 @@ class DeepLabSystem(NetworkSystem):
         if is_partial:
             return {**outputs, **split_rows(self.network.upsample_instances(outputs, size))}
         return split_rows(self.network.upsample(outputs, size))
+
+    def refine(self, outputs: Outputs, images: Array, image_size: Array, crf: DenseCrf) -> Outputs:
+        """See `refine_outputs`; logarithms of the refined probabilities are logits again."""
+        height, width = images.shape[1:3]
+        logits = self.network.upsample({'semantic': outputs['semantic']}, (height, width))
+        probabilities = jax.nn.softmax(logits['semantic'].astype(jnp.float32))
+        refined = map_per_device(functools.partial(refine_images, crf=crf))(
+            probabilities, images, image_size
+        )
+        tiny = jnp.finfo(jnp.float32).tiny
+        return {**outputs, 'semantic': split_rows(jnp.log(jnp.maximum(refined, tiny)))}
 
     def make_targets(self, panoptic: Array) -> dict[str, Array]:
         """Makes the targets of a batch, see `preprocess.targets.make_targets`.
