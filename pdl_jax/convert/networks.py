@@ -18,7 +18,11 @@ from pdl_jax.presets import AnyNetworkOptions
 AnyNetwork = AnyNetworkOptions | MaXNetworkOptions
 # Paths of the variables whose last dimension is the number of classes, and of the one of mask
 # transformers, which have a last logit for queries without a segment.
-_LOGITS = ('params/semantic_head/predict/kernel', 'params/semantic_decoder/predict_last/kernel')
+_LOGITS = (
+    'params/semantic_head/predict/kernel',
+    'params/semantic_decoder/predict_last/kernel',
+    'params/semantic_decoder/branch_1/predict/kernel',
+)
 _MASK_LOGITS = 'params/predictor/class_logits/kernel'
 
 

@@ -25,6 +25,7 @@ _DEEPLAB2_IMAGENET = f'{_DEEPLAB2_PROJECTS}/imagenet_pretrained_checkpoints.md'
 _KMAX = f'{_GITHUB}/bytedance/kmax-deeplab'
 _CONVNEXT = f'{_GITHUB}/facebookresearch/ConvNeXt'
 _TIMM = f'{_GITHUB}/huggingface/pytorch-image-models'
+_DEEPLAB_PYTORCH = f'{_GITHUB}/kazuto1011/deeplab-pytorch'
 _TORCHVISION = 'https://docs.pytorch.org/vision/stable/models.html'
 _KERAS = 'https://keras.io/api/applications/mobilenet/'
 
@@ -155,7 +156,8 @@ def _format(score: float | None) -> str:
 _SAVE = 'save the file from Google Drive under this name, which tells its data set'
 
 # Left out are files that cannot be converted as they are published: detectron2's ResNets of MSRA,
-# which take BGR, and the graphs of TF DeepLab.
+# which take BGR, the graphs of TF DeepLab, and kazuto1011's files for COCO-Stuff, whose 182 logits
+# are the numbers of its classes with gaps: they convert with --dataset=FILE.json.
 PUBLISHED: tuple[Published, ...] = (
     *_list(
         'bowenc0221', 'cityscapes', 19, _BOWENC0221,
@@ -282,6 +284,11 @@ PUBLISHED: tuple[Published, ...] = (
         'lr_aspp_mobilenet_v3_large_os16 - 57.9 3_221_538 lraspp_mobilenet_v3_large-d234d4ea.pth',
     ),
     *_list(
+        'deeplab_pytorch', 'voc', 21, _DEEPLAB_PYTORCH,
+        'deeplab_v2_resnet101_os8 - 76.65 44_048_532 deeplabv2_resnet101_msc-vocaug-20000.pth',
+        note='77.93 mIoU with `evaluate --crf=voc_v2`',
+    ),
+    *_list(
         'bowenc0221', '', 0, _BOWENC0221_TOOLS,
         'xception65 - - 37_867_312 tf-xception65-270e81cf.pth',
     ),
@@ -327,6 +334,7 @@ PUBLISHED: tuple[Published, ...] = (
         'resnet152 - - 58_143_808 resnet152-f82ba261.pth',
         'mobilenet_v2 - - 1_811_712 mobilenet_v2-b0353104.pth',
         'mobilenet_v2 - - 1_811_712 mobilenet_v2-7ebf99e0.pth',
+        'vgg16 - - 14_714_688 vgg16-397923af.pth',
         'mobilenet_v3_large - - 2_971_952 mobilenet_v3_large-8738ca79.pth',
         'mobilenet_v3_large - - 2_971_952 mobilenet_v3_large-5c1a4163.pth',
         'mobilenet_v3_small - - 927_008 mobilenet_v3_small-047dcff4.pth',

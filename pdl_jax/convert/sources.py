@@ -4,6 +4,7 @@ from pdl_jax.convert import (
     bowenc0221,
     convnext,
     deeplab2,
+    deeplab_pytorch,
     detectron2,
     keras,
     kmax_pytorch,
@@ -25,5 +26,6 @@ SOURCES: dict[str, Source] = {
         kmax_pytorch,
         convnext,
         timm,
+        deeplab_pytorch,
     )
 }

@@ -95,6 +95,15 @@ def _make_convnext() -> tuple[Rule, ...]:
     return tuple(rules)
 
 
+# The index of each convolution in the sequence of convolutions, ReLUs and pools.
+_VGG16_STAGES = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
+VGG16 = tuple(
+    rule
+    for stage, indices in enumerate(_VGG16_STAGES, 1)
+    for i, index in enumerate(indices, 1)
+    for rule in torch_conv(rf'features\.{index}', f'stage{stage}_conv{i}')
+)
+
 CONVNEXT = _make_convnext()
 
 _CLASSIFIER = ignore(
@@ -150,6 +159,7 @@ def make_backbone_rules(backbone: str, keys: str = '') -> tuple[Rule, ...]:
         'mobilenet_v2': MOBILENET_V2,
         'mobilenet_v3': MOBILENET_V3,
         'convnext': CONVNEXT,
+        'vgg16': VGG16,
     }
     for family, rules in tables.items():
         if backbone.startswith(family):
@@ -184,6 +194,7 @@ SOURCE = Source(
     backbones={
         **{f'resnet{depth}': (_RESNET_FIELDS,) for depth in (18, 34, 50, 101, 152)},
         'mobilenet_v2': ({'norm_epsilon': 1e-5, 'normalization': 'imagenet'},),
+        'vgg16': ({'normalization': 'imagenet', 'stride_convention': 'torchvision'},),
         **{
             f'mobilenet_v3_{size}': (
                 {

@@ -7,10 +7,13 @@ import jax
 import jax.numpy as jnp
 
 from pdl_jax.losses.class_weights import check_class_weights
+from pdl_jax.ops.resize import resize_labels
 from pdl_jax.ops.upsampled_logits import cross_entropy_upsampled
 from pdl_jax.typing import Array, check_function_names
 
 SCOPES = ('image', 'batch')
+SEMANTIC_SIZES = ('image', 'logits')
+_SEMANTIC = 'semantic'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +28,8 @@ class LossOptions:
         (DeepLab2). 'batch' averages over all images at once: the hardest pixels over their number,
         void ones included, centres and offsets over the sum of their weights (bowenc0221,
         detectron2). Theirs is the batch of one GPU, ours that of all devices.
+      semantic_size: size of the semantic loss: 'image' upsamples the logits, 'logits' shrinks the
+        labels to their size by the nearest pixel (DeepLab v1 and v2).
       class_weights: factors of the semantic loss of pixels, by their class, before the hardest
         pixels are chosen (as in bowenc0221, their sum does not divide the loss); () for none. See
         `class_weights.resolve_class_weights` for its forms.
@@ -37,6 +42,7 @@ class LossOptions:
     offset_weight: float = 0.01
     top_k_fraction: float = 0.2
     scope: str = 'image'
+    semantic_size: str = 'image'
     class_weights: tuple[Any, ...] = ()
     extra: tuple[str, ...] = ()
 
@@ -45,8 +51,10 @@ class LossOptions:
             raise ValueError(
                 f'config.loss.top_k_fraction (={self.top_k_fraction!r}) must lie in (0, 1]'
             )
-        if self.scope not in SCOPES:
-            raise ValueError(f'config.loss.scope (={self.scope!r}) must be one of {list(SCOPES)}')
+        for field, choices in (('scope', SCOPES), ('semantic_size', SEMANTIC_SIZES)):
+            value = getattr(self, field)
+            if value not in choices:
+                raise ValueError(f'config.loss.{field} (={value!r}) must be one of {list(choices)}')
         check_class_weights(self.class_weights)
         check_function_names('loss', self, 'extra')
 
@@ -62,9 +70,10 @@ def panoptic_loss(
     """Adds up the weighted losses.
 
     Args:
-      outputs: 'semantic' f32[B, h, w, C] at any resolution, 'semantic_stage1', ... alike from a
-        network of several stages, and from one with an instance branch 'center' f32[B, H, W, 1] and
-        'offset' f32[B, H, W, 2] at that of the targets.
+      outputs: 'semantic' f32[B, h, w, C] at any resolution, others like it whose names begin so, as
+        a network of several stages or input scales has in training, and, from a network with an
+        instance branch, 'center' f32[B, H, W, 1] and 'offset' f32[B, H, W, 2] at that of the
+        targets.
       targets: maps of `preprocess.targets.make_targets`, batched.
       ignore_label: semantic value of void pixels; need not be a class.
       options: weights and the hard-pixel share.
@@ -75,16 +84,16 @@ def panoptic_loss(
       terms: its weighted terms, each f32[], by the keys of `outputs`.
     """
     terms = {}
-    for key, losses in _loss_maps(outputs, targets, ignore_label, resize).items():
+    for key, losses in _loss_maps(outputs, targets, ignore_label, options, resize).items():
         if options.scope == 'image':
-            fraction = options.top_k_fraction if _name_term(key) == 'semantic' else 1.0
+            fraction = options.top_k_fraction if _is_semantic(key) else 1.0
             mean = jnp.mean(top_k_mean(losses, fraction))
-        elif _name_term(key) == 'semantic':
+        elif _is_semantic(key):
             hardest, kept = _keep_hardest(losses.reshape(1, -1), options.top_k_fraction)
             mean = jnp.sum(hardest) / kept
         else:
             mean = jnp.sum(losses) / jnp.maximum(jnp.sum(targets[f'{key}_weight']), 1e-6)
-        terms[key] = getattr(options, f'{_name_term(key)}_weight') * mean
+        terms[key] = _find_weight(key, options) * mean
     return cast(Array, sum(terms.values())), terms
 
 
@@ -105,35 +114,48 @@ def image_losses(
       f32[B] by the keys of `outputs`.
     """
     terms = {}
-    for key, losses in _loss_maps(outputs, targets, ignore_label, resize).items():
+    for key, losses in _loss_maps(outputs, targets, ignore_label, options, resize).items():
         if options.scope == 'image':
-            mean = top_k_mean(
-                losses, options.top_k_fraction if _name_term(key) == 'semantic' else 1.0
-            )
-        elif _name_term(key) == 'semantic':
+            mean = top_k_mean(losses, options.top_k_fraction if _is_semantic(key) else 1.0)
+        elif _is_semantic(key):
             losses = losses.reshape(len(losses), -1)
             hardest, kept = _keep_hardest(losses, options.top_k_fraction)
             mean = jnp.sum(hardest, axis=1) / kept
         else:
             weight = jnp.sum(targets[f'{key}_weight'], axis=(1, 2))
             mean = jnp.sum(losses, axis=(1, 2)) / jnp.maximum(weight, 1e-6)
-        terms[key] = getattr(options, f'{_name_term(key)}_weight') * mean
+        terms[key] = _find_weight(key, options) * mean
     return terms
 
 
+def _is_semantic(key: str) -> bool:
+    """Tells whether an output holds logits of classes."""
+    return key.startswith(_SEMANTIC)
+
+
+def _find_weight(key: str, options: LossOptions) -> float:
+    return getattr(options, f'{_SEMANTIC if _is_semantic(key) else key}_weight')
+
+
 def _loss_maps(
-    outputs: dict[str, Array], targets: dict[str, Array], ignore_label: int, resize: str
+    outputs: dict[str, Array],
+    targets: dict[str, Array],
+    ignore_label: int,
+    options: LossOptions,
+    resize: str,
 ) -> dict[str, Array]:
     """Computes the loss of each pixel, f32[B, H, W], by the keys of `outputs`."""
-    labels = targets['semantic']
     maps = {}
     for key, logits in outputs.items():
-        if _name_term(key) == 'semantic':
-            cross_entropy: Array = cross_entropy_upsampled(logits, labels, resize)
-            # Use `where`, not a mask product: inf * 0 is NaN.
-            maps[key] = jnp.where(
-                labels == ignore_label, 0.0, cross_entropy * targets['semantic_weight']
-            )
+        if not _is_semantic(key):
+            continue
+        labels, weight = targets['semantic'], targets['semantic_weight']
+        if options.semantic_size == 'logits':
+            size = (logits.shape[1], logits.shape[2])
+            labels, weight = resize_labels(labels, size), resize_labels(weight, size)
+        cross_entropy: Array = cross_entropy_upsampled(logits, labels, resize)
+        # Use `where`, not a mask product: inf * 0 is NaN.
+        maps[key] = jnp.where(labels == ignore_label, 0.0, cross_entropy * weight)
     if 'center' in outputs:
         center = (outputs['center'][..., 0] - targets['center']) ** 2
         difference = outputs['offset'] - targets['offset']
@@ -143,11 +165,6 @@ def _loss_maps(
         maps['center'] = center * targets['center_weight']
         maps['offset'] = offset * targets['offset_weight']
     return maps
-
-
-def _name_term(output: str) -> str:
-    """Names the term whose rules and weight an output has; earlier stages have the last one's."""
-    return output.partition('_')[0]
 
 
 def top_k_mean(losses: Array, fraction: float) -> Array:

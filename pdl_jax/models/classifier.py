@@ -10,6 +10,7 @@ from pdl_jax.models.blocks import Conv, ConvNorm, LayerOptions
 from pdl_jax.models.heads import predict
 from pdl_jax.models.model_backbone import make_model_backbone
 from pdl_jax.models.options import ModelOptions
+from pdl_jax.ops.pooling import adaptive_average_pool
 from pdl_jax.typing import Array
 
 # Channels of the layer between pooling and logits, by the start of the backbone's name.
@@ -44,6 +45,11 @@ class Classifier(nn.Module):
             x = ConvNorm(1280, activation=nn.relu6, options=layers, name='last')(x, train=train)
         if name.startswith('hrnet'):
             x = HRNetHead(options=layers, name='head')(features, train=train)
+        if name.startswith('vgg'):
+            x = adaptive_average_pool(x, 7)
+            x = x.reshape(x.shape[0], 1, 1, -1)
+            for layer in ('fc6', 'fc7'):
+                x = nn.relu(Conv(4096, has_bias=True, options=layers, name=layer)(x))
         x = jnp.mean(x, axis=(1, 2), keepdims=True, dtype=jnp.float32)
         if name.startswith('convnext'):
             x = nn.LayerNorm(epsilon=1e-6, name='norm')(x)

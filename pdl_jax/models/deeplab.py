@@ -1,5 +1,7 @@
 """The network of Panoptic-DeepLab and the semantic DeepLabs: backbone, decoders, heads."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -13,7 +15,8 @@ from pdl_jax.models.lr_aspp import LRASPP
 from pdl_jax.models.model_backbone import make_model_backbone
 from pdl_jax.models.options import BranchOptions, ModelOptions
 from pdl_jax.models.spgnet import SPGStages
-from pdl_jax.ops.resize import resize_bilinear, upsample_offsets
+from pdl_jax.models.sum_aspp import SumASPP
+from pdl_jax.ops.resize import resize_bilinear, resize_by_factor, upsample_offsets
 from pdl_jax.typing import Array
 
 
@@ -50,58 +53,114 @@ class DeepLab(nn.Module):
           'semantic': f32[B, h, w, C] logits and, with an instance branch, 'center': f32[B, h, w, 1]
           and 'offset': f32[B, h, w, 2], (dy, dx) in pixels of these maps, at the stride of the
           finest skip. `upsample` brings them to the size of the image. In training also
-          'semantic_stage1', ...: logits of earlier stages, if there are any.
+          'semantic_stage1', ...: logits of earlier stages, or 'semantic_0', ...: of each input
+          scale at its own size, if there are several.
         """
         options = self.options
-        features = make_model_backbone(
+        backbone = make_model_backbone(
             options, self.dtype, is_norm_frozen=self.freeze_backbone_norm, name='backbone'
-        )(image, train=train)
-        if not isinstance(features, dict) or 'last' not in features:
-            raise ValueError(
-                f"model.backbone {options.backbone.name!r} must return a dict of features 'last', "
-                f"'stride4', 'stride8', ..., not {jax.tree.map(jnp.shape, features)}"
-            )
+        )
+        decoders = self._make_decoders()
+
+        def run(image: Array) -> dict[str, Array]:
+            features = backbone(image, train=train)
+            if not isinstance(features, dict) or 'last' not in features:
+                raise ValueError(
+                    f'model.backbone {options.backbone.name!r} must return a dict of features '
+                    f"'last', 'stride4', 'stride8', ..., not {jax.tree.map(jnp.shape, features)}"
+                )
+            return {k: x for decode in decoders for k, x in decode(features, train).items()}
+
+        outputs = run(image)
+        if options.input_scales == (1.0,):
+            return outputs
+        scales = options.input_scales[1:]
+        logits = [outputs['semantic']]
+        logits += [run(resize_by_factor(image, scale))['semantic'] for scale in scales]
+        return self._fuse_scales(logits, train)
+
+    def _make_decoders(self) -> list[Callable[[dict[str, Array], bool], dict[str, Array]]]:
+        """Makes functions from features to outputs, which may run several times."""
+        options = self.options
         layers = LayerOptions(self.dtype, options.norm_momentum, options.norm_epsilon)
         window = None
         if options.aspp_pooling == 'train_crop' and self.pool_crop is not None:
             height, width = ((n - 1) // options.backbone.output_stride + 1 for n in self.pool_crop)
             window = height, width
+        if options.decoder == 'spgnet':
+            stages = SPGStages(
+                self.num_classes,
+                options,
+                layers,
+                self.freeze_backbone_norm,
+                name='semantic_decoder',
+            )
+            return [lambda features, train: stages(features, train=train)]
+        if options.decoder != 'deeplab':
+            decoder = self._make_semantic_decoder(window, layers)
+            return [lambda features, train: {'semantic': decoder(features, train=train)}]
+        branches = {'semantic': options.semantic, 'instance': options.instance}
+        return [
+            self._make_branch(name, branch, window, layers)
+            for name, branch in branches.items()
+            if branch is not None
+        ]
 
+    def _make_semantic_decoder(
+        self, window: tuple[int, int] | None, layers: LayerOptions
+    ) -> nn.Module:
+        """Makes a decoder that ends with the logits."""
+        options = self.options
+        name = 'semantic_decoder'
         if options.decoder == 'lr_aspp':
-            semantic = LRASPP(
+            return LRASPP(
                 options.semantic.aspp_features,
                 self.num_classes,
                 options.lr_aspp_gate,
                 window,
                 options.resize,
                 layers,
-                name='semantic_decoder',
-            )(features, train=train)
-            return {'semantic': semantic}
-        if options.decoder == 'spgnet':
-            return SPGStages(
-                self.num_classes,
-                options,
-                layers,
-                self.freeze_backbone_norm,
-                name='semantic_decoder',
-            )(features, train=train)
+                name=name,
+            )
+        return SumASPP(
+            self.num_classes,
+            options.aspp_rates,
+            options.sum_aspp_kernel_px,
+            options.semantic.aspp_features,
+            options.dropout_rate,
+            options.is_sum_aspp_pooled,
+            layers,
+            name=name,
+        )
 
-        def run_branch(name: str, branch: BranchOptions) -> dict[str, Array]:
-            decoder = Decoder(branch, options, window, layers, name=f'{name}_decoder')
+    def _make_branch(
+        self,
+        name: str,
+        branch: BranchOptions,
+        window: tuple[int, int] | None,
+        layers: LayerOptions,
+    ) -> Callable[[dict[str, Array], bool], dict[str, Array]]:
+        decoder = Decoder(branch, self.options, window, layers, name=f'{name}_decoder')
+        channels = {'semantic': self.num_classes, 'center': 1, 'offset': 2}
+        width = branch.head_features
+        heads = {
+            output: Head(kind, width, channels[output], layers, name=f'{output}_head')
+            for output, kind in branch.heads
+        }
+
+        def run(features: dict[str, Array], train: bool) -> dict[str, Array]:
             x = decoder(features, train=train)
-            channels = {'semantic': self.num_classes, 'center': 1, 'offset': 2}
-            width = branch.head_features
-            return {
-                output: Head(kind, width, channels[output], layers, name=f'{output}_head')(
-                    x, train=train
-                )
-                for output, kind in branch.heads
-            }
+            return {output: head(x, train=train) for output, head in heads.items()}
 
-        outputs = run_branch('semantic', options.semantic)
-        if options.instance is not None:
-            outputs |= run_branch('instance', options.instance)
+        return run
+
+    def _fuse_scales(self, logits: list[Array], train: bool) -> dict[str, Array]:
+        """Takes the maximum over scales; in training the logits of each are supervised too."""
+        height, width = logits[0].shape[1:3]
+        resized = [resize_bilinear(x, (height, width), self.options.resize) for x in logits]
+        outputs = {'semantic': functools.reduce(jnp.maximum, resized)}
+        if train:
+            outputs |= {f'semantic_{i}': x for i, x in enumerate(logits)}
         return outputs
 
     def upsample(self, outputs: dict[str, Array], size: tuple[int, int]) -> dict[str, Array]:

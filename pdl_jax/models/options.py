@@ -16,7 +16,7 @@ _CHOICES = {
     'context': ('aspp', 'dense_prediction_cell'),
     'aspp_pooling': ('train_crop', 'global'),
     'aspp_pool_layer': ('norm', 'bias', 'plain'),
-    'decoder': ('deeplab', 'lr_aspp', 'spgnet', 'classifier'),
+    'decoder': ('deeplab', 'lr_aspp', 'spgnet', 'sum_aspp', 'classifier'),
     'guidance': ('logits', 'softmax'),
     'lr_aspp_gate': ('hard_sigmoid', 'sigmoid'),
     'fusion': FUSIONS,
@@ -129,8 +129,9 @@ class ModelOptions:
       aspp_pool_layer: what follows the pooling's 1x1 convolution: BatchNorm ('norm'), a 'bias', or
         nothing ('plain').
       dropout_rate: dropout after the context module, in training.
-      decoder: 'deeplab', 'lr_aspp' or 'spgnet' (both semantic only), or 'classifier' (whole images,
-        for ImageNet weights).
+      decoder: 'deeplab', 'lr_aspp', 'spgnet' or 'sum_aspp' (these three semantic only), or
+        'classifier' (whole images, for ImageNet weights). 'sum_aspp' is that of DeepLab v1 and v2,
+        see `sum_aspp.SumASPP`; its hidden layers have `semantic_aspp_features` channels.
       skip_strides: strides of the features that the decoder fuses, coarse to fine; () for
         DeepLabv3, which fuses none.
       is_skip_first: whether a skip is concatenated before the decoder's own features (detectron2)
@@ -141,6 +142,10 @@ class ModelOptions:
       num_stages: encoder-decoders in a row of 'spgnet', see `spgnet.SPGStages`; their width is
         `semantic_features`.
       guidance: what the gates between them see, 'logits' or 'softmax'.
+      sum_aspp_kernel_px: side of the dilated kernels of 'sum_aspp' in pixels.
+      is_sum_aspp_pooled: whether 'sum_aspp' averages over 3x3 pixels first (LargeFOV).
+      input_scales: scales of the image whose logits are fused by their maximum, in training too;
+        the first is 1. Only with 'sum_aspp'.
       semantic: the semantic branch.
       instance: the instance branch; None makes the network a semantic one.
 
@@ -168,6 +173,9 @@ class ModelOptions:
     lr_aspp_gate: str = 'hard_sigmoid'
     num_stages: int = 2
     guidance: str = 'logits'
+    sum_aspp_kernel_px: int = 3
+    is_sum_aspp_pooled: bool = False
+    input_scales: tuple[float, ...] = (1.0,)
     semantic: BranchOptions = SEMANTIC_BRANCH
     instance: BranchOptions | None = INSTANCE_BRANCH
 
@@ -186,6 +194,13 @@ class ModelOptions:
             )
         if self.decoder == 'spgnet':
             self._check_stages()
+        if self.input_scales != (1.0,) and (
+            self.decoder != 'sum_aspp' or self.input_scales[:1] != (1.0,)
+        ):
+            raise ValueError(
+                f'model.input_scales (={self.input_scales}) must begin with 1.0, and needs '
+                f"model.decoder='sum_aspp', not {self.decoder!r}"
+            )
 
     def _check_stages(self) -> None:
         if self.num_stages < 1 or self.semantic.features % 4:

@@ -122,7 +122,9 @@ def _map_blocks(lattice: Lattice, make_block: Callable[[Array], Array], target: 
 
     def write(i: Array, target: Array) -> Array:
         start = i * _BLOCK
-        return lax.dynamic_update_slice_in_dim(target, make_block(start), start, axis=0)
+        # XLA:CPU runs what is fused with the update on one thread.
+        block = lax.optimization_barrier(make_block(start))
+        return lax.dynamic_update_slice_in_dim(target, block, start, axis=0)
 
     return lax.fori_loop(0, _count_blocks(lattice.num_vertices), write, target)
 

@@ -1,9 +1,10 @@
-"""Max-pooling with a gradient of its own on CPUs."""
+"""Pooling over windows; max-pooling has a gradient of its own on CPUs."""
 
 import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from pdl_jax.ops.padding import Padding
@@ -85,3 +86,57 @@ def _shifted_gradient(x: Array, gradient: Array, size: int, stride: int, padding
         # A negative width crops what lies in the padding.
         total = total + lax.pad(won, jnp.zeros((), x.dtype), ((0, 0, 0), *spread, (0, 0, 0)))
     return total
+
+
+def average_pool_padded(x: Array, size: int) -> Array:
+    """Averages over the window around each pixel; pixels beyond the map count as zeros.
+
+    Args:
+      x: float[B, H, W, C].
+      size: side of the windows in pixels, odd.
+
+    Returns:
+      float[B, H, W, C] of the dtype of `x`, accumulated in float32.
+    """
+    reach = (size // 2, size // 2)
+    total = lax.reduce_window(
+        x.astype(jnp.float32),
+        0.0,
+        lax.add,
+        (1, size, size, 1),
+        (1, 1, 1, 1),
+        ((0, 0), reach, reach, (0, 0)),
+    )
+    return (total / size**2).astype(x.dtype)
+
+
+def adaptive_average_pool(x: Array, size: int) -> Array:
+    """Averages over size x size windows that divide a map as evenly as they can.
+
+    Args:
+      x: float[B, H, W, C].
+      size: rows and columns of the result.
+
+    Returns:
+      float[B, size, size, C] of the dtype of `x`, accumulated in float32.
+
+    Source: PyTorch's AdaptiveAvgPool2d.
+    """
+    rows, columns = (_adaptive_windows(n, size) for n in x.shape[1:3])
+    pooled = jnp.einsum(
+        'hi,wj,bijc->bhwc',
+        rows,
+        columns,
+        x.astype(jnp.float32),
+        precision=lax.Precision.HIGHEST,
+    )
+    return pooled.astype(x.dtype)
+
+
+def _adaptive_windows(size: int, count: int) -> np.ndarray:
+    """Returns f32[count, size], the averages over windows of an axis."""
+    position = np.arange(size)
+    start = np.arange(count)[:, None] * size // count
+    end = -(-(np.arange(count)[:, None] + 1) * size // count)
+    inside = ((position >= start) & (position < end)).astype(np.float32)
+    return inside / inside.sum(axis=1, keepdims=True)

@@ -63,9 +63,14 @@ def find_neighbours(
 
 def interpolation_matrix(in_size: int, out_size: int, mode: str) -> np.ndarray:
     """Returns the interpolation of an axis as a matrix f32[out_size, in_size]."""
-    low, high, fraction = find_neighbours(in_size, out_size, mode)
-    matrix = np.zeros((out_size, in_size), np.float32)
-    rows = np.arange(out_size)
+    return _blend_matrix(in_size, *find_neighbours(in_size, out_size, mode))
+
+
+def _blend_matrix(
+    in_size: int, low: np.ndarray, high: np.ndarray, fraction: np.ndarray
+) -> np.ndarray:
+    matrix = np.zeros((len(low), in_size), np.float32)
+    rows = np.arange(len(low))
     np.add.at(matrix, (rows, low), 1 - fraction)
     np.add.at(matrix, (rows, high), fraction)
     return matrix
@@ -124,6 +129,37 @@ def upsample_offsets(offsets: Array, size: tuple[int, int], mode: str) -> Array:
     ]
     factors = jnp.array(scale * (offsets.shape[-1] // 2), jnp.float32)
     return resize_bilinear(offsets * factors, size, mode)
+
+
+def resize_by_factor(x: Array, factor: float) -> Array:
+    """Resizes to floor(H factor) x floor(W factor), sampling at (i + 1/2) / factor - 1/2.
+
+    `resize_bilinear` samples by the ratio of the two sizes instead, which differs where they were
+    rounded.
+
+    Args:
+      x: float[B, H, W, C].
+      factor: positive; shrinking has no low-pass filter.
+
+    Source: PyTorch's interpolate with scale_factor and align_corners=False.
+    """
+    matrices = []
+    for n in x.shape[1:3]:
+        position = (np.arange(int(n * factor)) + 0.5) / factor - 0.5
+        position = np.clip(position, 0, n - 1)
+        low = position.astype(np.int32)
+        fraction = (position - low).astype(np.float32)
+        matrices.append(_blend_matrix(n, low, np.minimum(low + 1, n - 1), fraction))
+    return _apply(x, *matrices)
+
+
+def resize_labels(labels: Array, size: tuple[int, int]) -> Array:
+    """Resizes i32[B, H, W], or such weights, to (height, width) by the nearest pixel, as Pillow."""
+    rows, columns = (
+        ((np.arange(m) + 0.5) * n / m).astype(np.int32)
+        for n, m in zip(labels.shape[1:3], size, strict=True)
+    )
+    return jnp.take(jnp.take(labels, rows, axis=1), columns, axis=2)
 
 
 def subsample(x: Array, size: tuple[int, int]) -> Array:

@@ -255,6 +255,8 @@ def _make_classifier(backbone: str) -> dict[str, Any]:
         fields |= {'stride_convention': 'torchvision', 'norm_epsilon': 1e-5}
     if backbone.startswith('hrnet'):
         fields |= {'upsampling': 'nearest', 'norm_epsilon': 1e-5}
+    if backbone.startswith('vgg'):
+        fields |= {'stride_convention': 'torchvision'}
     return fields
 
 

@@ -31,6 +31,7 @@ from pdl_jax.systems.network_system import NetworkSystem
 from pdl_jax.systems.system import (
     Averaging,
     Outputs,
+    ParameterGroup,
     Samples,
     Variables,
     image_size,
@@ -103,6 +104,16 @@ class DeepLabSystem(NetworkSystem):
     def averaging(self) -> Averaging:
         """See `System.averaging`."""
         return DeepLabAveraging()
+
+    @property
+    def parameter_groups(self) -> tuple[ParameterGroup, ...]:
+        """See `System.parameter_groups`; DeepLab v1 and v2 train their logits faster."""
+        if self.options.model.decoder != 'sum_aspp':
+            return ()
+        return (
+            ParameterGroup(r'^semantic_decoder/.*predict/kernel', learning_rate_factor=10),
+            ParameterGroup(r'^semantic_decoder/.*predict/bias', learning_rate_factor=20),
+        )
 
     def upsample(
         self, outputs: Outputs, size: tuple[int, int], *, is_partial: bool = False

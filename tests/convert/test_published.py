@@ -47,6 +47,8 @@ UNPUBLISHED = {
     },
     'convnext': set(),
     'timm': set(),
+    # What its convert.py makes of the authors' Caffe file.
+    'deeplab_pytorch': {'deeplab_pytorch/deeplab_v1_resnet101_os8'},
     # Arrays that were taken out of graphs.
     'tensorflow': {'tensorflow/deeplab_v3_mobilenet_v2_os16', 'imagenet/mobilenet_v2'},
 }

@@ -17,6 +17,7 @@ from pdl_jax.models.backbones.hrnet import HRNet
 from pdl_jax.models.backbones.mobilenet_v2 import MobileNetV2
 from pdl_jax.models.backbones.mobilenet_v3 import MobileNetV3
 from pdl_jax.models.backbones.resnet import ResNet
+from pdl_jax.models.backbones.vgg import VGG16
 from pdl_jax.models.backbones.wide_resnet import WideResNet
 from pdl_jax.models.backbones.xception import Xception
 from pdl_jax.runtime.own_code import find_own_code
@@ -47,6 +48,7 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
         )
         for suffix, activation in (('', 'relu'), ('_gelu', 'gelu'))
     },
+    'vgg16': VGG16,
     'wide_resnet41': WideResNet,
     'swidernet_1_1_3': functools.partial(WideResNet, depth_multiplier=3),
     'swidernet_1_1_4.5': functools.partial(WideResNet, depth_multiplier=4.5),

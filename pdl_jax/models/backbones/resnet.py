@@ -22,11 +22,13 @@ from pdl_jax.typing import Array
 _CHOICES = {
     'block': ('bottleneck', 'basic'),
     'stem': ('plain', 'beta', 'none'),
-    'stride_convention': ('deeplab2', 'torchvision', 'detectron2', 'slim'),
+    'stride_convention': ('deeplab2', 'torchvision', 'detectron2', 'slim', 'caffe'),
     'endpoints': ('outputs', 'unactivated', 'inner'),
     'activation': tuple(ACTIVATIONS),
     'output_stride': (4, 8, 16, 32),
 }
+# Conventions in which a unit that lost its stride is dilated like the units after it.
+_DILATES_FIRST = ('detectron2', 'caffe')
 # The field of `UnitFeatures` that each kind of endpoint reads.
 _FIELDS = {'outputs': 'activated', 'unactivated': 'total', 'inner': 'branch'}
 
@@ -56,9 +58,11 @@ class ResNet(nn.Module):
         after it.
       'slim': a max-pool, then the last unit of stages 1 to 3. Only the max-pool follows
         `options.padding`; convolutions are padded symmetrically, as in TF-slim.
+      'caffe': as 'detectron2', but bottlenecks stride in their first convolution, and the max-pool
+        of an even number of pixels has one more, whose window reaches beyond the map. DeepLab v2.
 
-    In all but 'detectron2' a unit that lost its stride keeps the dilation before it, so networks of
-    different output strides agree where they overlap.
+    In all but 'detectron2' and 'caffe' a unit that lost its stride keeps the dilation before it, so
+    networks of different output strides agree where they overlap.
 
     Attributes:
       block_counts: units of the four stages.
@@ -135,7 +139,7 @@ class ResNet(nn.Module):
             stem, stride = self._stem(x, train), 2
             x = self._layer_options.activation(stem)
             if self.stride_convention != 'deeplab2':
-                x = stem = _max_pool(x, self.options.padding)
+                x = stem = self._max_pool(x)
                 stride = 4
         endpoints = {'stem': stem if self.endpoints == 'unactivated' else x}
         features = UnitFeatures(x, stem, stem)
@@ -169,6 +173,15 @@ class ResNet(nn.Module):
         counts = enumerate(self.block_counts)
         return {_name_unit(stage, count - 1): 4 * 2**stage for stage, count in counts}
 
+    def _max_pool(self, x: Array) -> Array:
+        pads = symmetric_padding(3, 1)
+        if self.options.padding == 'same':
+            pads = same_padding(x.shape[1:3], 3, 2, 1)
+        if self.stride_convention == 'caffe':
+            # Caffe rounds sizes up; the second pixel is not reached from an odd number of them.
+            pads = ((1, 2), (1, 2))
+        return max_pool(x, 3, 2, pads)
+
     def _unit_stride(self, stage: int, i: int) -> int:
         """Returns the stride of a unit at output stride 32."""
         if self.stride_convention == 'slim':
@@ -186,12 +199,15 @@ class ResNet(nn.Module):
         width = self._stage_width(stage)
         shared = self._share_attributes(stage, i, stride)
         if self.block == 'bottleneck':
-            dilation = after if self.stride_convention == 'detectron2' else before
-            return Bottleneck(width, step, dilation, **shared)
+            is_caffe = self.stride_convention == 'caffe'
+            dilation = after if self.stride_convention in _DILATES_FIRST else before
+            return Bottleneck(width, step, dilation, is_caffe, **shared)
         strides = (1, step) if self.stride_convention == 'slim' else (step, 1)
-        dilations = {'detectron2': (after, after), 'slim': (before, before)}.get(
-            self.stride_convention, (before, after)
-        )
+        dilations = {
+            'detectron2': (after, after),
+            'caffe': (after, after),
+            'slim': (before, before),
+        }.get(self.stride_convention, (before, after))
         return BasicBlock(width, strides, dilations, **shared)
 
     def _share_attributes(self, stage: int, i: int, stride: int) -> dict[str, Any]:
@@ -236,19 +252,25 @@ class ResNet(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """A residual unit: 1x1, 3x3 with stride and dilation, 1x1 to four times the width."""
+    """A residual unit: 1x1, 3x3 with stride and dilation, 1x1 to four times the width.
+
+    Attributes:
+      is_first_strided: whether the first 1x1 strides and not the 3x3.
+    """
 
     width: int
     stride: int
     dilation: int
+    is_first_strided: bool = False
     keep_prob: float = 1.0
     options: LayerOptions = LayerOptions()
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> UnitFeatures:
         shortcut = make_shortcut(x, 4 * self.width, self.stride, self.options, train=train)
-        x = ConvNorm(self.width, options=self.options, name='conv1')(x, train=train)
-        x = ConvNorm(self.width, 3, self.stride, self.dilation, options=self.options, name='conv2')(
+        first, second = (self.stride, 1) if self.is_first_strided else (1, self.stride)
+        x = ConvNorm(self.width, 1, first, options=self.options, name='conv1')(x, train=train)
+        x = ConvNorm(self.width, 3, second, self.dilation, options=self.options, name='conv2')(
             x, train=train
         )
         branch = project_branch(x, 4 * self.width, self.options, train=train, name='conv3')
@@ -304,11 +326,3 @@ def make_shortcut(
 
 def _name_unit(stage: int, i: int) -> str:
     return f'stage{stage + 2}_block{i + 1}'
-
-
-def _max_pool(x: Array, padding: str) -> Array:
-    if padding == 'same':
-        pads = same_padding(x.shape[1:3], 3, 2, 1)
-    else:
-        pads = symmetric_padding(3, 1)
-    return max_pool(x, 3, 2, pads)
