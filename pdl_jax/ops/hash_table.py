@@ -10,8 +10,8 @@ from pdl_jax.typing import Array
 
 # Slots per row, at least, so that most keys are found at the first try.
 _SLOTS_PER_ROW = 2
-# Rows of a later try, as a share of all: few need one.
-_RETRY_SHARE = 16
+# Rows that are inserted together after the first try, as a share of all: few are left.
+_LATER_SHARE = 16
 _EMPTY = np.iinfo(np.int32).max
 
 
@@ -44,30 +44,40 @@ def make_table(keys: Array) -> tuple[HashTable, Array]:
     # All rows try at once, and the lowest row wins a slot.
     slots = jnp.full(num_slots, _EMPTY, jnp.int32).at[slot].min(rows)
     owner = _match(slots, slot, keys, keys)
-    size = max(1, num_rows // _RETRY_SHARE)
+    size = max(1, num_rows // _LATER_SHARE)
 
-    def retry(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        slots, owner, slot = state
+    def insert_some(state: tuple[Array, Array]) -> tuple[Array, Array]:
+        slots, owner = state
         # The rows that have no slot yet, or the first of them.
         (left,) = jnp.nonzero(owner < 0, size=size, fill_value=num_rows)
-        wanted = keys.at[left].get(mode='clip')
-        tried = (slot.at[left].get(mode='clip') + 1) & (num_slots - 1)
-        # Only an empty slot may be taken: the winner of an earlier try keeps its own.
-        is_free = (slots[tried] == _EMPTY) & (left < num_rows)
-        slots = slots.at[jnp.where(is_free, tried, num_slots)].min(
-            left.astype(jnp.int32), mode='drop'
-        )
-        found = _match(slots, tried, wanted, keys)
-        return (
-            slots,
-            owner.at[left].set(found, mode='drop'),
-            slot.at[left].set(tried, mode='drop'),
-        )
+        slots, found = _insert(slots, keys, left.astype(jnp.int32))
+        return slots, owner.at[left].set(found, mode='drop')
 
-    slots, owner, _ = lax.while_loop(
-        lambda state: jnp.any(state[1] < 0), retry, (slots, owner, slot)
-    )
+    slots, owner = lax.while_loop(lambda state: jnp.any(state[1] < 0), insert_some, (slots, owner))
     return HashTable(keys, slots), owner
+
+
+def _insert(slots: Array, keys: Array, rows: Array) -> tuple[Array, Array]:
+    """Inserts rows, i32[W], into slots in use; rows beyond the keys are left out.
+
+    Returns:
+      The slots, and i32[W], for each row the one that stands for it.
+    """
+    num_slots = slots.shape[0]
+    wanted = keys.at[rows].get(mode='clip')
+
+    def insert(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        slots, found, slot = state
+        # Only an empty slot may be taken: the winner of an earlier try keeps its own.
+        is_free = (found < 0) & (slots[slot] == _EMPTY)
+        slots = slots.at[jnp.where(is_free, slot, num_slots)].min(rows, mode='drop')
+        found = jnp.where(found < 0, _match(slots, slot, wanted, keys), found)
+        return slots, found, jnp.where(found < 0, (slot + 1) & (num_slots - 1), slot)
+
+    found = jnp.where(rows < keys.shape[0], -1, 0)
+    start = slots, found, _hash(wanted, num_slots)
+    slots, found, _ = lax.while_loop(lambda state: jnp.any(state[1] < 0), insert, start)
+    return slots, found
 
 
 def find_rows(table: HashTable, wanted: Array) -> Array:

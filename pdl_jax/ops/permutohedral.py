@@ -24,8 +24,10 @@ from pdl_jax.ops.hash_table import HashTable, find_rows, make_table
 from pdl_jax.ops.rounding import ceil_div
 from pdl_jax.typing import Array
 
-# Vertices of a step of the loops over them.
-_BLOCK = 8192
+# Vertices of a step of the loops over them, at most.
+_BLOCK = 32768
+# All vertices of few points are one step, of a multiple of this.
+_SMALL_BLOCK = 1024
 
 # Two maps f32[V, C] of values at the vertices; rows not in use are zero.
 Scratch = tuple[Array, Array]
@@ -39,7 +41,7 @@ class Lattice(NamedTuple):
       weights: f32[N, d + 1], their barycentric weights, which add up to 1.
       neighbours: i32[d + 1, 2, V], the rows of the two neighbours of each vertex along each axis;
         V - 1, a row of zeros, where there is none.
-      num_vertices: i32[], the rows in use; V is a bound of them, and a multiple of the block.
+      num_vertices: i32[], the rows in use; V is a bound of them.
     """
 
     vertices: Array
@@ -61,7 +63,7 @@ def make_lattice(points: Array) -> Lattice:
     is_first = owner == jnp.arange(owner.shape[0])
     # Rows by first appearance, so that points that are near in memory have vertices that are.
     rows = jnp.cumsum(is_first, dtype=jnp.int32) - 1
-    bound = ceil_div(owner.shape[0] + 1, _BLOCK) * _BLOCK
+    bound = _round_up(owner.shape[0] + 1)
     count = rows[-1] + 1
     entry_of_row = (
         jnp.zeros(bound, jnp.int32)
@@ -92,7 +94,8 @@ def filter_points(lattice: Lattice, values: Array, scratch: Scratch) -> tuple[Ar
     """
     total, blurred = scratch
     num_axes = lattice.weights.shape[1]
-    total = _map_blocks(lattice, lambda start: jnp.zeros((_BLOCK, values.shape[1])), total)
+    empty = jnp.zeros((_block_size(total.shape[0]), values.shape[1]))
+    total = _map_blocks(lattice, lambda _: empty, total)
     for corner in range(num_axes):
         share = values * lattice.weights[:, corner, None]
         total = total.at[lattice.vertices[:, corner]].add(share, mode='promise_in_bounds')
@@ -109,10 +112,12 @@ def filter_points(lattice: Lattice, values: Array, scratch: Scratch) -> tuple[Ar
 def _blur(lattice: Lattice, axis: int, values: Array, target: Array) -> Array:
     """Adds half of the two neighbours to each vertex."""
 
+    size = _block_size(values.shape[0])
+
     def blur_block(start: Array) -> Array:
-        neighbours = lax.dynamic_slice(lattice.neighbours, (axis, 0, start), (1, 2, _BLOCK))[0]
+        neighbours = lax.dynamic_slice(lattice.neighbours, (axis, 0, start), (1, 2, size))[0]
         around = _take(values, neighbours[0]) + _take(values, neighbours[1])
-        return lax.dynamic_slice_in_dim(values, start, _BLOCK) + 0.5 * around
+        return lax.dynamic_slice_in_dim(values, start, size) + 0.5 * around
 
     return _map_blocks(lattice, blur_block, target)
 
@@ -120,13 +125,15 @@ def _blur(lattice: Lattice, axis: int, values: Array, target: Array) -> Array:
 def _map_blocks(lattice: Lattice, make_block: Callable[[Array], Array], target: Array) -> Array:
     """Writes what `make_block` returns for the first row of each block in use over `target`."""
 
+    size = _block_size(target.shape[0])
+
     def write(i: Array, target: Array) -> Array:
-        start = i * _BLOCK
+        start = i * size
         # XLA:CPU runs what is fused with the update on one thread.
         block = lax.optimization_barrier(make_block(start))
         return lax.dynamic_update_slice_in_dim(target, block, start, axis=0)
 
-    return lax.fori_loop(0, _count_blocks(lattice.num_vertices), write, target)
+    return lax.fori_loop(0, _count_blocks(lattice.num_vertices, size), write, target)
 
 
 def _take(values: Array, rows: Array) -> Array:
@@ -191,27 +198,38 @@ def _find_neighbours(table: HashTable, rows: Array, entry_of_row: Array, count: 
     """Finds the neighbours of each vertex, see `Lattice.neighbours`."""
     dimension = table.keys.shape[1]
     bound = entry_of_row.shape[0]
-    size = dimension + 1
+    num_axes = dimension + 1
     # One step along an axis adds 1 to every coordinate but that of the axis, which loses d.
-    steps = jnp.array(1 - size * np.eye(size, dimension, dtype=np.int32))
-    missing = jnp.full((size, 2, bound), bound - 1, jnp.int32)
+    steps = jnp.array(1 - num_axes * np.eye(num_axes, dimension, dtype=np.int32))
+    missing = jnp.full((num_axes, 2, bound), bound - 1, jnp.int32)
+    size = _block_size(bound)
 
     def find_block(i: Array, neighbours: Array) -> Array:
-        start = i * _BLOCK
-        block = lax.dynamic_slice_in_dim(entry_of_row, start, _BLOCK)
-        row = start + jnp.arange(_BLOCK, dtype=jnp.int32)
+        start = i * size
+        block = lax.dynamic_slice_in_dim(entry_of_row, start, size)
+        row = start + jnp.arange(size, dtype=jnp.int32)
         keys = table.keys.at[block].get(mode='promise_in_bounds')
-        wanted = (keys + steps[:, None]).reshape(size * _BLOCK, dimension)
-        entry = find_rows(table, wanted).reshape(size, _BLOCK)
+        wanted = (keys + steps[:, None]).reshape(num_axes * size, dimension)
+        entry = find_rows(table, wanted).reshape(num_axes, size)
         is_found = (entry >= 0) & (row < count)
         after = jnp.where(is_found, rows.at[jnp.maximum(entry, 0)].get(), bound - 1)
         neighbours = lax.dynamic_update_slice(neighbours, after[:, None], (0, 1, start))
-        axis = jnp.arange(size)[:, None]
+        axis = jnp.arange(num_axes)[:, None]
         target = jnp.where(is_found, after, bound)
         return neighbours.at[axis, 0, target].set(row, mode='drop')
 
-    return lax.fori_loop(0, _count_blocks(count), find_block, missing)
+    return lax.fori_loop(0, _count_blocks(count, size), find_block, missing)
 
 
-def _count_blocks(num_vertices: Array) -> Array:
-    return (num_vertices + _BLOCK - 1) // _BLOCK
+def _round_up(num_rows: int) -> int:
+    """Rounds a number of rows up to whole blocks."""
+    unit = _BLOCK if num_rows > _BLOCK else _SMALL_BLOCK
+    return ceil_div(num_rows, unit) * unit
+
+
+def _block_size(bound: int) -> int:
+    return min(bound, _BLOCK)
+
+
+def _count_blocks(num_vertices: Array, size: int) -> Array:
+    return (num_vertices + size - 1) // size

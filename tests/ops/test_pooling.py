@@ -1,4 +1,4 @@
-"""Max-pooling against XLA's own, values and gradients."""
+"""Max-pooling against XLA's own, values and gradients; averages against PyTorch's."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from pdl_jax.ops.pooling import max_pool
+from pdl_jax.ops.pooling import adaptive_average_pool, average_pool_padded, max_pool
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,15 @@ def test_equals_xla(size, stride, padding, dtype):
     np.testing.assert_array_equal(actual, expected)
     np.testing.assert_array_equal(actual_gradient, expected_gradient)
     assert actual_gradient.dtype == dtype
+
+
+def test_averages_equal_those_of_pytorch():
+    torch = pytest.importorskip('torch')
+    x = np.random.default_rng(0).normal(size=(2, 10, 13, 4)).astype(np.float32)
+    maps = torch.from_numpy(x.transpose(0, 3, 1, 2).copy())
+    wanted = torch.nn.functional.avg_pool2d(maps, 3, 1, 1).numpy().transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(average_pool_padded(jnp.asarray(x), 3), wanted, atol=1e-6)
+    for size in (7, 12):
+        pooled = torch.nn.functional.adaptive_avg_pool2d(maps, size).numpy()
+        found = adaptive_average_pool(jnp.asarray(x), size)
+        np.testing.assert_allclose(found, pooled.transpose(0, 2, 3, 1), atol=1e-6)

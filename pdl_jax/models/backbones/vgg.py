@@ -21,15 +21,16 @@ class VGG16(nn.Module):
     Beyond `output_stride` pools have stride 1, and the convolutions behind them are dilated.
 
     Attributes:
-      stride_convention: 'torchvision', pools of 2x2 pixels without padding; or 'caffe', DeepLab's
-        pools of 3x3 pixels with a padding of 1, which keep their size where they lost their stride.
+      stride_convention: 'caffe', DeepLab's pools of 3x3 pixels with a padding of 1, which keep the
+        size where they lost their stride; or 'torchvision', pools of 2x2 pixels without padding, as
+        its classifier has, for output stride 32 alone.
       output_stride: 4, 8, 16 or 32.
       width_multiplier: scales the channels of every layer.
 
     Source: Simonyan and Zisserman, ICLR 2015; Chen et al., DeepLab, ICLR 2015.
     """
 
-    stride_convention: str = 'torchvision'
+    stride_convention: str = 'caffe'
     output_stride: int = 32
     width_multiplier: float = 1.0
     options: LayerOptions = LayerOptions()
