@@ -17,7 +17,7 @@ from pdl_jax.data.records import RecordSource
 from pdl_jax.data.statistics import find_warnings
 from pdl_jax.evaluation.report import make_report
 from pdl_jax.evaluation.run_analysis import RunAnalysis
-from pdl_jax.experiment import Experiment
+from pdl_jax.experiment import EvaluateOptions, Experiment
 from pdl_jax.metrics.image_tables import describe_images
 from pdl_jax.metrics.instance_ap import CityscapesAP, InstanceAP
 from pdl_jax.metrics.loss_mean import LossMean
@@ -83,9 +83,7 @@ class Evaluator:
         check_channels(experiment, source)
         _warn_of_many_instances(system, source)
         self._metrics = _make_metrics(system, source, experiment.evaluate.extra_metrics)
-        # With the truth in the place of an output, or behind a CRF, a loss would mean nothing.
-        evaluate = experiment.evaluate
-        has_loss = evaluate.with_loss and not (evaluate.oracle or evaluate.crf.setting)
+        has_loss = _has_loss(experiment.evaluate)
         if has_loss:
             self._metrics['loss'] = LossMean
         describe = _make_table_function(system, source)
@@ -223,6 +221,11 @@ def _make_writer(
 ) -> PanopticWriter | SemanticWriter:
     kind = PanopticWriter if system.has_instances else SemanticWriter
     return kind(directory, spec)
+
+
+def _has_loss(evaluate: EvaluateOptions) -> bool:
+    # Truth in the place of outputs, or a CRF behind them, leaves a loss no meaning.
+    return evaluate.with_loss and not (evaluate.oracle or evaluate.crf.setting)
 
 
 def _make_metrics(
