@@ -7,7 +7,7 @@ import importlib.util
 import pathlib
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import pdl_jax
 
@@ -51,7 +51,7 @@ def load_config(name: str, overrides: list[str] | None = None) -> 'ConfigDict':
     from pdl_jax.runtime.own_code import import_own_code, list_own_code
 
     config, file = _run_file(name)
-    _add_system_fields(config)
+    _add_open_fields(config)
     config = _override(config, overrides or [])
     import_own_code(list_own_code(config.to_dict()), [file.parent])
     return config
@@ -91,7 +91,7 @@ def override_experiment(experiment: 'Experiment', overrides: list[str]) -> 'Expe
 
     before = experiment.to_dict()
     config = ConfigDict(before)
-    _add_system_fields(config)
+    _add_open_fields(config)
     config = _override(config.lock(), overrides)
     # The user's words may name code of theirs, unlike the checkpoint.
     known = list_own_code(before)
@@ -151,12 +151,22 @@ def _importable(file: pathlib.Path) -> Iterator[None]:
         sys.path.remove(folder)
 
 
-def _add_system_fields(config: Any) -> None:
-    """Gives `config.model` every field of every system, so that the command line can set them."""
+def _add_open_fields(config: Any) -> None:
+    """Gives fields without a value their types, so that the command line can set them.
+
+    `config.model` gets every field of every system.
+    """
     from ml_collections import config_dict
 
+    from pdl_jax.models.options import find_field_types
+    from pdl_jax.postprocess.crf_options import CrfOptions
     from pdl_jax.systems import SYSTEMS, find_options_class
 
+    if 'crf' in config.get('evaluate', {}):
+        with config.evaluate.crf.unlocked():
+            for field, kind in find_field_types(get_type_hints(CrfOptions)).items():
+                if config.evaluate.crf.get(field) is None:
+                    config.evaluate.crf[field] = config_dict.placeholder(kind)
     if 'model' not in config:
         return
     with config.model.unlocked():

@@ -31,6 +31,7 @@ _SOURCES = (
     'bowenc0221',
     'convnext',
     'deeplab2',
+    'deeplab_pytorch',
     'detectron2',
     'keras',
     'kmax_pytorch',

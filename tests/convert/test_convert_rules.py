@@ -100,4 +100,5 @@ def test_sources_have_the_names_that_they_are_listed_by():
         'kmax_pytorch',
         'convnext',
         'timm',
+        'deeplab_pytorch',
     }
