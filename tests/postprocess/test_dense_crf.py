@@ -2,12 +2,14 @@
 
 import dataclasses
 import functools
+import importlib.util
 import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from pdl_jax.postprocess.crf_options import CrfOptions
 from pdl_jax.postprocess.dense_crf import (
@@ -178,3 +180,56 @@ def test_options_name_a_setting_and_change_it():
 def test_wrong_options_are_named(fields, message):
     with pytest.raises(ValueError, match=message):
         CrfOptions(**fields)
+
+
+def load_crf_unary(shared_dir):
+    """The function of the reference data that makes unaries from panoptic labels."""
+    path = shared_dir / 'golden' / 'crf' / 'crf_unary.py'
+    spec = importlib.util.spec_from_file_location('crf_unary', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.D = f'{shared_dir}/data/coco_panoptic_200/train/'
+    return module
+
+
+def read_picture(path, size):
+    """Reads a picture of (width, height); the reference resized tall ones by columns first."""
+    picture = Image.open(path).convert('RGB')
+    width, height = picture.size
+    if height > 1.45 * width:
+        picture = picture.resize((width, size[1]), Image.Resampling.BILINEAR)
+    return np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
+
+
+@pytest.mark.slow
+def test_accuracies_of_forty_pictures(shared_dir):
+    folder = shared_dir / 'data' / 'coco_panoptic_200' / 'train'
+    if not folder.is_dir():
+        pytest.skip(f'{folder} is not there')
+    path = shared_dir / 'golden' / 'crf' / 'forty_images_accuracy.json'
+    stored = json.loads(path.read_text())
+    wanted = np.array(stored['accuracy'])
+    make_unary = load_crf_unary(shared_dir).unary
+    settings = ((4, 67, 3, 3, 1), (10, 80, 13, 3, 3), (5, 10, 20, 2, 2), (4, 30, 8, 3, 2))
+    # A hundred runs are worth the time to optimise the program.
+    refine = jax.jit(
+        lambda probabilities, image, numbers: refine_probabilities(
+            probabilities, image, DenseCrf(*numbers, 10, filter='lattice')
+        ),
+        compiler_options={'xla_backend_optimization_level': 3},
+    )
+    found = np.full(wanted.shape, np.nan)
+    for i, name in enumerate(stored['images']):
+        probabilities, labels = make_unary(name, (200, 150), stored['classes'], 1000 + i)
+        probabilities = probabilities.transpose(1, 2, 0)
+        image = read_picture(folder / 'images' / f'{name}.jpg', (200, 150))
+        found[i, 0] = (probabilities.argmax(-1) == labels).mean()
+        # The first setting on all pictures, the others on some.
+        for j, numbers in enumerate(settings[: 4 if i < 4 else 1], 1):
+            marginals = refine(probabilities, image, jnp.array(numbers, jnp.float32))
+            found[i, j] = (np.argmax(marginals, -1) == labels).mean()
+    is_run = ~np.isnan(found)
+    np.testing.assert_allclose(found[is_run], wanted[is_run], atol=2e-4)
+    unary, refined = found[:, :2].mean(axis=0)
+    assert unary == pytest.approx(0.93395, abs=1e-5)
+    assert refined == pytest.approx(0.93829, abs=5e-4)
