@@ -72,7 +72,7 @@ def instance_discrimination(
     Source: Yu et al., k-means Mask Transformer, ECCV 2022, its program.
     """
 
-    normalizer = _normalizers(features, temperature)
+    normalizer: Array = _normalizers(features, temperature)
     members = jax.nn.one_hot(owner, num, dtype=jnp.float32)
     area = jnp.maximum(jnp.sum(members, axis=0), 1.0)
     highest = lax.Precision.HIGHEST

@@ -157,7 +157,9 @@ class DeepLab(nn.Module):
     def _fuse_scales(self, logits: list[Array], train: bool) -> dict[str, Array]:
         """Takes the maximum over scales; in training the logits of each are supervised too."""
         height, width = logits[0].shape[1:3]
-        resized = [resize_bilinear(x, (height, width), self.options.resize) for x in logits]
+        resized: list[Array] = [
+            resize_bilinear(x, (height, width), self.options.resize) for x in logits
+        ]
         outputs = {'semantic': functools.reduce(jnp.maximum, resized)}
         if train:
             outputs |= {f'semantic_{i}': x for i, x in enumerate(logits)}
