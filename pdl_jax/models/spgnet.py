@@ -92,18 +92,23 @@ class SPGStages(nn.Module):
             ),
         )
 
-        def aggregate(unit: str, x: Array) -> Array:
-            stride = encoder.last_units.get(unit)
-            if stride is None:
-                return x
-            for kind, before in (('encoded', encoded), ('decoded', decoded)):
-                x = x + ConvNorm(
-                    x.shape[-1],
+        # The encoders have the same widths. Outside of `aggregate`, which the encoder calls, lest the
+        # projections be its variables.
+        added = {
+            stride: sum(
+                ConvNorm(
+                    encoded[f'stride{stride}'].shape[-1],
                     activation=None,
                     options=self.options,
                     name=f'{kind}{stage}_stride{stride}',
                 )(before[f'stride{stride}'], train=train)
-            return x
+                for kind, before in (('encoded', encoded), ('decoded', decoded))
+            )
+            for stride in encoder.last_units.values()
+        }
+
+        def aggregate(unit: str, x: Array) -> Array:
+            return x + added[encoder.last_units[unit]] if unit in encoder.last_units else x
 
         return encoder(x, train=train, refine=aggregate)
 
