@@ -12,6 +12,8 @@ from pdl_jax.presets.preset import SYSTEM_BY_INSTANCES, Preset
 _BASE = {
     'has_instances': False,
     'decoder': 'sum_aspp',
+    'skip_strides': (),
+    'semantic_low_level_features': (),
     'output_stride': 8,
     'stride_convention': 'caffe',
     'normalization': 'given',
