@@ -14,13 +14,15 @@ from pdl_jax.commands.config_file import load_config
 from pdl_jax.experiment import Experiment
 from pdl_jax.systems.system import Samples
 from pdl_jax.typing import LabelFormat
+from tests import toy_backbone
 
-_CONFIG = """
+_CONFIG = f"""
 from configs import scenes_deeperlab
 
 def get_config():
     config = scenes_deeperlab.get_config()
-    config.model.width_multiplier = 0.25
+    config.model.backbone = {toy_backbone.NAME!r}
+    config.model.fusion = config.model.head_conv = 'conv3x3'
     config.model.aspp_features = config.model.head_features = 8
     config.model.aspp_rates = (2,)
     config.model.fusion_features = 128
@@ -171,7 +173,9 @@ def test_the_loss_reaches_every_parameter():
     system = make_system(
         label_format,
         **{
-            'model.width_multiplier': 0.25,
+            'model.backbone': toy_backbone.NAME,
+            'model.fusion': 'conv3x3',
+            'model.head_conv': 'conv3x3',
             'model.fusion_features': 64,
             'model.aspp_rates': '(2,)',
         },
