@@ -70,13 +70,13 @@ def test_it_trains_evaluates_and_draws(workdir):
 
 
 @pytest.mark.slow
-def test_true_outputs_come_back_through_evaluation(workdir, data, tmp_path):
+def test_true_outputs_come_back_through_evaluation(workdir, tmp_path):
     oracle = ('semantic', 'keypoint', 'short', 'middle', 'long')
     main([
         'evaluate',
-        f'--workdir={workdir}',
+        f'--checkpoint={workdir}',
+        f'--workdir={tmp_path}',
         f'--config.evaluate.oracle={oracle}',
-        f'--output={tmp_path / "report.json"}',
     ])  # fmt: skip
     report = json.loads((tmp_path / 'report.json').read_text())
     # Scenes of 48x64 pixels have things that are smaller than the discs.
@@ -84,7 +84,7 @@ def test_true_outputs_come_back_through_evaluation(workdir, data, tmp_path):
 
 
 @pytest.mark.slow
-def test_it_predicts_exports_and_plans(workdir, data, tmp_path, capsys):
+def test_it_predicts_and_exports(workdir, tmp_path):
     image = tmp_path / 'image.png'
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)).save(image)
     main(
@@ -92,8 +92,9 @@ def test_it_predicts_exports_and_plans(workdir, data, tmp_path, capsys):
     )
     assert any((tmp_path / 'out').rglob('*.png'))
     export = tmp_path / 'export'
+    # The command compares the file's labels with the predictor's before it keeps it.
     main(['export', f'--checkpoint={workdir}', f'--output={export}', '--format=stablehlo'])
-    assert any(path.stat().st_size for path in export.iterdir())
+    assert 'description.json' in {path.name for path in export.iterdir()}
 
 
 def make_system(label_format, **overrides):
