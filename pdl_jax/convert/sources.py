@@ -7,6 +7,7 @@ from pdl_jax.convert import (
     detectron2,
     keras,
     kmax_pytorch,
+    model_garden,
     tensorflow,
     timm,
     torchvision,
@@ -23,6 +24,7 @@ SOURCES: dict[str, Source] = {
         keras,
         tensorflow,
         kmax_pytorch,
+        model_garden,
         convnext,
         timm,
     )

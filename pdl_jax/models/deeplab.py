@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from pdl_jax.models.blocks import LayerOptions
+from pdl_jax.models.blocks import LayerOptions, make_fusion
 from pdl_jax.models.decoder import Decoder
 from pdl_jax.models.heads import Head
 from pdl_jax.models.lr_aspp import LRASPP
@@ -47,8 +47,8 @@ class DeepLab(nn.Module):
 
         Returns:
           'semantic': f32[B, h, w, C] logits and, with an instance branch, 'center': f32[B, h, w, 1]
-          and 'offset': f32[B, h, w, 2], (dy, dx) in pixels of these maps, at the stride of the
-          finest skip. `upsample` brings them to the size of the image.
+          and 'offset': f32[B, h, w, 2], (dy, dx) in pixels of `options.offset_unit`, at the stride
+          of the finest skip. `upsample` brings them to the size of the image.
         """
         options = self.options
         features = make_model_backbone(
@@ -61,7 +61,7 @@ class DeepLab(nn.Module):
             )
         layers = LayerOptions(self.dtype, options.norm_momentum, options.norm_epsilon)
         window = None
-        if options.aspp_pooling == 'train_crop' and self.pool_crop is not None:
+        if options.aspp_pooling != 'global' and self.pool_crop is not None:
             height, width = ((n - 1) // options.backbone.output_stride + 1 for n in self.pool_crop)
             window = height, width
 
@@ -81,11 +81,20 @@ class DeepLab(nn.Module):
             decoder = Decoder(branch, options, window, layers, name=f'{name}_decoder')
             x = decoder(features, train=train)
             channels = {'semantic': self.num_classes, 'center': 1, 'offset': 2}
-            width = branch.head_features
+            width, has_bias = branch.head_features, options.has_norm_bias
+            if branch.shared_head != 'none':
+                x = make_fusion(
+                    branch.shared_head,
+                    width,
+                    x.shape[-1],
+                    layers,
+                    name=f'{name}_shared_head',
+                    has_bias=has_bias,
+                )(x, train=train)
             return {
-                output: Head(kind, width, channels[output], layers, name=f'{output}_head')(
-                    x, train=train
-                )
+                output: Head(
+                    kind, width, channels[output], has_bias, layers, name=f'{output}_head'
+                )(x, train=train)
                 for output, kind in branch.heads
             }
 
@@ -97,8 +106,8 @@ class DeepLab(nn.Module):
     def upsample(self, outputs: dict[str, Array], size: tuple[int, int]) -> dict[str, Array]:
         """Brings outputs to full resolution; needs no variables.
 
-        Offsets are first scaled per axis by the ratio of the two pixel grids: (out - 1) / (in - 1)
-        where corners are aligned, out / in where pixel centres are.
+        Offsets in pixels of their map are first scaled per axis by the ratio of the two pixel
+        grids: (out - 1) / (in - 1) where corners are aligned, out / in where pixel centres are.
 
         Args:
           outputs: the result of a call.
@@ -108,7 +117,7 @@ class DeepLab(nn.Module):
           The same keys at `size`; offsets in pixels of the image.
         """
         resize = self.options.resize
-        if 'offset' in outputs:
+        if 'offset' in outputs and self.options.offset_unit == 'map':
             shrink = 1 if resize == 'corner_aligned' else 0
             scale = [
                 (large - shrink) / max(small - shrink, 1)

@@ -140,9 +140,21 @@ class DeepLabSystem(System):
         self, outputs: Outputs, size: tuple[int, int], *, is_partial: bool = False
     ) -> Outputs:
         """See `System.upsample`."""
+        if 'offset' in outputs and self.options.model.offset_unit == 'image' and self.scale != 1:
+            # The image that they are in pixels of was resized.
+            outputs = {**outputs, 'offset': outputs['offset'] / self.scale}
+        if is_partial and self.options.postprocess.is_at_original_size:
+            # Labelling resizes them once, to the size of the original.
+            return outputs
         if is_partial:
-            return {**outputs, **split_rows(self.network.upsample_instances(outputs, size))}
+            return self.upsample_instances(outputs, size)
         return split_rows(self.network.upsample(outputs, size))
+
+    def upsample_instances(self, outputs: Outputs, size: tuple[int, int]) -> Outputs:
+        """Brings centres and offsets, if there are any and they are smaller, to `size`."""
+        if 'center' not in outputs or image_size(outputs['center']) == size:
+            return outputs
+        return {**outputs, **split_rows(self.network.upsample_instances(outputs, size))}
 
     def make_targets(self, panoptic: Array) -> dict[str, Array]:
         """Makes the targets of a batch, see `preprocess.targets.make_targets`.
@@ -187,7 +199,7 @@ class DeepLabSystem(System):
         )
         updates = dict(updates)
         auxiliary = jax.tree.leaves(updates.pop('losses', {}))
-        outputs = self.upsample(outputs, image_size(samples.image), is_partial=True)
+        outputs = self.upsample_instances(outputs, image_size(samples.image))
         loss, terms = panoptic_loss(
             outputs,
             targets,
@@ -206,6 +218,7 @@ class DeepLabSystem(System):
     def image_losses(self, outputs: Outputs, panoptic: Array) -> dict[str, Array]:
         """See `System.image_losses`."""
         targets = split_rows(self.make_targets(panoptic))
+        outputs = self.upsample_instances(outputs, image_size(panoptic))
         terms = image_losses(
             outputs,
             targets,
