@@ -67,7 +67,10 @@ def post_process_originals(
         return sample_bilinear(maps, rows, columns, jnp.array(source), fill=0.0)
 
     instances = jnp.concatenate([outputs['center'], outputs['offset']], axis=-1)
-    instances = jax.vmap(resize_instances)(instances.astype(jnp.float32), full)
+    # Without the barrier consumers of the heat might compute it again, with another rounding.
+    instances = lax.optimization_barrier(
+        jax.vmap(resize_instances)(instances.astype(jnp.float32), full)
+    )
     classes = _classify(logits, images, full, resize)
     maps, voted = merge_batch(
         classes.semantic,
