@@ -34,6 +34,7 @@ _SOURCES = (
     'detectron2',
     'keras',
     'kmax_pytorch',
+    'model_garden',
     'tensorflow',
     'timm',
     'torchvision',

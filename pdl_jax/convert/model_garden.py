@@ -156,4 +156,11 @@ SOURCE = Source(
             for name in _MOBILENET_BLOCKS
         },
     },
+    network_fields={
+        ('coco_ids', f'model_garden/{name}_os16'): {
+            'augment.max_scale': 2.0,
+            'optimizer.learning_rate': 1e-3,
+        }
+        for name in _MOBILENET_BLOCKS
+    },
 )
