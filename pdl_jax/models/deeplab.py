@@ -93,7 +93,7 @@ class DeepLab(nn.Module):
                 )(x, train=train)
             return {
                 output: Head(
-                    kind, width, channels[output], has_bias, layers, name=f'{output}_head'
+                    kind, width, channels[output], layers, has_bias, name=f'{output}_head'
                 )(x, train=train)
                 for output, kind in branch.heads
             }

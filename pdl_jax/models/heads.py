@@ -25,8 +25,8 @@ class Head(nn.Module):
     kind: str
     features: int
     outputs: int
-    has_bias: bool = False
     options: LayerOptions = LayerOptions()
+    has_bias: bool = False
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
