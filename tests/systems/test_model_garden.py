@@ -9,15 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import coco_model_garden
+from pdl_jax.data import catalog
+from pdl_jax.experiment import Experiment
 from pdl_jax.losses.panoptic_deeplab import LossOptions, image_losses, panoptic_loss
 from pdl_jax.metrics.panoptic_quality import PanopticQuality
 from pdl_jax.models.backbones import make_backbone
 from pdl_jax.models.backbones.inverted_residual import GATES
 from pdl_jax.models.deeplab import DeepLab
 from pdl_jax.models.model_backbone import make_model_backbone
+from pdl_jax.ops.platforms import eval_shape
 from pdl_jax.postprocess.image_sizes import ImageSizes
 from pdl_jax.postprocess.original_size import post_process_originals
 from pdl_jax.postprocess.panoptic import PostprocessOptions, post_process
+from pdl_jax.prediction.inference import Inference, abstract_variables
 from pdl_jax.preprocess.augment import (
     AugmentOptions,
     _make_window,
@@ -29,6 +34,7 @@ from pdl_jax.preprocess.augment import (
 from pdl_jax.preprocess.targets import TargetOptions, make_targets
 from pdl_jax.presets import PRESETS, make_options
 from pdl_jax.systems.panoptic_deeplab import PanopticDeepLabOptions
+from pdl_jax.training.step import StepOptions, make_training_samples
 from pdl_jax.typing import LabelFormat
 from tests.convert.compiling import OPTIONS, run_fast
 from tests.quick_compiler import EXACT
@@ -360,3 +366,43 @@ def test_offsets_of_a_resized_input_are_in_pixels_of_the_image():
         for scale, expected in ((1.0, 3.0), (0.5, 6.0)):
             found = system.at_scale(scale).upsample(outputs, (16, 16), is_partial=is_partial)
             np.testing.assert_allclose(found['offset'], np.full((1, *size, 2), expected))
+
+
+def test_an_image_is_labelled_and_trained_at_its_own_size():
+    """Traced only: the parts fit together, and labels have the size of the canvas."""
+    config = coco_model_garden.get_config()
+    config.model.preset = 'model_garden/mobilenet_v3_small_os16'
+    experiment = Experiment.from_config(config)
+    system = experiment.make_system(catalog.coco_ids().label_format)
+    inference = Inference.for_images(
+        system, experiment.augment, experiment.evaluate, max_size=(480, 600)
+    )
+    assert inference.input_size == (640, 640)
+    image = jax.ShapeDtypeStruct((2, 512, 640, 3), np.uint8)
+    size = jax.ShapeDtypeStruct((2, 2), np.int32)
+    variables = abstract_variables(system)
+    outputs = eval_shape(inference.outputs, variables, image, size)
+    assert outputs['center'].shape == (2, 160, 160, 1)
+
+    def label(outputs, size):
+        return inference.label_outputs(outputs, size, canvas=(512, 640))
+
+    maps = eval_shape(label, outputs, size)
+    assert {x.shape for x in maps} == {(2, 512, 640)}
+
+    def train(variables, image, size, panoptic, outputs):
+        batch = {'image': image, 'size': size, 'panoptic': panoptic}
+        samples = make_training_samples(
+            batch,
+            jnp.int32(0),
+            label_format=system.label_format,
+            options=StepOptions(experiment.augment),
+        )
+        loss, (terms, _) = system.loss(variables, samples, rng=jax.random.key(0))
+        labels = inference.prepare_labels(panoptic, size)
+        return loss, terms, system.image_losses(outputs, labels)
+
+    panoptic = jax.ShapeDtypeStruct((2, 512, 640), np.int32)
+    loss, terms, images = eval_shape(train, variables, image, size, panoptic, outputs)
+    assert loss.shape == () and set(terms) == set(images) == {'semantic', 'center', 'offset'}
+    assert {x.shape for x in images.values()} == {(2,)}
