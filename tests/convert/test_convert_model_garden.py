@@ -54,7 +54,13 @@ def _count(shapes):
     return sum(map(math.prod, shapes))
 
 
-@pytest.mark.parametrize('backbone', BACKBONES)
+@pytest.mark.parametrize(
+    'backbone',
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name.endswith(('101', 'large'))))
+        for name in BACKBONES
+    ],
+)
 def test_keys_and_parameters_are_the_originals(backbone, shared_dir):
     keys = list_keys(shared_dir, backbone)
     variables = {key: shape for key, shape in keys.items() if key != INDEX}
@@ -163,8 +169,8 @@ def _check_features(golden, state, tolerance):
     [
         ('mobilenet_v3_small', '128x128', None, 2e-5),
         ('mobilenet_v3_small', '128x128_pool64', (64, 64), 1e-5),
-        ('mobilenet_v3_small', '96x160', None, 2e-5),
-        ('mobilenet_v3_large', '64x96', None, 3e-4),
+        pytest.param('mobilenet_v3_small', '96x160', None, 2e-5, marks=pytest.mark.slow),
+        pytest.param('mobilenet_v3_large', '64x96', None, 3e-4, marks=pytest.mark.slow),
         pytest.param('resnet50', '128x128', None, 2e-5, marks=pytest.mark.slow),
         pytest.param('resnet50', '96x160', None, 2e-5, marks=pytest.mark.slow),
         pytest.param('resnet101', '64x96', None, 2e-5, marks=pytest.mark.slow),

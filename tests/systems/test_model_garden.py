@@ -64,6 +64,11 @@ PARSER_CASES = (
 )
 
 
+def _mark_slow(cases, slow):
+    """Marks the cases that repeat what quicker runs have seen."""
+    return [pytest.param(case, marks=[pytest.mark.slow] * (case in slow)) for case in cases]
+
+
 @pytest.fixture(scope='module')
 def read_case(find_golden):
     def read(group, case):
@@ -179,7 +184,7 @@ def test_training_crops_are_drawn_like_the_originals():
     assert (starts[is_cut] <= heights[is_cut] * 2 - 32).all()
 
 
-@pytest.mark.parametrize('case', ['l0', 'l1', 'l2', 'l3'])
+@pytest.mark.parametrize('case', _mark_slow(('l0', 'l1', 'l2', 'l3'), {'l1', 'l2'}))
 def test_losses_and_gradients(case, read_case):
     golden = read_case('losses', case)
     keys = ('semantic', 'center', 'offset')
@@ -234,7 +239,9 @@ def _label_inputs(outputs, label_format, options, size):
     )
 
 
-@pytest.mark.parametrize('case', POSTPROCESS_CASES)
+@pytest.mark.parametrize(
+    'case', _mark_slow(POSTPROCESS_CASES, {'scale1', 'full_resolution', 'no_center', 'constructed'})
+)
 def test_label_maps(case, read_case, find_golden):
     golden = read_case('postprocess', case)
     path = find_golden('model_garden', 'postprocess').with_suffix('.json')
