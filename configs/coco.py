@@ -6,9 +6,8 @@
         --json=panoptic_val2017.json --out=data/coco --split=val
     python -m pdl_jax.main --config=configs/coco.py --workdir=runs/coco
 
-Aims at 34.1 PQ on val (DeepLab2's model zoo, resnet50_os32 at 641x641: 200k steps of 64, from
-ImageNet weights and with AutoAugment, neither of which is part of this file). Not run to its end
-here.
+Aims at 34.1 PQ on val (DeepLab2's model zoo, resnet50_os32 at 641x641: 200k steps of 64 with
+AutoAugment, from ImageNet weights, which are not part of this file). Not run to its end here.
 """
 
 from ml_collections import ConfigDict
@@ -20,4 +19,6 @@ def get_config() -> ConfigDict:
     """DeepLab2's resnet50_os32 recipe for COCO."""
     config = common.get_config()
     common.use_coco(config)
+    config.augment.color_policy = 'simple_classification'
+    config.augment.color_policy_magnitude = 0.2
     return config

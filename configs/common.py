@@ -62,6 +62,9 @@ def get_config() -> ConfigDict:
     # neither. Applies to evaluation and prediction too.
     config.augment.resize_min_px = 0
     config.augment.resize_max_px = 0
+    # The rounding of sizes, the resampling and the place of small images in the crop: that of
+    # 'deeplab2' or 'model_garden', see pdl_jax/preprocess/augment.py.
+    config.augment.convention = 'deeplab2'
     config.augment.min_scale = 0.5
     config.augment.max_scale = 2.0
     # Draw the scale from so many equidistant values, DeepLab2's recipe; 0 draws from the whole
@@ -83,7 +86,8 @@ def get_config() -> ConfigDict:
     config.augment.hue = 0.0
     config.augment.color_probability = 1.0
     # AutoAugment's operations, drawn by a policy: 'simple_classification' (kMaX-DeepLab's for COCO;
-    # with a magnitude of 0.2 for Cityscapes), see pdl_jax/preprocess/color_policy.py.
+    # with a magnitude of 0.2 its for Cityscapes and Panoptic-DeepLab's for COCO), see
+    # pdl_jax/preprocess/color_policy.py.
     config.augment.color_policy = ''
     config.augment.color_policy_magnitude = 1.0
     # Gaussian blur and noise; the noise in grey levels, of 255.
@@ -108,6 +112,7 @@ def get_config() -> ConfigDict:
     config.targets.center_rounding = config_dict.placeholder(str)
     config.targets.is_offset_to_pixel = config_dict.placeholder(bool)
     config.targets.is_crowd_drawn = config_dict.placeholder(bool)
+    config.targets.is_crowd_instance = config_dict.placeholder(bool)
 
     config.loss = ConfigDict()
     config.loss.semantic_weight = 1.0
@@ -217,6 +222,7 @@ def get_config() -> ConfigDict:
     config.postprocess.is_limit_void = config_dict.placeholder(bool)
     config.postprocess.is_rest_instance = config_dict.placeholder(bool)
     config.postprocess.is_padding_cut = config_dict.placeholder(bool)
+    config.postprocess.is_at_original_size = config_dict.placeholder(bool)
 
     config.mesh = ConfigDict()
     config.mesh.data = -1  # devices along the batch; -1 takes all that are left

@@ -35,6 +35,7 @@ _SOURCES = (
     'detectron2',
     'keras',
     'kmax_pytorch',
+    'model_garden',
     'tensorflow',
     'timm',
     'torchvision',
@@ -66,9 +67,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--dataset',
         default='',
-        help='ade20k, cityscapes, coco, kitti_step, voc, the directory of prepared data, or a '
-        ".json of categories (default: by the file's name or the number of classes, where these "
-        'tell)',
+        help='ade20k, cityscapes, coco, coco_ids, kitti_step, voc, the directory of prepared data, '
+        "or a .json of categories (default: by the file's name or the number of classes, where "
+        'these tell)',
     )
     parser.add_argument(
         '--weights',

@@ -27,6 +27,7 @@ _CONFIGS = {
     'ade20k': 'ade20k',
     'cityscapes': 'cityscapes',
     'coco': 'coco',
+    'coco_ids': 'coco_model_garden',
     'kitti_step': 'cityscapes',
     'voc': 'voc_semantic',
 }
@@ -43,7 +44,7 @@ _EVIDENCE = {
     'voc': re.compile(r'voc|pascal|^(deeplabv3|fcn|lraspp)_\w+-[0-9a-f]{8}'),
 }
 # Numbers of logits that no other data set is known to have.
-_TELLING = {133: 'coco', 134: 'coco', 150: 'ade20k', 151: 'ade20k'}
+_TELLING = {133: 'coco', 134: 'coco', 150: 'ade20k', 151: 'ade20k', 201: 'coco_ids'}
 # The layers of class logits of queries.
 _CLASS_LOGITS = 'class_logits'
 _KITTI_STEP_THINGS = ('person', 'car')
@@ -104,12 +105,12 @@ def make_spec(dataset: str, num_classes: int, *, counts_void: bool = True) -> ca
     """Finds the description of a network's classes, in the order of its logits.
 
     DeepLab2's networks for COCO have 134 logits, the first for void; those of PyTorch programs have
-    133, without void and with things before stuff. Data for the latter are prepared with
-    --spec=own.
+    133, without void and with things before stuff; those of Model Garden 201, one per category id.
+    Data for them are prepared with --spec=own and --spec=coco_ids.
 
     Args:
-      dataset: 'ade20k', 'cityscapes', 'coco', 'kitti_step', 'voc', the directory of a prepared
-        dataset, or a JSON file with the list of categories.
+      dataset: 'ade20k', 'cityscapes', 'coco', 'coco_ids', 'kitti_step', 'voc', the directory of a
+        prepared dataset, or a JSON file with the list of categories.
       num_classes: number of classes of the network.
       counts_void: whether they hold void, if the dataset counts it as a class.
 
@@ -195,6 +196,8 @@ def _list_specs(dataset: str) -> list[catalog.DatasetSpec]:
         return [catalog.cityscapes()]
     if dataset == 'kitti_step':
         return [_make_kitti_step()]
+    if dataset == 'coco_ids':
+        return [catalog.coco_ids()]
     if dataset == 'voc':
         return [voc.make_spec('panoptic')]
     with_void = catalog.coco()

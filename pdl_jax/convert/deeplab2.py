@@ -1,11 +1,10 @@
 """Weights of DeepLab2: TensorFlow 2 checkpoints of whole networks and of ImageNet backbones."""
 
-import dataclasses
-import re
 from collections.abc import Collection
 
 import numpy as np
 
+from pdl_jax.convert.checkpoint_keys import make_checkpoint_rules
 from pdl_jax.convert.deeplab2_layers import (
     branch_decoder,
     branch_head,
@@ -17,13 +16,11 @@ from pdl_jax.convert.kmax_deeplab2 import make_kmax_rules
 from pdl_jax.convert.layers import tensorflow_conv, tensorflow_norm
 from pdl_jax.convert.max_deeplab2 import make_max_rules
 from pdl_jax.convert.networks import AnyNetwork
-from pdl_jax.convert.rules import Rule, Target, ignore, under
+from pdl_jax.convert.rules import Rule, Target, under
 from pdl_jax.convert.source import Source
 from pdl_jax.models.kmax_options import KMaXNetworkOptions
 from pdl_jax.models.max_deeplab import MaXNetworkOptions
 from pdl_jax.presets import PRESETS
-
-_SUFFIX = '/.ATTRIBUTES/VARIABLE_VALUE'
 
 
 def _make_resnet() -> tuple[Rule, ...]:
@@ -103,24 +100,14 @@ def _make_decoders(options: AnyNetwork) -> tuple[Rule, ...]:
 
 def _make_rules(options: AnyNetwork, keys: Collection[str]) -> tuple[Rule, ...]:
     del keys
-    rules = (
+    encoder = under(
+        _make_backbone(options.backbone.name),
         # The ImageNet files were trained by TensorFlow's Model Garden, which names the encoder
         # differently.
-        *under(
-            _make_backbone(options.backbone.name),
-            keys='(?:encoder|backbone/_encoder)/',
-            path='backbone',
-        ),
-        *_make_decoders(options),
+        keys='(?:encoder|backbone/_encoder)/',
+        path='backbone',
     )
-    suffix = re.escape(_SUFFIX)
-    return (
-        ignore('.*/.OPTIMIZER_SLOT/.*', 'an optimiser slot of a variable'),
-        ignore('optimizer/.*', 'a variable of the optimiser'),
-        ignore(f'(global_step|save_counter|epoch|step)({suffix})?', 'a counter of steps or saves'),
-        ignore('_CHECKPOINTABLE_OBJECT_GRAPH', "TensorFlow's index of variables"),
-        *(dataclasses.replace(rule, pattern=rule.pattern + suffix) for rule in rules),
-    )
+    return make_checkpoint_rules((*encoder, *_make_decoders(options)))
 
 
 _DEEPLAB2_OPTIONS = {'norm_epsilon': 1e-3, 'normalization': 'unit'}

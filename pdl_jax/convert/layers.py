@@ -63,11 +63,12 @@ def tensorflow_conv(pattern: str, path: str) -> tuple[Rule, ...]:
 
 
 def tensorflow_depthwise(pattern: str, path: str) -> tuple[Rule, ...]:
-    """Makes the rule of a depthwise convolution: depthwise_kernel [h, w, C, 1]."""
+    """Makes the rules of a depthwise one: depthwise_kernel [h, w, C, 1], and bias if it has one."""
     return (
         Rule(
             rf'{pattern}/depthwise_kernel', (Target('params', f'{path}/kernel', _from_depthwise),)
         ),
+        Rule(rf'{pattern}/bias', (Target('params', f'{path}/bias'),)),
     )
 
 

@@ -26,6 +26,7 @@ _KMAX = f'{_GITHUB}/bytedance/kmax-deeplab'
 _CONVNEXT = f'{_GITHUB}/facebookresearch/ConvNeXt'
 _TIMM = f'{_GITHUB}/huggingface/pytorch-image-models'
 _DEEPLAB_PYTORCH = f'{_GITHUB}/kazuto1011/deeplab-pytorch'
+_MODEL_GARDEN = f'{_GITHUB}/tensorflow/models/blob/master/official/projects/panoptic/README.md'
 _TORCHVISION = 'https://docs.pytorch.org/vision/stable/models.html'
 _KERAS = 'https://keras.io/api/applications/mobilenet/'
 
@@ -256,6 +257,14 @@ PUBLISHED: tuple[Published, ...] = (
         'resnet50_ade20k 42.3 45.3 72_471_814 kmax_resnet50_res1281_ade20k_train',
         'convnext_large_ade20k 50.9 55.2 243_917_318 kmax_convnext_large_res1281_ade20k_train',
         note='at 1281x1281; configs/ade20k_kmax.py has 641x641', family='kmax_deeplab2',
+    ),
+    *_list(
+        'model_garden', 'coco_ids', 201, _MODEL_GARDEN,
+        'resnet50_os16 36.80 - 40_162_684 resnet50',
+        'resnet101_os16 38.39 - 68_089_468 resnet101',
+        'mobilenet_v3_large_os16 30.50 - 4_276_972 mobilenetv3_large',
+        'mobilenet_v3_small_os16 25.06 - 2_161_884 mobilenetv3_small',
+        note='crowds count in its PQ as other segments do',
     ),
     *_list(
         'kmax_pytorch', 'coco', 133, _KMAX,

@@ -24,4 +24,4 @@ FORMATS = {
 }
 
 # Names that `catalog.get_spec` takes.
-SPEC_NAMES = ('auto', 'own', 'coco', 'cityscapes')
+SPEC_NAMES = ('auto', 'own', 'coco', 'coco_ids', 'cityscapes')

@@ -5,13 +5,14 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pdl_jax.losses.class_weights import check_class_weights
 from pdl_jax.ops.resize import resize_labels
 from pdl_jax.ops.upsampled_logits import cross_entropy_upsampled
 from pdl_jax.typing import Array, check_function_names
 
-SCOPES = ('image', 'batch')
+SCOPES = ('image', 'batch', 'all_pixels')
 SEMANTIC_SIZES = ('image', 'logits')
 _SEMANTIC = 'semantic'
 
@@ -27,7 +28,9 @@ class LossOptions:
       scope: 'image' averages each image over its own pixels with a nonzero loss, then over images
         (DeepLab2). 'batch' averages over all images at once: the hardest pixels over their number,
         void ones included, centres and offsets over the sum of their weights (bowenc0221,
-        detectron2). Theirs is the batch of one GPU, ours that of all devices.
+        detectron2). Theirs is the batch of one GPU, ours that of all devices. 'all_pixels' averages
+        the semantic term as 'image', and centres and offsets over all pixels of the batch, void
+        ones included (Model Garden).
       semantic_size: size of the semantic loss: 'image' upsamples the logits, 'logits' shrinks the
         labels to their size by the nearest pixel (DeepLab v1 and v2).
       class_weights: factors of the semantic loss of pixels, by their class, before the hardest
@@ -85,15 +88,9 @@ def panoptic_loss(
     """
     terms = {}
     for key, losses in _loss_maps(outputs, targets, ignore_label, options, resize).items():
-        if options.scope == 'image':
-            fraction = options.top_k_fraction if _is_semantic(key) else 1.0
-            mean = jnp.mean(top_k_mean(losses, fraction))
-        elif _is_semantic(key):
-            hardest, kept = _keep_hardest(losses.reshape(1, -1), options.top_k_fraction)
-            mean = jnp.sum(hardest) / kept
-        else:
-            mean = jnp.sum(losses) / jnp.maximum(jnp.sum(targets[f'{key}_weight']), 1e-6)
-        terms[key] = _find_weight(key, options) * mean
+        term = _name_term(key)
+        mean = _average(losses, targets[f'{term}_weight'], term, options)
+        terms[key] = getattr(options, f'{term}_weight') * mean
     return cast(Array, sum(terms.values())), terms
 
 
@@ -115,26 +112,39 @@ def image_losses(
     """
     terms = {}
     for key, losses in _loss_maps(outputs, targets, ignore_label, options, resize).items():
-        if options.scope == 'image':
-            mean = top_k_mean(losses, options.top_k_fraction if _is_semantic(key) else 1.0)
-        elif _is_semantic(key):
-            losses = losses.reshape(len(losses), -1)
-            hardest, kept = _keep_hardest(losses, options.top_k_fraction)
-            mean = jnp.sum(hardest, axis=1) / kept
-        else:
-            weight = jnp.sum(targets[f'{key}_weight'], axis=(1, 2))
-            mean = jnp.sum(losses, axis=(1, 2)) / jnp.maximum(weight, 1e-6)
-        terms[key] = _find_weight(key, options) * mean
+        term = _name_term(key)
+
+        def average(losses: Array, weights: Array, term: str = term) -> Array:
+            return _average(losses[None], weights[None], term, options)
+
+        mean = jax.vmap(average)(losses, targets[f'{term}_weight'])
+        terms[key] = getattr(options, f'{term}_weight') * mean
     return terms
 
 
-def _is_semantic(key: str) -> bool:
-    """Tells whether an output holds logits of classes."""
-    return key.startswith(_SEMANTIC)
+def _name_term(output: str) -> str:
+    """Names the term whose rules and weight an output has; stages and scales share one."""
+    return _SEMANTIC if output.startswith(_SEMANTIC) else output
 
 
-def _find_weight(key: str, options: LossOptions) -> float:
-    return getattr(options, f'{_SEMANTIC if _is_semantic(key) else key}_weight')
+def _average(losses: Array, weights: Array, term: str, options: LossOptions) -> Array:
+    """Averages the weighted losses f32[B, H, W] of one term over a batch: f32[]."""
+    fraction = options.top_k_fraction if term == _SEMANTIC else 1.0
+    if options.scope == 'image':
+        return jnp.mean(top_k_mean(losses, fraction))
+    if options.scope == 'all_pixels':
+        if term != _SEMANTIC:
+            return jnp.mean(losses)
+        losses = losses.reshape(len(losses), -1)
+        # Model Garden cuts the product in float32, and keeps the divisor from 0 by a small number.
+        kept = int(np.float32(fraction) * np.float32(losses.shape[1]))
+        hardest, number = _keep_hardest(losses, kept)
+        return jnp.mean(jnp.sum(hardest, axis=1) / (number + 1e-5))
+    if term == _SEMANTIC:
+        losses = losses.reshape(1, -1)
+        kept = max(1, int(fraction * losses.shape[1]))
+        return jnp.sum(_keep_hardest(losses, kept)[0]) / kept
+    return jnp.sum(losses) / jnp.maximum(jnp.sum(weights), 1e-6)
 
 
 def _loss_maps(
@@ -147,7 +157,7 @@ def _loss_maps(
     """Computes the loss of each pixel, f32[B, H, W], by the keys of `outputs`."""
     maps = {}
     for key, logits in outputs.items():
-        if not _is_semantic(key):
+        if _name_term(key) != _SEMANTIC:
             continue
         labels, weight = targets['semantic'], targets['semantic_weight']
         if options.semantic_size == 'logits':
@@ -181,20 +191,20 @@ def top_k_mean(losses: Array, fraction: float) -> Array:
     depend on which are kept; here they share the gradient evenly.
     """
     losses = losses.reshape(losses.shape[0], -1)
-    count = losses.shape[1]
-    kept = round(fraction * count)
-    number = jnp.minimum(jnp.sum(losses > 0, axis=1), kept)
-    if kept < count:
-        losses = losses * hard_pixel_mask(jax.lax.stop_gradient(losses), kept)
+    losses, number = _keep_hardest(losses, round(fraction * losses.shape[1]))
     return jnp.sum(losses, axis=1) / jnp.maximum(number, 1)
 
 
-def _keep_hardest(losses: Array, fraction: float) -> tuple[Array, int]:
-    """Zeroes all but the hardest pixels of each row of f32[B, N]; also returns their number."""
-    kept = max(1, int(fraction * losses.shape[1]))
+def _keep_hardest(losses: Array, kept: int) -> tuple[Array, Array]:
+    """Zeroes all but the `kept` hardest pixels of each row of f32[B, N].
+
+    Returns:
+      f32[B, N], and i32[B], the number of these pixels whose loss is not zero.
+    """
+    number = jnp.minimum(jnp.sum(losses > 0, axis=1), kept)
     if kept < losses.shape[1]:
         losses = losses * hard_pixel_mask(jax.lax.stop_gradient(losses), kept)
-    return losses, kept
+    return losses, number
 
 
 def hard_pixel_mask(losses: Array, kept: int) -> Array:

@@ -1,5 +1,7 @@
 """Atrous spatial pyramid pooling."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -17,9 +19,11 @@ class ASPP(nn.Module):
       rates: dilations of the 3x3 branches; (3, 6, 9) at output stride 32, doubled with every
         halving of it.
       is_separable: whether the 3x3 branches are depthwise-separable.
+      has_depthwise_norm: whether BatchNorm and activation follow their depthwise convolutions.
       pool_window: (height, width) of the average in feature pixels, clipped to the map; None for
         the whole map. DeepLab2 fixes it to the training crop, so that a larger image is averaged
         over the window that the network was trained with.
+      is_pool_grid: the windows lie side by side (Model Garden), instead of one at every pixel.
       pool_layer: layer between the pooling's 1x1 convolution and its activation: 'norm', 'bias' or
         'plain' (none).
       dropout_rate: dropout of the result in training.
@@ -32,7 +36,9 @@ class ASPP(nn.Module):
     features: int
     rates: tuple[int, ...]
     is_separable: bool = False
+    has_depthwise_norm: bool = True
     pool_window: tuple[int, int] | None = None
+    is_pool_grid: bool = False
     pool_layer: str = 'norm'
     dropout_rate: float = 0.1
     resize: str = 'corner_aligned'
@@ -40,7 +46,10 @@ class ASPP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
-        layer = SeparableConv if self.is_separable else ConvNorm
+        layer = ConvNorm
+        if self.is_separable:
+            between = 'activation' if self.has_depthwise_norm else 'none'
+            layer = functools.partial(SeparableConv, between=between)
         branches = [ConvNorm(self.features, options=self.options, name='branch_0')(x, train=train)]
         for i, rate in enumerate(self.rates, 1):
             branch = layer(
@@ -53,7 +62,8 @@ class ASPP(nn.Module):
         return nn.Dropout(self.dropout_rate, deterministic=not train)(x)
 
     def _pool(self, x: Array, train: bool) -> Array:
-        x = pool_context(self, x, self.pool_window)
+        stride = self.pool_window if self.is_pool_grid and self.pool_window else (1, 1)
+        x = pool_context(self, x, self.pool_window, stride)
         if self.pool_layer == 'norm':
             return ConvNorm(self.features, options=self.options, name='pool')(x, train=train)
         has_bias = self.pool_layer == 'bias'

@@ -218,24 +218,38 @@ def project_branch(
 
 
 class SeparableConv(nn.Module):
-    """Depthwise then 1x1 convolution, each with BatchNorm and activation."""
+    """Depthwise then 1x1 convolution, the latter with BatchNorm and activation.
+
+    Attributes:
+      between: the layers between the two: BatchNorm and 'activation', BatchNorm alone ('norm'), or
+        'none'.
+      has_bias: whether both have a bias too.
+    """
 
     features: int
     kernel_size: int = 5
     dilation: Dilation = 1
+    between: str = 'activation'
+    has_bias: bool = False
     options: LayerOptions = LayerOptions()
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
-        x = ConvNorm(
-            x.shape[-1],
-            self.kernel_size,
-            dilation=self.dilation,
-            is_depthwise=True,
-            options=self.options,
-            name='depthwise',
+        shape = (x.shape[-1], self.kernel_size, 1, self.dilation)
+        shared = {
+            'is_depthwise': True,
+            'has_bias': self.has_bias,
+            'options': self.options,
+            'name': 'depthwise',
+        }
+        if self.between == 'none':
+            x = Conv(*shape, **shared)(x)
+        else:
+            activation = None if self.between == 'norm' else 'network'
+            x = ConvNorm(*shape, activation, **shared)(x, train=train)
+        return ConvNorm(
+            self.features, has_bias=self.has_bias, options=self.options, name='pointwise'
         )(x, train=train)
-        return ConvNorm(self.features, options=self.options, name='pointwise')(x, train=train)
 
 
 class TwoConvs(nn.Module):
@@ -259,30 +273,41 @@ _CONVS = {
     for kind in ('conv', 'separable')
     for size in (3, 5, 7)
 }
-FUSIONS = (*_CONVS, 'two_conv3x3', 'two_separable3x3')
+FUSIONS = (*_CONVS, 'linear_separable5x5', 'two_conv3x3', 'two_separable3x3')
 
 
 def make_fusion(
-    kind: str, features: int, hidden_features: int, options: LayerOptions, *, name: str
+    kind: str,
+    features: int,
+    hidden_features: int,
+    options: LayerOptions,
+    *,
+    name: str,
+    has_bias: bool = False,
 ) -> nn.Module:
     """Makes the convolutions of one decoder stage or head.
 
     Args:
-      kind: one of `FUSIONS`, such as 'separable5x5' (DeepLab2, bowenc0221), 'two_conv3x3'
+      kind: one of `FUSIONS`, such as 'separable5x5' (DeepLab2, bowenc0221), 'linear_separable5x5'
+        (the same without an activation between its two convolutions, Model Garden), 'two_conv3x3'
         (detectron2), 'two_separable3x3' (DeepLabv3+), 'conv3x3' (DeepLabv3 of DeepLab2 and
         torchvision) or 'separable7x7' (DeeperLab).
       features: channels of the result.
       hidden_features: channels between the two convolutions, for the kinds that have two.
       options: options of all layers.
       name: name of the module.
+      has_bias: whether separable 5x5 convolutions have a bias before BatchNorm.
 
     Raises:
       ValueError: `kind` is unknown.
     """
-    if kind in _CONVS:
-        is_separable, size = _CONVS[kind]
-        layer = SeparableConv if is_separable else ConvNorm
-        return layer(features, size, options=options, name=name)
+    is_linear, single = kind.startswith('linear_'), kind.removeprefix('linear_')
+    if single in _CONVS and kind in FUSIONS:
+        is_separable, size = _CONVS[single]
+        if not is_separable:
+            return ConvNorm(features, size, options=options, name=name)
+        between = 'norm' if is_linear else 'activation'
+        return SeparableConv(features, size, 1, between, has_bias, options, name=name)
     if kind not in FUSIONS:
         raise ValueError(f'fusion {kind!r} is unknown; choose one of {FUSIONS}')
     return TwoConvs((hidden_features, features), kind == 'two_separable3x3', options, name=name)

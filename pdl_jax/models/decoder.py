@@ -47,12 +47,22 @@ class Decoder(nn.Module):
                     f'{network.backbone.name!r} at output stride '
                     f'{network.backbone.output_stride} does not have: {sorted(features)}'
                 )
-            low = ConvNorm(low_level_width, options=self.options, name=f'project_{key}')(
-                features[key], train=train
-            )
+            low = ConvNorm(
+                low_level_width,
+                has_bias=network.has_norm_bias,
+                options=self.options,
+                name=f'project_{key}',
+            )(features[key], train=train)
             x: Array = resize_bilinear(x, low.shape[1:3], network.resize)
             x = jnp.concatenate([low, x] if network.is_skip_first else [x, low], axis=-1)
-            fusion = make_fusion(network.fusion, width, width, self.options, name=f'fuse_{key}')
+            fusion = make_fusion(
+                network.fusion,
+                width,
+                width,
+                self.options,
+                name=f'fuse_{key}',
+                has_bias=network.has_norm_bias,
+            )
             x = fusion(x, train=train)
         return x
 
@@ -70,7 +80,9 @@ class Decoder(nn.Module):
             self.branch.aspp_features,
             network.aspp_rates,
             network.is_aspp_separable,
+            network.has_aspp_depthwise_norm,
             self.pool_window,
+            network.aspp_pooling == 'train_grid',
             network.aspp_pool_layer,
             network.dropout_rate,
             network.resize,

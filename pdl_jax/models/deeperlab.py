@@ -66,7 +66,7 @@ class DeeperLab(nn.Module):
             options.aspp_features,
             options.aspp_rates,
             options.is_aspp_separable,
-            window,
+            pool_window=window,
             dropout_rate=options.dropout_rate,
             resize=options.resize,
             options=layers,

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from pdl_jax.models.blocks import LayerOptions
+from pdl_jax.models.blocks import LayerOptions, make_fusion
 from pdl_jax.models.decoder import Decoder
 from pdl_jax.models.heads import Head
 from pdl_jax.models.lr_aspp import LRASPP
@@ -51,8 +51,8 @@ class DeepLab(nn.Module):
 
         Returns:
           'semantic': f32[B, h, w, C] logits and, with an instance branch, 'center': f32[B, h, w, 1]
-          and 'offset': f32[B, h, w, 2], (dy, dx) in pixels of these maps, at the stride of the
-          finest skip. `upsample` brings them to the size of the image. In training also
+          and 'offset': f32[B, h, w, 2], (dy, dx) in pixels of `options.offset_unit`, at the stride
+          of the finest skip. `upsample` brings them to the size of the image. In training also
           'semantic_stage1', ...: logits of earlier stages, or 'semantic_0', ...: of each input
           scale at its own size, if there are several.
         """
@@ -84,7 +84,7 @@ class DeepLab(nn.Module):
         options = self.options
         layers = LayerOptions(self.dtype, options.norm_momentum, options.norm_epsilon)
         window = None
-        if options.aspp_pooling == 'train_crop' and self.pool_crop is not None:
+        if options.aspp_pooling != 'global' and self.pool_crop is not None:
             height, width = ((n - 1) // options.backbone.output_stride + 1 for n in self.pool_crop)
             window = height, width
         if options.decoder == 'spgnet':
@@ -142,14 +142,26 @@ class DeepLab(nn.Module):
     ) -> Callable[[dict[str, Array], bool], dict[str, Array]]:
         decoder = Decoder(branch, self.options, window, layers, name=f'{name}_decoder')
         channels = {'semantic': self.num_classes, 'center': 1, 'offset': 2}
-        width = branch.head_features
+        width, has_bias = branch.head_features, self.options.has_norm_bias
+        shared_head = None
+        if branch.shared_head != 'none':
+            shared_head = make_fusion(
+                branch.shared_head,
+                width,
+                branch.features,
+                layers,
+                name=f'{name}_shared_head',
+                has_bias=has_bias,
+            )
         heads = {
-            output: Head(kind, width, channels[output], layers, name=f'{output}_head')
+            output: Head(kind, width, channels[output], layers, has_bias, name=f'{output}_head')
             for output, kind in branch.heads
         }
 
         def run(features: dict[str, Array], train: bool) -> dict[str, Array]:
             x = decoder(features, train=train)
+            if shared_head is not None:
+                x = shared_head(x, train=train)
             return {output: head(x, train=train) for output, head in heads.items()}
 
         return run
@@ -176,10 +188,13 @@ class DeepLab(nn.Module):
           The same keys at `size`; offsets in pixels of the image.
         """
         resize = self.options.resize
-        return {
-            key: (upsample_offsets if key == 'offset' else resize_bilinear)(x, size, resize)
-            for key, x in outputs.items()
-        }
+
+        def bring(key: str, x: Array) -> Array:
+            if key == 'offset' and self.options.offset_unit == 'map':
+                return upsample_offsets(x, size, resize)
+            return resize_bilinear(x, size, resize)
+
+        return {key: bring(key, x) for key, x in outputs.items()}
 
     def upsample_instances(
         self, outputs: dict[str, Array], size: tuple[int, int]

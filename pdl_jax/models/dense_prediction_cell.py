@@ -61,7 +61,7 @@ class DensePredictionCell(nn.Module):
                 )
             source = x if branch.source < 0 else results[branch.source]
             rate = (branch.rate[0] * factor, branch.rate[1] * factor)
-            layer = SeparableConv(self.features, 3, rate, self.options, name=f'branch_{i}')
+            layer = SeparableConv(self.features, 3, rate, options=self.options, name=f'branch_{i}')
             results.append(layer(source, train=train))
         x = jnp.concatenate(results, axis=-1)
         x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)

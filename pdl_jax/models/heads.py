@@ -19,18 +19,27 @@ class Head(nn.Module):
       kind: convolutions before the last, see `blocks.make_fusion`; 'none' for none.
       features: channels of those convolutions.
       outputs: channels of the result.
+      has_bias: whether separable convolutions before the last have a bias too.
     """
 
     kind: str
     features: int
     outputs: int
     options: LayerOptions = LayerOptions()
+    has_bias: bool = False
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
         if self.kind != 'none':
             # detectron2 reduces the channels in the last of its two convolutions.
-            fusion = make_fusion(self.kind, self.features, x.shape[-1], self.options, name='fuse')
+            fusion = make_fusion(
+                self.kind,
+                self.features,
+                x.shape[-1],
+                self.options,
+                name='fuse',
+                has_bias=self.has_bias,
+            )
             x = fusion(x, train=train)
         return predict(x, self.outputs, self.options, name='predict')
 

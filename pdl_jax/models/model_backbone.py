@@ -54,6 +54,7 @@ def make_model_backbone(
         squeeze_excite_gate=backbone.squeeze_excite_gate,
         upsampling=backbone.upsampling,
         drop_path_keep_prob=backbone.drop_path_keep_prob,
+        drop_path_schedule=backbone.drop_path_schedule,
     )
 
 
@@ -81,5 +82,9 @@ def describe_backbone(options: NetworkOptions) -> dict[str, Any]:
         'normalization': options.normalization,
         'norm_epsilon': options.backbone.norm_epsilon,
         'padding': options.backbone.padding,
-        **{name: getattr(module, name) for name in _BACKBONE_ATTRIBUTES if hasattr(module, name)},
+        **{
+            name: value
+            for name in _BACKBONE_ATTRIBUTES
+            if (value := getattr(module, name, None)) is not None
+        },
     }

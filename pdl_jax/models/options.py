@@ -14,12 +14,13 @@ HEADS = ('none', *FUSIONS)
 _CHOICES = {
     'resize': MODES,
     'context': ('aspp', 'dense_prediction_cell'),
-    'aspp_pooling': ('train_crop', 'global'),
+    'aspp_pooling': ('train_crop', 'train_grid', 'global'),
     'aspp_pool_layer': ('norm', 'bias', 'plain'),
     'decoder': ('deeplab', 'lr_aspp', 'spgnet', 'sum_aspp', 'classifier'),
     'guidance': ('logits', 'softmax'),
     'lr_aspp_gate': ('hard_sigmoid', 'sigmoid'),
     'fusion': FUSIONS,
+    'offset_unit': ('map', 'image'),
 }
 
 
@@ -45,14 +46,16 @@ class BackboneOptions:
       norm_momentum, norm_epsilon: BatchNorm's.
       stem, stride_convention, multi_grid, endpoints: attributes that some families have; None keeps
         the family's own. `endpoints` chooses the tensors that the decoder reads: 'outputs' of
-        blocks, the same 'unactivated', or the 'inner' layers that TF DeepLab reads.
+        blocks, the same 'unactivated', the 'inner' layers that TF DeepLab reads, or the
+        'last_outputs', which Model Garden reads of MobileNetV3.
       activation: 'relu' or 'gelu', for ResNets.
       stem_padding: 'same' or 'fixed', for ConvNeXts.
-      squeeze_excite_gate: 'hard_sigmoid' (TF-slim, torchvision) or 'sigmoid' (DeepLab2), for
-        families with squeeze-and-excite.
+      squeeze_excite_gate: 'hard_sigmoid' (TF-slim, torchvision), 'rounded_hard_sigmoid' (Model
+        Garden) or 'sigmoid' (DeepLab2), for families with squeeze-and-excite; adds it to ResNets.
       upsampling: between HRNet's branches, 'bilinear' or, in its ImageNet classifiers, 'nearest'.
       drop_path_keep_prob: share of residual branches that training keeps in the last stage, for
         families with stochastic depth.
+      drop_path_schedule: the share in the other stages, see `blocks.find_keep_prob`.
     """
 
     name: str = 'resnet50'
@@ -70,6 +73,7 @@ class BackboneOptions:
     squeeze_excite_gate: str | None = None
     upsampling: str | None = None
     drop_path_keep_prob: float | None = None
+    drop_path_schedule: str | None = None
 
     def __post_init__(self) -> None:
         check_choice('output_stride', self.output_stride, (4, 8, 16, 32))
@@ -88,6 +92,7 @@ class BranchOptions:
       aspp_features: channels of the context module.
       head_features: channels before the logits of each head.
       heads: the convolutions of each head before its last, 'none' or a fusion, by its output.
+      shared_head: convolutions before all heads, likewise.
     """
 
     features: int
@@ -95,8 +100,10 @@ class BranchOptions:
     aspp_features: int
     head_features: int
     heads: tuple[tuple[str, str], ...]
+    shared_head: str = 'none'
 
     def __post_init__(self) -> None:
+        check_choice('shared_head', self.shared_head, HEADS)
         for output, head in self.heads:
             check_choice(f'{output}_head', head, HEADS)
 
@@ -124,8 +131,11 @@ class ModelOptions:
       aspp_rates: dilations of the 3x3 branches; () for none.
       is_aspp_separable: whether they are depthwise separable (the paper, detectron2's DSConv) or
         full (DeepLab2).
-      aspp_pooling: 'train_crop' averages over the window of the training crop, 'global' over the
-        whole map.
+      has_aspp_depthwise_norm: whether BatchNorm and activation follow the depthwise convolution of
+        separable branches; not in Model Garden.
+      aspp_pooling: 'train_crop' averages over the window of the training crop, at every pixel where
+        it fits, 'train_grid' over such windows side by side (Model Garden), 'global' over the whole
+        map.
       aspp_pool_layer: what follows the pooling's 1x1 convolution: BatchNorm ('norm'), a 'bias', or
         nothing ('plain').
       dropout_rate: dropout after the context module, in training.
@@ -137,6 +147,10 @@ class ModelOptions:
       is_skip_first: whether a skip is concatenated before the decoder's own features (detectron2)
         or behind them.
       fusion: the convolutions after each concatenation, see `blocks.make_fusion`.
+      has_norm_bias: whether projected skips, separable fusions and separable heads have a bias
+        although BatchNorm follows (Model Garden).
+      offset_unit: offsets are in pixels of the network's 'map' and scaled when it is resized, or of
+        the 'image' and resized as they are (Model Garden).
       lr_aspp_gate: 'hard_sigmoid' of a convolution with bias (TensorFlow) or 'sigmoid' of one
         without (torchvision).
       num_stages: encoder-decoders in a row of 'spgnet', see `spgnet.SPGStages`; their width is
@@ -163,6 +177,7 @@ class ModelOptions:
     context: str = 'aspp'
     aspp_rates: tuple[int, ...] = (3, 6, 9)
     is_aspp_separable: bool = False
+    has_aspp_depthwise_norm: bool = True
     aspp_pooling: str = 'train_crop'
     aspp_pool_layer: str = 'norm'
     dropout_rate: float = 0.1
@@ -170,6 +185,8 @@ class ModelOptions:
     skip_strides: tuple[int, ...] = (8, 4)
     is_skip_first: bool = False
     fusion: str = 'separable5x5'
+    has_norm_bias: bool = False
+    offset_unit: str = 'map'
     lr_aspp_gate: str = 'hard_sigmoid'
     num_stages: int = 2
     guidance: str = 'logits'
@@ -245,6 +262,7 @@ BACKBONE_FIELDS = {
     'squeeze_excite_gate': 'squeeze_excite_gate',
     'upsampling': 'upsampling',
     'drop_path_keep_prob': 'drop_path_keep_prob',
+    'drop_path_schedule': 'drop_path_schedule',
 }
 _PARTS = ('backbone', 'semantic', 'instance')
 _OWN_FIELDS = tuple(f.name for f in dataclasses.fields(ModelOptions) if f.name not in _PARTS)

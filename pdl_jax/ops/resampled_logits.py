@@ -20,7 +20,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from pdl_jax.ops.platforms import by_platform, eval_shape
-from pdl_jax.ops.resize import MODES
+from pdl_jax.ops.resize import MODES, find_traced_neighbours
 from pdl_jax.ops.rounding import ceil_div
 from pdl_jax.typing import Array, PyTree
 
@@ -66,11 +66,11 @@ def find_taps(sizes: tuple[int, int, int], mode: str, crop: ArrayLike, target: A
         raise ValueError(f'logits of {in_size} pixels exceed the input of {middle_size} pixels')
     crop, target = (jnp.asarray(n, jnp.int32)[..., None] for n in (crop, target))
     output = jnp.arange(out_size, dtype=jnp.float32)
-    in_input = _split(output, jnp.minimum(crop, middle_size), target, mode)
+    in_input = find_traced_neighbours(output, jnp.minimum(crop, middle_size), target, mode)
     taps = [
         (low, weight * share)
         for middle, weight in _weigh(*in_input)
-        for low, share in _weigh(*_split(middle, in_size, middle_size, mode))
+        for low, share in _weigh(*find_traced_neighbours(middle, in_size, middle_size, mode))
     ]
     first = taps[0][0]
     weights = (
@@ -80,21 +80,24 @@ def find_taps(sizes: tuple[int, int, int], mode: str, crop: ArrayLike, target: A
     return Taps(first.astype(jnp.int32), functools.reduce(jnp.add, weights))
 
 
-def _split(
-    index: Array, source: ArrayLike, target: ArrayLike, mode: str
-) -> tuple[Array, Array, Array]:
-    """Returns both neighbours, f32, of pixels of an axis resized from `source` to `target` pixels.
+def find_resize_taps(in_size: int, out_size: int, mode: str, target: ArrayLike) -> Taps:
+    """Finds the taps of a resize of an axis of logits.
 
-    The arithmetic is that of `resize.find_neighbours`, with traced sizes.
+    Args:
+      in_size: pixels of the logits.
+      out_size: pixels of the output.
+      mode: see `resize.resize_bilinear`.
+      target: i32[...], pixels that the logits become, of which the output has the first ones; those
+        of the output beyond them are meaningless.
+
+    Returns:
+      The taps of `out_size` pixels per entry of `target`; the third weight is 0.
     """
-    source, target = jnp.asarray(source, jnp.float32), jnp.asarray(target, jnp.float32)
-    if mode == 'corner_aligned':
-        position = index * ((source - 1) / jnp.maximum(target - 1, 1))
-    else:
-        position = (index + 0.5) * (source / target) - 0.5
-    position = jnp.clip(position, 0, source - 1)
-    low = jnp.floor(position)
-    return low, jnp.minimum(low + 1, source - 1), position - low
+    low, _, fraction = find_traced_neighbours(
+        jnp.arange(out_size, dtype=jnp.float32), in_size, jnp.asarray(target)[..., None], mode
+    )
+    weights = jnp.stack([1 - fraction, fraction, jnp.zeros_like(fraction)], axis=-1)
+    return Taps(low.astype(jnp.int32), weights)
 
 
 def _weigh(low: Array, high: Array, fraction: Array) -> tuple[tuple[Array, Array], ...]:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 
 from pdl_jax.ops.platforms import by_platform
 from pdl_jax.typing import Array
@@ -59,6 +60,30 @@ def find_neighbours(
     position = find_positions(in_size, out_size)
     low = np.clip(np.floor(position).astype(np.int32), 0, in_size - 1)
     return low, np.minimum(low + 1, in_size - 1), (position - low).astype(np.float32)
+
+
+def find_traced_neighbours(
+    index: Array, source: ArrayLike, target: ArrayLike, mode: str
+) -> tuple[Array, Array, Array]:
+    """Finds the neighbours of pixels of an axis whose sizes are traced, see `find_neighbours`.
+
+    Args:
+      index: f32[..., n], pixels of the output; those beyond it have the last ones as neighbours.
+      source: pixels of the input.
+      target: pixels of the output.
+      mode: see `resize_bilinear`.
+
+    Returns:
+      low, high and fraction as f32[..., n].
+    """
+    source, target = jnp.asarray(source, jnp.float32), jnp.asarray(target, jnp.float32)
+    if mode == 'corner_aligned':
+        position = index * ((source - 1) / jnp.maximum(target - 1, 1))
+    else:
+        position = (index + 0.5) * (source / target) - 0.5
+    position = jnp.clip(position, 0, source - 1)
+    low = jnp.floor(position)
+    return low, jnp.minimum(low + 1, source - 1), position - low
 
 
 def interpolation_matrix(in_size: int, out_size: int, mode: str) -> np.ndarray:

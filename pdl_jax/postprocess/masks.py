@@ -19,6 +19,7 @@ from pdl_jax.ops.batching import max_of_batch
 from pdl_jax.ops.placement import map_per_device
 from pdl_jax.ops.resampled_logits import find_taps
 from pdl_jax.ops.segments import count_pairs, lookup, segment_sum
+from pdl_jax.postprocess.image_sizes import ImageSizes
 from pdl_jax.postprocess.mask_options import MaskPostprocessOptions
 from pdl_jax.postprocess.mask_pixels import PixelQueries, find_queries
 from pdl_jax.postprocess.merge import is_in_classes
@@ -26,20 +27,6 @@ from pdl_jax.typing import Array, LabelFormat
 
 # Below any class score that counts.
 _SMALLEST = 1e-30
-
-
-class ImageSizes(NamedTuple):
-    """The sizes that images in the top left corner of an input are labelled at.
-
-    Attributes:
-      resized: i32[B, 2], (height, width) in pixels of the images in the input.
-      original: i32[B, 2], (height, width) in pixels of the images, and of their labels.
-      canvas: (height, width) in pixels of the label maps.
-    """
-
-    resized: Array
-    original: Array
-    canvas: tuple[int, int]
 
 
 class _Queries(NamedTuple):

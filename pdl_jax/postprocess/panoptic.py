@@ -34,6 +34,8 @@ class PostprocessOptions:
       is_limit_void, is_rest_instance: see `merge_panoptic`.
       is_padding_cut: nothing beyond the image takes part (detectron2); else the padding is labelled
         with it, and votes and centres there count.
+      is_at_original_size: images are labelled at their own size instead of that of the input (Model
+        Garden), see `original_size`; their labels need no resize.
 
     Raises:
       ValueError: a field has a value that it cannot have.
@@ -50,6 +52,7 @@ class PostprocessOptions:
     is_limit_void: bool = False
     is_rest_instance: bool = False
     is_padding_cut: bool = False
+    is_at_original_size: bool = False
 
     def __post_init__(self) -> None:
         check_positive('postprocess', self, 'nms_kernel_px', 'max_centers')
@@ -109,22 +112,53 @@ def post_process(
     pixel_classes = label_semantic(
         outputs['semantic'], label_format=label_format, size=size, resize=resize
     )
-    semantic = pixel_classes.semantic
+    maps, voted = merge_batch(
+        pixel_classes.semantic,
+        outputs['center'][..., 0],
+        outputs['offset'],
+        label_format=label_format,
+        options=options,
+        image_size=image_size,
+    )
+    logits = outputs['semantic'].astype(jnp.float32)
+    probability = probability_of_labels(logits, pixel_classes, voted, resize)
+    return {**maps, 'semantic': pixel_classes.semantic, 'class_probability': probability}
+
+
+def merge_batch(
+    semantic: Array,
+    heatmap: Array,
+    offsets: Array,
+    *,
+    label_format: LabelFormat,
+    options: PostprocessOptions,
+    image_size: Array | None = None,
+) -> tuple[dict[str, Array], Array]:
+    """Finds and merges the instances of images whose pixels have classes.
+
+    Args:
+      semantic: i32[B, H, W].
+      heatmap: f32[B, H, W].
+      offsets: f32[B, H, W, 2].
+      label_format, options, image_size: see `post_process`.
+
+    Returns:
+      The maps 'panoptic', 'instance', 'center_score', 'centers' and 'center_valid' of
+      `post_process`, and i32[B, H, W], the class of each pixel's segment, of the pixel itself where
+      it is void.
+    """
 
     def process(semantic: Array, heatmap: Array, offsets: Array) -> dict[str, Array]:
         return _merge_image(semantic, heatmap, offsets, label_format, options)
 
-    heatmap, classes = outputs['center'][..., 0], semantic
+    classes = semantic
     if image_size is not None:
-        is_inside = _is_inside(image_size, (semantic.shape[1], semantic.shape[2]))
+        is_inside = mark_images(image_size, (semantic.shape[1], semantic.shape[2]))
         heatmap = jnp.where(is_inside, heatmap, -jnp.inf)
         classes = jnp.where(is_inside, semantic, label_format.ignore_label)
-    maps = jax.vmap(process)(classes, heatmap, outputs['offset'])
+    maps = jax.vmap(process)(classes, heatmap, offsets)
     voted = maps['panoptic'] // label_format.label_divisor
-    voted = jnp.where(voted == label_format.ignore_label, semantic, voted)
-    logits = outputs['semantic'].astype(jnp.float32)
-    probability = probability_of_labels(logits, pixel_classes, voted, resize)
-    return {**maps, 'semantic': semantic, 'class_probability': probability}
+    return maps, jnp.where(voted == label_format.ignore_label, semantic, voted)
 
 
 def label_semantic(
@@ -143,18 +177,27 @@ def label_semantic(
     Raises:
       ValueError: the logits have another number of classes than the label format.
     """
+    check_num_classes(logits, label_format)
+    logits = logits.astype(jnp.float32)
+    height, width = size or logits.shape[1:3]
+    return classify_pixels(logits, (height, width), resize)
+
+
+def check_num_classes(logits: Array, label_format: LabelFormat) -> None:
+    """Checks that logits f32[B, h, w, C] are those of the classes of a label format.
+
+    Raises:
+      ValueError: they are not.
+    """
     num_logits = logits.shape[-1]
     if num_logits != label_format.num_classes:
         raise ValueError(
             f"outputs['semantic'] has {num_logits} classes but the label format has "
             f'{label_format.num_classes}: use the dataset that the model was trained on'
         )
-    logits = logits.astype(jnp.float32)
-    height, width = size or logits.shape[1:3]
-    return classify_pixels(logits, (height, width), resize)
 
 
-def _is_inside(image_size: Array, size: tuple[int, int]) -> Array:
+def mark_images(image_size: Array, size: tuple[int, int]) -> Array:
     """Returns bool[B, H, W], true for the pixels of the images."""
     is_row, is_column = (jnp.arange(n) < image_size[:, i, None] for i, n in enumerate(size))
     return is_row[:, :, None] & is_column[:, None, :]

@@ -19,10 +19,11 @@ from pdl_jax.ops.platforms import eval_shape
 from pdl_jax.ops.resize import resize_bilinear
 from pdl_jax.preprocess.augment import (
     AugmentOptions,
+    Window,
     centered_window,
-    resize_to_range,
     sample_image,
     sample_labels,
+    scale_size,
 )
 from pdl_jax.preprocess.normalize import ChannelStatistics, Normalization
 from pdl_jax.systems.refinement import refine_outputs
@@ -188,7 +189,7 @@ class Inference:
     ) -> tuple[Array, Array]:
         def prepare_one(image: Array, size: Array) -> tuple[Array, Array]:
             resized = self.resized(size)
-            window = centered_window(size, resized, self.input_size)
+            window = self._place(size, resized, self.input_size)
             return sample_image(image, size, window, normalization=normalization), resized
 
         return jax.vmap(prepare_one, in_axes=(0, _axis(size)), out_axes=(0, _axis(size)))(
@@ -199,7 +200,7 @@ class Inference:
         """Resizes i32[B, H, W] label maps like `prepare`; void outside of the image."""
 
         def prepare_one(labels: Array, size: Array) -> Array:
-            window = centered_window(size, self.resized(size), self.input_size)
+            window = self._place(size, self.resized(size), self.input_size)
             return sample_labels(labels, size, window, fill=self.system.label_format.void_label)
 
         return jax.vmap(prepare_one)(panoptic, size)
@@ -277,7 +278,7 @@ class Inference:
         """Resizes maps of the input to the images' own size."""
 
         def restore(labels: Array, size: Array, resized: Array, fill: ArrayLike) -> Array:
-            window = centered_window(resized, size, canvas)
+            window = self._place(resized, size, canvas)
             return sample_labels(labels, resized, window, fill=fill)
 
         axis = _axis(size)
@@ -290,7 +291,10 @@ class Inference:
 
     def resized(self, size: Array) -> Array:
         """Returns the (height, width) in pixels, i32[2], that images of i32[2] are resized to."""
-        return resize_to_range(size, self.augment.resize_min_px, self.augment.resize_max_px)
+        return scale_size(size, self.augment)
+
+    def _place(self, size: Array, resized: Array, out_size: tuple[int, int]) -> Window:
+        return centered_window(size, resized, out_size, self.augment.convention)
 
 
 def _axis(size: Array) -> int | None:

@@ -12,6 +12,8 @@ from pdl_jax.preprocess.color_policy import POLICIES
 from pdl_jax.preprocess.normalize import Normalization, normalize_image
 from pdl_jax.typing import Array, check_function_names, check_positive, check_share
 
+CONVENTIONS = ('deeplab2', 'model_garden')
+
 
 @dataclasses.dataclass(frozen=True)
 class AugmentOptions:
@@ -21,6 +23,10 @@ class AugmentOptions:
       crop_size: (height, width) of the network input in pixels.
       resize_min_px: length of the shorter side after a first resize; 0 for none.
       resize_max_px: limit of the longer side in that resize; 0 for none.
+      convention: 'deeplab2' rounds sizes down, aligns the centres of corner pixels, and puts an
+        image that is smaller than the crop at a random position; 'model_garden' fits images into a
+        square of `resize_max_px` (as `resize_min_px`), rounds to the nearest, aligns the corners of
+        the images, and puts a smaller image at the top left.
       min_scale: smallest random scale.
       max_scale: largest random scale.
       num_scales: number of equidistant values that the scale is drawn from; 0 draws from the whole
@@ -57,6 +63,7 @@ class AugmentOptions:
     crop_size: tuple[int, int]
     resize_min_px: int = 0
     resize_max_px: int = 0
+    convention: str = 'deeplab2'
     min_scale: float = 0.5
     max_scale: float = 2.0
     num_scales: int = 0
@@ -110,6 +117,17 @@ class AugmentOptions:
                 f'config.augment.resize_max_px too: set it to the longest side that the network '
                 f'shall see'
             )
+        if self.convention not in CONVENTIONS:
+            raise ValueError(
+                f'config.augment.convention (={self.convention!r}) must be one of '
+                f'{list(CONVENTIONS)}'
+            )
+        if self.convention == 'model_garden' and self.resize_min_px != self.resize_max_px:
+            raise ValueError(
+                f'config.augment.resize_min_px (={self.resize_min_px}) must be '
+                f'config.augment.resize_max_px (={self.resize_max_px}) where '
+                f"config.augment.convention is 'model_garden', which fits images into a square"
+            )
 
     @property
     def is_rotating(self) -> bool:
@@ -145,10 +163,13 @@ class Window(NamedTuple):
     Attributes:
       rows: f32[H], source row of each row, or f32[H, W] of each pixel.
       columns: f32[W], source column of each column, or f32[H, W] of each pixel.
+      label_rows, label_columns: those of labels; None if they are the same.
     """
 
     rows: Array
     columns: Array
+    label_rows: Array | None = None
+    label_columns: Array | None = None
 
 
 def resize_to_range(size: Array, min_px: int, max_px: int) -> Array:
@@ -171,6 +192,16 @@ def resize_to_range(size: Array, min_px: int, max_px: int) -> Array:
     return jnp.maximum(dims.astype(jnp.int32), 1)
 
 
+def scale_size(size: Array, options: AugmentOptions, scale: Array | float = 1.0) -> Array:
+    """Computes the size of an image, i32[2], after the resize to a range and a random scale."""
+    if options.convention == 'model_garden':
+        dims = size.astype(jnp.float32)
+        box = jnp.round(scale * (options.resize_max_px or dims))
+        return jnp.maximum(jnp.round(dims * jnp.min(box / dims)), 1).astype(jnp.int32)
+    resized = resize_to_range(size, options.resize_min_px, options.resize_max_px)
+    return jnp.maximum((resized.astype(jnp.float32) * scale).astype(jnp.int32), 1)
+
+
 def random_window(key: Array, size: Array, options: AugmentOptions) -> Window:
     """Draws a scale, a rotation, a crop or padding position, and flips.
 
@@ -185,22 +216,27 @@ def random_window(key: Array, size: Array, options: AugmentOptions) -> Window:
 
     Returns:
       The window of `options.crop_size`. An image smaller than the crop lies at a random position
-      in it.
+      in it, or at the top left.
 
-    Source: DeepLab2's data/preprocessing, with its resize and scaling composed into one resampling.
+    Source: DeepLab2's data/preprocessing, with its resize and scaling composed into one resampling;
+    Model Garden's official/vision/ops/preprocess_ops.py.
     """
     scale_key, pad_key, crop_key, flip_key = jax.random.split(key, 4)
-    resized = resize_to_range(size, options.resize_min_px, options.resize_max_px)
     if options.num_scales:
         scales = jnp.linspace(options.min_scale, options.max_scale, options.num_scales)
         scale = jax.random.choice(scale_key, scales)
     else:
         scale = jax.random.uniform(scale_key, minval=options.min_scale, maxval=options.max_scale)
-    scaled = jnp.maximum((resized.astype(jnp.float32) * scale).astype(jnp.int32), 1)
+    scaled = scale_size(size, options, scale)
     frame, cosine, sine = _draw_rotation(key, scaled, options)
     crop = jnp.array(options.crop_size)
-    before = jax.random.randint(pad_key, (2,), 0, jnp.maximum(crop - frame, 1))
-    start = jax.random.randint(crop_key, (2,), 0, jnp.maximum(frame - crop, 0) + 1)
+    if options.convention == 'model_garden':
+        excess = jnp.maximum(frame - crop, 0)
+        offset = (jax.random.uniform(crop_key, (2,)) * excess).astype(jnp.int32)
+    else:
+        before = jax.random.randint(pad_key, (2,), 0, jnp.maximum(crop - frame, 1))
+        start = jax.random.randint(crop_key, (2,), 0, jnp.maximum(frame - crop, 0) + 1)
+        offset = start - before
     is_flipped = jax.random.uniform(flip_key) < options.flip_probability
     rows = jnp.arange(options.crop_size[0])
     columns = jnp.arange(options.crop_size[1])
@@ -208,19 +244,18 @@ def random_window(key: Array, size: Array, options: AugmentOptions) -> Window:
     if options.vertical_flip_probability:
         draw = jax.random.uniform(jax.random.fold_in(key, _VERTICAL_FLIP_DRAW))
         rows = jnp.where(draw < options.vertical_flip_probability, rows[::-1], rows)
-    offset = start - before
     if not options.is_rotating:
-        return Window(
-            _source_positions(rows + offset[0], size[0], scaled[0]),
-            _source_positions(columns + offset[1], size[1], scaled[1]),
+        return _make_window(
+            (rows + offset[0], columns + offset[1]), size, scaled, options.convention
         )
     # Centres are halves of integers, so quarter turns are exact.
     down = (rows + offset[0])[:, None] - (frame[0] - 1) / 2
     right = (columns + offset[1])[None, :] - (frame[1] - 1) / 2
-    return Window(
-        _source_positions(cosine * down + sine * right + (scaled[0] - 1) / 2, size[0], scaled[0]),
-        _source_positions(cosine * right - sine * down + (scaled[1] - 1) / 2, size[1], scaled[1]),
+    positions = (
+        cosine * down + sine * right + (scaled[0] - 1) / 2,
+        cosine * right - sine * down + (scaled[1] - 1) / 2,
     )
+    return Window(*_source_positions(positions, size, scaled, options.convention))
 
 
 def _draw_rotation(
@@ -250,7 +285,9 @@ def _draw_rotation(
     )
 
 
-def centered_window(size: Array, resized: Array, out_size: tuple[int, int]) -> Window:
+def centered_window(
+    size: Array, resized: Array, out_size: tuple[int, int], convention: str = 'deeplab2'
+) -> Window:
     """Returns the window of an image resized to `resized`, at the top left of an output.
 
     Swapping `size` and `resized` gives the inverse.
@@ -259,23 +296,49 @@ def centered_window(size: Array, resized: Array, out_size: tuple[int, int]) -> W
       size: i32[2], (height, width) of the source in pixels.
       resized: i32[2], (height, width) of the resized image in pixels.
       out_size: (height, width) of the output in pixels.
+      convention: see `AugmentOptions`.
     """
-    rows, columns = jnp.arange(out_size[0]), jnp.arange(out_size[1])
-    return Window(
-        _source_positions(rows, size[0], resized[0]),
-        _source_positions(columns, size[1], resized[1]),
-    )
+    index = (jnp.arange(out_size[0]), jnp.arange(out_size[1]))
+    return _make_window(index, size, resized, convention)
 
 
-def _source_positions(index: Array, source: Array, target: Array) -> Array:
-    """Maps positions on an axis resized from `source` to `target` pixels to f32 source positions.
+def _make_window(index: tuple[Array, Array], size: Array, target: Array, convention: str) -> Window:
+    """Makes the window of rows and columns of an image resized from `size` to `target`."""
+    positions = _source_positions(index, size, target, convention)
+    if convention == 'deeplab2':
+        return Window(*positions)
+    # Model Garden cuts the size of labels where it rounds that of images: 64 rows of an image may
+    # have 63 of labels.
+    dims = size.astype(jnp.float32)
+    label_target = (dims * (target.astype(jnp.float32) / dims)).astype(jnp.int32)
+    return Window(*positions, *_source_positions(index, size, label_target, convention))
+
+
+def _source_positions(
+    index: tuple[Array, Array], source: Array, target: Array, convention: str
+) -> tuple[Array, Array]:
+    """Maps positions in an image resized from `source` to `target` pixels to f32 source positions.
 
     Positions beyond the ends get -1, which lies outside of the source.
+
+    Args:
+      index: positions on both axes.
+      source, target: i32[2], sizes in pixels.
+      convention: see `AugmentOptions`.
     """
-    # Corners are aligned; a target of one pixel takes the first of the source.
-    step = (source - 1).astype(jnp.float32) / jnp.maximum(target - 1, 1).astype(jnp.float32)
-    is_inside = (index >= 0) & (index < target)
-    return jnp.where(is_inside, index * jnp.where(target > 1, step, 0.0), -1.0)
+
+    def find(index: Array, source: Array, target: Array) -> Array:
+        is_inside = (index >= 0) & (index < target)
+        if convention == 'model_garden':
+            step = source.astype(jnp.float32) / target.astype(jnp.float32)
+            position = jnp.clip((index + 0.5) * step - 0.5, 0, source - 1)
+        else:
+            # Corners are aligned; a target of one pixel takes the first of the source.
+            step = (source - 1).astype(jnp.float32) / jnp.maximum(target - 1, 1).astype(jnp.float32)
+            position = index * jnp.where(target > 1, step, 0.0)
+        return jnp.where(is_inside, position, -1.0)
+
+    return find(index[0], source[0], target[0]), find(index[1], source[1], target[1])
 
 
 def sample_image(
@@ -292,4 +355,6 @@ def sample_image(
 
 def sample_labels(labels: Array, size: Array, window: Window, *, fill: ArrayLike) -> Array:
     """Resamples a label map i32[H, W] with nearest neighbours; `fill` outside of the image."""
-    return sample_nearest(labels, window.rows, window.columns, size, fill=fill)
+    rows = window.rows if window.label_rows is None else window.label_rows
+    columns = window.columns if window.label_columns is None else window.label_columns
+    return sample_nearest(labels, rows, columns, size, fill=fill)

@@ -5,7 +5,7 @@ level in [0, 10] is the strength of an operation.
 
 Results are those of DeepLab2's TensorFlow program, byte for byte where its rounding is defined, and
 the same on all platforms: everything is computed in integers but the blend of two images, whose
-product is rounded before the sum however the compiler fuses them.
+product is rounded before the sum however the compiler fuses them, and the sum of neighbours.
 
 Source: DeepLab2's data/preprocessing/autoaugment_utils.py and autoaugment_policy.py.
 """
@@ -141,15 +141,31 @@ def _multiply(factor: Array, x: Array) -> Array:
 
 def _sharpen(image: Array, size: Array, factor: Array) -> Array:
     """Blends with a smoothed image, whose border of one pixel is that of the image."""
-    total = 4 * image
-    padded = jnp.pad(image, ((1, 1), (1, 1), (0, 0)))
+    padded = jnp.pad(image.astype(jnp.float32), ((1, 1), (1, 1), (0, 0)))
     height, width = image.shape[:2]
+    total = jnp.zeros(image.shape, jnp.float32)
     for i in range(3):
         for j in range(3):
-            total += padded[i : i + height, j : j + width]
+            weight = np.float32(5 if i == j == 1 else 1) / np.float32(13)
+            total = _add_product(total, weight, padded[i : i + height, j : j + width])
     inner = _mark_valid(image, size, border=1)[..., None]
-    # The original sums products with 1/13 in f32, and loses one where some thirteenths are whole.
-    return _blend(image, jnp.where(inner, total // 13, image), factor)
+    smooth = jnp.clip(total, 0, 255).astype(jnp.int32)
+    return _blend(image, jnp.where(inner, smooth, image), factor)
+
+
+def _add_product(total: Array, weight: np.float32, x: Array) -> Array:
+    """Computes total + weight * x in f32 with one rounding, on all platforms.
+
+    The original's convolution does so, in this order, and cuts: a total just below a whole number
+    loses one. Halves of the weight have exact products with bytes, and the error of their sum with
+    the total is exact too.
+    """
+    high = (weight.view(np.uint32) & np.uint32(0xFFFFF000)).view(np.float32)
+    product = high * x
+    rounded = total + product
+    part = rounded - total
+    error = (total - (rounded - part)) + (product - part)
+    return rounded + (error + (weight - high) * x)
 
 
 def _change_brightness(image: Array, size: Array, factor: Array) -> Array:

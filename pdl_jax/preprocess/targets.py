@@ -31,6 +31,7 @@ class TargetOptions:
       is_crowd_drawn: the crowd of a class gets a Gaussian and the weight of a small instance, as if
         it were one (bowenc0221, detectron2, whose heat around a crowd is a leak); its pixels stay
         out of the instance losses.
+      is_crowd_instance: the crowd of a class is an instance in all respects (Model Garden).
 
     Raises:
       ValueError: `center_rounding` is unknown.
@@ -44,6 +45,7 @@ class TargetOptions:
     center_rounding: str = 'nearest'
     is_offset_to_pixel: bool = True
     is_crowd_drawn: bool = False
+    is_crowd_instance: bool = False
 
     def __post_init__(self) -> None:
         check_positive('targets', self, 'max_instances', 'sigma_px')
@@ -84,7 +86,9 @@ def make_targets(
     is_void = semantic == label_format.ignore_label
     is_thing = lookup(jnp.asarray(label_format.thing_table(), jnp.int32), semantic) > 0
     is_crowd = is_thing & (instance == 0)
-    is_instance = ((instance > 0) | (is_crowd & options.is_crowd_drawn)) & ~is_void
+    has_crowd_target = options.is_crowd_drawn or options.is_crowd_instance
+    is_instance = ((instance > 0) | (is_crowd & has_crowd_target)) & ~is_void
+    is_crowd &= not options.is_crowd_instance
 
     index = index_instances(
         panoptic, is_instance, label_format=label_format, max_instances=options.max_instances

@@ -43,6 +43,7 @@ _OF_ONE_BACKBONE = (
     'squeeze_excite_gate',
     'upsampling',
     'drop_path_keep_prob',
+    'drop_path_schedule',
 )
 
 

@@ -1,9 +1,10 @@
 """Recipes of Panoptic-DeepLab and of the semantic DeepLabs.
 
 The families are 'deeplab2' (google-research/deeplab2), 'bowenc0221' (bowenc0221/panoptic-deeplab),
-'detectron2' (its projects/Panoptic-DeepLab), 'paper' (the parameters and multiply-adds that Cheng
-et al. print), 'tensorflow' (tensorflow/models' research/deeplab), 'torchvision', 'spgnet' (Cheng et
-al., ICCV 2019), and 'imagenet' (the classifiers that backbones are pretrained as).
+'detectron2' (its projects/Panoptic-DeepLab), 'model_garden' (tensorflow/models'
+official/projects/panoptic), 'paper' (the parameters and multiply-adds that Cheng et al. print),
+'tensorflow' (tensorflow/models' research/deeplab), 'torchvision', 'spgnet' (Cheng et al., ICCV
+2019), and 'imagenet' (the classifiers that backbones are pretrained as).
 """
 
 from collections.abc import Mapping
@@ -125,6 +126,50 @@ _DETECTRON2 = {
     'resnet52_os16_dsconv': {**_DETECTRON2_BASE, 'is_aspp_separable': True},
     'resnet52_os16': _DETECTRON2_PLAIN,
     'resnet50_os16': {**_DETECTRON2_PLAIN, 'backbone': 'resnet50'},
+}
+
+# Even input sizes, separable branches without BatchNorm between their convolutions, biases before
+# BatchNorm, one head of the instance branch, offsets in pixels of the image.
+_MODEL_GARDEN_BASE = {
+    **_OS16,
+    'backbone_padding': 'same',
+    'normalization': 'imagenet',
+    'norm_epsilon': 1e-3,
+    'norm_momentum': 0.99,
+    'resize': 'half_pixel',
+    'is_aspp_separable': True,
+    'has_aspp_depthwise_norm': False,
+    'aspp_pooling': 'train_grid',
+    'fusion': 'linear_separable5x5',
+    'has_norm_bias': True,
+    'offset_unit': 'image',
+    'instance_shared_head': 'separable5x5',
+    'center_head': 'none',
+    'offset_head': 'none',
+}
+_MODEL_GARDEN = {
+    **{
+        f'resnet{depth}_os16': {
+            **_MODEL_GARDEN_BASE,
+            'backbone': f'resnet{depth}_beta',
+            'stride_convention': 'detectron2',
+            'multi_grid': (1, 2, 4),
+            'squeeze_excite_gate': 'sigmoid',
+            'drop_path_keep_prob': 0.8,
+            'drop_path_schedule': 'stage',
+        }
+        for depth in (50, 101)
+    },
+    **{
+        f'mobilenet_v3_{size}_os16': {
+            **_MODEL_GARDEN_BASE,
+            'backbone': f'mobilenet_v3_{size}',
+            'stride_convention': 'torchvision',
+            'squeeze_excite_gate': 'rounded_hard_sigmoid',
+            'endpoints': 'last_outputs',
+        }
+        for size in ('small', 'large')
+    },
 }
 
 _TENSORFLOW_BASE = {
@@ -281,6 +326,11 @@ _RULES = {
         'loss': {'scope': 'batch', 'offset_weight': 0.02},
         'postprocess': {**_PYTORCH_POSTPROCESS, 'is_padding_cut': True},
     },
+    'model_garden': {
+        'targets': {'is_crowd_instance': True},
+        'loss': {'scope': 'all_pixels'},
+        'postprocess': {'is_at_original_size': True},
+    },
 }
 
 
@@ -297,6 +347,7 @@ DEEPLAB_PRESETS: dict[str, Preset] = {
         ('deeplab2', _DEEPLAB2),
         ('bowenc0221', _BOWENC0221),
         ('detectron2', _DETECTRON2),
+        ('model_garden', _MODEL_GARDEN),
         ('paper', _PAPER),
         ('tensorflow', _TENSORFLOW),
         ('torchvision', _TORCHVISION),

@@ -119,9 +119,21 @@ class DeepLabSystem(NetworkSystem):
         self, outputs: Outputs, size: tuple[int, int], *, is_partial: bool = False
     ) -> Outputs:
         """See `System.upsample`."""
+        if 'offset' in outputs and self.options.model.offset_unit == 'image' and self.scale != 1:
+            # The image that they are in pixels of was resized.
+            outputs = {**outputs, 'offset': outputs['offset'] / self.scale}
+        if is_partial and self.options.postprocess.is_at_original_size:
+            # Labelling resizes them once, to the size of the original.
+            return outputs
         if is_partial:
-            return {**outputs, **split_rows(self.network.upsample_instances(outputs, size))}
+            return self.upsample_instances(outputs, size)
         return split_rows(self.network.upsample(outputs, size))
+
+    def upsample_instances(self, outputs: Outputs, size: tuple[int, int]) -> Outputs:
+        """Brings centres and offsets, if there are any and they are smaller, to `size`."""
+        if 'center' not in outputs or image_size(outputs['center']) == size:
+            return outputs
+        return {**outputs, **split_rows(self.network.upsample_instances(outputs, size))}
 
     def refine(self, outputs: Outputs, images: Array, image_size: Array, crf: DenseCrf) -> Outputs:
         """See `refine_outputs`; logarithms of the refined probabilities are logits again."""
@@ -169,7 +181,7 @@ class DeepLabSystem(NetworkSystem):
         """
         targets = split_rows(self.make_targets(samples.panoptic))
         outputs, auxiliary, updates = self.train_outputs(variables, samples.image, rng)
-        outputs = self.upsample(outputs, image_size(samples.image), is_partial=True)
+        outputs = self.upsample_instances(outputs, image_size(samples.image))
         loss, terms = panoptic_loss(
             outputs,
             targets,
@@ -188,6 +200,7 @@ class DeepLabSystem(NetworkSystem):
     def image_losses(self, outputs: Outputs, panoptic: Array) -> dict[str, Array]:
         """See `System.image_losses`."""
         targets = split_rows(self.make_targets(panoptic))
+        outputs = self.upsample_instances(outputs, image_size(panoptic))
         terms = image_losses(
             outputs,
             targets,

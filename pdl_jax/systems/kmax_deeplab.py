@@ -18,8 +18,9 @@ from pdl_jax.models.kmax_options import (
 )
 from pdl_jax.models.pixel_decoder import resize_mode
 from pdl_jax.ops.placement import map_per_device
+from pdl_jax.postprocess.image_sizes import ImageSizes
 from pdl_jax.postprocess.mask_options import MaskPostprocessOptions
-from pdl_jax.postprocess.masks import ImageSizes, label_masks
+from pdl_jax.postprocess.masks import label_masks
 from pdl_jax.preprocess.mask_targets import MaskTargetOptions, make_mask_targets
 from pdl_jax.presets import make_kmax_network
 from pdl_jax.systems.drawing.queries import color_queries

@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pdl_jax.postprocess.centers import MAX_PIXELS
+from pdl_jax.postprocess.image_sizes import ImageSizes
+from pdl_jax.postprocess.original_size import post_process_originals
 from pdl_jax.postprocess.panoptic import post_process
 from pdl_jax.systems.deeplab import DeepLabOptions, DeepLabSystem
 from pdl_jax.systems.rejection import reject_things
@@ -85,22 +87,40 @@ class PanopticDeepLab(DeepLabSystem):
         is_cut = self.options.postprocess.is_padding_cut
         return self._label_maps(outputs, size, image_size if is_cut else None)
 
+    def label_original_maps(
+        self,
+        outputs: Outputs,
+        *,
+        size: tuple[int, int],
+        image_size: Array,
+        original_size: Array,
+        canvas: tuple[int, int],
+    ) -> LabelMaps | None:
+        """See `System.label_original_maps`."""
+        if not self.options.postprocess.is_at_original_size:
+            return None
+        maps = post_process_originals(
+            outputs,
+            ImageSizes(image_size, original_size, canvas),
+            label_format=self.label_format,
+            options=self.options.postprocess,
+            size=size,
+            resize=self.grid.resize,
+        )
+        return _to_label_maps(maps)
+
     def _label_maps(
         self, outputs: Outputs, size: tuple[int, int], image_size: Array | None = None
     ) -> LabelMaps:
-        if outputs['center'].shape[1:3] != size:
-            outputs = self.upsample(outputs, size, is_partial=True)
         maps = post_process(
-            outputs,
+            self.upsample_instances(outputs, size),
             label_format=self.label_format,
             options=self.options.postprocess,
             size=size,
             resize=self.grid.resize,
             image_size=image_size,
         )
-        return LabelMaps(
-            maps['panoptic'], maps['semantic'], maps['class_probability'], maps['center_score']
-        )
+        return _to_label_maps(maps)
 
     def filter_segments(self, maps: LabelMaps) -> LabelMaps:
         """See `System.filter_segments`."""
@@ -125,7 +145,7 @@ class PanopticDeepLab(DeepLabSystem):
         size = image_size(samples.image)
         targets = self.make_targets(samples.panoptic)
         outputs = self.outputs(variables, samples.image)
-        outputs = self.upsample(outputs, size, is_partial=True)
+        outputs = self.upsample_instances(outputs, size)
         maps = self.label_maps(outputs, size=size)
         return {
             'semantic': maps.semantic,
@@ -140,3 +160,9 @@ class PanopticDeepLab(DeepLabSystem):
     ) -> dict[str, np.ndarray]:
         """See `System.draw_pictures`."""
         return draw_targets_and_predictions(maps, image, colors, self.label_format)
+
+
+def _to_label_maps(maps: dict[str, Array]) -> LabelMaps:
+    return LabelMaps(
+        maps['panoptic'], maps['semantic'], maps['class_probability'], maps['center_score']
+    )

@@ -45,7 +45,7 @@ def test_unknown_classes_have_a_remedy():
     assert 'as cityscapes and kitti_step have, but nothing says that they are these' in message
     assert '--dataset=cityscapes, --dataset=kitti_step, --dataset=DIRECTORY' in message
     message = classes.explain_unknown(7, 'model_final.pth')
-    names = 'ade20k, cityscapes, coco, kitti_step, voc'
+    names = 'ade20k, cityscapes, coco, coco_ids, kitti_step, voc'
     assert f'has 7 classes, as none of {names} has: give --dataset=' in message
 
 

@@ -45,6 +45,11 @@ UNPUBLISHED = {
         for size in ('tiny', 'small', 'base')
         for dataset in ('cityscapes', 'ade20k')
     },
+    # Its ImageNet files are on the same bucket; nobody has looked into them here.
+    'model_garden': {
+        *(f'imagenet/resnet{depth}_beta' for depth in (50, 101)),
+        *(f'imagenet/mobilenet_v3_{size}' for size in ('small', 'large')),
+    },
     'convnext': set(),
     'timm': set(),
     # What its convert.py makes of the authors' Caffe file.

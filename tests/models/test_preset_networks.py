@@ -47,6 +47,11 @@ PARAMETERS = {
     ('detectron2/resnet52_os16_dsconv', 19): 30_271_350,
     ('detectron2/resnet52_os16_dsconv', 133): 30_300_648,
     ('detectron2/resnet52_os16', 19): 59_770_166,
+    ('model_garden/resnet50_os16', 201): 40_162_684,
+    ('model_garden/resnet101_os16', 201): 68_089_468,
+    # Without the layers after the last block, 647,296 and 1,385,600 in the original.
+    ('model_garden/mobilenet_v3_small_os16', 201): 2_161_884,
+    ('model_garden/mobilenet_v3_large_os16', 201): 4_276_972,
     ('paper/xception71', 19): 46_745_486,
     ('paper/resnet50', 19): 30_066_822,
     ('paper/mobilenet_v3', 19): 3_650_166,

@@ -160,7 +160,7 @@ def test_rotation_by_any_angle_is_that_of_pillow(seed):
     )
     window = random_window(jax.random.key(seed), jnp.array(size), options)
     # The angle that was drawn, by the positions of three pixels around the centre.
-    down = [float(x[22, 16] - x[19, 16]) for x in window]
+    down = [float(x[22, 16] - x[19, 16]) for x in (window.rows, window.columns)]
     angle = np.rad2deg(np.arctan2(-down[1], down[0]))
     assert abs(angle) > 1
     actual = sample_image(jnp.asarray(image), jnp.array(size), window, normalization='unit')

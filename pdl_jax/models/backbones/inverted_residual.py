@@ -6,7 +6,12 @@ import jax.numpy as jnp
 from pdl_jax.models.blocks import Activation, Conv, ConvNorm, LayerOptions
 from pdl_jax.typing import Array
 
-_GATES = {'hard_sigmoid': nn.hard_sigmoid, 'sigmoid': nn.sigmoid}
+GATES: dict[str, Activation] = {
+    'hard_sigmoid': nn.hard_sigmoid,
+    # Model Garden's factor: with 1/6 its published networks give other logits.
+    'rounded_hard_sigmoid': lambda x: nn.relu6(x + 3) * 0.16667,
+    'sigmoid': nn.sigmoid,
+}
 
 
 class InvertedResidual(nn.Module):
@@ -18,7 +23,7 @@ class InvertedResidual(nn.Module):
         not expanded.
       has_shortcut: whether to add the input. The network decides, because a block whose stride was
         replaced by dilation has no shortcut even if its shapes agree.
-      squeeze_excite_gate: 'hard_sigmoid' or 'sigmoid'; None for no squeeze-and-excite.
+      squeeze_excite_gate: a key of `GATES`; None for no squeeze-and-excite.
     """
 
     features: int
@@ -78,7 +83,7 @@ class SqueezeExcite(nn.Module):
             y
         )
         y = Conv(channels, has_bias=True, options=self.options, name='expand')(nn.relu(y))
-        return x * _GATES[self.gate](y)
+        return x * GATES[self.gate](y)
 
 
 def make_divisible(channels: float, divisor: int = 8) -> int:

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import flax.linen as nn
 
-from pdl_jax.models.backbones.inverted_residual import InvertedResidual, make_divisible
+from pdl_jax.models.backbones.inverted_residual import GATES, InvertedResidual, make_divisible
 from pdl_jax.models.blocks import Activation, ConvNorm, LayerOptions, check_choices
 from pdl_jax.typing import Array
 
@@ -56,8 +56,8 @@ _ROWS = {
 _CHOICES = {
     'size': ('large', 'small'),
     'variant': ('standard', 'seg', 'minimalistic'),
-    'squeeze_excite_gate': ('hard_sigmoid', 'sigmoid'),
-    'endpoints': ('inner', 'outputs'),
+    'squeeze_excite_gate': tuple(GATES),
+    'endpoints': ('inner', 'outputs', 'last_outputs'),
     'stride_convention': ('deeplab2', 'torchvision'),
     'output_stride': (4, 8, 16, 32),
 }
@@ -66,17 +66,20 @@ _CHOICES = {
 class MobileNetV3(nn.Module):
     """MobileNetV3 up to its last 1x1 convolution before pooling.
 
-    'last' has 960 (large) or 576 (small) channels at width 1. Once the running stride has reached
-    `output_stride`, strides become 1 and blocks are dilated instead.
+    'last' has 960 (large) or 576 (small) channels at width 1, unless that convolution is left out.
+    Once the running stride has reached `output_stride`, strides become 1 and blocks are dilated
+    instead.
 
     Attributes:
       size: 'large' or 'small'.
       variant: 'standard'; 'seg', which halves the channels from the last stride on; 'minimalistic',
         which has 3x3 kernels and ReLU only and no squeeze-and-excite.
-      squeeze_excite_gate: 'hard_sigmoid' (TF-slim, torchvision) or 'sigmoid' (DeepLab2).
+      squeeze_excite_gate: 'hard_sigmoid' (TF-slim, torchvision), 'rounded_hard_sigmoid' (Model
+        Garden) or 'sigmoid' (DeepLab2).
       endpoints: features at each stride for decoders: 'inner', the depthwise convolution of the
         last block there (DeepLab, DeepLab2), or 'outputs', the output of the first block there
-        (torchvision). At stride 32 it is 'last'.
+        (torchvision). At stride 32 it is 'last'. 'last_outputs' are the outputs of the last blocks,
+        'last' among them: there is no last convolution (Model Garden).
       stride_convention: convention for the first dilated block: the one after that whose stride
         is replaced ('deeplab2', also TF-slim), or that block itself ('torchvision').
       output_stride: 4, 8, 16 or 32.
@@ -135,8 +138,12 @@ class MobileNetV3(nn.Module):
             if 4 <= nominal_stride <= self.output_stride:
                 if self.endpoints == 'inner':
                     endpoints[f'stride{nominal_stride}'] = inner
-                else:
+                elif self.endpoints == 'outputs':
                     endpoints.setdefault(f'stride{nominal_stride}', x)
+                else:
+                    endpoints[f'stride{nominal_stride}'] = x
+        if self.endpoints == 'last_outputs':
+            return {**endpoints, 'last': x}
         x = ConvNorm(
             make_divisible(6 * channels * self.width_multiplier),
             activation=activation,

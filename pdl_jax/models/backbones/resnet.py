@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 
+from pdl_jax.models.backbones.inverted_residual import GATES, SqueezeExcite
 from pdl_jax.models.blocks import (
     ACTIVATIONS,
     ConvNorm,
@@ -25,6 +26,8 @@ _CHOICES = {
     'stride_convention': ('deeplab2', 'torchvision', 'detectron2', 'slim', 'caffe'),
     'endpoints': ('outputs', 'unactivated', 'inner'),
     'activation': tuple(ACTIVATIONS),
+    'squeeze_excite_gate': (None, *GATES),
+    'drop_path_schedule': ('linear', 'constant', 'stage'),
     'output_stride': (4, 8, 16, 32),
 }
 # Conventions in which a unit that lost its stride is dilated like the units after it.
@@ -78,8 +81,13 @@ class ResNet(nn.Module):
         the residual branch of the last unit but one of the stage, normalised but neither added nor
         activated, as decoders of TF-slim read it.
       activation: 'relu' or 'gelu'.
+      squeeze_excite_gate: gate of a squeeze-and-excite at the end of every bottleneck's residual
+        branch (Model Garden); None for none.
       drop_path_keep_prob: share of images that keep a unit's residual branch in training, in the
-        last stage; falls linearly to it, see `blocks.find_keep_prob`.
+        last stage.
+      drop_path_schedule: the share in the other stages: 'linear' or 'constant', see
+        `blocks.find_keep_prob`, or 'stage', which drops 2/5, 3/5 and 4/5 as many in all units of
+        stages 2, 3 and 4 (Model Garden).
       output_stride: 4, 8, 16 or 32.
       width_multiplier: scales the channels of every layer.
 
@@ -94,7 +102,9 @@ class ResNet(nn.Module):
     multi_grid: tuple[int, ...] = ()
     endpoints: str = 'outputs'
     activation: str = 'relu'
+    squeeze_excite_gate: str | None = None
     drop_path_keep_prob: float = 1.0
+    drop_path_schedule: str = 'linear'
     output_stride: int = 32
     width_multiplier: float = 1.0
     options: LayerOptions = LayerOptions()
@@ -109,6 +119,11 @@ class ResNet(nn.Module):
         if self.stem == 'none' and self.stride_convention == 'deeplab2':
             raise ValueError(
                 "ResNet stem='none' needs a stride_convention with a max-pool ('torchvision')"
+            )
+        if self.squeeze_excite_gate is not None and self.block != 'bottleneck':
+            raise ValueError(
+                f'ResNet squeeze_excite_gate (={self.squeeze_excite_gate!r}) needs bottlenecks, '
+                f'not block={self.block!r}'
             )
         if self.endpoints == 'inner' and min(self.block_counts) < 2:
             raise ValueError(
@@ -201,7 +216,8 @@ class ResNet(nn.Module):
         if self.block == 'bottleneck':
             is_caffe = self.stride_convention == 'caffe'
             dilation = after if self.stride_convention in _DILATES_FIRST else before
-            return Bottleneck(width, step, dilation, is_caffe, **shared)
+            gate = self.squeeze_excite_gate
+            return Bottleneck(width, step, dilation, is_caffe, gate, **shared)
         strides = (1, step) if self.stride_convention == 'slim' else (step, 1)
         dilations = {
             'detectron2': (after, after),
@@ -212,10 +228,15 @@ class ResNet(nn.Module):
 
     def _share_attributes(self, stage: int, i: int, stride: int) -> dict[str, Any]:
         return {
-            'keep_prob': find_keep_prob(self.drop_path_keep_prob, stride),
+            'keep_prob': self._find_keep_prob(stage, stride),
             'options': self._layer_options,
             'name': _name_unit(stage, i),
         }
+
+    def _find_keep_prob(self, stage: int, stride: int) -> float:
+        if self.drop_path_schedule == 'stage':
+            return 1 - (1 - self.drop_path_keep_prob) * (stage + 2) / 5
+        return find_keep_prob(self.drop_path_keep_prob, stride, self.drop_path_schedule)
 
     @property
     def _layer_options(self) -> LayerOptions:
@@ -262,6 +283,7 @@ class Bottleneck(nn.Module):
     stride: int
     dilation: int
     is_first_strided: bool = False
+    squeeze_excite_gate: str | None = None
     keep_prob: float = 1.0
     options: LayerOptions = LayerOptions()
 
@@ -274,6 +296,9 @@ class Bottleneck(nn.Module):
             x, train=train
         )
         branch = project_branch(x, 4 * self.width, self.options, train=train, name='conv3')
+        if self.squeeze_excite_gate is not None:
+            excite = SqueezeExcite(self.squeeze_excite_gate, self.options, name='squeeze_excite')
+            branch = excite(branch)
         return add_branch(self, branch, shortcut, train=train)
 
 
