@@ -54,6 +54,9 @@ def make_model_backbone(
         squeeze_excite_gate=backbone.squeeze_excite_gate,
         upsampling=backbone.upsampling,
         drop_path_keep_prob=backbone.drop_path_keep_prob,
+        # Backbones without such units have no such attributes.
+        adaptive_computation=backbone.adaptive_computation or None,
+        min_active_share=backbone.min_active_share or None,
     )
 
 

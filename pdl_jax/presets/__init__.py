@@ -28,6 +28,8 @@ _OF_ONE_BACKBONE = (
     'squeeze_excite_gate',
     'upsampling',
     'drop_path_keep_prob',
+    'adaptive_computation',
+    'min_active_share',
 )
 
 
