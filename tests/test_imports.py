@@ -64,6 +64,7 @@ ALLOWED = {
         'prediction',
         'runtime',
         'storage',
+        'systems.computation',
         'systems.drawing',
         'systems.system',
     ),

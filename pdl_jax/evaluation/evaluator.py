@@ -18,13 +18,14 @@ from pdl_jax.data.statistics import find_warnings
 from pdl_jax.evaluation.report import make_report
 from pdl_jax.evaluation.run_analysis import RunAnalysis
 from pdl_jax.experiment import Experiment
+from pdl_jax.metrics.computation_mean import ComputationMean
 from pdl_jax.metrics.image_tables import describe_images
 from pdl_jax.metrics.instance_ap import CityscapesAP, InstanceAP
 from pdl_jax.metrics.loss_mean import LossMean
 from pdl_jax.metrics.panoptic_quality import PanopticQuality
 from pdl_jax.metrics.parsing_covering import ParsingCovering
 from pdl_jax.metrics.semantic_iou import SemanticIoU
-from pdl_jax.ops.placement import replicate
+from pdl_jax.ops.placement import replicate, split_rows
 from pdl_jax.ops.rounding import ceil_div
 from pdl_jax.prediction.formats import PanopticWriter, SemanticWriter
 from pdl_jax.prediction.inference import Inference
@@ -32,7 +33,8 @@ from pdl_jax.prediction.object_limit import find_max_objects
 from pdl_jax.runtime.compiled import CompiledOnFirstCall
 from pdl_jax.runtime.progress import show_items
 from pdl_jax.runtime.sharding import batch_sharding, find_batch_shard, replicated, shard_batch
-from pdl_jax.systems.system import System, Variables, image_size
+from pdl_jax.systems.computation import count_multiply_adds
+from pdl_jax.systems.system import Outputs, System, Variables, image_size
 from pdl_jax.typing import Array
 
 
@@ -87,6 +89,8 @@ class Evaluator:
         has_loss = experiment.evaluate.with_loss and not experiment.evaluate.oracle
         if has_loss:
             self._metrics['loss'] = LossMean
+        if system.is_adaptive:
+            self._metrics['computation'] = self._make_computation_metric()
         describe = _make_table_function(system, source)
         has_scores |= 'ap' in self._metrics or bool(predictions_dir)
         has_scores &= system.has_instances
@@ -100,10 +104,7 @@ class Evaluator:
             maps = self.inference.label_outputs(
                 outputs, batch['size'], canvas=image_size(batch['image'])
             )
-            losses = {}
-            if has_loss:
-                labels = self.inference.prepare_labels(batch['panoptic'], batch['size'])
-                losses = system.image_losses(outputs, labels)
+            described = self._describe_inputs(replicate(variables), batch, outputs)
             table = system.describe_segments(maps) if has_scores else None
             states = {
                 key: metric.from_model_output(
@@ -111,17 +112,17 @@ class Evaluator:
                     panoptic_prediction=maps.panoptic,
                     semantic_prediction=maps.semantic,
                     segment_table=table,
-                    image_losses=losses,
                     size=batch['size'],
                     valid=batch['valid'],
+                    **described,
                 )
                 for key, metric in self._metrics.items()
             }
             tables = describe(batch['panoptic'], maps.panoptic, maps.semantic, table)
             tables['record'] = batch['record']
             # Without them the compiler leaves out what only predictions have, such as boxes.
-            described = table if predictions_dir else None
-            return states, tables, (maps.panoptic, described)
+            kept = table if predictions_dir else None
+            return states, tables, (maps.panoptic, kept)
 
         # States are sums or tables over the global batch, so every process gets the same arrays.
         everywhere = replicated(mesh)
@@ -186,6 +187,29 @@ class Evaluator:
         statistics = source.statistics
         warnings = [] if statistics is None else find_warnings(statistics, source.spec)
         return make_report(values, source.spec, num_images=len(source), warnings=warnings)
+
+    def _describe_inputs(
+        self, variables: Variables, batch: dict[str, Array], outputs: Outputs
+    ) -> dict[str, Any]:
+        """Computes what metrics at the size of the network's input need."""
+        described = {}
+        if 'loss' in self._metrics or 'computation' in self._metrics:
+            labels = self.inference.prepare_labels(batch['panoptic'], batch['size'])
+            described['input_labels'] = labels
+        if 'loss' in self._metrics:
+            described['image_losses'] = self._system.image_losses(outputs, labels)
+        if 'computation' in self._metrics:
+            images, _ = self.inference.prepare(batch['image'], batch['size'])
+            described['computation'] = self._system.measure_computation(
+                variables, split_rows(images)
+            )
+        return described
+
+    def _make_computation_metric(self) -> type[ComputationMean]:
+        network, source = self._system.network, self._source
+        assert network is not None  # Only networks halt.
+        dense = count_multiply_adds(network, self.inference.input_size, source.pixels.num_channels)
+        return ComputationMean.for_network(source.spec.label_format, dense)
 
     def analyze(self) -> dict[str, Any] | None:
         """Explains the scores of the last call, see `RunAnalysis.describe`; None before any.

@@ -55,6 +55,7 @@ class Predictor:
       spec: the classes and the meaning of labels.
       pixels: for `images.decode_image`, which makes the images of a predictor from files.
       is_semantic: true if the system predicts classes only.
+      is_adaptive: true if the network spends more on some pixels than on others.
       origin: everything that results depend on, as JSON values: the 'checkpoint', the 'scales' of
         the image, whether the mirror image is averaged too ('is_flipped'), and the options of
         'postprocess', such as thresholds.
@@ -77,6 +78,7 @@ class Predictor:
         self.pixels = pixels or PixelFormat(experiment.data.num_channels)
         self._system = experiment.make_system(spec.label_format)
         self.is_semantic = not self._system.has_instances
+        self.is_adaptive = self._system.is_adaptive
         evaluate = experiment.evaluate
         self.origin = {
             'checkpoint': checkpoint,
@@ -185,8 +187,8 @@ class Predictor:
         Args:
           image: a path, local or gs://; a PIL image; or uint8 values of any size: [H, W, 3] in RGB
             order, [H, W], [H, W, C], see `read_input`; or a list of any of these.
-          keep_outputs: whether results keep the centres and offsets of the network, to draw them;
-            the network runs once more for that.
+          keep_outputs: whether results keep the network's centres, offsets and ponder cost, to draw
+            them; the network runs once more for that.
 
         Returns:
           A result, or a list of them.

@@ -15,6 +15,7 @@ from pdl_jax.losses.class_weights import (
     resolve_class_weights,
 )
 from pdl_jax.losses.panoptic_deeplab import LossOptions, image_losses, panoptic_loss
+from pdl_jax.models.adaptive_computation import COLLECTION
 from pdl_jax.models.deeplab import DeepLab
 from pdl_jax.models.options import FIELD_TYPES, ModelOptions, list_fields
 from pdl_jax.ops.placement import map_per_device, split_rows
@@ -24,6 +25,7 @@ from pdl_jax.postprocess.panoptic import PostprocessOptions
 from pdl_jax.preprocess.targets import TargetOptions, make_targets
 from pdl_jax.presets import make_network
 from pdl_jax.runtime.own_code import find_own_code
+from pdl_jax.systems.computation import Computation, add_ponder_loss, measure_computation
 from pdl_jax.systems.network_options import NetworkSystemOptions
 from pdl_jax.systems.pixel_grid import PixelGrid
 from pdl_jax.systems.system import (
@@ -131,6 +133,21 @@ class DeepLabSystem(System):
         """See `System.outputs`."""
         return cast(Outputs, self.network.apply(variables, images, train=False))
 
+    @property
+    def is_adaptive(self) -> bool:
+        """See `System.is_adaptive`."""
+        return bool(self.options.model.backbone.adaptive_computation)
+
+    def measure_computation(self, variables: Variables, images: Array) -> Computation:
+        """See `System.measure_computation`."""
+        return measure_computation(self.network, variables, images, resize=self.grid.resize)
+
+    def ponder_maps(self, variables: Variables, images: Array) -> dict[str, Array]:
+        """Computes what pictures show of an adaptive network: 'ponder' f32[B, H, W]."""
+        if not self.is_adaptive:
+            return {}
+        return {'ponder': self.measure_computation(variables, images).ponder}
+
     def context_features(self, variables: Variables, images: Array) -> PyTree:
         """See `System.context_features`."""
         _, collections = self.network.apply(variables, images, train=False, mutable=['context'])
@@ -169,7 +186,7 @@ class DeepLabSystem(System):
     def loss(
         self, variables: Variables, samples: Samples, *, rng: Array
     ) -> tuple[Array, tuple[dict[str, Array], Variables]]:
-        """See `System.loss`; terms by the keys of the outputs, and 'auxiliary' if modules sow any.
+        """See `System.loss`; terms by the keys of the outputs, 'auxiliary' and 'ponder' if any.
 
         A module adds a loss of its own by `self.sow('losses', name, value)`. A function of
         `config.loss.extra` is called with the outputs at the size of the images ('semantic'
@@ -183,7 +200,7 @@ class DeepLabSystem(System):
             samples.image,
             train=True,
             rngs={'dropout': rng},
-            mutable=['batch_stats', 'losses'],
+            mutable=['batch_stats', 'losses', COLLECTION],
         )
         updates = dict(updates)
         auxiliary = jax.tree.leaves(updates.pop('losses', {}))
@@ -198,6 +215,7 @@ class DeepLabSystem(System):
         if auxiliary:
             terms = {**terms, 'auxiliary': sum(auxiliary)}
             loss = loss + terms['auxiliary']
+        loss, terms = add_ponder_loss(loss, terms, updates, self.options.loss.ponder_weight)
         for name, value in self._extra_losses(outputs, targets).items():
             terms = {**terms, name: value}
             loss = loss + value
@@ -234,7 +252,7 @@ class DeepLabSystem(System):
         for name in names:
             function = find_own_code('config.loss.extra', name)
             term = name.partition(':')[2]
-            if term in (*outputs, 'auxiliary'):
+            if term in (*outputs, 'auxiliary', 'ponder'):
                 raise ValueError(f'config.loss.extra: {name} has the name of another term')
             value = function(dict(full), dict(targets), label_format=self.label_format)
             if jnp.shape(value) != () or not jnp.issubdtype(jnp.result_type(value), jnp.floating):
