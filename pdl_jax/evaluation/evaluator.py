@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -27,8 +27,8 @@ from pdl_jax.metrics.parsing_covering import ParsingCovering
 from pdl_jax.metrics.semantic_iou import SemanticIoU
 from pdl_jax.ops.placement import replicate, split_rows
 from pdl_jax.ops.rounding import ceil_div
+from pdl_jax.prediction.ensemble import Member, make_inference
 from pdl_jax.prediction.formats import PanopticWriter, SemanticWriter
-from pdl_jax.prediction.inference import Inference
 from pdl_jax.prediction.object_limit import find_max_objects
 from pdl_jax.runtime.compiled import CompiledOnFirstCall
 from pdl_jax.runtime.progress import show_items
@@ -48,6 +48,7 @@ class Evaluator:
       mesh: the devices; the images of a batch are spread over its 'data' axis.
       predictions_dir: where to write predictions, see `prediction.formats`; '' writes none.
       has_scores: compute the scores of segments, for the analysis, also if nothing else needs them.
+      members: the kinds of networks of an ensemble, see `prediction.ensemble`; () for one network.
 
     Attributes:
       inference: the functions that label images.
@@ -68,6 +69,7 @@ class Evaluator:
         *,
         predictions_dir: str = '',
         has_scores: bool = False,
+        members: Sequence[Member] = (),
     ):
         if predictions_dir and jax.process_count() > 1:
             raise ValueError('predictions are written by one process: evaluate on one host')
@@ -79,8 +81,8 @@ class Evaluator:
         # The devices along 'data' must divide a batch; the padding is masked.
         data = mesh.shape['data']
         self.batch_size = ceil_div(experiment.evaluate.batch_size, data) * data
-        self.inference = Inference.for_images(
-            system, experiment.augment, experiment.evaluate, source.max_size
+        self.inference = make_inference(
+            system, experiment.augment, experiment.evaluate, source.max_size, members
         )
         check_channels(experiment, source)
         _warn_of_many_instances(system, source)
@@ -89,7 +91,7 @@ class Evaluator:
         has_loss = experiment.evaluate.with_loss and not experiment.evaluate.oracle
         if has_loss:
             self._metrics['loss'] = LossMean
-        if system.is_adaptive:
+        if self.inference.is_adaptive:
             self._metrics['computation'] = self._make_computation_metric()
         describe = _make_table_function(system, source)
         has_scores |= 'ap' in self._metrics or bool(predictions_dir)

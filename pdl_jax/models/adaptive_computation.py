@@ -1,10 +1,10 @@
-"""Stages of residual units that halt, by the picture (ACT) or by the position (SACT).
+"""Stages of residual units that halt, per image (ACT) or per position (SACT).
 
 In a plain stage every unit runs at every position. Here a score after each unit decides where the
 next ones run; positions that have halted keep their features, which their neighbours still read.
-The arithmetic is dense: a unit computes every position and the result of halted ones is dropped.
-What a program that skips them would save is counted exactly, and at inference a unit is left out in
-time too where no position of the batch is active.
+The arithmetic is dense: a unit computes every position, and the results of halted ones are dropped.
+The positions that a program could skip are counted exactly. At inference a unit is really skipped
+if no position of the batch is active.
 
 Source: Figurnov et al., Spatially Adaptive Computation Time for Residual Networks, CVPR 2017.
 """
@@ -27,7 +27,7 @@ from pdl_jax.typing import Array
 KINDS = ('', 'act', 'sact')
 # The collection of `StageComputation` by the names of stages.
 COLLECTION = 'computation'
-# Half a per cent of a unit at first: a score of sigmoid(-3) lets nearly all units run.
+# Scores begin at sigmoid(-3), 5 %, so that nearly all units run at first.
 _FIRST_BIAS = -3.0
 
 
@@ -46,7 +46,7 @@ class UnitCost(NamedTuple):
 
 
 class StageComputation(NamedTuple):
-    """The computation of a stage on a batch; [h, w] is [1, 1] where pictures halt as a whole.
+    """The computation of a stage on a batch; [h, w] is [1, 1] if images halt as a whole.
 
     Attributes:
       ponder: f32[B, h, w], units that have run plus a remainder in (0, 1], see `ops.halting`.
@@ -68,10 +68,10 @@ class HaltingOptions:
     """The rules by which a stage halts.
 
     Attributes:
-      kind: 'act' (pictures) or 'sact' (positions).
+      kind: 'act' (per image) or 'sact' (per position).
       activation: of the BatchNorms before the scores; None is none.
-      min_active_share: at inference, a picture halts where a smaller share of its positions would
-        go on; 0 as the original.
+      min_active_share: at inference, an image halts in a stage once a smaller share of its
+        positions would go on; 0, as in the original, lets every position decide.
     """
 
     kind: str
@@ -95,7 +95,7 @@ class HaltingScore(nn.Module):
     """The halting score of a unit's result.
 
     Attributes:
-      kind: 'act': logistic regression on the mean over the picture. 'sact': the same plus a 3x3
+      kind: 'act': logistic regression on the mean over the image. 'sact': the same plus a 3x3
         convolution of the position's neighbourhood.
       activation: of the BatchNorms; None is none.
       options: options of all layers.
@@ -198,7 +198,7 @@ def _run_unit(
       unit: see `run_adaptive_stage`.
       score: a `HaltingScore`; None after the last unit, whose score is 1.
       features: before the unit.
-      active: bool[B, h, w], or bool[B, 1, 1] for whole pictures; the others keep their features.
+      active: bool[B, h, w], or bool[B, 1, 1] for whole images; the others keep their features.
         None for a first unit.
       train: see `run_adaptive_stage`.
 
@@ -216,7 +216,7 @@ def _run_unit(
 def _run_or_skip(
     unit: Any, score: HaltingScore | None, features: UnitFeatures, active: Array
 ) -> tuple[UnitFeatures, Array]:
-    """Runs a unit at inference, or leaves it out where no position of the batch is active."""
+    """Runs a unit at inference, or skips it if no position of the batch is active."""
     # Flax modules must not be called inside of a branch of `lax.cond`, functions of theirs may.
     bound = [None if module is None else module.unbind() for module in (unit, score)]
 
@@ -241,7 +241,7 @@ def _list_skipped(
     Args:
       cost: the unit's.
       score: its score; None for the last unit.
-      active: bool[B, h, w], or bool[B, 1, 1] for whole pictures.
+      active: bool[B, h, w], or bool[B, 1, 1] for whole images.
       shape: [B, h, w, C] of its features.
     """
     _, height, width, channels = shape

@@ -53,10 +53,10 @@ class BackboneOptions:
       upsampling: between HRNet's branches, 'bilinear' or, in its ImageNet classifiers, 'nearest'.
       drop_path_keep_prob: share of residual branches that training keeps in the last stage, for
         families with stochastic depth.
-      adaptive_computation: '' (none), or units of ResNets that halt, see `adaptive_computation`: by
-        picture ('act') or by position ('sact').
-      min_active_share: at inference a picture halts where a smaller share of its positions would go
-        on, with 'act' and 'sact'; 0 lets every position decide.
+      adaptive_computation: '' (none), or units of ResNets that halt per image ('act') or per
+        position ('sact'), see `models.adaptive_computation`.
+      min_active_share: with 'sact', an image halts at inference in a stage once a smaller share of
+        its positions would go on; 0 lets every position decide.
     """
 
     name: str = 'resnet50'

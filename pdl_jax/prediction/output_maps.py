@@ -28,7 +28,7 @@ def make_output_maps(inference: Inference) -> OutputMaps:
         found = {}
         if 'center' in outputs:
             found = {'center': outputs['center'][0, ..., 0], 'offset': outputs['offset'][0]}
-        if system.is_adaptive:
+        if inference.is_adaptive:
             images, _ = inference.prepare(image, size)
             found['ponder'] = system.measure_computation(variables, images).ponder[0]
         if not found:

@@ -1,5 +1,6 @@
 """Networks that halt train, evaluate, predict and draw through the ordinary programs."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -10,8 +11,11 @@ import pytest
 from PIL import Image
 
 from pdl_jax.commands.command_line import main
+from pdl_jax.commands.config_file import load_config
 from pdl_jax.data.records import open_split
+from pdl_jax.evaluation.checkpoint import evaluate_checkpoint
 from pdl_jax.evaluation.report import format_report
+from pdl_jax.experiment import Experiment
 from pdl_jax.metrics.computation_mean import ComputationMean
 from pdl_jax.models.backbones.resnet import ResNet
 from pdl_jax.models.model_backbone import make_model_backbone
@@ -20,6 +24,7 @@ from pdl_jax.presets import make_options
 from pdl_jax.runtime.own_code import import_own_code
 from pdl_jax.storage.config_changes import find_changes
 from pdl_jax.systems.computation import Computation, add_ponder_loss
+from pdl_jax.systems.system import Samples
 from pdl_jax.training.loop import train
 from pdl_jax.typing import LabelFormat
 from tests import tiny
@@ -29,7 +34,9 @@ from tests.process_group import BARE_NETWORK
 NAME = f'{__name__}:make_backbone'
 
 
-def make_backbone(*, name, output_stride, options, adaptive_computation='', **_):
+def make_backbone(
+    *, name, output_stride, options, adaptive_computation='', endpoints='outputs', **_
+):
     """Makes the smallest ResNet with a unit that can be skipped in one stage."""
     return ResNet(
         (1, 3, 1, 1),
@@ -37,6 +44,7 @@ def make_backbone(*, name, output_stride, options, adaptive_computation='', **_)
         output_stride=output_stride,
         width_multiplier=0.125,
         adaptive_computation=adaptive_computation,
+        endpoints=endpoints,
         options=options,
         name=name,
     )
@@ -90,6 +98,47 @@ def test_evaluation_reports_computation(workdir):
     assert set(computation['ponder']) == {'Things', 'Stuff'}
     assert all(8 < value <= 10 for value in computation['ponder'].values())
     assert 'GFLOPs per image' in format_report(report)
+
+
+@pytest.mark.slow
+def test_devices_share_images_and_rows(workdir, tmp_path):
+    """Units are skipped by all devices or by none."""
+
+    def change(experiment):
+        mesh = dataclasses.replace(experiment.mesh, data=2, space=2)
+        return dataclasses.replace(experiment, mesh=mesh)
+
+    report = evaluate_checkpoint(
+        change, str(tmp_path), checkpoint=str(workdir), has_page=False, devices=jax.devices()[:4]
+    )
+    expected = json.loads((workdir / 'report.json').read_text())
+    for key in ('flops', 'dense_flops'):
+        np.testing.assert_allclose(
+            report['computation'][key], expected['computation'][key], rtol=1e-3
+        )
+    np.testing.assert_allclose(report['pixel_accuracy'], expected['pixel_accuracy'], atol=1e-2)
+
+
+def test_encoders_of_mask_transformers_halt_too():
+    """Its features are read before their activation, with GELUs; shapes tell what is connected."""
+    config = load_config('scenes_kmax')
+    config.data.path = 'unused'
+    config.model.preset = 'kmax_deeplab2/resnet50_coco'
+    config.model.backbone = NAME
+    config.model.endpoints = 'unactivated'
+    config.model.adaptive_computation = 'sact'
+    system = Experiment.from_config(config).system.make_system(LabelFormat(15, (1, 2), 0, 256))
+    assert system.is_adaptive
+    images = jnp.zeros((2, 65, 97, 3))
+    rng = jax.random.key(0)
+    variables = jax.eval_shape(system.init, rng)
+    samples = Samples(images, jnp.zeros((2, 65, 97), jnp.int32))
+    loss = jax.eval_shape(lambda v: system.loss(v, samples, rng=rng), variables)
+    assert 'ponder' in loss[1][0] and set(loss[1][1]) == {'batch_stats'}
+    computation = jax.eval_shape(system.measure_computation, variables, images)
+    assert computation.ponder.shape == (2, 65, 97)
+    maps = jax.eval_shape(system.picture_maps, variables, samples)
+    assert maps['ponder'].shape == (2, 65, 97)
 
 
 def test_the_limit_of_the_active_share_may_change_after_training():

@@ -1,4 +1,4 @@
-"""The ResNets for the 32x32 pictures of CIFAR-10: three stages of basic pre-activation units."""
+"""The ResNets for the 32x32 images of CIFAR-10: three stages of basic pre-activation units."""
 
 import dataclasses
 import functools

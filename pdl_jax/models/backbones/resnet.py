@@ -71,7 +71,7 @@ class ResNet(nn.Module):
       output_stride: 4, 8, 16 or 32.
       width_multiplier: scales the channels of every layer.
       adaptive_computation: '' (every unit runs everywhere), 'act' or 'sact': units after the first
-        of a stage run until each picture or each position halts, see `adaptive_computation`.
+        of a stage run until the image or the position halts, see `adaptive_computation`.
       min_active_share: see `adaptive_computation.HaltingOptions`.
 
     Source: He et al., CVPR 2016; zero-initialised last BatchNorms from DeepLab2; multi-grid from
