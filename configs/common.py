@@ -124,6 +124,8 @@ def get_config() -> ConfigDict:
     # Factors of the semantic loss by class: a number per class, pairs such as (('car', 2.0),) by
     # name or index, or ('from_frequencies',): median frequency balancing of the training split.
     config.loss.class_weights = ()
+    # Weight of the units that run in backbones with config.model.adaptive_computation.
+    config.loss.ponder_weight = 0.005
     # Functions of your own as 'module:function', whose results are added.
     config.loss.extra = ()
 

@@ -37,6 +37,8 @@ def use_fields(config: ConfigDict) -> None:
         config.loss.long_weight = 0.02
         # Share of the pixels, those with the least probable true class, that count.
         config.loss.top_k_fraction = 0.15
+        # Weight of the units that run in backbones with config.model.adaptive_computation.
+        config.loss.ponder_weight = 0.005
 
         # That of the targets.
         config.postprocess.radius_px = config.targets.get_ref('radius_px')

@@ -48,6 +48,8 @@ def use_fields(config: ConfigDict) -> None:
         # and whether every layer has a matching of its own.
         config.loss.class_relaxation = config_dict.placeholder(float)
         config.loss.is_each_layer_matched = config_dict.placeholder(bool)
+        # Weight of the units that run in backbones with config.model.adaptive_computation.
+        config.loss.ponder_weight = 0.005
 
         # Whose rules: 'pytorch' or 'deeplab2', and whether masks are pasted one after the other
         # ('mask_wise') or pixels choose ('pixel_wise').

@@ -329,6 +329,10 @@ def run_tiny(command: Command, data: pathlib.Path, seen: set[str], monkeypatch) 
         run = command.get('checkpoint') or command.get('workdir')
         stand_in(run)
         words = [word.replace(f'={run}', f'={_WORKDIR}') for word in words]
+        for word in command.words:
+            # Those of an ensemble.
+            if word.startswith('--checkpoint='):
+                stand_in(word.partition('=')[2])
         if command.get('compare'):
             stand_in(command.get('compare'))
     if command.name != 'predict' and command.get('config'):

@@ -73,6 +73,7 @@ ALLOWED = {
         'prediction',
         'runtime',
         'storage',
+        'systems.computation',
         'systems.drawing',
         'systems.system',
     ),

@@ -19,7 +19,8 @@ EXAMPLES = """\
   pdl_jax evaluate --workdir=runs/scenes --write_predictions
   pdl_jax evaluate --workdir=runs/scenes --tune=center_threshold,min_score
   pdl_jax evaluate --workdir=runs/voc --crf=voc_v2
-  pdl_jax evaluate --checkpoint=runs/coco --workdir=runs/scores --config.evaluate.is_flipped"""
+  pdl_jax evaluate --checkpoint=runs/coco --workdir=runs/scores --config.evaluate.is_flipped
+  pdl_jax evaluate --checkpoint runs/a runs/b --workdir=runs/ensemble"""
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -39,8 +40,11 @@ def add_evaluation_flags(parser: argparse.ArgumentParser, title: str = 'evaluati
     group = parser.add_argument_group(title)
     group.add_argument(
         '--checkpoint',
-        default='',
-        help='a workdir or one step of it (default: --workdir); best: that of --workdir',
+        nargs='+',
+        action='extend',
+        default=[],
+        help='a workdir or one step of it (default: --workdir); best: that of --workdir; the '
+        'outputs of several of the same classes are averaged',
     )
     add_step_flag(group)
     add_switch(group, 'write_predictions', help='write COCO panoptic PNGs and JSON to --workdir')
@@ -72,17 +76,17 @@ def add_allow_changed_flag(parser: argparse.ArgumentParser) -> None:
 
 def run(flags: argparse.Namespace) -> None:
     """Runs the command."""
-    checkpoint, step = flags.checkpoint or flags.workdir, flags.step
-    if checkpoint in ('best', 'last'):
+    checkpoints, step = flags.checkpoint or [flags.workdir], flags.step
+    if checkpoints[0] in ('best', 'last') and not checkpoints[1:]:
         if step is not None:
-            raise ValueError(f'--checkpoint={checkpoint} and --step={step}: give one of them')
-        checkpoint, step = flags.workdir, checkpoint
+            raise ValueError(f'--checkpoint={checkpoints[0]} and --step={step}: give one of them')
+        checkpoints, step = [flags.workdir], checkpoints[0]
     if flags.crf is not None:
         flags.config_overrides = [
             *flags.config_overrides,
             f'--config.evaluate.crf.setting={flags.crf}',
         ]
-    with start_processes(flags, f'evaluating {checkpoint}'):
+    with start_processes(flags, f'evaluating {" and ".join(checkpoints)}'):
         from pdl_jax.commands.config_file import load_experiment, override_experiment
         from pdl_jax.evaluation.checkpoint import evaluate_checkpoint
 
@@ -90,7 +94,7 @@ def run(flags: argparse.Namespace) -> None:
         evaluate_checkpoint(
             load_experiment(flags) if flags.config else override,
             flags.workdir,
-            checkpoint=checkpoint,
+            checkpoint=checkpoints,
             step=step,
             allow_changed=flags.allow_changed,
             write_predictions=flags.write_predictions,

@@ -43,6 +43,7 @@ EXAMPLES = """\
       --min_score=0.3 --write=overlay,color,csv
   pdl_jax predict --checkpoint=runs/coco --step=best --image_info=image_info_test2017.json \\
       --images=test2017 --output=predictions
+  pdl_jax predict --checkpoint runs/a runs/b runs/c --images=photos --output=predictions --flip
   pdl_jax predict --checkpoint=runs/coco --prefix=gs://BUCKET/photos --output=gs://BUCKET/out \\
       --shards=1000
   pdl_jax predict --checkpoint=nuclei --images=slide.tif --output=predictions --tile_px=1024 \\
@@ -146,7 +147,7 @@ def run(flags: argparse.Namespace) -> None:
     from pdl_jax.prediction.image_list import list_images, name_results, refuse_overwriting
 
     paths = list(image_ids or list_images(flags.images, flags.list, flags.prefix))
-    announce(f'predicting {len(paths)} images with {flags.checkpoint}')
+    announce(f'predicting {len(paths)} images with {" and ".join(flags.checkpoint)}')
     from pdl_jax.prediction.file_kinds import DEFAULT_KINDS, check_kinds, name_file
     from pdl_jax.prediction.picture_style import PictureStyle
     from pdl_jax.storage.paths import make_path
@@ -205,7 +206,7 @@ def _predict_stack(flags: argparse.Namespace) -> None:
     from pdl_jax.prediction.slices import SLICE_OPTIONS, predict_stack
 
     paths = list_images(flags.images, flags.list, flags.prefix)
-    announce(f'predicting a stack of {len(paths)} files with {flags.checkpoint}')
+    announce(f'predicting a stack of {len(paths)} files with {" and ".join(flags.checkpoint)}')
     options = dataclasses.replace(SLICE_OPTIONS, **list_given(flags, ('min_iou',)))
     refuse_overwriting(paths, [f'{flags.output}/{stem_of(paths[0])}_objects.tif'])
     set_up_memory()
@@ -239,7 +240,7 @@ def _predict_shards(flags: argparse.Namespace) -> None:
     from pdl_jax.prediction.image_list import list_images
 
     paths = list_images(flags.images, flags.list, flags.prefix)
-    announce(f'predicting {len(paths)} images with {flags.checkpoint}')
+    announce(f'predicting {len(paths)} images with {" and ".join(flags.checkpoint)}')
     import jax
 
     from pdl_jax.prediction.bulk import predict_shards
@@ -275,8 +276,8 @@ def _load_for_shards(flags: argparse.Namespace) -> tuple['Predictor', int, int]:
         return predictor, flags.process_id, flags.num_processes
     # Training may go on meanwhile and save a newer checkpoint, so one process chooses for all.
     with ending_together('The same command on all hosts leaves out what is complete.'):
-        find = functools.partial(find_checkpoint, flags.checkpoint, flags.step)
-        predictor = load(choose_together(find), devices=jax.local_devices())
+        find = (functools.partial(find_checkpoint, path, flags.step) for path in flags.checkpoint)
+        predictor = load([choose_together(one) for one in find], devices=jax.local_devices())
     # From here on processes are independent: neither the first to finish nor one that dies may
     # stop the others.
     jax.distributed.shutdown()

@@ -34,7 +34,12 @@ STYLE = {
 def add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the flags that choose the network, and how it looks at an image."""
     parser.add_argument(
-        '--checkpoint', required=True, help='a workdir or one step of it, local or gs://'
+        '--checkpoint',
+        nargs='+',
+        action='extend',
+        required=True,
+        help='a workdir or one step of it, local or gs://; the outputs of several of the same '
+        'classes are averaged',
     )
     add_step_flag(parser)
     parser.add_argument(

@@ -62,7 +62,7 @@ def run(flags: argparse.Namespace) -> None:
     if not flags.output and not flags.segments:
         raise ValueError('nothing is to be written: give --output, --segments or both')
     show_own_messages()
-    announce(f'predicting {flags.input} with {flags.checkpoint}')
+    announce(f'predicting {flags.input} with {" and ".join(flags.checkpoint)}')
     import dataclasses
     import functools
     import os

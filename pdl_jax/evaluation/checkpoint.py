@@ -14,6 +14,7 @@ from pdl_jax.evaluation.report import format_report
 from pdl_jax.evaluation.report_files import write_evaluation
 from pdl_jax.evaluation.tuning import Tuning, tune
 from pdl_jax.experiment import Experiment
+from pdl_jax.prediction.ensemble import load_members
 from pdl_jax.prediction.inference import abstract_variables
 from pdl_jax.prediction.trained import read_trained
 from pdl_jax.prediction.tuned import use_tuned, write_tuned
@@ -36,7 +37,7 @@ def evaluate_checkpoint(
     experiment: Experiment | Callable[[Experiment], Experiment] | None,
     workdir: str,
     *,
-    checkpoint: str,
+    checkpoint: str | Sequence[str],
     step: int | str | None = None,
     allow_changed: bool = False,
     write_predictions: bool = False,
@@ -57,7 +58,8 @@ def evaluate_checkpoint(
         that the checkpoint was saved with, and a function makes one from that. Each difference is
         logged.
       workdir: where the report and the predictions go.
-      checkpoint: a workdir or one step of it.
+      checkpoint: a workdir or one step of it; several make an ensemble, see `prediction.ensemble`,
+        whose report is report_ensemble.json.
       step: the step of a workdir, 'best' or 'last', see `find_checkpoint`.
       allow_changed: take an experiment that changes the meaning of the checkpoint's variables.
       write_predictions: write the predictions to the workdir, see `prediction.formats`.
@@ -70,18 +72,27 @@ def evaluate_checkpoint(
       devices: by default all.
 
     Returns:
-      The report, see `make_report`, with the 'step', and as 'changed' a line for each field that
+      The report, see `make_report`, with the 'step', or the 'checkpoints' of an ensemble, and as
+      'changed' a line for each field that
       changes the meaning of the variables, if any does.
 
     Raises:
       FileNotFoundError: there is no such checkpoint or split.
       ValueError: the workdir is an address that cannot be written; or the checkpoint has other
         classes or another architecture, or is a part of one, or its variables would mean something
-        else.
+        else; or several cannot be averaged.
     """
     refuse_address(workdir)
-    path = epath.Path(choose_together(functools.partial(find_checkpoint, checkpoint, step)))
-    trained = read_trained(path, code_sections=CODE_SECTIONS if allow_code else ())
+    paths = [
+        epath.Path(choose_together(functools.partial(find_checkpoint, name, step)))
+        for name in ([checkpoint] if isinstance(checkpoint, str) else checkpoint)
+    ]
+    path, is_ensemble = paths[0], len(paths) > 1
+    change = experiment if callable(experiment) else _keep
+    if is_ensemble and (tune_names is not None or not (experiment is None or callable(experiment))):
+        raise ValueError('several checkpoints are averaged as they are: leave out --config, --tune')
+    read = functools.partial(read_trained, code_sections=CODE_SECTIONS if allow_code else ())
+    trained = read(path)
     base = trained.experiment
     if is_tuned and tune_names is None:
         base = use_tuned(base, path)
@@ -92,17 +103,15 @@ def evaluate_checkpoint(
     source = open_split(experiment.data.path, experiment.data.eval_split)
     check_same_classes(trained.spec.to_dict(), source, path)
     warn_of_other_range(trained.description, source, path)
-    if experiment.evaluate.with_loss or experiment.evaluate.oracle:
-        # Those of a checkpoint are numbers already; a configuration may ask for frequencies.
-        data = experiment.data
-        experiment = experiment.for_data(
-            source.spec.class_names,
-            lambda: count_class_pixels(open_split(data.path, data.train_split)),
-        )
+    experiment = _fill_in(experiment, source)
     mesh = make_mesh(experiment.mesh.data, experiment.mesh.space, devices=devices)
     system = experiment.make_system(source.spec.label_format)
+    members, sharding = (), replicated(mesh)
     with stage('reading the checkpoint'):
-        variables = restore_variables(path, abstract_variables(system), replicated(mesh))
+        if is_ensemble:
+            members, variables = load_members(trained, paths, read, change, sharding)
+        else:
+            variables = restore_variables(path, abstract_variables(system), sharding)
     if tune_names is not None:
         tuning = tune(experiment, source, mesh, variables, names=tune_names, metric=tune_metric)
         _report_tuning(tuning, experiment, source, path, tune_metric)
@@ -115,20 +124,46 @@ def evaluate_checkpoint(
         mesh,
         predictions_dir=workdir if write_predictions else '',
         has_scores=has_page,
+        members=members,
     )
     report = evaluator(variables)
     assert report is not None  # Nothing stops this evaluation.
-    report = {'step': _find_step(path), **report}
+    report = {**_describe(paths), **report}
     if changed := [str(change) for change in changes if change.reason]:
         report['changed'] = changed
     analysis = evaluator.analyze() if has_page else None
     if jax.process_index() == 0:
-        files = write_evaluation(report, analysis, workdir, step=path.name)
+        name = 'ensemble' if is_ensemble else path.name
+        files = write_evaluation(report, analysis, workdir, step=name)
         if not is_run(workdir):
             write_evaluation(report, analysis, workdir)
         written = ' and '.join(str(file) for file in files)
-        print(f'{path} on {source}:\n{format_report(report)}\nwrote {written}')
+        shown = ' and '.join(map(str, paths))
+        print(f'{shown} on {source}:\n{format_report(report)}\nwrote {written}')
     return report
+
+
+def _fill_in(experiment: Experiment, source: RecordSource) -> Experiment:
+    """Fills in class weights if targets are made."""
+    if not experiment.evaluate.with_loss and not experiment.evaluate.oracle:
+        return experiment
+    # Those of a checkpoint are numbers already; a configuration may ask for frequencies.
+    data = experiment.data
+    return experiment.for_data(
+        source.spec.class_names,
+        lambda: count_class_pixels(open_split(data.path, data.train_split)),
+    )
+
+
+def _keep(experiment: Experiment) -> Experiment:
+    return experiment
+
+
+def _describe(paths: Sequence[epath.Path]) -> dict[str, Any]:
+    """Describes what is scored: the step of a checkpoint, or the checkpoints of an ensemble."""
+    if len(paths) > 1:
+        return {'checkpoints': [str(path) for path in paths]}
+    return {'step': _find_step(paths[0])}
 
 
 def _report_tuning(

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,21 +18,23 @@ from pdl_jax.data.statistics import find_warnings
 from pdl_jax.evaluation.report import make_report
 from pdl_jax.evaluation.run_analysis import RunAnalysis
 from pdl_jax.experiment import EvaluateOptions, Experiment
+from pdl_jax.metrics.computation_mean import ComputationMean
 from pdl_jax.metrics.image_tables import describe_images
 from pdl_jax.metrics.instance_ap import CityscapesAP, InstanceAP
 from pdl_jax.metrics.loss_mean import LossMean
 from pdl_jax.metrics.panoptic_quality import PanopticQuality
 from pdl_jax.metrics.parsing_covering import ParsingCovering
 from pdl_jax.metrics.semantic_iou import SemanticIoU
-from pdl_jax.ops.placement import replicate
+from pdl_jax.ops.placement import replicate, split_rows
 from pdl_jax.ops.rounding import ceil_div
+from pdl_jax.prediction.ensemble import Member, make_inference
 from pdl_jax.prediction.formats import PanopticWriter, SemanticWriter
-from pdl_jax.prediction.inference import Inference
 from pdl_jax.prediction.object_limit import find_max_objects
 from pdl_jax.runtime.compiled import CompiledOnFirstCall
 from pdl_jax.runtime.progress import show_items
 from pdl_jax.runtime.sharding import batch_sharding, find_batch_shard, replicated, shard_batch
-from pdl_jax.systems.system import System, Variables, image_size
+from pdl_jax.systems.computation import count_multiply_adds
+from pdl_jax.systems.system import Outputs, System, Variables, image_size
 from pdl_jax.typing import Array
 
 
@@ -46,6 +48,7 @@ class Evaluator:
       mesh: the devices; the images of a batch are spread over its 'data' axis.
       predictions_dir: where to write predictions, see `prediction.formats`; '' writes none.
       has_scores: compute the scores of segments, for the analysis, also if nothing else needs them.
+      members: the kinds of networks of an ensemble, see `prediction.ensemble`; () for one network.
 
     Attributes:
       inference: the functions that label images.
@@ -66,6 +69,7 @@ class Evaluator:
         *,
         predictions_dir: str = '',
         has_scores: bool = False,
+        members: Sequence[Member] = (),
     ):
         if predictions_dir and jax.process_count() > 1:
             raise ValueError('predictions are written by one process: evaluate on one host')
@@ -77,8 +81,8 @@ class Evaluator:
         # The devices along 'data' must divide a batch; the padding is masked.
         data = mesh.shape['data']
         self.batch_size = ceil_div(experiment.evaluate.batch_size, data) * data
-        self.inference = Inference.for_images(
-            system, experiment.augment, experiment.evaluate, source.max_size
+        self.inference = make_inference(
+            system, experiment.augment, experiment.evaluate, source.max_size, members
         )
         check_channels(experiment, source)
         _warn_of_many_instances(system, source)
@@ -86,6 +90,8 @@ class Evaluator:
         has_loss = _has_loss(experiment.evaluate)
         if has_loss:
             self._metrics['loss'] = LossMean
+        if self.inference.is_adaptive:
+            self._metrics['computation'] = self._make_computation_metric()
         describe = _make_table_function(system, source)
         has_scores |= 'ap' in self._metrics or bool(predictions_dir)
         has_scores &= system.has_instances
@@ -99,10 +105,7 @@ class Evaluator:
             maps = self.inference.label_outputs(
                 outputs, batch['size'], canvas=image_size(batch['image'])
             )
-            losses = {}
-            if has_loss:
-                labels = self.inference.prepare_labels(batch['panoptic'], batch['size'])
-                losses = system.image_losses(outputs, labels)
+            described = self._describe_inputs(replicate(variables), batch, outputs)
             table = system.describe_segments(maps) if has_scores else None
             states = {
                 key: metric.from_model_output(
@@ -110,17 +113,17 @@ class Evaluator:
                     panoptic_prediction=maps.panoptic,
                     semantic_prediction=maps.semantic,
                     segment_table=table,
-                    image_losses=losses,
                     size=batch['size'],
                     valid=batch['valid'],
+                    **described,
                 )
                 for key, metric in self._metrics.items()
             }
             tables = describe(batch['panoptic'], maps.panoptic, maps.semantic, table)
             tables['record'] = batch['record']
             # Without them the compiler leaves out what only predictions have, such as boxes.
-            described = table if predictions_dir else None
-            return states, tables, (maps.panoptic, described)
+            kept = table if predictions_dir else None
+            return states, tables, (maps.panoptic, kept)
 
         # States are sums or tables over the global batch, so every process gets the same arrays.
         everywhere = replicated(mesh)
@@ -185,6 +188,29 @@ class Evaluator:
         statistics = source.statistics
         warnings = [] if statistics is None else find_warnings(statistics, source.spec)
         return make_report(values, source.spec, num_images=len(source), warnings=warnings)
+
+    def _describe_inputs(
+        self, variables: Variables, batch: dict[str, Array], outputs: Outputs
+    ) -> dict[str, Any]:
+        """Computes what metrics at the size of the network's input need."""
+        described = {}
+        if 'loss' in self._metrics or 'computation' in self._metrics:
+            labels = self.inference.prepare_labels(batch['panoptic'], batch['size'])
+            described['input_labels'] = labels
+        if 'loss' in self._metrics:
+            described['image_losses'] = self._system.image_losses(outputs, labels)
+        if 'computation' in self._metrics:
+            images, _ = self.inference.prepare(batch['image'], batch['size'])
+            described['computation'] = self._system.measure_computation(
+                variables, split_rows(images)
+            )
+        return described
+
+    def _make_computation_metric(self) -> type[ComputationMean]:
+        network, source = self._system.network, self._source
+        assert network is not None  # Only networks halt.
+        dense = count_multiply_adds(network, self.inference.input_size, source.pixels.num_channels)
+        return ComputationMean.for_network(source.spec.label_format, dense)
 
     def analyze(self) -> dict[str, Any] | None:
         """Explains the scores of the last call, see `RunAnalysis.describe`; None before any.

@@ -34,14 +34,15 @@ def make_report(
 
     Args:
       values: results of the metrics' `compute`: 'miou', 'pq' if the network has instances, and
-        optionally 'pc', 'ap' and 'loss'.
+        optionally 'pc', 'ap', 'loss' and 'computation'.
       spec: description of the dataset, for the names of the classes.
       num_images: number of images scored.
       warnings: what a reader must know of the labels, see `data.statistics.find_warnings`.
 
     Returns:
       The values of `convert_metrics` by class name, with 'pq' None for a semantic network, 'loss'
-      with its 'total' and its terms if it was computed, 'num_images' and 'warnings'. Where one
+      with its 'total' and its terms if it was computed, 'computation' of an adaptive network (see
+      `ComputationMean.compute`), 'num_images' and 'warnings'. Where one
       class has all labelled pixels, a constant answer is right everywhere, so 'miou' and
       'pixel_accuracy' are None.
     """
@@ -49,6 +50,7 @@ def make_report(
     terms = {key: _to_json(value) for key, value in scores.pop('loss', {}).items()}
     # A system that does not tell has the total of no terms.
     losses = {'loss': terms} if len(terms) > 1 else {}
+    spent = {'computation': _to_json(scores.pop('computation'))} if 'computation' in scores else {}
     metrics = convert_metrics(scores, spec.class_names)
     if 'miou' in scores and scores['miou']['num_labelled'] < 2:
         metrics |= {'miou': None, 'pixel_accuracy': None, 'iou_per_class': {}}
@@ -56,6 +58,7 @@ def make_report(
         'pq': None,
         **metrics,
         **losses,
+        **spent,
         'num_images': num_images,
         'warnings': list(warnings),
     }
@@ -144,12 +147,26 @@ def _format_averages(report: Mapping[str, Any]) -> list[str]:
         total = words.pop('total')
         terms = ', '.join(f'{name} {word}' for name, word in words.items())
         lines.append(f'{"loss":24} | {total:>6} = {terms}')
+    if 'computation' in report:
+        lines += _format_computation(report['computation'])
     if 'pc' in report:
         lines += [f'{"PC " + g:24} | {_percent(report["pc"][g]["pc"])}' for g in _GROUPS]
     if 'ap' in report:
         names = [key for key in report['ap'] if key != 'per_class']
         lines += [f'{name.upper():24} | {_percent(report["ap"][name])}' for name in names]
     return lines
+
+
+def _format_computation(computation: Mapping[str, Any]) -> list[str]:
+    flops, dense = (computation[key] / 1e9 for key in ('flops', 'dense_flops'))
+    lines = [f'{"GFLOPs per image":24} | {flops:6.4g} of {dense:.4g}, {flops / dense:.1%}']
+    for group, value in computation['ponder'].items():
+        lines.append(f'{"ponder cost, " + group.lower():24} | {_number(value)}')
+    return lines
+
+
+def _number(value: float | None) -> str:
+    return '     -' if value is None else f'{value:6.2f}'
 
 
 def _format_classes(report: Mapping[str, Any], class_names: Mapping[str, str] | None) -> list[str]:

@@ -24,6 +24,8 @@ class KeypointLossOptions:
         of the crop.
       top_k_fraction: share of the pixels, those with the least probable true class, that count in
         the semantic term.
+      ponder_weight: weight of the ponder cost of a backbone with `adaptive_computation`, see
+        `losses.panoptic_deeplab.LossOptions`.
     """
 
     semantic_weight: float = 1.0
@@ -32,6 +34,7 @@ class KeypointLossOptions:
     middle_weight: float = 0.02
     long_weight: float = 0.02
     top_k_fraction: float = 0.15
+    ponder_weight: float = 0.005
 
     def __post_init__(self) -> None:
         if not 0 < self.top_k_fraction <= 1:

@@ -54,6 +54,8 @@ class MaskLossOptions:
       semantic_top_k_fraction: share of all pixels, the hardest, that count if none are drawn.
       small_instance_weight: factor of the semantic loss on pixels of small instances.
       class_relaxation: degree eta of ReClass, for predictions with semantic logits; 0 is off.
+      ponder_weight: weight of the ponder cost of a backbone with `adaptive_computation`, see
+        `losses.panoptic_deeplab.LossOptions`.
       is_each_layer_matched: matches every prediction by itself, as the public program of ReMaX
         does, and not all as the final one.
 
@@ -75,6 +77,7 @@ class MaskLossOptions:
     semantic_top_k_fraction: float = 1.0
     small_instance_weight: float = 1.0
     class_relaxation: float = 0.0
+    ponder_weight: float = 0.005
     is_each_layer_matched: bool = False
 
     def __post_init__(self) -> None:
@@ -93,6 +96,7 @@ class MaskLossOptions:
             'semantic_samples_px',
             'semantic_sample_temperature',
             'small_instance_weight',
+            'ponder_weight',
         )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from pdl_jax.losses.class_weights import check_class_weights
 from pdl_jax.ops.resize import resize_labels
 from pdl_jax.ops.upsampled_logits import cross_entropy_upsampled
-from pdl_jax.typing import Array, check_function_names
+from pdl_jax.typing import Array, check_function_names, check_not_negative
 
 SCOPES = ('image', 'batch', 'all_pixels')
 SEMANTIC_SIZES = ('image', 'logits')
@@ -36,6 +36,8 @@ class LossOptions:
       class_weights: factors of the semantic loss of pixels, by their class, before the hardest
         pixels are chosen (as in bowenc0221, their sum does not divide the loss); () for none. See
         `class_weights.resolve_class_weights` for its forms.
+      ponder_weight: weight of the ponder cost of a backbone with `adaptive_computation`, which is
+        the sum over its stages of the mean over positions; others have none.
       extra: functions of the user as 'module:function' whose results are added, see
         `systems.deeplab.DeepLabSystem.loss`.
     """
@@ -47,6 +49,7 @@ class LossOptions:
     scope: str = 'image'
     semantic_size: str = 'image'
     class_weights: tuple[Any, ...] = ()
+    ponder_weight: float = 0.005
     extra: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -59,6 +62,7 @@ class LossOptions:
             if value not in choices:
                 raise ValueError(f'config.loss.{field} (={value!r}) must be one of {list(choices)}')
         check_class_weights(self.class_weights)
+        check_not_negative('loss', self, 'ponder_weight')
         check_function_names('loss', self, 'extra')
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -46,6 +46,20 @@ class LayerOptions:
     def __post_init__(self) -> None:
         if self.padding not in ('symmetric', 'same'):
             raise ValueError(f"padding must be 'symmetric' or 'same', not {self.padding!r}")
+
+
+class UnitFeatures(NamedTuple):
+    """The features that a residual unit has at its end.
+
+    Attributes:
+      activated: float[B, h, w, C], the input of the next unit.
+      total: float[B, h, w, C], the sum of branch and shortcut before its activation.
+      branch: float[B, h, w, C], the residual branch alone.
+    """
+
+    activated: Array
+    total: Array
+    branch: Array
 
 
 def check_choices(module: nn.Module, choices: Mapping[str, Sequence[Any]]) -> None:

@@ -5,8 +5,9 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from pdl_jax.models.backbones.cifar_resnet import leaky_relu
 from pdl_jax.models.backbones.hrnet import HRNetHead
-from pdl_jax.models.blocks import Conv, ConvNorm, LayerOptions
+from pdl_jax.models.blocks import Conv, ConvNorm, LayerOptions, batch_norm
 from pdl_jax.models.heads import predict
 from pdl_jax.models.model_backbone import make_model_backbone
 from pdl_jax.models.options import ModelOptions
@@ -25,7 +26,7 @@ class Classifier(nn.Module):
       options: the parts; its decoder is 'classifier'.
       dtype: dtype of activations.
 
-    Source: torchvision, TF-slim (Xception) and the code of the HRNet authors.
+    Source: torchvision, TF-slim (Xception) and the code of the HRNet and SACT authors.
     """
 
     num_classes: int
@@ -53,6 +54,8 @@ class Classifier(nn.Module):
         x = jnp.mean(x, axis=(1, 2), keepdims=True, dtype=jnp.float32)
         if name.startswith('convnext'):
             x = nn.LayerNorm(epsilon=1e-6, name='norm')(x)
+        if name.startswith('cifar_resnet'):
+            x = leaky_relu(batch_norm(layers, train=train)(x))
         for family, width in _MOBILE_V3_FEATURES.items():
             if name.startswith(family):
                 activation = nn.relu if name.endswith('minimalistic') else nn.hard_swish

@@ -55,6 +55,9 @@ def make_model_backbone(
         upsampling=backbone.upsampling,
         drop_path_keep_prob=backbone.drop_path_keep_prob,
         drop_path_schedule=backbone.drop_path_schedule,
+        # Backbones without such units have no such attributes.
+        adaptive_computation=backbone.adaptive_computation or None,
+        min_active_share=backbone.min_active_share or None,
     )
 
 

@@ -5,6 +5,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+from pdl_jax.models.adaptive_computation import KINDS
 from pdl_jax.models.blocks import FUSIONS
 from pdl_jax.ops.resize import MODES
 from pdl_jax.typing import suggest
@@ -56,6 +57,10 @@ class BackboneOptions:
       drop_path_keep_prob: share of residual branches that training keeps in the last stage, for
         families with stochastic depth.
       drop_path_schedule: the share in the other stages, see `blocks.find_keep_prob`.
+      adaptive_computation: '' (none), or units of ResNets that halt per image ('act') or per
+        position ('sact'), see `models.adaptive_computation`.
+      min_active_share: with 'sact', an image halts at inference in a stage once a smaller share of
+        its positions would go on; 0 lets every position decide.
     """
 
     name: str = 'resnet50'
@@ -74,10 +79,17 @@ class BackboneOptions:
     upsampling: str | None = None
     drop_path_keep_prob: float | None = None
     drop_path_schedule: str | None = None
+    adaptive_computation: str = ''
+    min_active_share: float = 0.0
 
     def __post_init__(self) -> None:
         check_choice('output_stride', self.output_stride, (4, 8, 16, 32))
         check_choice('backbone_padding', self.padding, ('symmetric', 'same'))
+        check_choice('adaptive_computation', self.adaptive_computation, KINDS)
+        if not 0 <= self.min_active_share < 1:
+            raise ValueError(
+                f'model.min_active_share (={self.min_active_share}) must lie in [0, 1)'
+            )
         if not self.width_multiplier > 0:
             raise ValueError(f'model.width_multiplier (={self.width_multiplier}) must be positive')
 
@@ -263,6 +275,8 @@ BACKBONE_FIELDS = {
     'upsampling': 'upsampling',
     'drop_path_keep_prob': 'drop_path_keep_prob',
     'drop_path_schedule': 'drop_path_schedule',
+    'adaptive_computation': 'adaptive_computation',
+    'min_active_share': 'min_active_share',
 }
 _PARTS = ('backbone', 'semantic', 'instance')
 _OWN_FIELDS = tuple(f.name for f in dataclasses.fields(ModelOptions) if f.name not in _PARTS)

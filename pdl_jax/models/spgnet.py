@@ -92,8 +92,8 @@ class SPGStages(nn.Module):
             ),
         )
 
-        # The encoders have the same widths. Not inside of `aggregate`, which the encoder calls, lest
-        # the projections be its variables.
+        # The encoders have the same widths. Not inside `aggregate`, which the encoder calls, or the
+        # projections would be its variables.
         added = {
             stride: sum(
                 ConvNorm(

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from pdl_jax.ops.platforms import eval_shape
-from pdl_jax.prediction.inference import Inference
 from pdl_jax.prediction.programs import Programs
 from pdl_jax.prediction.tiles import Tile
 from pdl_jax.runtime.sharding import replicated
@@ -23,10 +22,12 @@ def has_context(programs: Programs, variables: Variables) -> bool:
     """Returns whether a network averages features over the whole image.
 
     Networks that see each image resized or several times are left out: their tiles are no parts of
-    what they see of the image.
+    what they see of the image. So are ensembles.
     """
     evaluate = programs.evaluate
     if programs.augment.resize_max_px or evaluate.scales != (1.0,) or evaluate.is_flipped:
+        return False
+    if programs.members:
         return False
     size = programs.system.grid.fit((65, 65))
     image = jax.ShapeDtypeStruct((1, *size, programs.num_channels), jnp.float32)
@@ -85,7 +86,7 @@ def _make_adder(programs: Programs, canvas_size: tuple[int, int]) -> Callable[..
       and the number of features.
     """
     system = programs.system
-    inference = Inference.for_images(system, programs.augment, programs.evaluate, canvas_size)
+    inference = programs.make_inference(canvas_size)
     stride = system.grid.stride
 
     @jax.jit

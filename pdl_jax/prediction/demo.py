@@ -12,7 +12,8 @@ from etils import epath
 
 from pdl_jax.prediction.image_list import stem_of
 from pdl_jax.prediction.predictor import Predictor
-from pdl_jax.prediction.result import PanopticResult, write_result
+from pdl_jax.prediction.result import PanopticResult
+from pdl_jax.prediction.result_files import write_result
 from pdl_jax.prediction.uploads import UploadLimits, predict_upload
 
 # Uploads and results are deleted when they are so old; they are looked through as often.

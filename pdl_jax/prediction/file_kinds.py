@@ -13,12 +13,14 @@ _ENDINGS = {
     'html': '.html',
     'center': '_center.png',
     'offset': '_offset.png',
+    'ponder': '_ponder.png',
     'csv': '.csv',
     'json': '.json',
 }
 KINDS = tuple(_ENDINGS)
 # Kinds that show what the network computed, see `PanopticResult.outputs`.
-OUTPUT_KINDS = ('center', 'offset')
+INSTANCE_KINDS = ('center', 'offset')
+OUTPUT_KINDS = (*INSTANCE_KINDS, 'ponder')
 DEFAULT_KINDS = ('overlay', 'ids', 'json')
 # Kinds by the suffix of a single file.
 SUFFIXES = {'.png': 'overlay', '.html': 'html', '.csv': 'csv', '.json': 'json'}

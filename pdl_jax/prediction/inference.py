@@ -28,6 +28,7 @@ from pdl_jax.preprocess.augment import (
 from pdl_jax.preprocess.normalize import ChannelStatistics, Normalization
 from pdl_jax.systems.refinement import refine_outputs
 from pdl_jax.systems.system import (
+    Averaging,
     LabelMaps,
     Outputs,
     Samples,
@@ -97,12 +98,23 @@ def run_passes(
     """
     if len(passes) == 1 and not passes[0].is_flipped:
         return _look(passes[0], variables, images, False, is_partial)
-    averaging = passes[0].system.averaging
-    if averaging is None:
-        raise ValueError(f'{type(passes[0].system).__name__} has no average over passes')
+    averaging = find_averaging(passes)
+    return averaging.from_mean(average_passes(passes, variables, images))
+
+
+def average_passes(passes: Sequence[Pass], variables: Variables, images: Array) -> Outputs:
+    """Averages the outputs of passes, see `run_passes`.
+
+    Returns:
+      Means at the size of the images, in the form of `Averaging.to_mean`.
+    """
+    averaging = find_averaging(passes)
 
     def look(one: Pass, is_flipped: ArrayLike) -> Outputs:
         return averaging.to_mean(_look(one, variables, images, is_flipped, False))
+
+    if len(passes) == 1 and not passes[0].is_flipped:
+        return look(passes[0], False)
 
     def add(one: Pass, total: Outputs, is_flipped: Array) -> tuple[Outputs, None]:
         return jax.tree.map(jnp.add, total, look(one, is_flipped)), None
@@ -116,7 +128,19 @@ def run_passes(
         total, _ = jax.lax.scan(functools.partial(add, one), total, flips)
         total = jax.lax.optimization_barrier(total)
     count = sum(2 if one.is_flipped else 1 for one in passes)
-    return averaging.from_mean(jax.tree.map(lambda x: x / count, total))
+    return jax.tree.map(lambda x: x / count, total)
+
+
+def find_averaging(passes: Sequence[Pass]) -> Averaging:
+    """Returns the average of a system's outputs.
+
+    Raises:
+      ValueError: it has none.
+    """
+    averaging = passes[0].system.averaging
+    if averaging is None:
+        raise ValueError(f'{type(passes[0].system).__name__} has no average over passes')
+    return averaging
 
 
 def _look(
@@ -166,6 +190,11 @@ class Inference:
     def passes(self) -> tuple[Pass, ...]:
         """The passes over one input."""
         return make_passes(self.system, self.input_size, self.evaluate)
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether the computation that the image decides on can be measured."""
+        return self.system.is_adaptive
 
     @property
     def is_partial(self) -> bool:
@@ -231,8 +260,7 @@ class Inference:
         self, variables: Variables, image: Array, size: Array, panoptic: Array | None = None
     ) -> Outputs:
         """Runs the system and the CRF, or puts the truth in place of outputs; see `label_maps`."""
-        images, _ = self.prepare(image, size)
-        outputs = run_passes(self.passes, variables, split_rows(images), is_partial=self.is_partial)
+        outputs = self.run(variables, image, size)
         if crf := self.evaluate.crf.resolve():
             pixels, resized = self._prepare(image, size, _AS_GIVEN)
             image_size = jnp.broadcast_to(resized, (image.shape[0], 2))
@@ -243,6 +271,11 @@ class Inference:
             raise ValueError('an oracle needs the panoptic labels of the images')
         labels = self.prepare_labels(panoptic, size)
         return self.system.replace_by_truth(outputs, labels, self.evaluate.oracle)
+
+    def run(self, variables: Variables, image: Array, size: Array) -> Outputs:
+        """Runs the system on images, see `label_maps`; outputs at the size of its input."""
+        images, _ = self.prepare(image, size)
+        return run_passes(self.passes, variables, split_rows(images), is_partial=self.is_partial)
 
     def label_outputs(self, outputs: Outputs, size: Array, *, canvas: tuple[int, int]) -> LabelMaps:
         """Labels images from what `outputs` returns.

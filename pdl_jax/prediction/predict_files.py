@@ -9,12 +9,13 @@ import jax
 import tqdm
 from etils import epath
 
-from pdl_jax.prediction.file_kinds import DEFAULT_KINDS, OUTPUT_KINDS
+from pdl_jax.prediction.file_kinds import DEFAULT_KINDS, INSTANCE_KINDS, OUTPUT_KINDS
 from pdl_jax.prediction.formats import PanopticWriter
 from pdl_jax.prediction.image_list import name_results, stem_of
 from pdl_jax.prediction.picture_style import DEFAULT_STYLE, PictureStyle
 from pdl_jax.prediction.predictor import Predictor
-from pdl_jax.prediction.result import PanopticResult, write_result
+from pdl_jax.prediction.result import PanopticResult
+from pdl_jax.prediction.result_files import write_result
 from pdl_jax.prediction.tiled import TileOptions, predict_tiles
 
 
@@ -77,7 +78,12 @@ def predict_files(
       ValueError: the network has no outputs for a kind.
     """
     for kind in kinds:
-        if kind in OUTPUT_KINDS and predictor.is_semantic:
+        if kind == 'ponder' and not predictor.is_adaptive:
+            raise ValueError(
+                'this network spends the same on every pixel, so there is no ponder cost to draw: '
+                'see config.model.adaptive_computation'
+            )
+        if kind in INSTANCE_KINDS and predictor.is_semantic:
             raise ValueError(
                 f'a semantic network has no {kind}s to draw: choose other outputs than {kind}'
             )

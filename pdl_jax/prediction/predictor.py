@@ -2,8 +2,9 @@
 
 import copy
 import dataclasses
+import functools
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 import jax
@@ -16,12 +17,14 @@ from pdl_jax.ops.rounding import ceil_div
 from pdl_jax.postprocess.crf_options import CrfOptions
 from pdl_jax.prediction.canvas import find_canvas_size
 from pdl_jax.prediction.context import has_context, measure_context
+from pdl_jax.prediction.ensemble import Member, load_members
 from pdl_jax.prediction.image_inputs import ImageInput, read_input
 from pdl_jax.prediction.inference import Inference, abstract_variables
 from pdl_jax.prediction.object_limit import warn_of_full_image
 from pdl_jax.prediction.output_maps import OutputMaps, make_output_maps
 from pdl_jax.prediction.programs import Programs
-from pdl_jax.prediction.result import Box, PanopticResult, Point, Segment
+from pdl_jax.prediction.result import PanopticResult
+from pdl_jax.prediction.segment_rows import list_segments
 from pdl_jax.prediction.tiles import Tile
 from pdl_jax.prediction.trained import find_pixels, read_trained
 from pdl_jax.prediction.tuned import use_tuned
@@ -47,7 +50,7 @@ class Predictor:
       experiment: the experiment of the run that made the variables.
       spec: the classes and the meaning of labels.
       variables: the system's variables, replicated on the mesh.
-      checkpoint: the checkpoint that they come from, for `origin`.
+      checkpoint: the checkpoint that they come from, for `origin`; those of an ensemble.
       mesh: the devices, which share the images of a batch.
       pixels: how image files become the pixels that the network was trained on; None: three
         channels of 8 bits.
@@ -56,6 +59,7 @@ class Predictor:
       spec: the classes and the meaning of labels.
       pixels: for `images.decode_image`, which makes the images of a predictor from files.
       is_semantic: true if the system predicts classes only.
+      is_adaptive: true if the network spends more on some pixels than on others.
       origin: everything that results depend on, as JSON values: the 'checkpoint', the 'scales' of
         the image, whether the mirror image is averaged too ('is_flipped'), the parameters of the
         'crf', if there is one, and the options of 'postprocess', such as thresholds.
@@ -70,14 +74,16 @@ class Predictor:
         spec: DatasetSpec,
         variables: Variables,
         *,
-        checkpoint: str,
+        checkpoint: str | list[str],
         mesh: jax.sharding.Mesh,
         pixels: PixelFormat | None = None,
+        members: tuple[Member, ...] = (),
     ) -> None:
         self.spec = spec
         self.pixels = pixels or PixelFormat(experiment.data.num_channels)
         self._system = experiment.make_system(spec.label_format)
         self.is_semantic = not self._system.has_instances
+        self.is_adaptive = self._system.is_adaptive and not members
         evaluate = experiment.evaluate
         crf = evaluate.crf.resolve()
         self.origin = {
@@ -98,7 +104,7 @@ class Predictor:
         self.variables = variables
         self._mesh = mesh
         self._programs = Programs(
-            self._system, self._augment, self._evaluate, mesh, self.pixels.num_channels
+            self._system, self._augment, self._evaluate, mesh, self.pixels.num_channels, members
         )
         # With other options, see `with_postprocess`.
         self._variants: dict[Any, Predictor] = {}
@@ -108,7 +114,7 @@ class Predictor:
     @classmethod
     def load(
         cls,
-        path: str,
+        path: str | os.PathLike | Sequence[str | os.PathLike],
         *,
         step: int | str | None = None,
         scales: Sequence[float] | None = None,
@@ -124,7 +130,8 @@ class Predictor:
         """Loads a checkpoint.
 
         Args:
-          path: a workdir or one step of it; local or gs://.
+          path: a workdir or one step of it; local or gs://. Several make an ensemble: the rules of
+            the first, such as thresholds, make labels of the mean outputs, see `ensemble`.
           step: which step of a workdir, or 'best' or 'last'; by default the newest.
           scales: scales of the image whose outputs are averaged; by default the run's.
           is_flipped: whether the mirror image is averaged too; by default as in the run.
@@ -145,16 +152,16 @@ class Predictor:
           ValueError: the checkpoint is damaged or names code that was not imported, or its system
             has no such option.
         """
-        checkpoint = find_checkpoint(path, step)
-        trained = read_trained(checkpoint, code_sections=('model',) if allow_code else ())
+        paths = [path] if isinstance(path, str | os.PathLike) else path
+        checkpoints = [find_checkpoint(one, step) for one in paths]
+        checkpoint = checkpoints[0]
+        read = functools.partial(read_trained, code_sections=('model',) if allow_code else ())
+        trained = read(checkpoint)
         experiment, spec = trained.experiment, trained.spec
         pixels = find_pixels(trained, value_range, str(checkpoint))
         if is_tuned:
             experiment = use_tuned(experiment, checkpoint)
-        experiment = experiment.with_inference(postprocess)
-        if dtype is not None:
-            system_options = dataclasses.replace(experiment.system, dtype=dtype)
-            experiment = dataclasses.replace(experiment, system=system_options)
+        experiment = _with_dtype(experiment.with_inference(postprocess), dtype)
         changes: dict[str, Any] = {}
         if scales is not None:
             changes['scales'] = tuple(float(scale) for scale in scales)
@@ -165,12 +172,23 @@ class Predictor:
         evaluate = dataclasses.replace(experiment.evaluate, **changes)
         experiment = dataclasses.replace(experiment, evaluate=evaluate)
         mesh = make_mesh(devices=jax.local_devices()[:1] if devices is None else devices)
-        system = experiment.make_system(spec.label_format)
+        sharding, members = replicated(mesh), ()
         with stage('reading the checkpoint'):
-            abstract = abstract_variables(system)
-            variables = restore_variables(checkpoint, abstract, replicated(mesh))
+            if len(checkpoints) > 1:
+                change = functools.partial(_with_dtype, dtype=dtype)
+                members, variables = load_members(trained, checkpoints, read, change, sharding)
+            else:
+                abstract = abstract_variables(experiment.make_system(spec.label_format))
+                variables = restore_variables(checkpoint, abstract, sharding)
+        names = [str(one) for one in checkpoints]
         return cls(
-            experiment, spec, variables, checkpoint=str(checkpoint), mesh=mesh, pixels=pixels
+            experiment,
+            spec,
+            variables,
+            checkpoint=names if members else names[0],
+            mesh=mesh,
+            pixels=pixels,
+            members=members,
         )
 
     @overload
@@ -192,8 +210,8 @@ class Predictor:
         Args:
           image: a path, local or gs://; a PIL image; or uint8 values of any size: [H, W, 3] in RGB
             order, [H, W], [H, W, C], see `read_input`; or a list of any of these.
-          keep_outputs: whether results keep the centres and offsets of the network, to draw them;
-            the network runs once more for that.
+          keep_outputs: whether results keep the network's centres, offsets and ponder cost, to draw
+            them; the network runs once more for that.
 
         Returns:
           A result, or a list of them.
@@ -231,6 +249,7 @@ class Predictor:
             checkpoint=self.origin['checkpoint'],
             mesh=self._mesh,
             pixels=self.pixels,
+            members=self._programs.members,
         )
         return self._variants[key]
 
@@ -271,7 +290,7 @@ class Predictor:
 
     def make_inference(self, canvas: tuple[int, int]) -> Inference:
         """Makes the functions from images of at most `canvas` (height, width) to label maps."""
-        return Inference.for_images(self._system, self._augment, self._evaluate, canvas)
+        return self._programs.make_inference(canvas)
 
     def with_variables(self, variables: Variables) -> 'Predictor':
         """Returns a predictor that differs in its variables only; they share compiled programs."""
@@ -347,7 +366,9 @@ class Predictor:
             panoptic, table = jax.device_get(outputs)
             results = []
             for row, (height, width) in enumerate(sizes):
-                segments = self._list_segments({key: column[row] for key, column in table.items()})
+                rows = {key: column[row] for key, column in table.items()}
+                segments = list_segments(rows, self.spec, is_semantic=self.is_semantic)
+                warn_of_full_image(self._system, sum(segment.is_thing for segment in segments))
                 results.append(
                     PanopticResult(
                         panoptic[row, :height, :width],
@@ -373,24 +394,10 @@ class Predictor:
             inputs = jax.device_put((padded, size), replicated(self._mesh))
             return self._output_maps[canvas](self.variables, *inputs)
 
-    def _list_segments(self, table: Mapping[str, np.ndarray]) -> tuple[Segment, ...]:
-        segments = []
-        for i in np.flatnonzero(table['valid']):
-            label = int(table['label'][i])
-            class_id = label // self.spec.label_divisor
-            category = self.spec.category_of_class[class_id]
-            segments.append(
-                Segment(
-                    label=label,
-                    class_id=class_id,
-                    class_name=category.name,
-                    category_id=category.id,
-                    is_thing=category.is_thing and not self.is_semantic,
-                    score=float(np.clip(table['score'][i], 0.0, 1.0)),
-                    area_px=int(table['area'][i]),
-                    centroid=Point(*map(float, table['centroid'][i])),
-                    box=Box(*map(int, table['box'][i])),
-                )
-            )
-        warn_of_full_image(self._system, sum(segment.is_thing for segment in segments))
-        return tuple(segments)
+
+def _with_dtype(experiment: Experiment, dtype: str | None) -> Experiment:
+    if dtype is None:
+        return experiment
+    return dataclasses.replace(
+        experiment, system=dataclasses.replace(experiment.system, dtype=dtype)
+    )

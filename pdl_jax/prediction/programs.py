@@ -9,6 +9,7 @@ import numpy as np
 
 from pdl_jax.experiment import EvaluateOptions
 from pdl_jax.ops.platforms import pin_platform_of
+from pdl_jax.prediction.ensemble import Member, make_inference
 from pdl_jax.prediction.inference import Inference
 from pdl_jax.preprocess.augment import AugmentOptions
 from pdl_jax.runtime.progress import stage
@@ -30,6 +31,7 @@ class Programs:
       evaluate: scales and mirror image.
       mesh: the devices, which share the images of a batch.
       num_channels: number of channels of an image.
+      members: the kinds of networks of an ensemble, see `ensemble`; () for one network.
     """
 
     system: System
@@ -37,6 +39,7 @@ class Programs:
     evaluate: EvaluateOptions
     mesh: jax.sharding.Mesh
     num_channels: int
+    members: tuple[Member, ...] = ()
     # Not a cache of the class: a predictor takes its programs with it.
     _kept: dict[Any, Any] = dataclasses.field(default_factory=dict)
 
@@ -48,6 +51,10 @@ class Programs:
         if len(self._kept) > _MAX_PROGRAMS:
             del self._kept[next(iter(self._kept))]
         return program
+
+    def make_inference(self, canvas_size: tuple[int, int]) -> Inference:
+        """Makes the functions from images on canvases of a (height, width) to label maps."""
+        return make_inference(self.system, self.augment, self.evaluate, canvas_size, self.members)
 
     def find(
         self, variables: Variables, canvas_size: tuple[int, int], num_rows: int
@@ -71,7 +78,7 @@ class Programs:
     ) -> jax.stages.Compiled:
         """Compiles the program, see `find`."""
         system = self.system
-        inference = Inference.for_images(system, self.augment, self.evaluate, canvas_size)
+        inference = self.make_inference(canvas_size)
 
         def predict(
             variables: Variables, image: Array, size: Array

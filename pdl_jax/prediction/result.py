@@ -14,20 +14,15 @@ from etils import epath
 
 from pdl_jax.data.catalog import DatasetSpec
 from pdl_jax.data.images import encode_image, show_channels
-from pdl_jax.prediction.file_kinds import (
-    DEFAULT_KINDS,
-    KINDS,
-    SUFFIXES,
-    check_kinds,
-    name_file,
-)
+from pdl_jax.prediction.file_kinds import DEFAULT_KINDS, SUFFIXES, check_kinds
 from pdl_jax.prediction.formats import encode_segments, encode_semantic
 from pdl_jax.prediction.picture_style import DEFAULT_STYLE, PictureStyle
-from pdl_jax.storage.paths import explain_bucket_errors, make_path, write_whole
+from pdl_jax.prediction.result_files import write_result
+from pdl_jax.storage.paths import make_path, write_whole
 from pdl_jax.systems.drawing.colors import color_panoptic
 from pdl_jax.systems.drawing.contrast import stretch_contrast
 from pdl_jax.systems.drawing.errors import error_picture, find_errors
-from pdl_jax.systems.drawing.fields import draw_offset, heatmap_picture
+from pdl_jax.systems.drawing.fields import draw_offset, draw_ponder, heatmap_picture
 from pdl_jax.systems.drawing.overlay import overlay_panoptic, resize_image
 from pdl_jax.systems.drawing.page import PageSegment, make_page
 from pdl_jax.systems.drawing.panel import draw_panel
@@ -91,7 +86,8 @@ class PanopticResult:
       postprocess: the options that decided on the segments, such as 'min_score'.
       style: colours, contrast and size of pictures, see `with_style`.
       outputs: 'center' f32[h, w], heat in [0, 1], and 'offset' f32[h, w, 2], (dy, dx) in pixels, at
-        the size of the network input, if they were asked for.
+        the size of the network input, if they were asked for and the network has them; 'ponder'
+        f32[h, w], units run, of an adaptive network.
     """
 
     panoptic: np.ndarray
@@ -227,10 +223,19 @@ class PanopticResult:
         is_object = (self.panoptic % self.spec.label_divisor > 0).astype(np.uint8)
         return draw_offset(offset, resize_image(is_object, offset.shape[:2], is_smooth=False) > 0)
 
+    def draw_ponder(self, image: np.ndarray | None = None) -> np.ndarray:
+        """Draws where an adaptive network ran most units, u8[h, w, 3] like `outputs`.
+
+        Raises:
+          ValueError: there is no image, or the outputs were not asked for.
+        """
+        ponder = self._get_output('ponder')
+        return draw_ponder(ponder, resize_image(self._shown_image(image), ponder.shape))
+
     def to_html(self, image: np.ndarray | None = None) -> str:
         """Makes a page on which the pointer reads class, score and area; it needs no network.
 
-        Centres and offsets can be shown if this result has `outputs`.
+        Centres, offsets and ponder cost can be shown if this result has `outputs`.
 
         Args:
           image: see `draw_overlay`.
@@ -240,8 +245,11 @@ class PanopticResult:
         """
         segments = [PageSegment(s.label, s.class_name, s.score, s.area_px) for s in self.segments]
         layers = {}
-        if self.outputs is not None:
-            layers = {'centres': self.draw_center(image), 'offsets': self.draw_offset()}
+        outputs = self.outputs or {}
+        if 'center' in outputs:
+            layers |= {'centres': self.draw_center(image), 'offsets': self.draw_offset()}
+        if 'ponder' in outputs:
+            layers['ponder'] = self.draw_ponder(image)
         return make_page(
             self._shown_image(image),
             self.panoptic,
@@ -313,6 +321,7 @@ class PanopticResult:
             'panel': self.draw_panel,
             'center': self.draw_center,
             'offset': self.draw_offset,
+            'ponder': self.draw_ponder,
         }
         return encode_image(draw[kind]())
 
@@ -356,6 +365,8 @@ class PanopticResult:
                 f'this result has no {name}s of the network: predict it with '
                 f'predictor(image, keep_outputs=True)'
             )
+        if name not in self.outputs:
+            raise ValueError(f'this network has no {name} to draw: it has {sorted(self.outputs)}')
         return self.outputs[name]
 
     @property
@@ -375,22 +386,6 @@ class PanopticResult:
             # Things without an instance would be drawn as crowds.
             return dataclasses.replace(label_format, thing_classes=())
         return label_format
-
-
-def write_result(
-    result: PanopticResult, folder: epath.Path, stem: str, kinds: Sequence[str]
-) -> list[epath.Path]:
-    """Writes the files of a result into a folder, see `PanopticResult.save`."""
-    check_kinds(kinds)
-    written = []
-    with explain_bucket_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    # The JSON comes last, so that its presence means that the image is done.
-    for kind in sorted(kinds, key=KINDS.index):
-        path = folder / name_file(stem, kind, is_semantic=result.is_semantic)
-        write_whole(path, result.encode(kind))
-        written.append(path)
-    return written
 
 
 def _round_point(point: Point) -> Point:

@@ -44,6 +44,8 @@ _OF_ONE_BACKBONE = (
     'upsampling',
     'drop_path_keep_prob',
     'drop_path_schedule',
+    'adaptive_computation',
+    'min_active_share',
 )
 
 

@@ -298,6 +298,11 @@ def _make_classifier(backbone: str) -> dict[str, Any]:
     fields = {**_CLASSIFIER, 'backbone': backbone}
     if backbone.startswith('resnet'):
         fields |= {'stride_convention': 'torchvision', 'norm_epsilon': 1e-5}
+        if backbone.endswith('_v2'):
+            # Of the max-pool; see PreactivationResNet.
+            fields['backbone_padding'] = 'same'
+    if backbone.startswith('cifar_resnet'):
+        fields |= {'output_stride': 4, 'norm_epsilon': 1e-3, 'norm_momentum': 0.9}
     if backbone.startswith('hrnet'):
         fields |= {'upsampling': 'nearest', 'norm_epsilon': 1e-5}
     if backbone.startswith('vgg'):

@@ -28,6 +28,7 @@ _FREE = (
     'model.dtype',
     'model.freeze_backbone_norm',
     'model.init_checkpoint',
+    'model.min_active_share',
     'model.norm_momentum',
     'targets.is_crowd_ignored',
     'targets.max_instances',

@@ -26,7 +26,8 @@ from pdl_jax.postprocess.keypoint_instances import (
 from pdl_jax.preprocess.keypoint_targets import KeypointTargetOptions, make_keypoint_targets
 from pdl_jax.presets import make_deeperlab_network
 from pdl_jax.systems.deeplab import DeepLabAveraging
-from pdl_jax.systems.drawing.fields import draw_offset, heatmap_picture
+from pdl_jax.systems.computation import add_ponder_loss
+from pdl_jax.systems.drawing.fields import draw_offset, draw_ponder, heatmap_picture
 from pdl_jax.systems.network_options import NetworkSystemOptions
 from pdl_jax.systems.network_system import NetworkSystem
 from pdl_jax.systems.rejection import reject_things
@@ -146,13 +147,16 @@ class DeeperLabSystem(NetworkSystem):
     def loss(
         self, variables: Variables, samples: Samples, *, rng: Array
     ) -> tuple[Array, tuple[dict[str, Array], Variables]]:
-        """See `System.loss`; terms by the keys of the outputs, and 'auxiliary' if any is sown."""
+        """See `System.loss`; terms by the keys of the outputs, 'auxiliary' and 'ponder' if any."""
         outputs, auxiliary, updates = self.train_outputs(variables, samples.image, rng)
         outputs = self.upsample(outputs, image_size(samples.image), is_partial=True)
         terms = jax.tree.map(jnp.mean, self.image_losses(outputs, samples.panoptic))
         if auxiliary is not None:
             terms['auxiliary'] = auxiliary
-        return cast(Array, sum(terms.values())), (terms, updates)
+        loss, terms = add_ponder_loss(
+            cast(Array, sum(terms.values())), terms, updates, self.options.loss.ponder_weight
+        )
+        return loss, (terms, updates)
 
     def image_losses(self, outputs: Outputs, panoptic: Array) -> dict[str, Array]:
         """See `System.image_losses`."""
@@ -208,6 +212,7 @@ class DeeperLabSystem(NetworkSystem):
             'offset': outputs['long'][..., center],
             'target_offset': targets['long'][..., CENTER, :],
             'is_instance': targets['long_weight'] > 0,
+            **self.ponder_maps(variables, samples.image),
         }
 
     def draw_pictures(
@@ -219,6 +224,8 @@ class DeeperLabSystem(NetworkSystem):
         centre, within the true instances.
         """
         pictures = super().draw_pictures(maps, image, colors)
+        if 'ponder' in maps:
+            pictures['ponder'] = draw_ponder(maps['ponder'], image)
         for prefix in ('', 'target_'):
             pictures[f'{prefix}keypoints'] = heatmap_picture(maps[f'{prefix}keypoint'], image)
             offset = maps[f'{prefix}offset']

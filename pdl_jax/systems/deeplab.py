@@ -26,6 +26,7 @@ from pdl_jax.postprocess.panoptic import PostprocessOptions
 from pdl_jax.preprocess.targets import TargetOptions, make_targets
 from pdl_jax.presets import make_network
 from pdl_jax.runtime.own_code import find_own_code
+from pdl_jax.systems.computation import add_ponder_loss
 from pdl_jax.systems.network_options import NetworkSystemOptions
 from pdl_jax.systems.network_system import NetworkSystem
 from pdl_jax.systems.system import (
@@ -171,7 +172,7 @@ class DeepLabSystem(NetworkSystem):
     def loss(
         self, variables: Variables, samples: Samples, *, rng: Array
     ) -> tuple[Array, tuple[dict[str, Array], Variables]]:
-        """See `System.loss`; terms by the keys of the outputs, and 'auxiliary' if modules sow any.
+        """See `System.loss`; terms by the keys of the outputs, 'auxiliary' and 'ponder' if any.
 
         A module adds a loss of its own by `self.sow('losses', name, value)`. A function of
         `config.loss.extra` is called with the outputs at the size of the images ('semantic'
@@ -192,6 +193,7 @@ class DeepLabSystem(NetworkSystem):
         if auxiliary is not None:
             terms = {**terms, 'auxiliary': auxiliary}
             loss = loss + auxiliary
+        loss, terms = add_ponder_loss(loss, terms, updates, self.options.loss.ponder_weight)
         for name, value in self._extra_losses(outputs, targets).items():
             terms = {**terms, name: value}
             loss = loss + value
@@ -229,7 +231,7 @@ class DeepLabSystem(NetworkSystem):
         for name in names:
             function = find_own_code('config.loss.extra', name)
             term = name.partition(':')[2]
-            if term in (*outputs, 'auxiliary'):
+            if term in (*outputs, 'auxiliary', 'ponder'):
                 raise ValueError(f'config.loss.extra: {name} has the name of another term')
             value = function(dict(full), dict(targets), label_format=self.label_format)
             if jnp.shape(value) != () or not jnp.issubdtype(jnp.result_type(value), jnp.floating):

@@ -10,6 +10,7 @@ import numpy as np
 
 from pdl_jax.losses.mask_transformer import MaskLossOptions, mask_transformer_loss
 from pdl_jax.losses.segment_queries import match_queries
+from pdl_jax.models.adaptive_computation import COLLECTION
 from pdl_jax.models.kmax_deeplab import KMaXDeepLab
 from pdl_jax.models.kmax_options import (
     KMAX_FIELD_TYPES,
@@ -23,6 +24,8 @@ from pdl_jax.postprocess.mask_options import MaskPostprocessOptions
 from pdl_jax.postprocess.masks import label_masks
 from pdl_jax.preprocess.mask_targets import MaskTargetOptions, make_mask_targets
 from pdl_jax.presets import make_kmax_network
+from pdl_jax.systems.computation import Computation, add_ponder_loss, measure_computation
+from pdl_jax.systems.drawing.fields import draw_ponder
 from pdl_jax.systems.drawing.queries import color_queries
 from pdl_jax.systems.network_options import NetworkSystemOptions
 from pdl_jax.systems.pixel_grid import PixelGrid
@@ -155,8 +158,9 @@ class KMaXDeepLabSystem(System):
             train=True,
             with_auxiliary=True,
             rngs={'dropout': dropout_rng},
-            mutable=['batch_stats'],
+            mutable=['batch_stats', COLLECTION],
         )
+        updates = dict(updates)
         targets = self.make_targets(samples.panoptic, image_size(outputs['mask_logits']))
         loss, terms = mask_transformer_loss(
             outputs,
@@ -168,7 +172,17 @@ class KMaXDeepLabSystem(System):
             rng=sampling_rng,
             resize=resize_mode(self.options.model.resize, targets.segment.shape[1]),
         )
-        return loss, (terms, dict(updates))
+        loss, terms = add_ponder_loss(loss, terms, updates, self.options.loss.ponder_weight)
+        return loss, (terms, updates)
+
+    @property
+    def is_adaptive(self) -> bool:
+        """See `System.is_adaptive`."""
+        return bool(self.options.model.backbone.adaptive_computation)
+
+    def measure_computation(self, variables: Variables, images: Array) -> Computation:
+        """See `System.measure_computation`."""
+        return measure_computation(self.network, variables, images, resize=self.grid.resize)
 
     def label_maps(self, outputs: Outputs, *, size: tuple[int, int]) -> LabelMaps:
         """See `System.label_maps`."""
@@ -228,7 +242,11 @@ class KMaXDeepLabSystem(System):
         targets = self.make_targets(samples.panoptic, image_size(outputs['mask_logits']))
         last = outputs['auxiliary'][-1]['mask_logits']
         matches = match_queries(outputs['mask_logits'], outputs['class_logits'], targets)
+        ponder = {}
+        if self.is_adaptive:
+            ponder['ponder'] = self.measure_computation(variables, samples.image).ponder
         return {
+            **ponder,
             'panoptic': maps.panoptic,
             'target_panoptic': samples.panoptic,
             'queries': jnp.argmax(outputs['mask_logits'], axis=-1),
@@ -245,6 +263,8 @@ class KMaXDeepLabSystem(System):
         step of k-means, and 'matched' the segments of the truth in the colours of their queries.
         """
         pictures = super().draw_pictures(maps, image, colors)
+        if 'ponder' in maps:
+            pictures['ponder'] = draw_ponder(maps['ponder'], image)
         num = self.options.model.num_queries
         size = image.shape[:2]
         return pictures | {

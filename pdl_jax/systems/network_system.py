@@ -7,6 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from pdl_jax.models.adaptive_computation import COLLECTION
+from pdl_jax.systems.computation import Computation, measure_computation
 from pdl_jax.systems.network_options import NetworkSystemOptions
 from pdl_jax.systems.pixel_grid import PixelGrid
 from pdl_jax.systems.system import Outputs, System, Variables
@@ -62,6 +64,21 @@ class NetworkSystem(System):
         _, collections = self.network.apply(variables, images, train=False, mutable=['context'])
         return dict(collections).get('context', {})
 
+    @property
+    def is_adaptive(self) -> bool:
+        """See `System.is_adaptive`."""
+        return bool(self.options.model.backbone.adaptive_computation)
+
+    def measure_computation(self, variables: Variables, images: Array) -> Computation:
+        """See `System.measure_computation`."""
+        return measure_computation(self.network, variables, images, resize=self.grid.resize)
+
+    def ponder_maps(self, variables: Variables, images: Array) -> dict[str, Array]:
+        """Computes what pictures show of an adaptive network: 'ponder' f32[B, H, W]."""
+        if not self.is_adaptive:
+            return {}
+        return {'ponder': self.measure_computation(variables, images).ponder}
+
     def train_outputs(
         self, variables: Variables, images: Array, rng: Array
     ) -> tuple[Outputs, Array | None, Variables]:
@@ -76,7 +93,7 @@ class NetworkSystem(System):
             images,
             train=True,
             rngs={'dropout': rng},
-            mutable=['batch_stats', 'losses'],
+            mutable=['batch_stats', 'losses', COLLECTION],
         )
         updates = dict(updates)
         sown = jax.tree.leaves(updates.pop('losses', {}))

@@ -152,6 +152,7 @@ class PanopticDeepLab(DeepLabSystem):
             'panoptic': maps.panoptic,
             'center': outputs['center'][..., 0],
             'offset': outputs['offset'],
+            **self.ponder_maps(variables, samples.image),
             **{f'target_{key}': value for key, value in targets.items()},
         }
 

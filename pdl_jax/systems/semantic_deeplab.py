@@ -54,6 +54,7 @@ class SemanticDeepLab(DeepLabSystem):
         keys = ('semantic', 'semantic_weight')
         return {
             'semantic': maps.semantic,
+            **self.ponder_maps(variables, samples.image),
             **{f'target_{key}': targets[key] for key in keys},
         }
 

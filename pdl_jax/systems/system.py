@@ -16,8 +16,10 @@ from pdl_jax.postprocess.scores import segment_table
 from pdl_jax.preprocess.normalize import Normalization
 from pdl_jax.presets import Preset
 from pdl_jax.systems.averaging import Averaging
+from pdl_jax.systems.computation import Computation
 from pdl_jax.systems.drawing.colors import color_panoptic, color_semantic
 from pdl_jax.systems.option_fields import refuse_unknown, set_fields
+from pdl_jax.systems.parameter_groups import ParameterGroup
 from pdl_jax.systems.pixel_grid import PixelGrid
 from pdl_jax.typing import Array, LabelFormat, PyTree
 
@@ -53,21 +55,6 @@ class LabelMaps(NamedTuple):
     semantic: Array
     class_probability: Array
     score: Array
-
-
-@dataclasses.dataclass(frozen=True)
-class ParameterGroup:
-    """Training rules for parameters whose path matches a regex; the first match decides.
-
-    Attributes:
-      regex: searched in the path, such as 'semantic_head/predict/kernel'.
-      learning_rate_factor: factor of the schedule; 0 freezes.
-      weight_decay: in the place of `optimizer.weight_decay`; None keeps that.
-    """
-
-    regex: str
-    learning_rate_factor: float = 1.0
-    weight_decay: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -244,6 +231,15 @@ class System(abc.ABC):
         """
         del variables, images
         return {}
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether the network spends more on some images, or parts of them, than on others."""
+        return False
+
+    def measure_computation(self, variables: Variables, images: Array) -> Computation:
+        """Measures what an adaptive network spends on f32[B, H, W, C], normalised."""
+        raise NotImplementedError(f'{type(self).__name__} is not adaptive')
 
     def image_losses(self, outputs: Outputs, panoptic: Array) -> dict[str, Array]:
         """Computes the terms of the loss of each image, which add up to it.

@@ -12,10 +12,12 @@ from typing import Any, cast
 import flax.linen as nn
 
 from pdl_jax.models.backbones.axial_resnet import AxialResNet
+from pdl_jax.models.backbones.cifar_resnet import CifarResNet
 from pdl_jax.models.backbones.convnext import ConvNeXt
 from pdl_jax.models.backbones.hrnet import HRNet
 from pdl_jax.models.backbones.mobilenet_v2 import MobileNetV2
 from pdl_jax.models.backbones.mobilenet_v3 import MobileNetV3
+from pdl_jax.models.backbones.preactivation_resnet import PreactivationResNet
 from pdl_jax.models.backbones.resnet import ResNet
 from pdl_jax.models.backbones.vgg import VGG16
 from pdl_jax.models.backbones.wide_resnet import WideResNet
@@ -29,6 +31,10 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     'resnet50': functools.partial(ResNet, block_counts=(3, 4, 6, 3)),
     'resnet101': functools.partial(ResNet, block_counts=(3, 4, 23, 3)),
     'resnet152': functools.partial(ResNet, block_counts=(3, 8, 36, 3)),
+    'resnet50_v2': functools.partial(PreactivationResNet, block_counts=(3, 4, 6, 3)),
+    'resnet101_v2': functools.partial(PreactivationResNet, block_counts=(3, 4, 23, 3)),
+    'cifar_resnet32': functools.partial(CifarResNet, units_per_stage=5),
+    'cifar_resnet110': functools.partial(CifarResNet, units_per_stage=18),
     'resnet50_beta': functools.partial(ResNet, block_counts=(3, 4, 6, 3), stem='beta'),
     'resnet101_beta': functools.partial(ResNet, block_counts=(3, 4, 23, 3), stem='beta'),
     **{

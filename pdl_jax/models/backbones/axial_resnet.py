@@ -3,8 +3,14 @@
 import flax.linen as nn
 
 from pdl_jax.models.axial_attention import AxialAttention2D
-from pdl_jax.models.backbones.resnet import ResNet, UnitFeatures, add_branch, make_shortcut
-from pdl_jax.models.blocks import ConvNorm, LayerOptions, check_choices, project_branch
+from pdl_jax.models.backbones.resnet import ResNet, add_branch, make_shortcut
+from pdl_jax.models.blocks import (
+    ConvNorm,
+    LayerOptions,
+    UnitFeatures,
+    check_choices,
+    project_branch,
+)
 from pdl_jax.typing import Array
 
 
@@ -28,7 +34,14 @@ class AxialResNet(ResNet):
 
     def __post_init__(self) -> None:
         check_choices(
-            self, {'block': ('bottleneck',), 'output_stride': (16, 32), 'multi_grid': ((),)}
+            self,
+            {
+                'block': ('bottleneck',),
+                'output_stride': (16, 32),
+                'multi_grid': ((),),
+                # Attention reads whole rows and columns, whatever has halted.
+                'adaptive_computation': ('',),
+            },
         )
         super().__post_init__()
 

@@ -1,16 +1,23 @@
 """ResNets, with the placements of strides that published weights were trained with."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import flax.linen as nn
 
+from pdl_jax.models.adaptive_computation import (
+    KINDS,
+    HaltingOptions,
+    UnitCost,
+    run_adaptive_stage,
+)
 from pdl_jax.models.backbones.inverted_residual import GATES, SqueezeExcite
 from pdl_jax.models.blocks import (
     ACTIVATIONS,
     ConvNorm,
     LayerOptions,
+    UnitFeatures,
     check_choices,
     drop_path,
     find_keep_prob,
@@ -29,25 +36,12 @@ _CHOICES = {
     'squeeze_excite_gate': (None, *GATES),
     'drop_path_schedule': ('linear', 'constant', 'stage'),
     'output_stride': (4, 8, 16, 32),
+    'adaptive_computation': KINDS,
 }
 # Conventions in which a unit that lost its stride is dilated like the units after it.
 _DILATES_FIRST = ('detectron2', 'caffe')
 # The field of `UnitFeatures` that each kind of endpoint reads.
 _FIELDS = {'outputs': 'activated', 'unactivated': 'total', 'inner': 'branch'}
-
-
-class UnitFeatures(NamedTuple):
-    """The features that a residual unit has at its end.
-
-    Attributes:
-      activated: float[B, h, w, C], the input of the next unit.
-      total: float[B, h, w, C], the sum of branch and shortcut before its activation.
-      branch: float[B, h, w, C], the residual branch alone.
-    """
-
-    activated: Array
-    total: Array
-    branch: Array
 
 
 class ResNet(nn.Module):
@@ -90,6 +84,9 @@ class ResNet(nn.Module):
         stages 2, 3 and 4 (Model Garden).
       output_stride: 4, 8, 16 or 32.
       width_multiplier: scales the channels of every layer.
+      adaptive_computation: '' (every unit runs everywhere), 'act' or 'sact': units after the first
+        of a stage run until the image or the position halts, see `adaptive_computation`.
+      min_active_share: see `adaptive_computation.HaltingOptions`.
 
     Source: He et al., CVPR 2016; zero-initialised last BatchNorms from DeepLab2; multi-grid from
     Chen et al., arXiv 1706.05587.
@@ -107,6 +104,8 @@ class ResNet(nn.Module):
     drop_path_schedule: str = 'linear'
     output_stride: int = 32
     width_multiplier: float = 1.0
+    adaptive_computation: str = ''
+    min_active_share: float = 0.0
     options: LayerOptions = LayerOptions()
 
     def __post_init__(self) -> None:
@@ -130,6 +129,8 @@ class ResNet(nn.Module):
                 f"ResNet endpoints='inner' needs two units in every stage, not "
                 f'block_counts={self.block_counts}'
             )
+        if self.adaptive_computation:
+            self._check_adaptive()
         super().__post_init__()
 
     @nn.compact
@@ -152,26 +153,21 @@ class ResNet(nn.Module):
         stem, stride = x, 4
         if self.stem != 'none':
             stem, stride = self._stem(x, train), 2
-            x = self._layer_options.activation(stem)
+            x = self._activate(stem)
             if self.stride_convention != 'deeplab2':
                 x = stem = self._max_pool(x)
                 stride = 4
         endpoints = {'stem': stem if self.endpoints == 'unactivated' else x}
         features = UnitFeatures(x, stem, stem)
         for stage, count in enumerate(self.block_counts):
-            outputs = [features]
+            units = []
             for i in range(count):
                 unit_stride = self._unit_stride(stage, i)
-                unit = self._make_unit(stage, i, stride, unit_stride)
-                features = unit(features.activated, train=train)
-                if refine is not None:
-                    total = refine(unit.name or '', features.total)
-                    features = UnitFeatures(
-                        self._layer_options.activation(total), total, features.branch
-                    )
-                outputs.append(features)
+                units.append(self._make_unit(stage, i, stride, unit_stride))
                 # The nominal stride grows even if the unit lost its stride.
                 stride *= unit_stride
+            outputs = self._run_stage(stage, units, features, train=train, refine=refine)
+            features = outputs[-1]
             level = 4 * 2**stage
             if level > self.output_stride:
                 continue
@@ -180,7 +176,57 @@ class ResNet(nn.Module):
             is_left = self.stride_convention == 'slim' and stage < 3
             unit_features = outputs[-2 if is_left or self.endpoints == 'inner' else -1]
             endpoints[f'stride{level}'] = getattr(unit_features, _FIELDS[self.endpoints])
-        return {**endpoints, 'last': features.activated}
+        return {**endpoints, 'last': self._finish(features.activated, train)}
+
+    def _run_stage(
+        self,
+        stage: int,
+        units: Sequence[nn.Module],
+        features: UnitFeatures,
+        *,
+        train: bool,
+        refine: Callable[[str, Array], Array] | None,
+    ) -> list[UnitFeatures]:
+        """Returns the features before the stage and after each unit; only the last, if it halts."""
+        if self.adaptive_computation:
+            halting = HaltingOptions(
+                self.adaptive_computation, min_active_share=self.min_active_share
+            )
+            features = run_adaptive_stage(
+                self,
+                units,
+                features,
+                name=f'stage{stage + 2}',
+                halting=halting,
+                options=self._layer_options,
+                train=train,
+            )
+            return [features]
+        outputs = [features]
+        for unit in units:
+            features = cast(UnitFeatures, unit(features.activated, train=train))
+            if refine is not None:
+                total = refine(unit.name or '', features.total)
+                features = UnitFeatures(self._activate(total), total, features.branch)
+            outputs.append(features)
+        return outputs
+
+    def _check_adaptive(self) -> None:
+        if self.stride_convention == 'slim' or self.endpoints == 'inner':
+            raise ValueError(
+                f'ResNet adaptive_computation={self.adaptive_computation!r} averages the outputs '
+                f'of the units of a stage, of which only the first may stride: '
+                f"stride_convention='slim' and endpoints='inner' read single units"
+            )
+
+    def _activate(self, x: Array) -> Array:
+        """Activates the stem, or the sum of branch and shortcut."""
+        return self._layer_options.activation(x)
+
+    def _finish(self, x: Array, train: bool) -> Array:
+        """Ends the network."""
+        del train
+        return x
 
     @property
     def last_units(self) -> dict[str, int]:
@@ -214,10 +260,8 @@ class ResNet(nn.Module):
         width = self._stage_width(stage)
         shared = self._share_attributes(stage, i, stride)
         if self.block == 'bottleneck':
-            is_caffe = self.stride_convention == 'caffe'
             dilation = after if self.stride_convention in _DILATES_FIRST else before
-            gate = self.squeeze_excite_gate
-            return Bottleneck(width, step, dilation, is_caffe, gate, **shared)
+            return self._make_bottleneck(width, step, dilation, **shared)
         strides = (1, step) if self.stride_convention == 'slim' else (step, 1)
         dilations = {
             'detectron2': (after, after),
@@ -225,6 +269,10 @@ class ResNet(nn.Module):
             'slim': (before, before),
         }.get(self.stride_convention, (before, after))
         return BasicBlock(width, strides, dilations, **shared)
+
+    def _make_bottleneck(self, width: int, stride: int, dilation: int, **shared: Any) -> nn.Module:
+        is_caffe, gate = self.stride_convention == 'caffe', self.squeeze_excite_gate
+        return Bottleneck(width, stride, dilation, is_caffe, gate, **shared)
 
     def _share_attributes(self, stage: int, i: int, stride: int) -> dict[str, Any]:
         return {
@@ -287,6 +335,12 @@ class Bottleneck(nn.Module):
     keep_prob: float = 1.0
     options: LayerOptions = LayerOptions()
 
+    @property
+    def cost(self) -> UnitCost:
+        """The cost of a position."""
+        wide = 4 * self.width**2
+        return UnitCost(wide, 9 * self.width**2 + wide, self.dilation)
+
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> UnitFeatures:
         shortcut = make_shortcut(x, 4 * self.width, self.stride, self.options, train=train)
@@ -310,6 +364,11 @@ class BasicBlock(nn.Module):
     dilations: tuple[int, int]
     keep_prob: float = 1.0
     options: LayerOptions = LayerOptions()
+
+    @property
+    def cost(self) -> UnitCost:
+        """The cost of a position."""
+        return UnitCost(9 * self.width**2, 9 * self.width**2, self.dilations[1])
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> UnitFeatures:

@@ -33,6 +33,20 @@ def heatmap_picture(heatmap: np.ndarray, image: np.ndarray | None = None) -> np.
     return np.round(picture).astype(np.uint8)
 
 
+def draw_ponder(ponder: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """Draws the ponder cost over an image: bright where most units ran, grey where fewest did.
+
+    Args:
+      ponder: f32[H, W].
+      image: u8[H, W, 3].
+
+    Returns:
+      u8[H, W, 3].
+    """
+    low, high = np.min(ponder), np.max(ponder)
+    return heatmap_picture((ponder - low) / max(high - low, 1e-6), image)
+
+
 def offset_picture(
     offset: np.ndarray, mask: np.ndarray | None = None, *, longest_px: float | None = None
 ) -> np.ndarray:

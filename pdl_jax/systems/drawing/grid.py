@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from pdl_jax.systems.drawing.colors import color_panoptic, color_semantic
-from pdl_jax.systems.drawing.fields import draw_offset, heatmap_picture
+from pdl_jax.systems.drawing.fields import draw_offset, draw_ponder, heatmap_picture
 from pdl_jax.systems.drawing.fonts import load_font
 from pdl_jax.typing import LabelFormat
 
@@ -71,7 +71,8 @@ def training_pictures(
       target: 'semantic' i32[H, W], 'center' f32[H, W], 'offset' f32[H, W, 2], and the weights
         'semantic_weight', 'center_weight', 'offset_weight', each f32[H, W].
       prediction: 'semantic', 'center' and 'offset' like the target's, and 'panoptic' i32[H, W]; a
-        semantic network has 'semantic' alone, and only the semantic targets are drawn.
+        semantic network has 'semantic' alone, and only the semantic targets are drawn. An adaptive
+        network has 'ponder' f32[H, W] too.
       label_format: the coding of classes and instances.
       colors: u8[N, 3], by semantic value.
       max_side_px: limit of the longer side; larger pictures are shrunk, since event files keep all.
@@ -97,6 +98,10 @@ def training_pictures(
             'offset': draw_offset(prediction['offset']),
             'offset at target objects': draw_offset(prediction['offset'], is_object),
         }
+    if 'ponder' in prediction:
+        ponder = prediction['ponder']
+        title = f'ponder, {np.min(ponder):.1f} to {np.max(ponder):.1f} units'
+        answer[title] = draw_ponder(ponder, image)
     wanted[f'semantic weight / {highest:.3g}'] = heatmap_picture(weight / highest)
     return {
         name: picture_grid([[_shrink(p, max_side_px) for p in row.values()]], [list(row)])
