@@ -25,8 +25,8 @@ from pdl_jax.postprocess.keypoint_instances import (
 )
 from pdl_jax.preprocess.keypoint_targets import KeypointTargetOptions, make_keypoint_targets
 from pdl_jax.presets import make_deeperlab_network
-from pdl_jax.systems.deeplab import DeepLabAveraging
 from pdl_jax.systems.computation import add_ponder_loss
+from pdl_jax.systems.deeplab import DeepLabAveraging
 from pdl_jax.systems.drawing.fields import draw_offset, draw_ponder, heatmap_picture
 from pdl_jax.systems.network_options import NetworkSystemOptions
 from pdl_jax.systems.network_system import NetworkSystem
