@@ -28,7 +28,8 @@ def run(flags: argparse.Namespace) -> None:
     if flags.name:
         _print_one(flags.name, is_json=flags.json)
         return
-    from pdl_jax.convert.published import PUBLISHED, format_list, to_json
+    from pdl_jax.convert.publication import format_list, to_json
+    from pdl_jax.convert.published import PUBLISHED
     from pdl_jax.storage.shipped import list_shipped, read_card
 
     shipped = {name: read_card(name) for name in list_shipped()}
@@ -53,7 +54,8 @@ def _print_one(name: str, *, is_json: bool) -> None:
     Raises:
       ValueError: there is no such network.
     """
-    from pdl_jax.convert.published import PUBLISHED, format_one, to_json
+    from pdl_jax.convert.publication import format_one, to_json
+    from pdl_jax.convert.published import PUBLISHED
     from pdl_jax.storage.shipped import list_shipped, read_card
 
     if name in list_shipped():

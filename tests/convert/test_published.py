@@ -24,8 +24,8 @@ from tests.models.test_preset_networks import PARAMETERS
 # Networks of the converter that nobody publishes, or not in a form that it reads.
 UNPUBLISHED = {
     'bowenc0221': {'bowenc0221/resnet50_os16'},
-    # R50-DC5 has no link. The ImageNet ResNets of MSRA take BGR without a deviation.
-    'detectron2': {'detectron2/resnet50_os16', 'imagenet/resnet50', 'imagenet/resnet101'},
+    # R50-DC5 has no link.
+    'detectron2': {'detectron2/resnet50_os16'},
     'deeplab2': {
         'deeplab2/mobilenet_v3_small_os32',
         'deeplab2/mobilenet_v3_large_os32',

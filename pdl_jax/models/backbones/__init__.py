@@ -28,8 +28,26 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     'resnet50': functools.partial(ResNet, block_counts=(3, 4, 6, 3)),
     'resnet101': functools.partial(ResNet, block_counts=(3, 4, 23, 3)),
     'resnet152': functools.partial(ResNet, block_counts=(3, 8, 36, 3)),
+    **{
+        f'resnet{depth}d': functools.partial(
+            ResNet, block_counts=(3, 4, third, 3), stem='deep', shortcut='averaged'
+        )
+        for depth, third in ((50, 6), (101, 23))
+    },
     'resnet50_beta': functools.partial(ResNet, block_counts=(3, 4, 6, 3), stem='beta'),
     'resnet101_beta': functools.partial(ResNet, block_counts=(3, 4, 23, 3), stem='beta'),
+    **{
+        name: functools.partial(
+            ResNet, block_counts=(3, 4, third, 3), groups=groups, width_per_group=width
+        )
+        for name, third, groups, width in (
+            ('resnext50_32x4d', 6, 32, 4),
+            ('resnext101_32x8d', 23, 32, 8),
+            ('resnext101_64x4d', 23, 64, 4),
+            ('wide_resnet50_2', 6, 1, 128),
+            ('wide_resnet101_2', 23, 1, 128),
+        )
+    },
     **{
         f'axial_resnet_{size}': functools.partial(
             AxialResNet, block_counts=(3, 4, 6, 3), stage_width_multiplier=multiplier

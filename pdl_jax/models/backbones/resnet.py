@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax.numpy as jnp
 
 from pdl_jax.models.blocks import (
     ACTIVATIONS,
@@ -21,12 +22,15 @@ from pdl_jax.typing import Array
 
 _CHOICES = {
     'block': ('bottleneck', 'basic'),
-    'stem': ('plain', 'beta'),
-    'stride_convention': ('deeplab2', 'torchvision', 'detectron2', 'slim'),
+    'stem': ('plain', 'beta', 'deep'),
+    'shortcut': ('strided', 'averaged'),
+    'stride_convention': ('deeplab2', 'torchvision', 'detectron2', 'msra', 'slim'),
     'endpoints': ('outputs', 'unactivated', 'inner'),
     'activation': tuple(ACTIVATIONS),
     'output_stride': (4, 8, 16, 32),
 }
+# Conventions in which a unit that lost its stride is dilated like the units after it.
+_DILATES_FIRST = ('detectron2', 'msra')
 # The field of `UnitFeatures` that each kind of endpoint reads.
 _FIELDS = {'outputs': 'activated', 'unactivated': 'total', 'inner': 'branch'}
 
@@ -54,16 +58,18 @@ class ResNet(nn.Module):
       'torchvision': a max-pool, then the first unit of stages 2 to 4.
       'detectron2': as 'torchvision', but a unit that lost its stride is dilated like the units
         after it.
+      'msra': as 'detectron2', but bottlenecks stride in their first convolution.
       'slim': a max-pool, then the last unit of stages 1 to 3. Only the max-pool follows
         `options.padding`; convolutions are padded symmetrically, as in TF-slim.
 
-    In all but 'detectron2' a unit that lost its stride keeps the dilation before it, so networks of
-    different output strides agree where they overlap.
+    In all but 'detectron2' and 'msra' a unit that lost its stride keeps the dilation before it, so
+    networks of different output strides agree where they overlap.
 
     Attributes:
       block_counts: units of the four stages.
       block: 'bottleneck', or 'basic' as in ResNet-18 and 34.
-      stem: 'plain' (one 7x7) or 'beta' (three 3x3, the Inception stem).
+      stem: 'plain' (one 7x7), 'beta' (three 3x3, the Inception stem) or 'deep' (the same of half
+        the width, ResNet-D).
       stride_convention: convention for the placement of strides, see above.
       multi_grid: factors of the dilations of the last stage, one per unit; empty for none.
       endpoints: features at a stride for decoders. 'outputs': the last activated output with that
@@ -76,9 +82,14 @@ class ResNet(nn.Module):
         last stage; falls linearly to it, see `blocks.find_keep_prob`.
       output_stride: 4, 8, 16 or 32.
       width_multiplier: scales the channels of every layer.
+      groups: groups of the 3x3 convolutions of bottlenecks (ResNeXt).
+      width_per_group: channels of a group in the first stage; 64 in one group are ResNet's.
+      shortcut: the projection of a strided bottleneck's input: of every second pixel ('strided'),
+        or of averages of 2x2 ('averaged', ResNet-D).
 
     Source: He et al., CVPR 2016; zero-initialised last BatchNorms from DeepLab2; multi-grid from
-    Chen et al., arXiv 1706.05587.
+    Chen et al., arXiv 1706.05587; groups from Xie et al., CVPR 2017 (ResNeXt); wide bottlenecks
+    from Zagoruyko and Komodakis, BMVC 2016; ResNet-D from He et al., CVPR 2019, as timm has it.
     """
 
     block_counts: tuple[int, int, int, int]
@@ -92,6 +103,9 @@ class ResNet(nn.Module):
     output_stride: int = 32
     width_multiplier: float = 1.0
     options: LayerOptions = LayerOptions()
+    groups: int = 1
+    width_per_group: int = 64
+    shortcut: str = 'strided'
 
     def __post_init__(self) -> None:
         check_choices(self, _CHOICES)
@@ -173,12 +187,20 @@ class ResNet(nn.Module):
         width = self._stage_width(stage)
         shared = self._share_attributes(stage, i, stride)
         if self.block == 'bottleneck':
-            dilation = after if self.stride_convention == 'detectron2' else before
+            shared |= {
+                'groups': self.groups,
+                'width_per_group': self.width_per_group,
+                'is_first_strided': self.stride_convention == 'msra',
+                'is_shortcut_averaged': self.shortcut == 'averaged' and unit_stride > 1,
+            }
+            dilation = after if self.stride_convention in _DILATES_FIRST else before
             return Bottleneck(width, step, dilation, **shared)
         strides = (1, step) if self.stride_convention == 'slim' else (step, 1)
-        dilations = {'detectron2': (after, after), 'slim': (before, before)}.get(
-            self.stride_convention, (before, after)
-        )
+        dilations = {
+            'detectron2': (after, after),
+            'msra': (after, after),
+            'slim': (before, before),
+        }.get(self.stride_convention, (before, after))
         return BasicBlock(width, strides, dilations, **shared)
 
     def _share_attributes(self, stage: int, i: int, stride: int) -> dict[str, Any]:
@@ -207,8 +229,14 @@ class ResNet(nn.Module):
             return ConvNorm(self._width(64), 7, 2, activation=None, options=options, name='stem')(
                 x, train=train
             )
+        last = 64 if self.stem == 'deep' else 128
         for i, (width, stride, activation) in enumerate(
-            [(64, 2, options.activation), (64, 1, options.activation), (128, 1, None)], 1
+            [
+                (last // 2, 2, options.activation),
+                (last // 2, 1, options.activation),
+                (last, 1, None),
+            ],
+            1,
         ):
             layer = ConvNorm(
                 self._width(width),
@@ -223,21 +251,41 @@ class ResNet(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """A residual unit: 1x1, 3x3 with stride and dilation, 1x1 to four times the width."""
+    """A residual unit: 1x1, 3x3 with stride and dilation, 1x1 to four times the width.
+
+    Attributes:
+      groups, width_per_group: see `ResNet`.
+      is_first_strided: whether the first 1x1 strides and not the 3x3.
+      is_shortcut_averaged: whether the shortcut averages 2x2 pixels before it strides; without a
+        stride, where dilation replaces it, it averages all the same.
+    """
 
     width: int
     stride: int
     dilation: int
     keep_prob: float = 1.0
     options: LayerOptions = LayerOptions()
+    groups: int = 1
+    width_per_group: int = 64
+    is_first_strided: bool = False
+    is_shortcut_averaged: bool = False
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> UnitFeatures:
-        shortcut = make_shortcut(x, 4 * self.width, self.stride, self.options, train=train)
-        x = ConvNorm(self.width, options=self.options, name='conv1')(x, train=train)
-        x = ConvNorm(self.width, 3, self.stride, self.dilation, options=self.options, name='conv2')(
-            x, train=train
-        )
+        source = _average_2x2(x) if self.is_shortcut_averaged else x
+        shortcut = make_shortcut(source, 4 * self.width, self.stride, self.options, train=train)
+        inner = self.groups * max(1, self.width * self.width_per_group // 64)
+        first, second = (self.stride, 1) if self.is_first_strided else (1, self.stride)
+        x = ConvNorm(inner, 1, first, options=self.options, name='conv1')(x, train=train)
+        x = ConvNorm(
+            inner,
+            3,
+            second,
+            self.dilation,
+            options=self.options,
+            groups=self.groups,
+            name='conv2',
+        )(x, train=train)
         branch = project_branch(x, 4 * self.width, self.options, train=train, name='conv3')
         return add_branch(self, branch, shortcut, train=train)
 
@@ -287,6 +335,13 @@ def make_shortcut(
     if x.shape[-1] == features:
         return x
     return ConvNorm(features, activation=None, options=options, name='shortcut')(x, train=train)
+
+
+def _average_2x2(x: Array) -> Array:
+    """Averages each pixel with those to its right, below and across, as far as there are any."""
+    x = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)), mode='edge')
+    x = x[:, :-1] + x[:, 1:]
+    return (x[:, :, :-1] + x[:, :, 1:]) / 4
 
 
 def _max_pool(x: Array, padding: str) -> Array:
