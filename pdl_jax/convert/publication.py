@@ -5,6 +5,45 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+# The evidence that files load, see docs/weights.md, by source or by preset.
+_EVIDENCE = {
+    'bowenc0221': 'program',
+    'bowenc0221/resnext101_32x8d_os32': 'restated',
+    'detectron2': 'restated',
+    'detectron2/resnet52_os16': 'program',
+    'detectron2/resnet52_os16_dsconv': 'program',
+    'deeplab2': 'program',
+    **{
+        f'{family}/axial_swidernet_1_1_{depth}{stride}': 'keys'
+        for family, stride in (('deeplab2', '_os16'), ('imagenet', ''))
+        for depth in ('1', '3', '4.5')
+    },
+    'torchvision': 'program',
+    'tensorflow': 'restated',
+    'tensorflow/deeplab_v3_mobilenet_v2_os16': 'names',
+    'keras': 'file',
+    'kmax_pytorch': 'restated',
+    'convnext': 'names',
+    'timm': 'program',
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Unreadable:
+    """Published files that are not converted.
+
+    Attributes:
+      files: their names, as the page has them.
+      page: address of the page that links to them.
+      score: the score that the page states, or ''.
+      reason: the reason.
+    """
+
+    files: tuple[str, ...]
+    page: str
+    score: str
+    reason: str
+
 
 @dataclasses.dataclass(frozen=True)
 class Published:
@@ -45,6 +84,11 @@ class Published:
         return self.file
 
     @property
+    def evidence(self) -> str:
+        """The kind of test that a file of this layout loads with the right outputs."""
+        return _EVIDENCE.get(self.preset) or _EVIDENCE[self.source]
+
+    @property
     def command(self) -> str:
         """The command that converts it."""
         words = (
@@ -83,15 +127,40 @@ def format_one(item: Published) -> str:
         'PQ': _format(item.pq).strip(),
         'mIoU': _format(item.miou).strip(),
         'parameters': f'{item.parameters:,}',
+        'loads by': item.evidence,
         'note': item.note,
         'convert with': item.command,
     }
     return '\n'.join(f'{key:12}  {value}' for key, value in rows.items() if value)
 
 
+def format_rows(published: Sequence[Published]) -> list[str]:
+    """Formats checkpoints as rows of a Markdown table."""
+    return [
+        f'| `{item.name}` | [{item.source}]({item.page}) | `{item.preset}` | '
+        f'{item.dataset or "ImageNet"} | {_format(item.pq).strip()} | '
+        f'{_format(item.miou).strip()} | {item.parameters:,} | {item.evidence} |'
+        for item in published
+    ]
+
+
+def format_unreadable(unreadable: Sequence[Unreadable]) -> list[str]:
+    """Formats files that are not converted as rows of a Markdown table."""
+    return [
+        f'| {", ".join(f"`{file}`" for file in item.files)} | [page]({item.page}) | '
+        f'{item.score or "-"} | {item.reason} |'
+        for item in unreadable
+    ]
+
+
 def to_json(item: Published) -> dict[str, Any]:
     """Lists the fields of a checkpoint, its name and its command."""
-    return {'name': item.name, **dataclasses.asdict(item), 'command': item.command}
+    return {
+        'name': item.name,
+        **dataclasses.asdict(item),
+        'evidence': item.evidence,
+        'command': item.command,
+    }
 
 
 def read_rows(

@@ -25,12 +25,12 @@ _KMAX = f'{_GITHUB}/bytedance/kmax-deeplab'
 _CONVNEXT = f'{_GITHUB}/facebookresearch/ConvNeXt'
 _TIMM = f'{_GITHUB}/huggingface/pytorch-image-models'
 _TORCHVISION = 'https://docs.pytorch.org/vision/stable/models.html'
+_TENSORFLOW = f'{_GITHUB}/tensorflow/models/blob/master/research/deeplab/g3doc/model_zoo.md'
 _KERAS = 'https://keras.io/api/applications/mobilenet/'
 
 _SAVE = 'save the file from Google Drive under this name, which tells its data set'
 _SAVE_TIMM = 'save model.safetensors under this name'
 
-# Left out are files that cannot be converted as they are published: the graphs of TF DeepLab.
 PUBLISHED: tuple[Published, ...] = (
     *_list(
         'bowenc0221', 'cityscapes', 19, _BOWENC0221,
@@ -92,7 +92,10 @@ PUBLISHED: tuple[Published, ...] = (
     ),
     *_list(
         'deeplab2', 'cityscapes', 19, _DEEPLAB2_AXIAL,
-        'max_deeplab_s_backbone_os16 64.5 82.2 72_809_094',
+        'axial_swidernet_1_1_1_os16 66.1 82.8 137_844_454',
+        'axial_swidernet_1_1_3_os16 67.1 83.5 395_380_582',
+        'axial_swidernet_1_1_4.5_os16 68.0 83.0 571_791_974',
+        'max_deeplab_s_backbone_os16 64.5 82.2 42_788_486',
         file='{}_axial_deeplab_cityscapes_trainfine',
     ),
     *_list(
@@ -184,6 +187,36 @@ PUBLISHED: tuple[Published, ...] = (
         'lr_aspp_mobilenet_v3_large_os16 - 57.9 3_221_538 lraspp_mobilenet_v3_large-d234d4ea.pth',
     ),
     *_list(
+        'tensorflow', 'voc', 21, _TENSORFLOW,
+        'deeplab_v3plus_xception65_os16 - 82.20 41_055_413 deeplabv3_pascal_train_aug',
+        'deeplab_v3_mobilenet_v2_os16 - 75.32 2_113_557 deeplabv3_mnv2_pascal_train_aug',
+    ),
+    *_list(
+        'tensorflow', 'voc', 21, _TENSORFLOW,
+        'deeplab_v3plus_xception65_os16 - - 41_055_413 deeplabv3_pascal_trainval',
+        'deeplab_v3_mobilenet_v2_os16 - - 2_113_557 deeplabv3_mnv2_pascal_trainval',
+        note='trained on the validation split too',
+    ),
+    *_list(
+        'tensorflow', 'cityscapes', 19, _TENSORFLOW,
+        'deeplab_v3plus_xception65_os16 - 78.79 41_054_899 deeplabv3_cityscapes_train',
+        'deeplab_v3_mobilenet_v2_os16 - 70.71 2_113_043 deeplabv3_mnv2_cityscapes_train',
+    ),
+    *_list(
+        'tensorflow', 'ade20k', 151, _TENSORFLOW,
+        'deeplab_v3plus_xception65_os16 - - 41_088_823 deeplabv3_xception_ade20k_train',
+        note='45.65 mIoU over seven scales, each mirrored too, at output stride 8',
+    ),
+    *_list(
+        'tensorflow', '', 0, _TENSORFLOW,
+        'xception41 - - 24_920_560 xception_41',
+        'xception65 - - 37_867_312 deeplabv3_xception',
+        'xception71 - - 40_289_736 xception_71',
+        'resnet50_beta - - 23_631_808 resnet_v1_50',
+        'resnet101_beta - - 42_623_936 resnet_v1_101',
+        note='name the unpacked folder after its archive',
+    ),
+    *_list(
         'bowenc0221', '', 0, _BOWENC0221_TOOLS,
         'xception65 - - 37_867_312 tf-xception65-270e81cf.pth',
     ),
@@ -227,6 +260,9 @@ PUBLISHED: tuple[Published, ...] = (
         'swidernet_sac_1_1_1 - - 112_951_874',
         'swidernet_sac_1_1_3 - - 345_059_912',
         'swidernet_sac_1_1_4.5 - - 504_519_244',
+        'axial_swidernet_1_1_1 - - 136_399_392',
+        'axial_swidernet_1_1_3 - - 393_935_520',
+        'axial_swidernet_1_1_4.5 - - 570_346_912',
         file='{}_imagenet1k_strong_training_strategy',
     ),
     *_list(
@@ -281,6 +317,17 @@ PUBLISHED: tuple[Published, ...] = (
         'convnext_base - - 87_564_416',
         'convnext_large - - 196_227_264',
         file='{}.fb_in22k_ft_in1k_384.safetensors',
+        note=_SAVE_TIMM,
+    ),
+    *_list(
+        'timm', '', 0, _TIMM,
+        'resnet50d - - 23_527_264 resnet50d.ra2_in1k.safetensors',
+        'resnet101d - - 42_519_392 resnet101d.ra2_in1k.safetensors',
+        'mobilenet_v3_large - - 2_971_952 mobilenetv3_large_100.ra_in1k.safetensors',
+        'mobilenet_v3_small - - 927_008 mobilenetv3_small_100.lamb_in1k.safetensors',
+        'hrnet_w18 - - 9_562_260 hrnet_w18.ms_in1k.safetensors',
+        'hrnet_w32 - - 29_305_536 hrnet_w32.ms_in1k.safetensors',
+        'hrnet_w48 - - 65_325_120 hrnet_w48.ms_in1k.safetensors',
         note=_SAVE_TIMM,
     ),
     *_list(

@@ -70,7 +70,18 @@ _DEEPLAB2 = {
         }
         for size in ('s', 'm', 'l')
     },
-    'max_deeplab_s_backbone_os16': {**_OS16, 'backbone': 'max_s'},
+    **{
+        f'{name}_os16': {
+            'output_stride': 16,
+            'backbone': backbone,
+            'context': 'projection',
+            'drop_path_keep_prob': 0.8,
+        }
+        for name, backbone in (
+            ('max_deeplab_s_backbone', 'max_s'),
+            *((f'axial_swidernet_1_1_{depth}',) * 2 for depth in ('1', '3', '4.5')),
+        )
+    },
 }
 
 # align_corners, three skips at output stride 32, dropout 0.5, no BatchNorm behind the image

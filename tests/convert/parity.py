@@ -3,6 +3,7 @@
 import ast
 
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from pdl_jax.convert.conversion import guess_network, load
 from pdl_jax.convert.readers import Contents
@@ -28,6 +29,14 @@ def convert_arrays(arrays, source):
     contents = Contents(arrays)
     conversion = guess_network(contents, SOURCES[source])
     return conversion, load(conversion, contents)
+
+
+def check_equal(found, expected):
+    """Checks that variables are the same."""
+    found, expected = (flatten_dict(x, sep='/') for x in (found, expected))
+    assert found.keys() == expected.keys()
+    for path, value in expected.items():
+        np.testing.assert_array_equal(found[path], value, err_msg=path)
 
 
 def check_heads(network, *, source, preset, crop, size):

@@ -17,4 +17,6 @@ from benchmarks.torch_networks.detectron2 import (  # noqa: E402, F401
     Layout,
 )
 from benchmarks.torch_networks.layers import HEADS  # noqa: E402, F401
+from benchmarks.torch_networks.tensorflow import TensorflowDeepLab  # noqa: E402, F401
+from benchmarks.torch_networks.timm import ResNetD  # noqa: E402, F401
 from benchmarks.torch_networks.weights import draw_image, draw_weights  # noqa: E402, F401

@@ -73,6 +73,12 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     'swidernet_sac_1_1_4.5': functools.partial(
         WideResNet, sac_from_stride=32, depth_multiplier=4.5
     ),
+    **{
+        f'axial_swidernet_1_1_{depth:g}': functools.partial(
+            WideResNet, axial_from_stride=16, depth_multiplier=depth
+        )
+        for depth in (1, 3, 4.5)
+    },
     'xception41': functools.partial(Xception, depth=41),
     'xception65': functools.partial(Xception, depth=65),
     'xception71': functools.partial(Xception, depth=71),

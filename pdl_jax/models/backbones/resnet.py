@@ -114,6 +114,12 @@ class ResNet(nn.Module):
                 f'ResNet multi_grid {self.multi_grid} must be empty or have one factor for each of '
                 f'the {self.block_counts[-1]} units of the last stage'
             )
+        plain = (1, 64, 'strided')
+        if self.block == 'basic' and (self.groups, self.width_per_group, self.shortcut) != plain:
+            raise ValueError(
+                f'ResNet groups (={self.groups}), width_per_group (={self.width_per_group}) and '
+                f'shortcut (={self.shortcut!r}) are those of bottlenecks: a basic block has {plain}'
+            )
         if self.endpoints == 'inner' and min(self.block_counts) < 2:
             raise ValueError(
                 f"ResNet endpoints='inner' needs two units in every stage, not "
@@ -187,11 +193,12 @@ class ResNet(nn.Module):
         width = self._stage_width(stage)
         shared = self._share_attributes(stage, i, stride)
         if self.block == 'bottleneck':
+            is_averaged = self.shortcut == 'averaged' and unit_stride > 1
             shared |= {
                 'groups': self.groups,
                 'width_per_group': self.width_per_group,
                 'is_first_strided': self.stride_convention == 'msra',
-                'is_shortcut_averaged': self.shortcut == 'averaged' and unit_stride > 1,
+                'averaged_px': max(1, stride // self.output_stride) if is_averaged else 0,
             }
             dilation = after if self.stride_convention in _DILATES_FIRST else before
             return Bottleneck(width, step, dilation, **shared)
@@ -256,8 +263,8 @@ class Bottleneck(nn.Module):
     Attributes:
       groups, width_per_group: see `ResNet`.
       is_first_strided: whether the first 1x1 strides and not the 3x3.
-      is_shortcut_averaged: whether the shortcut averages 2x2 pixels before it strides; without a
-        stride, where dilation replaces it, it averages all the same.
+      averaged_px: distance of the 2x2 pixels that the shortcut averages before it strides; 0 for
+        none. Where dilation replaces the stride, it averages all the same.
     """
 
     width: int
@@ -268,11 +275,11 @@ class Bottleneck(nn.Module):
     groups: int = 1
     width_per_group: int = 64
     is_first_strided: bool = False
-    is_shortcut_averaged: bool = False
+    averaged_px: int = 0
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> UnitFeatures:
-        source = _average_2x2(x) if self.is_shortcut_averaged else x
+        source = _average_2x2(x, self.averaged_px) if self.averaged_px else x
         shortcut = make_shortcut(source, 4 * self.width, self.stride, self.options, train=train)
         inner = self.groups * max(1, self.width * self.width_per_group // 64)
         first, second = (self.stride, 1) if self.is_first_strided else (1, self.stride)
@@ -337,11 +344,11 @@ def make_shortcut(
     return ConvNorm(features, activation=None, options=options, name='shortcut')(x, train=train)
 
 
-def _average_2x2(x: Array) -> Array:
+def _average_2x2(x: Array, distance: int) -> Array:
     """Averages each pixel with those to its right, below and across, as far as there are any."""
-    x = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)), mode='edge')
-    x = x[:, :-1] + x[:, 1:]
-    return (x[:, :, :-1] + x[:, :, 1:]) / 4
+    x = jnp.pad(x, ((0, 0), (0, distance), (0, distance), (0, 0)), mode='edge')
+    x = x[:, :-distance] + x[:, distance:]
+    return (x[:, :, :-distance] + x[:, :, distance:]) / 4
 
 
 def _max_pool(x: Array, padding: str) -> Array:
