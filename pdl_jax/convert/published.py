@@ -200,6 +200,10 @@ PUBLISHED: tuple[Published, ...] = (
     *_list(
         'tensorflow', 'cityscapes', 19, _TENSORFLOW,
         'deeplab_v3plus_xception65_os16 - 78.79 41_054_899 deeplabv3_cityscapes_train',
+        'deeplab_v3plus_xception71_dpc_os16 - 80.31 41_608_523 '
+        'deeplab_cityscapes_xception71_trainfine',
+        'lr_aspp_mobilenet_v3_large_os32 - 72.41 1_507_198 deeplab_mnv3_large_cityscapes_trainfine',
+        'lr_aspp_mobilenet_v3_small_os32 - 68.99 468_830 deeplab_mnv3_small_cityscapes_trainfine',
         'deeplab_v3_mobilenet_v2_os16 - 70.71 2_113_043 deeplabv3_mnv2_cityscapes_train',
     ),
     *_list(

@@ -72,6 +72,9 @@ SOURCE = Source(
     presets=(
         'tensorflow/deeplab_v3_mobilenet_v2_os16',
         'tensorflow/deeplab_v3plus_xception65_os16',
+        'tensorflow/deeplab_v3plus_xception71_dpc_os16',
+        'tensorflow/lr_aspp_mobilenet_v3_large_os32',
+        'tensorflow/lr_aspp_mobilenet_v3_small_os32',
     ),
     backbones={
         **{

@@ -58,12 +58,25 @@ _RESNET_BETA = (
     *_conv_norm(r'conv1_(\d)', 'stem_{1}'),
     *_conv_norm(r'block(\d)/unit_(\d+)/bottleneck_v1/(conv\d|shortcut)', 'stage{1+1}_block{2}/{3}'),
 )
-_MOBILENET_V2 = (
-    *_conv_norm('Conv', 'stem'),
-    # The first block has no number and no expansion.
-    *_conv_norm('expanded_conv/(depthwise|project)', 'block_0/{1}'),
-    *_conv_norm(r'expanded_conv_(\d+)/(expand|depthwise|project)', 'block_{1}/{2}'),
-    ignore('Conv_1/.*', _CLASSIFIER),
+
+
+def _make_mobilenet_blocks() -> tuple[Rule, ...]:
+    """Makes the rules of the stem and the blocks of MobileNetV2 and V3."""
+    rules = [*_conv_norm('Conv', 'stem')]
+    # The first block has no number, and no expansion.
+    for block, path in (('expanded_conv', 'block_0'), (r'expanded_conv_(\d+)', 'block_{1}')):
+        for part in ('expand', 'depthwise', 'project'):
+            rules += _conv_norm(f'{block}/{part}', f'{path}/{part}')
+        for name, part in (('Conv', 'reduce'), ('Conv_1', 'expand')):
+            rules += _conv(f'{block}/squeeze_excite/{name}', f'{path}/squeeze_excite/{part}')
+    return tuple(rules)
+
+
+_MOBILENET_V2 = (*_make_mobilenet_blocks(), ignore('Conv_1/.*', _CLASSIFIER))
+_MOBILENET_V3 = (
+    *_make_mobilenet_blocks(),
+    *_conv_norm('Conv_1', 'last_conv'),
+    ignore('Conv_2/.*', _CLASSIFIER),
 )
 
 
@@ -74,14 +87,34 @@ def _make_backbone(name: str) -> tuple[Rule, ...]:
     elif name.startswith('resnet'):
         depth = name.removeprefix('resnet').removesuffix('_beta')
         scope, rules = f'resnet_v1_{depth}', _RESNET_BETA
+    elif name.startswith('mobilenet_v3'):
+        scope, rules = 'MobilenetV3', _MOBILENET_V3
     else:
         scope, rules = 'MobilenetV2', _MOBILENET_V2
     rules = (*rules, ignore('(logits|Logits)/.*', _CLASSIFIER))
     return under(rules, keys=f'{scope}/', path='backbone')
 
 
-def _make_head() -> tuple[Rule, ...]:
-    decoder, aspp = 'semantic_decoder', 'semantic_decoder/aspp'
+def _make_lr_aspp() -> tuple[Rule, ...]:
+    decoder = 'semantic_decoder'
+    return (
+        *_conv_norm('aspp0', f'{decoder}/project'),
+        *_conv('image_pooling', f'{decoder}/gate'),
+        *_conv('decoder/decoder_conv0', f'{decoder}/predict_last'),
+        *_conv('decoder/feature_projection0', f'{decoder}/predict_stride8'),
+    )
+
+
+def _make_cell() -> tuple[Rule, ...]:
+    cell, keys = 'semantic_decoder/dense_prediction_cell', 'meta_architecture'
+    return (
+        *_conv_norm(rf'{keys}/branch(\d)_(depthwise|pointwise)', f'{cell}/branch_{{1}}/{{2}}'),
+        *_conv_norm(f'{keys}/concat_projection', f'{cell}/project'),
+    )
+
+
+def _make_aspp() -> tuple[Rule, ...]:
+    aspp = 'semantic_decoder/aspp'
     projection = Target('params', f'{aspp}/project/conv/kernel', _move_pooled_last)
     return (
         *_conv_norm('aspp0', f'{aspp}/branch_0'),
@@ -90,6 +123,15 @@ def _make_head() -> tuple[Rule, ...]:
         *_conv_norm('image_pooling', f'{aspp}/pool'),
         Rule('concat_projection/weights', (projection,)),
         *tensorflow_norm('concat_projection/BatchNorm', f'{aspp}/project/norm'),
+    )
+
+
+def _make_head(options: ModelOptions) -> tuple[Rule, ...]:
+    if options.decoder == 'lr_aspp':
+        return _make_lr_aspp()
+    decoder = 'semantic_decoder'
+    return (
+        *(_make_cell() if options.context == 'dense_prediction_cell' else _make_aspp()),
         *_conv_norm('decoder/feature_projection0', f'{decoder}/project_stride4'),
         *_conv_norm(
             r'decoder/decoder_conv([01])_(depthwise|pointwise)',
@@ -101,7 +143,7 @@ def _make_head() -> tuple[Rule, ...]:
 
 def make_rules(options: ModelOptions) -> tuple[Rule, ...]:
     """Makes the rules of a whole network or of a backbone alone."""
-    return (*_IGNORED, *_make_backbone(options.backbone.name), *_make_head())
+    return (*_IGNORED, *_make_backbone(options.backbone.name), *_make_head(options))
 
 
 def _move_pooled_last(kernel: np.ndarray) -> np.ndarray:

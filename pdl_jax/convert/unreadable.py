@@ -34,10 +34,10 @@ UNREADABLE: tuple[Unreadable, ...] = (
         'has the seven classes of MOTChallenge-STEP, which `--dataset=FILE.json` must list',
     ),
     Unreadable(
-        ('deeplab_cityscapes_xception71_trainfine_2018_09_08',),
+        ('deeplabv3_mnv2_dm05_pascal_trainaug', 'deeplabv3_mnv2_ade20k_train'),
         _TENSORFLOW,
-        '80.3 mIoU',
-        "the names of its dense prediction cell's layers are not known",
+        '70.2, 32.0 mIoU',
+        'no preset is of MobileNetV2 at half width, or with a decoder',
     ),
     Unreadable(
         ('frozen_inference_graph.pb',),

@@ -3,13 +3,16 @@
 import sys
 import types
 
+import jax
 import numpy as np
 import pytest
 
-from pdl_jax.convert.conversion import choose_network, load
+from pdl_jax.convert.conversion import choose_network, compare, guess_network, load
+from pdl_jax.convert.networks import Network
 from pdl_jax.convert.readers import Contents
 from pdl_jax.convert.sources import SOURCES
 from pdl_jax.models.deeplab import DeepLab
+from pdl_jax.presets import make_options
 from tests.convert import parity
 from tests.convert.compiling import run_fast
 from tests.convert.torch_networks import (
@@ -126,3 +129,84 @@ def test_mobilenets():
     conversion = choose_network(Contents(renamed), SOURCES['tensorflow'], 'imagenet/mobilenet_v2')
     assert not conversion.account.num_faults
     parity.check_equal(load(conversion, Contents(renamed)), expected)
+
+
+def conv_norm(scope, kernel, inputs, outputs):
+    """Names and shapes of a convolution [inputs -> outputs], depthwise for no inputs."""
+    shape = (kernel, kernel, inputs or outputs, outputs if inputs else 1)
+    return {
+        f'{scope}/{"weights" if inputs else "depthwise_weights"}': shape,
+        **{f'{scope}/BatchNorm/{name}': (outputs,) for name in NORM.values()},
+    }
+
+
+def biased(scope, inputs, outputs):
+    return {f'{scope}/weights': (1, 1, inputs, outputs), f'{scope}/biases': (outputs,)}
+
+
+# Kernel, expanded, output and squeezed channels of the blocks of MobileNetV3 with halved last ones.
+MOBILENETS = {
+    'large': (
+        (3, 16, 16, 0), (3, 64, 24, 0), (3, 72, 24, 0), (5, 72, 40, 24), (5, 120, 40, 32),
+        (5, 120, 40, 32), (3, 240, 80, 0), (3, 200, 80, 0), (3, 184, 80, 0), (3, 184, 80, 0),
+        (3, 480, 112, 120), (3, 672, 112, 168), (5, 336, 80, 88), (5, 480, 80, 120),
+        (5, 480, 80, 120),
+    ),
+    'small': (
+        (3, 16, 16, 8), (3, 72, 24, 0), (3, 88, 24, 0), (5, 96, 40, 24), (5, 240, 40, 64),
+        (5, 240, 40, 64), (5, 120, 48, 32), (5, 144, 48, 40), (5, 144, 48, 40), (5, 288, 48, 72),
+        (5, 288, 48, 72),
+    ),
+}  # fmt: skip
+
+
+def list_lr_aspp(size):
+    keys, inputs = conv_norm('MobilenetV3/Conv', 3, 3, 16), 16
+    for i, (kernel, expanded, outputs, squeezed) in enumerate(MOBILENETS[size]):
+        scope = f'MobilenetV3/expanded_conv{f"_{i}" if i else ""}'
+        if i:
+            keys |= conv_norm(f'{scope}/expand', 1, inputs, expanded)
+        keys |= conv_norm(f'{scope}/depthwise', kernel, 0, expanded)
+        if squeezed:
+            keys |= biased(f'{scope}/squeeze_excite/Conv', expanded, squeezed)
+            keys |= biased(f'{scope}/squeeze_excite/Conv_1', squeezed, expanded)
+        keys |= conv_norm(f'{scope}/project', 1, expanded, outputs)
+        inputs = outputs
+    low = {'large': 120, 'small': 88}[size]
+    return {
+        **keys,
+        **conv_norm('MobilenetV3/Conv_1', 1, inputs, 6 * inputs),
+        **conv_norm('aspp0', 1, 6 * inputs, 128),
+        **biased('image_pooling', 6 * inputs, 128),
+        **biased('decoder/feature_projection0', low, 19),
+        **biased('decoder/decoder_conv0', 128, 19),
+    }
+
+
+@pytest.mark.parametrize('size', MOBILENETS)
+def test_lite_r_aspp(size):
+    keys = list_lr_aspp(size)
+    arrays = {key: jax.ShapeDtypeStruct(shape, np.float32) for key, shape in keys.items()}
+    conversion = guess_network(Contents(arrays), SOURCES['tensorflow'])
+    assert conversion.network.name == f'tensorflow/lr_aspp_mobilenet_v3_{size}_os32'
+    assert (len(conversion.account.loaded), conversion.num_classes) == (len(keys), 19)
+
+
+def test_dense_prediction_cell():
+    arrays = {
+        key: jax.ShapeDtypeStruct(value.shape, np.float32)
+        for key, value in TensorflowDeepLab(19).list_arrays().items()
+        if not key.startswith(('aspp', 'image_pooling', 'concat_projection'))
+    }
+    keys = {}
+    for i, inputs in enumerate((2048, 256, 256, 256, 256)):
+        branch = f'meta_architecture/branch{i}'
+        keys |= conv_norm(f'{branch}_depthwise', 3, 0, inputs)
+        keys |= conv_norm(f'{branch}_pointwise', 1, inputs, 256)
+    keys |= conv_norm('meta_architecture/concat_projection', 1, 5 * 256, 256)
+    arrays |= {key: jax.ShapeDtypeStruct(shape, np.float32) for key, shape in keys.items()}
+    # On the encoder of the network above, in the place of Xception-71.
+    options = make_options('tensorflow/deeplab_v3plus_xception71_dpc_os16', backbone='xception65')
+    network = Network('cell', options)
+    account = compare(Contents(arrays), SOURCES['tensorflow'], network).account
+    assert not account.num_faults and len(account.loaded) == len(arrays)
