@@ -12,11 +12,12 @@ from benchmarks.torch_networks.layers import conv, conv_norm_relu, norm
 
 
 class Bottleneck(nn.Module):
-    def __init__(self, inputs, width, stride, dilation):
+    def __init__(self, inputs, width, stride, dilation, groups=1, width_per_group=64):
         super().__init__()
-        self.conv1, self.bn1 = conv(inputs, width), norm(width)
-        self.conv2, self.bn2 = conv(width, width, 3, stride, dilation), norm(width)
-        self.conv3, self.bn3 = conv(width, 4 * width), norm(4 * width)
+        inner = width * width_per_group // 64 * groups
+        self.conv1, self.bn1 = conv(inputs, inner), norm(inner)
+        self.conv2, self.bn2 = conv(inner, inner, 3, stride, dilation, groups), norm(inner)
+        self.conv3, self.bn3 = conv(inner, 4 * width), norm(4 * width)
         self.downsample = None
         if inputs != 4 * width:
             self.downsample = nn.Sequential(conv(inputs, 4 * width, 1, stride), norm(4 * width))
@@ -29,14 +30,14 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """ResNet with a stem of one 7x7 convolution and a max-pool.
+    """ResNet, or ResNeXt, with a stem of one 7x7 convolution and a max-pool.
 
     At output stride 16 the last stage has dilation 2, except in its first block.
     """
 
     channels = (256, 512, 1024, 2048)
 
-    def __init__(self, counts, output_stride):
+    def __init__(self, counts, output_stride, **groups):
         super().__init__()
         self.conv1, self.bn1 = conv(3, 64, 7, 2), norm(64)
         inputs = 64
@@ -45,9 +46,8 @@ class ResNet(nn.Module):
             blocks = []
             for block in range(count):
                 stride = 2 if block == 0 and i > 0 and not is_dilated else 1
-                blocks.append(
-                    Bottleneck(inputs, 64 * 2**i, stride, 2 if is_dilated and block > 0 else 1)
-                )
+                dilation = 2 if is_dilated and block > 0 else 1
+                blocks.append(Bottleneck(inputs, 64 * 2**i, stride, dilation, **groups))
                 inputs = 256 * 2**i
             setattr(self, f'layer{i + 1}', nn.Sequential(*blocks))
 
@@ -111,11 +111,11 @@ class MobileNetV2(nn.Module):
 class SeparableConv(nn.Module):
     """Separable convolution after a ReLU, or in the last block with a ReLU after each part."""
 
-    def __init__(self, inputs, outputs, stride, is_relu_first):
+    def __init__(self, inputs, outputs, stride, dilation, is_relu_first):
         super().__init__()
         self.is_relu_first = is_relu_first
         layers = {
-            'depthwise': conv(inputs, inputs, 3, stride, groups=inputs),
+            'depthwise': conv(inputs, inputs, 3, stride, dilation, groups=inputs),
             'bn_depth': norm(inputs),
             'pointwise': conv(inputs, outputs),
             'bn_point': norm(outputs),
@@ -131,14 +131,14 @@ class SeparableConv(nn.Module):
 
 
 class XceptionBlock(nn.Module):
-    def __init__(self, channels, stride=1, shortcut='conv'):
+    def __init__(self, channels, stride=1, shortcut='conv', dilation=1):
         super().__init__()
         self.shortcut = shortcut
         if shortcut == 'conv':
             self.conv, self.bn = conv(channels[0], channels[3], 1, stride), norm(channels[3])
         for i in range(3):
             layer = SeparableConv(
-                channels[i], channels[i + 1], stride if i == 2 else 1, shortcut != 'none'
+                channels[i], channels[i + 1], stride if i == 2 else 1, dilation, shortcut != 'none'
             )
             setattr(self, f'sep_conv{i + 1}', layer)
 
@@ -151,7 +151,7 @@ class XceptionBlock(nn.Module):
 
 
 class Xception65(nn.Module):
-    """Xception-65 at output stride 32.
+    """Xception-65 at output stride 32 or 16.
 
     Decoders read the second separable convolution of blocks 2 and 3, and the output of the middle
     flow.
@@ -159,8 +159,9 @@ class Xception65(nn.Module):
 
     channels = (256, 728, 728, 2048)
 
-    def __init__(self):
+    def __init__(self, output_stride=32):
         super().__init__()
+        stride = output_stride // 16
         self.conv1, self.bn1 = conv(3, 32, 3, 2), norm(32)
         self.conv2, self.bn2 = conv(32, 64, 3), norm(64)
         self.block1 = XceptionBlock((64, 128, 128, 128), 2)
@@ -168,8 +169,10 @@ class Xception65(nn.Module):
         self.block3 = XceptionBlock((256, 728, 728, 728), 2)
         for i in range(4, 20):
             setattr(self, f'block{i}', XceptionBlock((728,) * 4, shortcut='sum'))
-        self.block20 = XceptionBlock((728, 728, 1024, 1024), 2)
-        self.block21 = XceptionBlock((1024, 1536, 1536, 2048), shortcut='none')
+        self.block20 = XceptionBlock((728, 728, 1024, 1024), stride)
+        self.block21 = XceptionBlock(
+            (1024, 1536, 1536, 2048), shortcut='none', dilation=2 // stride
+        )
 
     def forward(self, x):
         x = F.relu(self.bn1(self.conv1(x)))

@@ -24,9 +24,10 @@ STATISTICS_SIZE = (129, 129)
 # Keys of the last BatchNorm of residual branches, and of the last convolutions.
 RESIDUAL = re.compile(
     r'.*(layer\d\.\d+\.bn3|branches\.\d\.\d\.bn2|conv3\.norm|sep_conv3\.block\.bn_point'
+    r'|separable_conv3_pointwise\.BatchNorm'
     r'|features\.\d+\.(conv\.3|block\.[23]\.1))\.weight'
 )
-PREDICTORS = re.compile(r'.*(classifier\.\w+\.1|predictor)\.weight')
+PREDICTORS = re.compile(r'.*(classifier\.\w+\.1|predictor|logits\.semantic)\.weight')
 
 
 def draw_weights(network, seed=0):

@@ -28,7 +28,8 @@ def run(flags: argparse.Namespace) -> None:
     if flags.name:
         _print_one(flags.name, is_json=flags.json)
         return
-    from pdl_jax.convert.published import PUBLISHED, format_list, to_json
+    from pdl_jax.convert.publication import format_list, to_json
+    from pdl_jax.convert.published import PUBLISHED
     from pdl_jax.storage.shipped import list_shipped, read_card
 
     shipped = {name: read_card(name) for name in list_shipped()}
@@ -51,9 +52,11 @@ def _print_one(name: str, *, is_json: bool) -> None:
     """Prints a card or an entry.
 
     Raises:
-      ValueError: there is no such network.
+      ValueError: there is no such network, or it is not converted.
     """
-    from pdl_jax.convert.published import PUBLISHED, format_one, to_json
+    from pdl_jax.convert.publication import format_one, to_json
+    from pdl_jax.convert.published import PUBLISHED
+    from pdl_jax.convert.unreadable import UNREADABLE
     from pdl_jax.storage.shipped import list_shipped, read_card
 
     if name in list_shipped():
@@ -64,6 +67,9 @@ def _print_one(name: str, *, is_json: bool) -> None:
         if name in (item.name, item.file):
             print(json.dumps(to_json(item), indent=2) if is_json else format_one(item))
             return
+    for item in UNREADABLE:
+        if name in item.files:
+            raise ValueError(f'{name} is not converted: {item.reason}; its page is {item.page}')
     known = [*list_shipped(), *(item.name for item in PUBLISHED)]
     close = difflib.get_close_matches(name, known, 1)
     hint = f'did you mean {close[0]}?' if close else '`pdl_jax weights` lists all'

@@ -39,7 +39,7 @@ _KMAX_CONFIGS = {
 # Parts of the names of published files and of their folders. The last ones are those of detectron2
 # and of torchvision, whose files for COCO's pictures have VOC's classes.
 _EVIDENCE = {
-    'cityscapes': re.compile(r'cityscapes|model_final_(bd324a|380d9c|23d03a)'),
+    'cityscapes': re.compile(r'cityscapes|model_final_(bd324a|380d9c|23d03a|0dff1b|a8a355)'),
     'kitti_step': re.compile(r'kitti'),
     'voc': re.compile(r'voc|pascal|^(deeplabv3|fcn|lraspp)_\w+-[0-9a-f]{8}'),
 }

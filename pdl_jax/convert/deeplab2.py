@@ -150,6 +150,9 @@ SOURCE = Source(
                 'swidernet_sac_1_1_1',
                 'swidernet_sac_1_1_3',
                 'swidernet_sac_1_1_4.5',
+                'axial_swidernet_1_1_1',
+                'axial_swidernet_1_1_3',
+                'axial_swidernet_1_1_4.5',
             )
         },
     },

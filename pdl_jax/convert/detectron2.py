@@ -1,11 +1,16 @@
-"""Weights of detectron2's projects/Panoptic-DeepLab, and of its ImageNet ResNets (R-52.pkl)."""
+"""Weights of detectron2's DeepLab and Panoptic-DeepLab projects, and of its ImageNet ResNets.
 
-from collections.abc import Collection
+Networks with the backbones of bowenc0221's tools_d2 have the heads of these projects.
+"""
 
+from collections.abc import Collection, Sequence
+
+from pdl_jax.convert import bowenc0221_backbones, caffe2
 from pdl_jax.convert.layers import torch_conv, torch_conv_norm
 from pdl_jax.convert.rules import Rule, ignore, under
 from pdl_jax.convert.source import Source
 from pdl_jax.models.options import ModelOptions
+from pdl_jax.presets import PRESETS
 
 
 def _conv_norm(keys: str, path: str) -> tuple[Rule, ...]:
@@ -23,14 +28,24 @@ def make_resnet(*, is_deep: bool) -> tuple[Rule, ...]:
     )
 
 
-def _make_backbone(options: ModelOptions) -> tuple[Rule, ...]:
-    return (
-        *make_resnet(is_deep=options.backbone.name.endswith('beta')),
+def _make_backbone(options: ModelOptions, keys: Collection[str]) -> tuple[Rule, ...]:
+    name = options.backbone.name
+    # Backbone-only files lack the prefix.
+    prefix = r'(?:backbone\.)?'
+    if not name.startswith('res'):
+        return bowenc0221_backbones.make_backbone_rules(name, prefix)
+    if caffe2.has_names(keys):
+        return under(caffe2.make_resnet(options, keys), path='backbone')
+    if options.backbone.stride_convention == 'msra':
+        return ()
+    rules = (
+        *make_resnet(is_deep=name.endswith('beta')),
         ignore(
             r'(stem\.)?fc\..*',
             'belongs to the classifier, which a segmentation network does not have',
         ),
     )
+    return under(rules, keys=prefix, path='backbone')
 
 
 def _convs(keys: str, path: str) -> tuple[Rule, ...]:
@@ -41,9 +56,11 @@ def _convs(keys: str, path: str) -> tuple[Rule, ...]:
     )
 
 
-def _make_decoder(head: str, branch: str) -> list[Rule]:
+def _make_decoder(head: str, branch: str, skip_strides: Sequence[int]) -> list[Rule]:
     keys, path = rf'{head}\.decoder', f'{branch}_decoder'
-    context, aspp = rf'{keys}\.res5\.project_conv', f'{path}/aspp'
+    # DeepLabv3, which fuses no skips, has no decoder around its ASPP.
+    context = rf'{keys}\.res5\.project_conv' if skip_strides else rf'{head}\.aspp'
+    aspp = f'{path}/aspp'
     rules: list[Rule] = [
         *_conv_norm(rf'{context}\.convs\.([0-3])', f'{aspp}/branch_{{1}}'),
         *_conv_norm(
@@ -52,8 +69,8 @@ def _make_decoder(head: str, branch: str) -> list[Rule]:
         *torch_conv(rf'{context}\.convs\.4\.1', f'{aspp}/pool'),
         *_conv_norm(rf'{context}\.project', f'{aspp}/project'),
     ]
-    for level, stride in ((2, 4), (3, 8)):
-        stage = rf'{keys}\.res{level}'
+    for stride in skip_strides:
+        stage = rf'{keys}\.res{stride.bit_length() - 1}'
         rules += [
             *_conv_norm(rf'{stage}\.project_conv', f'{path}/project_stride{stride}'),
             *_convs(rf'{stage}\.fuse_conv', f'{path}/fuse_stride{stride}'),
@@ -62,14 +79,13 @@ def _make_decoder(head: str, branch: str) -> list[Rule]:
 
 
 def _make_rules(options: ModelOptions, keys: Collection[str]) -> tuple[Rule, ...]:
-    del keys
+    strides = options.skip_strides
     return (
-        # Backbone-only files lack the prefix.
-        *under(_make_backbone(options), keys=r'(?:backbone\.)?', path='backbone'),
-        *_make_decoder('sem_seg_head', 'semantic'),
+        *_make_backbone(options, keys),
+        *_make_decoder('sem_seg_head', 'semantic', strides),
         *_convs(r'sem_seg_head\.head', 'semantic_head/fuse'),
         *torch_conv(r'sem_seg_head\.predictor', 'semantic_head/predict'),
-        *_make_decoder('ins_embed_head', 'instance'),
+        *_make_decoder('ins_embed_head', 'instance', strides),
         *_convs(r'ins_embed_head\.center_head', 'center_head/fuse'),
         *torch_conv(r'ins_embed_head\.center_predictor', 'center_head/predict'),
         *_convs(r'ins_embed_head\.offset_head', 'offset_head/fuse'),
@@ -83,11 +99,10 @@ _FIELDS = {'norm_epsilon': 1e-5, 'normalization': 'imagenet', 'stride_convention
 SOURCE = Source(
     name='detectron2',
     make_rules=_make_rules,
-    presets=tuple(
-        f'detectron2/{name}' for name in ('resnet52_os16_dsconv', 'resnet52_os16', 'resnet50_os16')
-    ),
+    presets=tuple(name for name in PRESETS if name.startswith('detectron2/')),
     backbones={
-        name: (_FIELDS,) for name in ('resnet50', 'resnet101', 'resnet50_beta', 'resnet101_beta')
+        **{name: (_FIELDS, caffe2.MSRA_FIELDS) for name in ('resnet50', 'resnet101')},
+        **{name: (_FIELDS,) for name in ('resnet50_beta', 'resnet101_beta', 'resnext101_32x8d')},
     },
     config_fields={
         # The crops are those of training: the ASPP pools over windows of the crop size.

@@ -14,7 +14,7 @@ def torch_conv(pattern: str, path: str) -> tuple[Rule, ...]:
     One over sequences, weight [O, I, w], is one over maps of a single row here.
     """
     return (
-        Rule(rf'{pattern}\.weight', (Target('params', f'{path}/kernel', _from_oihw),)),
+        Rule(rf'{pattern}\.weight', (Target('params', f'{path}/kernel', from_oihw),)),
         Rule(rf'{pattern}\.bias', (Target('params', f'{path}/bias'),)),
     )
 
@@ -65,9 +65,7 @@ def tensorflow_conv(pattern: str, path: str) -> tuple[Rule, ...]:
 def tensorflow_depthwise(pattern: str, path: str) -> tuple[Rule, ...]:
     """Makes the rules of a depthwise one: depthwise_kernel [h, w, C, 1], and bias if it has one."""
     return (
-        Rule(
-            rf'{pattern}/depthwise_kernel', (Target('params', f'{path}/kernel', _from_depthwise),)
-        ),
+        Rule(rf'{pattern}/depthwise_kernel', (Target('params', f'{path}/kernel', from_depthwise),)),
         Rule(rf'{pattern}/bias', (Target('params', f'{path}/bias'),)),
     )
 
@@ -117,7 +115,8 @@ def to_hwio(x: np.ndarray) -> np.ndarray:
     return x.reshape((1,) * (4 - x.ndim) + x.shape)
 
 
-def _from_oihw(x: np.ndarray) -> np.ndarray:
+def from_oihw(x: np.ndarray) -> np.ndarray:
+    """Returns the kernel [h, w, I, O] of [O, I, h, w], or of [O, I, w]."""
     x = x[:, :, None] if x.ndim == 3 else x
     return x.transpose(2, 3, 1, 0)
 
@@ -126,5 +125,6 @@ def _from_oi(x: np.ndarray) -> np.ndarray:
     return x.T[None, None]
 
 
-def _from_depthwise(x: np.ndarray) -> np.ndarray:
+def from_depthwise(x: np.ndarray) -> np.ndarray:
+    """Returns the kernel [h, w, 1, C] of [h, w, C, 1]."""
     return x.transpose(0, 1, 3, 2)

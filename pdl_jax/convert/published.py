@@ -4,10 +4,8 @@ Scores are those that the page states, in percent on the validation split, singl
 downloaded from here.
 """
 
-import dataclasses
-import shlex
-from collections.abc import Iterator, Sequence
-from typing import Any
+from pdl_jax.convert.publication import Published
+from pdl_jax.convert.publication import read_rows as _list
 
 _GITHUB = 'https://github.com'
 _BOWENC0221 = f'{_GITHUB}/bowenc0221/panoptic-deeplab/blob/master/MODEL_ZOO.md'
@@ -16,6 +14,7 @@ _HRNET = f'{_GITHUB}/HRNet/HRNet-Image-Classification'
 _DETECTRON2_PROJECTS = f'{_GITHUB}/facebookresearch/detectron2/blob/main/projects'
 _DETECTRON2 = f'{_DETECTRON2_PROJECTS}/Panoptic-DeepLab/README.md'
 _DETECTRON2_DEEPLAB = f'{_DETECTRON2_PROJECTS}/DeepLab/README.md'
+_DETECTRON2_ZOO = f'{_GITHUB}/facebookresearch/detectron2/blob/main/MODEL_ZOO.md'
 _DEEPLAB2_PROJECTS = f'{_GITHUB}/google-research/deeplab2/blob/main/g3doc/projects'
 _DEEPLAB2 = f'{_DEEPLAB2_PROJECTS}/panoptic_deeplab.md'
 _DEEPLAB2_MOTION = f'{_DEEPLAB2_PROJECTS}/motion_deeplab.md'
@@ -28,143 +27,20 @@ _TIMM = f'{_GITHUB}/huggingface/pytorch-image-models'
 _DEEPLAB_PYTORCH = f'{_GITHUB}/kazuto1011/deeplab-pytorch'
 _MODEL_GARDEN = f'{_GITHUB}/tensorflow/models/blob/master/official/projects/panoptic/README.md'
 _TORCHVISION = 'https://docs.pytorch.org/vision/stable/models.html'
+_TENSORFLOW = f'{_GITHUB}/tensorflow/models/blob/master/research/deeplab/g3doc/model_zoo.md'
 _KERAS = 'https://keras.io/api/applications/mobilenet/'
 
-
-@dataclasses.dataclass(frozen=True)
-class Published:
-    """A checkpoint.
-
-    Attributes:
-      source: the program that published it, a value of `pdl_jax convert --from`.
-      file: the file, the unpacked folder of DeepLab2, or the name to save it under where a page
-        gives none.
-      preset: its network.
-      dataset: what it was trained on, as `pdl_jax convert --dataset` names it; '' for a backbone
-        trained on ImageNet.
-      num_classes: number of its logits, without the one of queries for void; 0 for a backbone.
-      page: address of the page that links to it.
-      pq, miou: scores in percent that the page states; None where it states none.
-      parameters: trainable ones of the network, with branches that only training uses, without a
-        classifier of ImageNet.
-      note: what else to know.
-    """
-
-    source: str
-    file: str
-    preset: str
-    dataset: str
-    num_classes: int
-    page: str
-    pq: float | None
-    miou: float | None
-    parameters: int
-    note: str = ''
-
-    @property
-    def name(self) -> str:
-        """The file without its ending."""
-        for ending in ('.pth', '.pkl', '.npz', '.safetensors'):
-            if self.file.endswith(ending):
-                return self.file.removesuffix(ending)
-        return self.file
-
-    @property
-    def command(self) -> str:
-        """The command that converts it."""
-        words = (
-            f'--from={self.source}',
-            f'--preset={self.preset}',
-            f'--input={self.file}',
-            f'--output=runs/{self.name}',
-        )
-        return shlex.join(('pdl_jax', 'convert', *words))
-
-
-def format_list(published: Sequence[Published]) -> str:
-    """Formats checkpoints as a table by page, each with its command below."""
-    lines, page = [], ''
-    width = max(len(item.name) for item in published)
-    for item in published:
-        if item.page != page:
-            page = item.page
-            lines += ['', page, f'  {"name":{width}}  data        PQ    mIoU   parameters']
-        lines += [
-            f'  {item.name:{width}}  {item.dataset or "imagenet":10}  {_format(item.pq)}  '
-            f'{_format(item.miou)}  {item.parameters:11,}',
-            f'      {item.command}',
-        ]
-    return '\n'.join(lines).lstrip('\n')
-
-
-def format_one(item: Published) -> str:
-    """Formats all that is known of a checkpoint."""
-    rows = {
-        'published by': item.source,
-        'page': item.page,
-        'file': item.file,
-        'network': item.preset,
-        'trained on': item.dataset or 'imagenet (a backbone, to start training from)',
-        'PQ': _format(item.pq).strip(),
-        'mIoU': _format(item.miou).strip(),
-        'parameters': f'{item.parameters:,}',
-        'note': item.note,
-        'convert with': item.command,
-    }
-    return '\n'.join(f'{key:12}  {value}' for key, value in rows.items() if value)
-
-
-def to_json(item: Published) -> dict[str, Any]:
-    """Lists the fields of a checkpoint, its name and its command."""
-    return {'name': item.name, **dataclasses.asdict(item), 'command': item.command}
-
-
-def _list(
-    source: str,
-    dataset: str,
-    num_classes: int,
-    page: str,
-    *rows: str,
-    file: str = '{}',
-    note: str = '',
-    family: str = '',
-) -> Iterator[Published]:
-    """Reads rows of 'PRESET PQ MIOU PARAMETERS FILE', with - for no score.
-
-    A row without FILE has that of the pattern `file`. Presets are of `family`, by default the one
-    named like the source.
-    """
-    for row in rows:
-        preset, pq, miou, parameters, *own = row.split()
-        yield Published(
-            source=source,
-            file=own[0] if own else file.format(preset),
-            preset=f'{family or source if dataset else "imagenet"}/{preset}',
-            dataset=dataset,
-            num_classes=num_classes,
-            page=page,
-            pq=None if pq == '-' else float(pq),
-            miou=None if miou == '-' else float(miou),
-            parameters=int(parameters),
-            note=note,
-        )
-
-
-def _format(score: float | None) -> str:
-    return '   -' if score is None else f'{score:4.1f}'
-
-
 _SAVE = 'save the file from Google Drive under this name, which tells its data set'
+_SAVE_TIMM = 'save model.safetensors under this name'
 
-# Left out are files that cannot be converted as they are published: detectron2's ResNets of MSRA,
-# which take BGR, the graphs of TF DeepLab, and kazuto1011's files for COCO-Stuff, whose 182 logits
-# are the numbers of its classes with gaps: they convert with --dataset=FILE.json.
 PUBLISHED: tuple[Published, ...] = (
     *_list(
         'bowenc0221', 'cityscapes', 19, _BOWENC0221,
         'resnet50_os32 59.8 78.6 55_308_870 panoptic_deeplab_R50_os32_cityscapes.pth',
         'resnet101_os32 60.3 78.4 74_300_998 panoptic_deeplab_R101_os32_cityscapes.pth',
         'xception65_os32 61.8 79.6 69_632_054 panoptic_deeplab_X65_os32_cityscapes.pth',
+        'resnext101_32x8d_os32 61.4 79.6 118_543_174 '
+        'panoptic_deeplab_X101_32x8d_os32_cityscapes.pth',
         'mobilenet_v2_os32 55.1 75.8 7_719_814 panoptic_deeplab_MBNV2_os32_cityscapes.pth',
         'hrnet_w48 63.4 80.9 72_209_222 panoptic_deeplab_H48_os4_cityscapes.pth',
         note=_SAVE,
@@ -177,6 +53,28 @@ PUBLISHED: tuple[Published, ...] = (
     *_list(
         'detectron2', 'coco', 133, _DETECTRON2,
         'resnet52_os16_dsconv 35.5 - 30_300_648 model_final_5e6da2.pkl',
+    ),
+    *_list(
+        'detectron2', 'cityscapes', 19, _BOWENC0221_TOOLS,
+        'xception65_os16 62.6 79.4 74_033_318 panoptic_deeplab_X65_cityscapes_d2.pth',
+        'hrnet_w48 63.3 80.3 78_657_974 panoptic_deeplab_H48_cityscapes_d2.pth',
+        'xception65_os16_dsconv 61.4 79.8 44_534_502 '
+        'panoptic_deeplab_X65_dsconv_cityscapes_d2.pth',
+        'hrnet_w48_dsconv 63.4 80.6 67_727_222 panoptic_deeplab_H48_dsconv_cityscapes_d2.pth',
+        'deeplab_v3plus_xception65_os16 - 80.1 54_710_691 deeplab_v3_plus_X65_cityscapes_d2.pth',
+        'deeplab_v3plus_hrnet_w48 - 80.9 72_876_531 deeplab_v3_plus_H48_cityscapes_d2.pth',
+        note=_SAVE,
+    ),
+    *_list(
+        'detectron2', 'coco', 133, _BOWENC0221_TOOLS,
+        'xception65_os16_dsconv 36.7 - 44_563_800 panoptic_deeplab_X65_dsconv_coco_d2.pth',
+        'hrnet_w48_dsconv 37.8 - 67_756_520 panoptic_deeplab_H48_dsconv_coco_d2.pth',
+        note=_SAVE,
+    ),
+    *_list(
+        'detectron2', 'cityscapes', 19, _DETECTRON2_DEEPLAB,
+        'deeplab_v3_resnet103_os16 - 78.5 58_163_667 model_final_0dff1b.pkl',
+        'deeplab_v3plus_resnet103_os16 - 80.0 59_467_315 model_final_a8a355.pkl',
     ),
     *_list(
         'deeplab2', 'cityscapes', 19, _DEEPLAB2,
@@ -196,7 +94,10 @@ PUBLISHED: tuple[Published, ...] = (
     ),
     *_list(
         'deeplab2', 'cityscapes', 19, _DEEPLAB2_AXIAL,
-        'max_deeplab_s_backbone_os16 64.5 82.2 72_809_094',
+        'axial_swidernet_1_1_1_os16 66.1 82.8 137_844_454',
+        'axial_swidernet_1_1_3_os16 67.1 83.5 395_380_582',
+        'axial_swidernet_1_1_4.5_os16 68.0 83.0 571_791_974',
+        'max_deeplab_s_backbone_os16 64.5 82.2 42_788_486',
         file='{}_axial_deeplab_cityscapes_trainfine',
     ),
     *_list(
@@ -290,12 +191,49 @@ PUBLISHED: tuple[Published, ...] = (
     *_list(
         'torchvision', 'voc', 21, _TORCHVISION,
         'deeplab_v3_resnet50_os8 - 66.4 39_638_869 deeplabv3_resnet50_coco-cd0a2569.pth',
+        'deeplab_v3_resnet101_os8 - 67.4 58_630_997 deeplabv3_resnet101_coco-586e9e4e.pth',
+        'deeplab_v3_mobilenet_v3_large_os16 - 60.3 11_025_477 '
+        'deeplabv3_mobilenet_v3_large-fc3c493d.pth',
         'lr_aspp_mobilenet_v3_large_os16 - 57.9 3_221_538 lraspp_mobilenet_v3_large-d234d4ea.pth',
     ),
     *_list(
         'deeplab_pytorch', 'voc', 21, _DEEPLAB_PYTORCH,
         'deeplab_v2_resnet101_os8 - 76.65 44_048_532 deeplabv2_resnet101_msc-vocaug-20000.pth',
         note='77.93 mIoU with `evaluate --crf=voc_v2`',
+    ),
+    *_list(
+        'tensorflow', 'voc', 21, _TENSORFLOW,
+        'deeplab_v3plus_xception65_os16 - 82.20 41_055_413 deeplabv3_pascal_train_aug',
+        'deeplab_v3_mobilenet_v2_os16 - 75.32 2_113_557 deeplabv3_mnv2_pascal_train_aug',
+    ),
+    *_list(
+        'tensorflow', 'voc', 21, _TENSORFLOW,
+        'deeplab_v3plus_xception65_os16 - - 41_055_413 deeplabv3_pascal_trainval',
+        'deeplab_v3_mobilenet_v2_os16 - - 2_113_557 deeplabv3_mnv2_pascal_trainval',
+        note='trained on the validation split too',
+    ),
+    *_list(
+        'tensorflow', 'cityscapes', 19, _TENSORFLOW,
+        'deeplab_v3plus_xception65_os16 - 78.79 41_054_899 deeplabv3_cityscapes_train',
+        'deeplab_v3plus_xception71_dpc_os16 - 80.31 41_608_523 '
+        'deeplab_cityscapes_xception71_trainfine',
+        'lr_aspp_mobilenet_v3_large_os32 - 72.41 1_507_198 deeplab_mnv3_large_cityscapes_trainfine',
+        'lr_aspp_mobilenet_v3_small_os32 - 68.99 468_830 deeplab_mnv3_small_cityscapes_trainfine',
+        'deeplab_v3_mobilenet_v2_os16 - 70.71 2_113_043 deeplabv3_mnv2_cityscapes_train',
+    ),
+    *_list(
+        'tensorflow', 'ade20k', 151, _TENSORFLOW,
+        'deeplab_v3plus_xception65_os16 - - 41_088_823 deeplabv3_xception_ade20k_train',
+        note='45.65 mIoU over seven scales, each mirrored too, at output stride 8',
+    ),
+    *_list(
+        'tensorflow', '', 0, _TENSORFLOW,
+        'xception41 - - 24_920_560 xception_41',
+        'xception65 - - 37_867_312 deeplabv3_xception',
+        'xception71 - - 40_289_736 xception_71',
+        'resnet50_beta - - 23_631_808 resnet_v1_50',
+        'resnet101_beta - - 42_623_936 resnet_v1_101',
+        note='name the unpacked folder after its archive',
     ),
     *_list(
         'bowenc0221', '', 0, _BOWENC0221_TOOLS,
@@ -311,6 +249,18 @@ PUBLISHED: tuple[Published, ...] = (
         'detectron2', '', 0, _DETECTRON2_DEEPLAB,
         'resnet50_beta - - 23_631_808 R-52.pkl',
         'resnet101_beta - - 42_623_936 R-103.pkl',
+    ),
+    *_list(
+        'detectron2', '', 0, _DETECTRON2_ZOO,
+        'resnet50 - - 23_508_032 R-50.pkl',
+        'resnet101 - - 42_500_160 R-101.pkl',
+        note="of MSRA: takes blue, green, red without a deviation, turned to the network's order; "
+        'those of the folder torchvision convert too',
+    ),
+    *_list(
+        'detectron2', '', 0, _DETECTRON2_ZOO,
+        'resnext101_32x8d - - 86_742_336 X-101-32x8d.pkl',
+        note='takes blue, green, red, turned to red, green, blue',
     ),
     *_list(
         'deeplab2', '', 0, _DEEPLAB2_IMAGENET,
@@ -329,6 +279,9 @@ PUBLISHED: tuple[Published, ...] = (
         'swidernet_sac_1_1_1 - - 112_951_874',
         'swidernet_sac_1_1_3 - - 345_059_912',
         'swidernet_sac_1_1_4.5 - - 504_519_244',
+        'axial_swidernet_1_1_1 - - 136_399_392',
+        'axial_swidernet_1_1_3 - - 393_935_520',
+        'axial_swidernet_1_1_4.5 - - 570_346_912',
         file='{}_imagenet1k_strong_training_strategy',
     ),
     *_list(
@@ -341,6 +294,15 @@ PUBLISHED: tuple[Published, ...] = (
         'resnet101 - - 42_500_160 resnet101-cd907fc2.pth',
         'resnet152 - - 58_143_808 resnet152-394f9c45.pth',
         'resnet152 - - 58_143_808 resnet152-f82ba261.pth',
+        'resnext50_32x4d - - 22_979_904 resnext50_32x4d-7cdf4587.pth',
+        'resnext50_32x4d - - 22_979_904 resnext50_32x4d-1a0047aa.pth',
+        'resnext101_32x8d - - 86_742_336 resnext101_32x8d-8ba56ff5.pth',
+        'resnext101_32x8d - - 86_742_336 resnext101_32x8d-110c445d.pth',
+        'resnext101_64x4d - - 81_406_272 resnext101_64x4d-173b62eb.pth',
+        'wide_resnet50_2 - - 66_834_240 wide_resnet50_2-95faca4d.pth',
+        'wide_resnet50_2 - - 66_834_240 wide_resnet50_2-9ba9bcbe.pth',
+        'wide_resnet101_2 - - 124_837_696 wide_resnet101_2-32ee1156.pth',
+        'wide_resnet101_2 - - 124_837_696 wide_resnet101_2-d733dc28.pth',
         'mobilenet_v2 - - 1_811_712 mobilenet_v2-b0353104.pth',
         'mobilenet_v2 - - 1_811_712 mobilenet_v2-7ebf99e0.pth',
         'vgg16 - - 14_714_688 vgg16-397923af.pth',
@@ -375,7 +337,18 @@ PUBLISHED: tuple[Published, ...] = (
         'convnext_base - - 87_564_416',
         'convnext_large - - 196_227_264',
         file='{}.fb_in22k_ft_in1k_384.safetensors',
-        note='save model.safetensors under this name',
+        note=_SAVE_TIMM,
+    ),
+    *_list(
+        'timm', '', 0, _TIMM,
+        'resnet50d - - 23_527_264 resnet50d.ra2_in1k.safetensors',
+        'resnet101d - - 42_519_392 resnet101d.ra2_in1k.safetensors',
+        'mobilenet_v3_large - - 2_971_952 mobilenetv3_large_100.ra_in1k.safetensors',
+        'mobilenet_v3_small - - 927_008 mobilenetv3_small_100.lamb_in1k.safetensors',
+        'hrnet_w18 - - 9_562_260 hrnet_w18.ms_in1k.safetensors',
+        'hrnet_w32 - - 29_305_536 hrnet_w32.ms_in1k.safetensors',
+        'hrnet_w48 - - 65_325_120 hrnet_w48.ms_in1k.safetensors',
+        note=_SAVE_TIMM,
     ),
     *_list(
         'keras', '', 0, _KERAS,

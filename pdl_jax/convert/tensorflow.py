@@ -1,6 +1,7 @@
-"""MobileNetV2 and DeepLabv3 of TF-slim, from graphs whose BatchNorm was folded into the kernels.
+"""Networks of tensorflow/models' research/deeplab, from checkpoints or folded graphs.
 
-The file is an .npz with layers numbered in the order of the graph: `07.dw.kernel`, `07.dw.bias`.
+Graphs have BatchNorm folded into the kernels. They are read from an .npz with the layers of
+MobileNetV2 and DeepLabv3 numbered in the order of the graph: `07.dw.kernel`, `07.dw.bias`.
 """
 
 import re
@@ -8,12 +9,11 @@ from collections.abc import Collection
 
 import numpy as np
 
+from pdl_jax.convert import tensorflow_slim
 from pdl_jax.convert.layers import folded_conv_norm
 from pdl_jax.convert.rules import Rule, Target, ignore
 from pdl_jax.convert.source import Source
 from pdl_jax.models.options import ModelOptions
-
-_PRESET = 'tensorflow/deeplab_v3_mobilenet_v2_os16'
 
 
 def _list_backbone() -> list[str]:
@@ -26,6 +26,14 @@ def _list_backbone() -> list[str]:
 
 
 def _make_rules(options: ModelOptions, keys: Collection[str]) -> tuple[Rule, ...]:
+    if any('/BatchNorm/' in key for key in keys):
+        return tensorflow_slim.make_rules(options)
+    if not options.backbone.name.startswith('mobilenet_v2'):
+        return ()
+    return _make_folded(options, keys)
+
+
+def _make_folded(options: ModelOptions, keys: Collection[str]) -> tuple[Rule, ...]:
     names = sorted({match[1] for key in keys if (match := re.fullmatch(r'(\d+\.\w+)\.\w+', key))})
     backbone = _list_backbone()
     backbone_epsilon = options.backbone.norm_epsilon
@@ -61,10 +69,26 @@ def _swap_halves(kernel: np.ndarray) -> np.ndarray:
 SOURCE = Source(
     name='tensorflow',
     make_rules=_make_rules,
-    presets=(_PRESET,),
+    presets=(
+        'tensorflow/deeplab_v3_mobilenet_v2_os16',
+        'tensorflow/deeplab_v3plus_xception65_os16',
+        'tensorflow/deeplab_v3plus_xception71_dpc_os16',
+        'tensorflow/lr_aspp_mobilenet_v3_large_os32',
+        'tensorflow/lr_aspp_mobilenet_v3_small_os32',
+    ),
     backbones={
+        **{
+            f'xception{depth}': ({'norm_epsilon': 1e-3, 'normalization': 'unit'},)
+            for depth in (41, 65, 71)
+        },
+        **{
+            f'resnet{depth}_beta': (
+                {'norm_epsilon': 1e-5, 'normalization': 'unit', 'stride_convention': 'slim'},
+            )
+            for depth in (50, 101)
+        },
         'mobilenet_v2': (
             {'norm_epsilon': 1e-3, 'backbone_padding': 'same', 'normalization': 'unit'},
-        )
+        ),
     },
 )

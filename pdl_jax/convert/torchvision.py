@@ -11,13 +11,14 @@ from pdl_jax.convert.rules import Rule, Target, ignore, under
 from pdl_jax.convert.source import Source
 from pdl_jax.models.options import ModelOptions
 
+RESNET_UNITS = torch_conv_norm(
+    r'layer(\d)\.(\d+)\.conv(\d)',
+    r'layer(\d)\.(\d+)\.bn(\d)',
+    'stage{1+1}_block{2+1}/conv{3}',
+)
 RESNET = (
     *torch_conv_norm('conv1', 'bn1', 'stem'),
-    *torch_conv_norm(
-        r'layer(\d)\.(\d+)\.conv(\d)',
-        r'layer(\d)\.(\d+)\.bn(\d)',
-        'stage{1+1}_block{2+1}/conv{3}',
-    ),
+    *RESNET_UNITS,
     *torch_conv_norm(
         r'layer(\d)\.(\d+)\.downsample\.0',
         r'layer(\d)\.(\d+)\.downsample\.1',
@@ -156,6 +157,8 @@ def make_backbone_rules(backbone: str, keys: str = '') -> tuple[Rule, ...]:
     """
     tables = {
         'resnet': RESNET,
+        'resnext': RESNET,
+        'wide_resnet': RESNET,
         'mobilenet_v2': MOBILENET_V2,
         'mobilenet_v3': MOBILENET_V3,
         'convnext': CONVNEXT,
@@ -190,9 +193,19 @@ _RESNET_FIELDS = {
 SOURCE = Source(
     name='torchvision',
     make_rules=_make_rules,
-    presets=('torchvision/deeplab_v3_resnet50_os8', 'torchvision/lr_aspp_mobilenet_v3_large_os16'),
+    presets=tuple(
+        f'torchvision/{name}'
+        for name in (
+            'deeplab_v3_resnet50_os8',
+            'deeplab_v3_resnet101_os8',
+            'deeplab_v3_mobilenet_v3_large_os16',
+            'lr_aspp_mobilenet_v3_large_os16',
+        )
+    ),
     backbones={
         **{f'resnet{depth}': (_RESNET_FIELDS,) for depth in (18, 34, 50, 101, 152)},
+        **{f'resnext{size}': (_RESNET_FIELDS,) for size in ('50_32x4d', '101_32x8d', '101_64x4d')},
+        **{f'wide_resnet{depth}_2': (_RESNET_FIELDS,) for depth in (50, 101)},
         'mobilenet_v2': ({'norm_epsilon': 1e-5, 'normalization': 'imagenet'},),
         'vgg16': ({'normalization': 'imagenet', 'stride_convention': 'torchvision'},),
         **{

@@ -71,6 +71,17 @@ class ASPP(nn.Module):
         return self.options.activation(x)
 
 
+class Projection(nn.Module):
+    """The last convolution of an `ASPP` in its place, for encoders that see the whole image."""
+
+    features: int
+    options: LayerOptions = LayerOptions()
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        return ConvNorm(self.features, options=self.options, name='project')(x, train=train)
+
+
 def pool_context(
     module: nn.Module,
     x: Array,

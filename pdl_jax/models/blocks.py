@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from pdl_jax.ops.convolution import conv
 from pdl_jax.ops.depthwise_convolution import depthwise_conv
+from pdl_jax.ops.lax_convolution import lax_conv
 from pdl_jax.ops.padding import Dilation, same_padding, symmetric_padding
 from pdl_jax.typing import Array
 
@@ -117,6 +118,9 @@ class Conv(nn.Module):
 
     Every convolution of every network is one of these, so that `models.summary` can count them.
     Kernels are initialised he-normal, depthwise ones glorot-uniform as in Keras.
+
+    Attributes:
+      groups: groups of channels that are convolved apart from each other.
     """
 
     features: int
@@ -127,13 +131,14 @@ class Conv(nn.Module):
     has_bias: bool = False
     kernel_init: Callable | None = None
     options: LayerOptions = LayerOptions()
+    groups: int = 1
 
     @nn.compact
     def __call__(self, x: Array, *, dilation: Dilation | None = None) -> Array:
         """Convolves float[B, H, W, C]; `dilation` overrides the module's, for a second pass."""
         dilation = self.dilation if dilation is None else dilation
         dtype = self.options.dtype
-        channels = 1 if self.is_depthwise else x.shape[-1]
+        channels = 1 if self.is_depthwise else x.shape[-1] // self.groups
         # The fans of Keras' [k, k, C, 1] kernel and of our [k, k, 1, C] have the same sum, so the
         # glorot bound is the same.
         init = (
@@ -146,6 +151,8 @@ class Conv(nn.Module):
         else:
             padding = symmetric_padding(self.kernel_size, dilation)
         convolve = depthwise_conv if self.is_depthwise else conv
+        if self.groups > 1:
+            convolve = functools.partial(lax_conv, groups=self.groups)
         x = convolve(x.astype(dtype), kernel, self.stride, dilation, padding)
         if self.has_bias:
             x = x + self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32).astype(
@@ -196,6 +203,7 @@ class ConvNorm(nn.Module):
     scale_init: Callable = nn.initializers.ones
     kernel_init: Callable | None = None
     options: LayerOptions = LayerOptions()
+    groups: int = 1
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
@@ -208,6 +216,7 @@ class ConvNorm(nn.Module):
             self.has_bias,
             kernel_init=self.kernel_init,
             options=self.options,
+            groups=self.groups,
             name='conv',
         )(x)
         x = batch_norm(self.options, train=train, scale_init=self.scale_init)(x)

@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from pdl_jax.models.aspp import ASPP
+from pdl_jax.models.aspp import ASPP, Projection
 from pdl_jax.models.blocks import ConvNorm, LayerOptions, make_fusion
 from pdl_jax.models.dense_prediction_cell import DensePredictionCell
 from pdl_jax.models.options import SEMANTIC_BRANCH, BranchOptions, ModelOptions
@@ -76,6 +76,8 @@ class Decoder(nn.Module):
                 options=self.options,
                 name='dense_prediction_cell',
             )
+        if network.context == 'projection':
+            return Projection(self.branch.aspp_features, self.options, name='aspp')
         return ASPP(
             self.branch.aspp_features,
             network.aspp_rates,

@@ -14,7 +14,7 @@ HEADS = ('none', *FUSIONS)
 
 _CHOICES = {
     'resize': MODES,
-    'context': ('aspp', 'dense_prediction_cell'),
+    'context': ('aspp', 'dense_prediction_cell', 'projection'),
     'aspp_pooling': ('train_crop', 'train_grid', 'global'),
     'aspp_pool_layer': ('norm', 'bias', 'plain'),
     'decoder': ('deeplab', 'lr_aspp', 'spgnet', 'sum_aspp', 'classifier'),
@@ -139,7 +139,8 @@ class ModelOptions:
       pixel_mean, pixel_deviation: of pixels in [0, 255] by channel, for the normalisation 'given'.
       norm_momentum, norm_epsilon: BatchNorm's, behind the backbone.
       resize: 'corner_aligned' for odd input sizes (k * stride + 1), 'half_pixel' for even ones.
-      context: 'aspp' or 'dense_prediction_cell', the module that widens the field of view.
+      context: 'aspp' or 'dense_prediction_cell', the module that widens the field of view, or
+        'projection', which only changes the channels of features that attention has widened.
       aspp_rates: dilations of the 3x3 branches; () for none.
       is_aspp_separable: whether they are depthwise separable (the paper, detectron2's DSConv) or
         full (DeepLab2).

@@ -7,8 +7,9 @@ import flax.linen as nn
 import jax
 
 from pdl_jax.models.aspp import pool_context
-from pdl_jax.models.backbones.resnet import Bottleneck, ResNet, UnitFeatures
-from pdl_jax.models.blocks import Conv, ConvNorm, LayerOptions
+from pdl_jax.models.backbones.residual_units import Bottleneck
+from pdl_jax.models.backbones.resnet import ResNet
+from pdl_jax.models.blocks import Conv, ConvNorm, LayerOptions, UnitFeatures
 from pdl_jax.models.heads import predict
 from pdl_jax.models.model_backbone import make_model_backbone
 from pdl_jax.models.options import ModelOptions

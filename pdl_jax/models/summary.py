@@ -74,7 +74,7 @@ def summarize(
             part.multiply_adds += module.count_multiply_adds(arguments[0].shape)
         if isinstance(module, Conv):
             x = arguments[0]
-            channels = 1 if module.is_depthwise else x.shape[-1]
+            channels = 1 if module.is_depthwise else x.shape[-1] // module.groups
             part = find_part(module.path)
             part.multiply_adds += result.size * module.kernel_size**2 * channels
             part.activation_bytes += result.size * result.dtype.itemsize

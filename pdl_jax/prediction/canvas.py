@@ -1,6 +1,9 @@
 """The size that images are padded to, so that those of one size share a compiled program."""
 
 import math
+from collections.abc import Sequence
+
+import numpy as np
 
 from pdl_jax.data.images import MAX_PIXELS
 from pdl_jax.ops.rounding import ceil_div
@@ -48,3 +51,26 @@ def find_canvas_size(
             f'{limit} pixels: shrink it, or predict it with --tile_px'
         )
     return canvas
+
+
+def stack_images(
+    images: Sequence[np.ndarray], canvas: tuple[int, int], num_rows: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Stacks images of one canvas into a batch.
+
+    Args:
+      images: u8[H, W, C] each, at least one.
+      canvas: (height, width) in pixels that hold them all.
+      num_rows: rows of the batch, no fewer than images.
+
+    Returns:
+      u8[B, H, W, C] with every image in its top left corner, and their i32[B, 2]; rows without an
+      image are one black pixel.
+    """
+    batch = np.zeros((num_rows, *canvas, images[0].shape[2]), np.uint8)
+    sizes = np.ones((num_rows, 2), np.int32)
+    for row, image in enumerate(images):
+        height, width = image.shape[:2]
+        batch[row, :height, :width] = image
+        sizes[row] = height, width
+    return batch, sizes

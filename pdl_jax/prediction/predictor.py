@@ -15,7 +15,7 @@ from pdl_jax.data.pixel_format import PixelFormat
 from pdl_jax.experiment import Experiment
 from pdl_jax.ops.rounding import ceil_div
 from pdl_jax.postprocess.crf_options import CrfOptions
-from pdl_jax.prediction.canvas import find_canvas_size
+from pdl_jax.prediction.canvas import find_canvas_size, stack_images
 from pdl_jax.prediction.context import has_context, measure_context
 from pdl_jax.prediction.ensemble import Member, load_members
 from pdl_jax.prediction.image_inputs import ImageInput, read_input
@@ -345,12 +345,7 @@ class Predictor:
                 f'Predictor.canvas_size'
             )
         num_rows = ceil_div(max(len(images), batch_size), self.num_devices) * self.num_devices
-        batch = np.zeros((num_rows, *canvases[0], channels), np.uint8)
-        # Rows without an image are one black pixel.
-        batch_sizes = np.ones((num_rows, 2), np.int32)
-        for row, (height, width) in enumerate(sizes):
-            batch[row, :height, :width] = images[row]
-            batch_sizes[row] = height, width
+        batch, batch_sizes = stack_images(images, canvases[0], num_rows)
         sharding = batch_sharding(self._mesh)
         variables = self.variables
         if context is not None:

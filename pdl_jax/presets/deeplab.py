@@ -71,7 +71,18 @@ _DEEPLAB2 = {
         }
         for size in ('s', 'm', 'l')
     },
-    'max_deeplab_s_backbone_os16': {**_OS16, 'backbone': 'max_s'},
+    **{
+        f'{name}_os16': {
+            'output_stride': 16,
+            'backbone': backbone,
+            'context': 'projection',
+            'drop_path_keep_prob': 0.8,
+        }
+        for name, backbone in (
+            ('max_deeplab_s_backbone', 'max_s'),
+            *((f'axial_swidernet_1_1_{depth}',) * 2 for depth in ('1', '3', '4.5')),
+        )
+    },
 }
 
 # align_corners, three skips at output stride 32, dropout 0.5, no BatchNorm behind the image
@@ -89,6 +100,7 @@ _BOWENC0221 = {
     'resnet50_os32': {**_BOWENC0221_BASE, **_THREE_SKIPS},
     'resnet50_os16': {**_BOWENC0221_BASE, **_OS16, 'instance_head_features': 128},
     'resnet101_os32': {**_BOWENC0221_BASE, **_THREE_SKIPS, 'backbone': 'resnet101'},
+    'resnext101_32x8d_os32': {**_BOWENC0221_BASE, **_THREE_SKIPS, 'backbone': 'resnext101_32x8d'},
     'mobilenet_v2_os32': {**_BOWENC0221_MOBILE, **_THREE_SKIPS, 'backbone': 'mobilenet_v2'},
     'hrnet_w48': {**_BOWENC0221_MOBILE, **_THREE_SKIPS, 'backbone': 'hrnet_w48'},
     'xception65_os32': {
@@ -122,10 +134,55 @@ _DETECTRON2_PLAIN = {
     'semantic_head': 'two_conv3x3',
     'offset_head': 'two_conv3x3',
 }
+_DETECTRON2_DSCONV = {**_DETECTRON2_BASE, 'is_aspp_separable': True}
+# The backbones of bowenc0221/panoptic-deeplab's tools_d2.
+_DETECTRON2_XCEPTION = {
+    'backbone': 'xception65',
+    'stride_convention': None,
+    'multi_grid': None,
+    'normalization': 'given',
+    'pixel_mean': (128.0, 128.0, 128.0),
+    'pixel_deviation': (128.0, 128.0, 128.0),
+}
+_DETECTRON2_HRNET = {
+    'backbone': 'hrnet_w48',
+    'stride_convention': None,
+    'multi_grid': None,
+    'output_stride': 32,
+    'aspp_rates': (3, 6, 9),
+    'skip_strides': (16, 8, 4),
+    'semantic_low_level_features': (128, 64, 32),
+    'instance_low_level_features': (128, 64, 32),
+}
+# Its projects/DeepLab.
+_DETECTRON2_V3 = {
+    **_DETECTRON2_BASE,
+    **_DEEPLAB_V3,
+    'backbone': 'resnet101_beta',
+    'semantic_head': 'none',
+}
+_DETECTRON2_V3PLUS = {
+    **_DETECTRON2_V3,
+    'skip_strides': (4,),
+    'semantic_low_level_features': (48,),
+    'fusion': 'two_conv3x3',
+}
 _DETECTRON2 = {
-    'resnet52_os16_dsconv': {**_DETECTRON2_BASE, 'is_aspp_separable': True},
+    'resnet52_os16_dsconv': _DETECTRON2_DSCONV,
     'resnet52_os16': _DETECTRON2_PLAIN,
     'resnet50_os16': {**_DETECTRON2_PLAIN, 'backbone': 'resnet50'},
+    'xception65_os16_dsconv': {**_DETECTRON2_DSCONV, **_DETECTRON2_XCEPTION},
+    'xception65_os16': {**_DETECTRON2_PLAIN, **_DETECTRON2_XCEPTION},
+    'hrnet_w48_dsconv': {**_DETECTRON2_DSCONV, **_DETECTRON2_HRNET},
+    'hrnet_w48': {**_DETECTRON2_PLAIN, **_DETECTRON2_HRNET},
+    'deeplab_v3_resnet103_os16': _DETECTRON2_V3,
+    'deeplab_v3plus_resnet103_os16': _DETECTRON2_V3PLUS,
+    'deeplab_v3plus_xception65_os16': {**_DETECTRON2_V3PLUS, **_DETECTRON2_XCEPTION},
+    'deeplab_v3plus_hrnet_w48': {
+        **_DETECTRON2_V3PLUS,
+        **_DETECTRON2_HRNET,
+        'semantic_low_level_features': (192, 96, 48),
+    },
 }
 
 # Even input sizes, separable branches without BatchNorm between their convolutions, biases before
@@ -251,24 +308,30 @@ _TORCHVISION_BASE = {
     'aspp_pooling': 'global',
     'dropout_rate': 0.5,
 }
+_TORCHVISION_V3 = {
+    **_TORCHVISION_BASE,
+    **_DEEPLAB_V3,
+    'stride_convention': 'torchvision',
+    'output_stride': 8,
+    'aspp_rates': (12, 24, 36),
+    'semantic_head': 'conv3x3',
+}
+_TORCHVISION_MOBILENET = {
+    'backbone': 'mobilenet_v3_large',
+    'endpoints': 'outputs',
+    'stride_convention': 'torchvision',
+    'output_stride': 16,
+    'backbone_norm_epsilon': 1e-3,
+    'backbone_norm_momentum': 0.99,
+}
 _TORCHVISION = {
-    'deeplab_v3_resnet50_os8': {
-        **_TORCHVISION_BASE,
-        **_DEEPLAB_V3,
-        'stride_convention': 'torchvision',
-        'output_stride': 8,
-        'aspp_rates': (12, 24, 36),
-        'semantic_head': 'conv3x3',
-    },
+    'deeplab_v3_resnet50_os8': _TORCHVISION_V3,
+    'deeplab_v3_resnet101_os8': {**_TORCHVISION_V3, 'backbone': 'resnet101'},
+    'deeplab_v3_mobilenet_v3_large_os16': {**_TORCHVISION_V3, **_TORCHVISION_MOBILENET},
     'lr_aspp_mobilenet_v3_large_os16': {
         **_TORCHVISION_BASE,
         **_LR_ASPP,
-        'backbone': 'mobilenet_v3_large',
-        'endpoints': 'outputs',
-        'stride_convention': 'torchvision',
-        'output_stride': 16,
-        'backbone_norm_epsilon': 1e-3,
-        'backbone_norm_momentum': 0.99,
+        **_TORCHVISION_MOBILENET,
         'lr_aspp_gate': 'sigmoid',
     },
 }
@@ -296,7 +359,7 @@ _CLASSIFIER = {
 def _make_classifier(backbone: str) -> dict[str, Any]:
     """The arrangement of torchvision, where it has this backbone, and of the authors elsewhere."""
     fields = {**_CLASSIFIER, 'backbone': backbone}
-    if backbone.startswith('resnet'):
+    if backbone.startswith(('resnet', 'resnext', 'wide_resnet50', 'wide_resnet101')):
         fields |= {'stride_convention': 'torchvision', 'norm_epsilon': 1e-5}
         if backbone.endswith('_v2'):
             # Of the max-pool; see PreactivationResNet.

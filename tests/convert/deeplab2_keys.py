@@ -8,6 +8,7 @@ from tests.convert.test_convert_deeplab2 import (
     depthwise,
     list_decoder,
     list_resnet,
+    list_wide_resnet,
     norm,
     separable,
 )
@@ -49,15 +50,41 @@ def attention(name, inputs, filters):
     return keys
 
 
-def unit(name, inputs, filters, is_axial):
+def unit(name, inputs, filters, is_axial, key_expansion=1):
     keys = {} if inputs == 4 * filters else conv(f'{name}/_shortcut', 1, inputs, 4 * filters)
-    width = 2 * filters if is_axial else filters
+    width = 2 * key_expansion * filters if is_axial else filters
     keys |= conv(f'{name}/_conv1_bn_act', 1, inputs, width)
     if is_axial:
-        keys |= attention(name, width, filters)
+        keys |= attention(name, width, key_expansion * filters)
     else:
         keys |= conv(f'{name}/_conv2_bn_act', 3, filters, filters)
     return keys | conv(f'{name}/_conv3_bn', 1, width, 4 * filters)
+
+
+def list_axial_swidernet():
+    """SWideRNet-(1, 1, 1) that attends beyond stride 16, with wider keys and values."""
+    places = [f'_stage{stage}/_block{block}' for stage in (4, 5) for block in (1, 2, 3)][1:]
+    keys = {
+        key: shape
+        for key, shape in list_wide_resnet(False).items()
+        if not key.startswith(tuple(f'{place}/' for place in places))
+    }
+    inputs = 1024
+    for place in places:
+        filters = 512 if place.startswith('_stage5') else 256
+        keys |= unit(place, inputs, filters, True, 2)
+        inputs = 4 * filters
+    return keys
+
+
+def project_context(keys, channels):
+    """Leaves of each ASPP its last convolution, which then reads the encoder."""
+    last = '_aspp/_proj_conv_bn_act'
+    return {
+        key: (1, 1, channels, 256) if key.endswith(f'{last}/_conv/kernel') else shape
+        for key, shape in keys.items()
+        if '_aspp/' not in key or last in key
+    }
 
 
 def list_max_s():

@@ -3,6 +3,7 @@
 import ast
 
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from pdl_jax.convert.conversion import guess_network, load
 from pdl_jax.convert.readers import Contents
@@ -30,6 +31,14 @@ def convert_arrays(arrays, source):
     return conversion, load(conversion, contents)
 
 
+def check_equal(found, expected):
+    """Checks that variables are the same."""
+    found, expected = (flatten_dict(x, sep='/') for x in (found, expected))
+    assert found.keys() == expected.keys()
+    for path, value in expected.items():
+        np.testing.assert_array_equal(found[path], value, err_msg=path)
+
+
 def check_heads(network, *, source, preset, crop, size):
     """Converts a network and compares its heads, at full resolution, on a random image."""
     conversion, variables = convert_arrays(get_arrays(network), source)
@@ -43,7 +52,8 @@ def check_heads(network, *, source, preset, crop, size):
     outputs = run_fast(run, variables, image.numpy().transpose(0, 2, 3, 1))
     with torch.no_grad():
         expected = network(image)
-    for name in HEADS:
+    assert expected.keys() <= set(HEADS)
+    for name in expected:
         reference = expected[name].numpy().transpose(0, 2, 3, 1)
         # Small outputs would hide an error; large ones would have large rounding errors.
         assert 0.05 < reference.std() < 5, (name, reference.std())

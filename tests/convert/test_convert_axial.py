@@ -13,9 +13,11 @@ from pdl_jax.presets import make_options
 from tests.convert.deeplab2_keys import (
     count_parameters,
     list_axial,
+    list_axial_swidernet,
     list_max,
     list_max_encoder,
     list_max_s,
+    project_context,
     put_under,
 )
 from tests.convert.test_convert_deeplab2 import SUFFIX, list_network, make_contents
@@ -32,6 +34,7 @@ def test_the_listed_keys_have_the_parameters_of_the_originals():
     for size, multiplier in (('s', 0.5), ('l', 1.0)):
         assert count_parameters(list_axial(multiplier, False)) == counts[size]
     assert count_parameters(list_max_s()) == 41_343_424
+    assert count_parameters(list_axial_swidernet()) == 136_399_392
     assert count_parameters(list_max_encoder('_extra')) == 61_726_624
 
 
@@ -95,7 +98,14 @@ def test_values_are_those_that_have_the_outputs_of_deeplab2(name, options, renam
             'axial_deeplab_s_os16',
             list_network(list_axial(0.5, True), (128, 256, 1024), 19),
         ),
-        ('max_deeplab_s_backbone_os16', list_network(list_max_s(), (256, 512, 2048), 19)),
+        (
+            'max_deeplab_s_backbone_os16',
+            project_context(list_network(list_max_s(), (256, 512, 2048), 19), 2048),
+        ),
+        (
+            'axial_swidernet_1_1_1_os16',
+            project_context(list_network(list_axial_swidernet(), (256, 512, 2048), 19), 2048),
+        ),
     ],
 )
 def test_whole_networks_are_accounted_for(preset, keys):

@@ -1,7 +1,12 @@
 """Networks of bowenc0221/panoptic-deeplab give the same outputs as in PyTorch."""
 
+import jax
+import numpy as np
 import pytest
 
+from pdl_jax.convert.conversion import guess_network
+from pdl_jax.convert.readers import Contents
+from pdl_jax.convert.sources import SOURCES
 from tests.convert import parity
 from tests.convert.torch_networks import (
     Bowenc0221,
@@ -10,6 +15,7 @@ from tests.convert.torch_networks import (
     ResNet,
     Xception65,
     draw_weights,
+    torch,
 )
 
 # Smaller than the image, so that the window of the ASPP's pooling slides along both axes.
@@ -48,3 +54,15 @@ def test_heads_equal_those_of_pytorch(network):
     parity.check_heads(
         network, source='bowenc0221', preset=f'bowenc0221/{name}', crop=CROP, size=SIZE
     )
+
+
+def test_resnext_is_found_by_its_keys():
+    with torch.device('meta'):
+        backbone = ResNet((3, 4, 23, 3), 32, groups=32, width_per_group=8)
+        network = Bowenc0221(backbone, crop=CROP, output_stride=32)
+    arrays = {
+        key: jax.ShapeDtypeStruct(tuple(x.shape), np.float32)
+        for key, x in network.state_dict().items()
+    }
+    conversion = guess_network(Contents(arrays), SOURCES['bowenc0221'])
+    assert conversion.network.name == 'bowenc0221/resnext101_32x8d_os32'

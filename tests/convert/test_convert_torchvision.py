@@ -65,6 +65,8 @@ BACKBONES = {
     'resnet101': (read_resnet_features, (33, 65)),
     # Without its classifier of 124 million parameters, see below.
     'vgg16': (read_last, (65, 97)),
+    'resnext50_32x4d': (read_resnet_features, (32, 64)),
+    'wide_resnet50_2': (read_resnet_features, (33, 33)),
     'mobilenet_v2': (read_mobilenet_v2_features, (64, 96)),
     'mobilenet_v3_large': (read_last, (65, 97)),
     'mobilenet_v3_small': (read_last, (64, 96)),
@@ -104,6 +106,11 @@ def test_features_equal_those_of_pytorch(name):
     ('name', 'arguments', 'preset'),
     [
         ('deeplabv3_resnet50', {'aux_loss': True}, 'torchvision/deeplab_v3_resnet50_os8'),
+        (
+            'deeplabv3_mobilenet_v3_large',
+            {'aux_loss': True},
+            'torchvision/deeplab_v3_mobilenet_v3_large_os16',
+        ),
         ('lraspp_mobilenet_v3_large', {}, 'torchvision/lr_aspp_mobilenet_v3_large_os16'),
     ],
 )
@@ -126,13 +133,35 @@ def test_logits_equal_those_of_pytorch(name, arguments, preset):
     np.testing.assert_allclose(outputs['semantic'], reference, rtol=0, atol=1e-4 * reference.std())
 
 
-def test_every_published_backbone_is_found():
-    for name in ('resnet34', 'resnet152', 'convnext_small'):
-        with torch.device('meta'):
-            network = getattr(torchvision.models, name)(weights=None)
-        arrays = {
-            key: jax.ShapeDtypeStruct(tuple(x.shape), np.float32)
-            for key, x in network.state_dict().items()
-        }
-        conversion = guess_network(Contents(arrays), SOURCES['torchvision'])
-        assert conversion.network.name == f'imagenet/{name}'
+def guess_by_shapes(make):
+    """Finds the network of a program that is built without values."""
+    with torch.device('meta'):
+        network = make()
+    arrays = {
+        key: jax.ShapeDtypeStruct(tuple(x.shape), np.float32)
+        for key, x in network.state_dict().items()
+    }
+    return guess_network(Contents(arrays), SOURCES['torchvision'])
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'resnet34',
+        'resnet152',
+        'resnext101_32x8d',
+        'resnext101_64x4d',
+        'wide_resnet101_2',
+        'convnext_small',
+    ],
+)
+def test_every_published_backbone_is_found(name):
+    conversion = guess_by_shapes(lambda: getattr(torchvision.models, name)(weights=None))
+    assert conversion.network.name == f'imagenet/{name}' and conversion.is_backbone_only
+
+
+def test_a_network_of_another_depth_is_found():
+    make = torchvision.models.segmentation.deeplabv3_resnet101
+    conversion = guess_by_shapes(lambda: make(weights=None, weights_backbone=None, aux_loss=True))
+    assert conversion.network.name == 'torchvision/deeplab_v3_resnet101_os8'
+    assert conversion.num_classes == 21

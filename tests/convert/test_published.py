@@ -13,9 +13,11 @@ from pdl_jax.commands.command_line import main
 from pdl_jax.convert.classes import find_dataset, make_spec
 from pdl_jax.convert.conversion import _list_shapes
 from pdl_jax.convert.networks import Network
+from pdl_jax.convert.publication import format_rows, format_unreadable
 from pdl_jax.convert.published import PUBLISHED
 from pdl_jax.convert.source import list_backbones
 from pdl_jax.convert.sources import SOURCES
+from pdl_jax.convert.unreadable import UNREADABLE
 from pdl_jax.presets import make_any_network
 from pdl_jax.storage import shipped
 from tests import tiny
@@ -24,8 +26,8 @@ from tests.models.test_preset_networks import PARAMETERS
 # Networks of the converter that nobody publishes, or not in a form that it reads.
 UNPUBLISHED = {
     'bowenc0221': {'bowenc0221/resnet50_os16'},
-    # R50-DC5 has no link. The ImageNet ResNets of MSRA take BGR without a deviation.
-    'detectron2': {'detectron2/resnet50_os16', 'imagenet/resnet50', 'imagenet/resnet101'},
+    # R50-DC5 has no link.
+    'detectron2': {'detectron2/resnet50_os16'},
     'deeplab2': {
         'deeplab2/mobilenet_v3_small_os32',
         'deeplab2/mobilenet_v3_large_os32',
@@ -55,7 +57,7 @@ UNPUBLISHED = {
     # What its convert.py makes of the authors' Caffe file.
     'deeplab_pytorch': {'deeplab_pytorch/deeplab_v1_resnet101_os8'},
     # Arrays that were taken out of graphs.
-    'tensorflow': {'tensorflow/deeplab_v3_mobilenet_v2_os16', 'imagenet/mobilenet_v2'},
+    'tensorflow': {'imagenet/mobilenet_v2'},
 }
 
 
@@ -142,20 +144,12 @@ def _count_parameters(network, num_classes):
     return sum(math.prod(s) for path, s in shapes.items() if path.startswith('params/'))
 
 
-def _make_rows():
-    """The table of the docs."""
-    for item in PUBLISHED:
-        pq, miou = ('-' if x is None else f'{x:.1f}' for x in (item.pq, item.miou))
-        yield (
-            f'| `{item.name}` | [{item.source}]({item.page}) | `{item.preset}` | '
-            f'{item.dataset or "ImageNet"} | {pq} | {miou} | {item.parameters:,} |'
-        )
-
-
-def test_the_docs_have_the_same_table():
+def test_the_docs_have_the_same_tables():
     text = (tiny.ROOT / 'docs' / 'weights.md').read_text()
     rows = [line for line in text.splitlines() if line.startswith('| `') and '](https' in line]
-    assert rows == list(_make_rows())
+    assert rows == format_rows(PUBLISHED) + format_unreadable(UNREADABLE)
+    kinds = {item.evidence for item in PUBLISHED}
+    assert kinds == set(re.findall(r'^- \*(\w+)\*: ', text, re.MULTILINE))
 
 
 def test_the_list(capsys):
@@ -177,6 +171,7 @@ def test_an_entry(capsys):
         lines = {key.strip(): value.strip() for key, value in lines.items()}
         assert (lines['PQ'], lines['mIoU']) == ('60.3', '78.2')
         assert lines['network'] == 'detectron2/resnet52_os16' and 'note' not in lines
+        assert lines['loads by'] == 'program'
         assert lines['convert with'].startswith('pdl_jax convert --from=detectron2 ')
     main(['weights', 'resnet50_os32_panoptic_deeplab_kitti_train', '--json'])
     entry = json.loads(capsys.readouterr().out)
@@ -197,7 +192,12 @@ def test_networks_of_the_package_come_first(capsys, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ('name', 'hint'), [('resnet50-0676ba6', 'did you mean resnet50-0676ba61'), ('?', 'lists all')]
+    ('name', 'hint'),
+    [
+        ('resnet50-0676ba6', 'did you mean resnet50-0676ba61'),
+        ('?', 'lists all'),
+        ('resnet50_os32_motion_deeplab_kitti_train', 'is not converted: Motion-DeepLab reads two'),
+    ],
 )
 def test_an_unknown_name_is_one_line(name, hint, capsys):
     with pytest.raises(SystemExit):

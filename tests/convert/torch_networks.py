@@ -8,6 +8,15 @@ torch = pytest.importorskip(
 
 from benchmarks.torch_networks.bowenc0221 import Bowenc0221  # noqa: E402, F401
 from benchmarks.torch_networks.bowenc0221_backbones import HRNet, MobileNetV2, ResNet, Xception65  # noqa: E402, F401
-from benchmarks.torch_networks.detectron2 import Detectron2, DetectronResNet  # noqa: E402, F401
+from benchmarks.torch_networks.detectron2 import (  # noqa: E402, F401
+    HRNET_LAYOUT,
+    XCEPTION_LAYOUT,
+    Detectron2,
+    DetectronDeepLab,
+    DetectronResNet,
+    Layout,
+)
 from benchmarks.torch_networks.layers import HEADS  # noqa: E402, F401
+from benchmarks.torch_networks.tensorflow import TensorflowDeepLab  # noqa: E402, F401
+from benchmarks.torch_networks.timm import ResNetD  # noqa: E402, F401
 from benchmarks.torch_networks.weights import draw_image, draw_weights  # noqa: E402, F401

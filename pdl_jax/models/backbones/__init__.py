@@ -35,8 +35,26 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     'resnet101_v2': functools.partial(PreactivationResNet, block_counts=(3, 4, 23, 3)),
     'cifar_resnet32': functools.partial(CifarResNet, units_per_stage=5),
     'cifar_resnet110': functools.partial(CifarResNet, units_per_stage=18),
+    **{
+        f'resnet{depth}d': functools.partial(
+            ResNet, block_counts=(3, 4, third, 3), stem='deep', shortcut='averaged'
+        )
+        for depth, third in ((50, 6), (101, 23))
+    },
     'resnet50_beta': functools.partial(ResNet, block_counts=(3, 4, 6, 3), stem='beta'),
     'resnet101_beta': functools.partial(ResNet, block_counts=(3, 4, 23, 3), stem='beta'),
+    **{
+        name: functools.partial(
+            ResNet, block_counts=(3, 4, third, 3), groups=groups, width_per_group=width
+        )
+        for name, third, groups, width in (
+            ('resnext50_32x4d', 6, 32, 4),
+            ('resnext101_32x8d', 23, 32, 8),
+            ('resnext101_64x4d', 23, 64, 4),
+            ('wide_resnet50_2', 6, 1, 128),
+            ('wide_resnet101_2', 23, 1, 128),
+        )
+    },
     **{
         f'axial_resnet_{size}': functools.partial(
             AxialResNet, block_counts=(3, 4, 6, 3), stage_width_multiplier=multiplier
@@ -63,6 +81,12 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     'swidernet_sac_1_1_4.5': functools.partial(
         WideResNet, sac_from_stride=32, depth_multiplier=4.5
     ),
+    **{
+        f'axial_swidernet_1_1_{depth:g}': functools.partial(
+            WideResNet, axial_from_stride=16, depth_multiplier=depth
+        )
+        for depth in (1, 3, 4.5)
+    },
     'xception41': functools.partial(Xception, depth=41),
     'xception65': functools.partial(Xception, depth=65),
     'xception71': functools.partial(Xception, depth=71),

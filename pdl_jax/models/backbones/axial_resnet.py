@@ -3,7 +3,8 @@
 import flax.linen as nn
 
 from pdl_jax.models.axial_attention import AxialAttention2D
-from pdl_jax.models.backbones.resnet import ResNet, add_branch, make_shortcut
+from pdl_jax.models.backbones.residual_units import add_branch, make_shortcut
+from pdl_jax.models.backbones.resnet import ResNet
 from pdl_jax.models.blocks import (
     ConvNorm,
     LayerOptions,
@@ -61,26 +62,29 @@ class AxialBottleneck(nn.Module):
     """A residual unit: 1x1, attention along both axes, 1x1.
 
     Attributes:
-      width: channels of the queries and of the keys; values have twice as many, the result four
-        times.
+      width: a quarter of the channels of the result.
       stride: pixels per pixel of the result.
       keep_prob: share of images that keep the residual branch in training.
       options: options of all layers.
+      key_expansion: channels of the queries and of the keys, in widths; values and the first
+        convolution have twice as many.
     """
 
     width: int
     stride: int = 1
     keep_prob: float = 1.0
     options: LayerOptions = LayerOptions()
+    key_expansion: int = 1
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> UnitFeatures:
         """Maps float[B, h, w, C] to features with 4 * width channels."""
         shortcut = make_shortcut(x, 4 * self.width, self.stride, self.options, train=train)
-        x = ConvNorm(2 * self.width, options=self.options, name='conv1')(x, train=train)
+        keys = self.key_expansion * self.width
+        x = ConvNorm(2 * keys, options=self.options, name='conv1')(x, train=train)
         x = AxialAttention2D(
-            self.width,
-            2 * self.width,
+            keys,
+            2 * keys,
             stride=self.stride,
             options=self.options,
             name='attention',

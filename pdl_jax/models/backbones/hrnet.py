@@ -5,7 +5,7 @@ from typing import cast
 
 import flax.linen as nn
 
-from pdl_jax.models.backbones.resnet import BasicBlock, Bottleneck
+from pdl_jax.models.backbones.residual_units import BasicBlock, Bottleneck
 from pdl_jax.models.blocks import (
     Conv,
     ConvNorm,

@@ -65,7 +65,10 @@ class PreactivationResNet(ResNet):
     def _layer_options(self) -> LayerOptions:
         return dataclasses.replace(super()._layer_options, padding='symmetric')
 
-    def _make_bottleneck(self, width: int, stride: int, dilation: int, **shared: Any) -> nn.Module:
+    def _make_bottleneck(
+        self, width: int, stride: int, dilation: int, averaged_px: int, **shared: Any
+    ) -> nn.Module:
+        del averaged_px
         return PreactivationBottleneck(width, stride, dilation, **shared)
 
 

@@ -9,19 +9,17 @@ import flax.linen as nn
 from pdl_jax.models.adaptive_computation import (
     KINDS,
     HaltingOptions,
-    UnitCost,
     run_adaptive_stage,
 )
-from pdl_jax.models.backbones.inverted_residual import GATES, SqueezeExcite
+from pdl_jax.models.backbones.inverted_residual import GATES
+from pdl_jax.models.backbones.residual_units import BasicBlock, Bottleneck
 from pdl_jax.models.blocks import (
     ACTIVATIONS,
     ConvNorm,
     LayerOptions,
     UnitFeatures,
     check_choices,
-    drop_path,
     find_keep_prob,
-    project_branch,
 )
 from pdl_jax.ops.padding import same_padding, symmetric_padding
 from pdl_jax.ops.pooling import max_pool
@@ -29,8 +27,9 @@ from pdl_jax.typing import Array
 
 _CHOICES = {
     'block': ('bottleneck', 'basic'),
-    'stem': ('plain', 'beta', 'none'),
-    'stride_convention': ('deeplab2', 'torchvision', 'detectron2', 'slim', 'caffe'),
+    'stem': ('plain', 'beta', 'deep', 'none'),
+    'shortcut': ('strided', 'averaged'),
+    'stride_convention': ('deeplab2', 'torchvision', 'detectron2', 'msra', 'slim', 'caffe'),
     'endpoints': ('outputs', 'unactivated', 'inner'),
     'activation': tuple(ACTIVATIONS),
     'squeeze_excite_gate': (None, *GATES),
@@ -39,7 +38,7 @@ _CHOICES = {
     'adaptive_computation': KINDS,
 }
 # Conventions in which a unit that lost its stride is dilated like the units after it.
-_DILATES_FIRST = ('detectron2', 'caffe')
+_DILATES_FIRST = ('detectron2', 'msra', 'caffe')
 # The field of `UnitFeatures` that each kind of endpoint reads.
 _FIELDS = {'outputs': 'activated', 'unactivated': 'total', 'inner': 'branch'}
 
@@ -53,20 +52,21 @@ class ResNet(nn.Module):
       'torchvision': a max-pool, then the first unit of stages 2 to 4.
       'detectron2': as 'torchvision', but a unit that lost its stride is dilated like the units
         after it.
+      'msra': as 'detectron2', but bottlenecks stride in their first convolution.
       'slim': a max-pool, then the last unit of stages 1 to 3. Only the max-pool follows
         `options.padding`; convolutions are padded symmetrically, as in TF-slim.
       'caffe': as 'detectron2', but bottlenecks stride in their first convolution, and the max-pool
         of an even number of pixels has one more, whose window reaches beyond the map. DeepLab v2.
 
-    In all but 'detectron2' and 'caffe' a unit that lost its stride keeps the dilation before it, so
-    networks of different output strides agree where they overlap.
+    In all but 'detectron2', 'msra' and 'caffe' a unit that lost its stride keeps the dilation
+    before it, so networks of different output strides agree where they overlap.
 
     Attributes:
       block_counts: units of the four stages.
       block: 'bottleneck', or 'basic' as in ResNet-18 and 34.
-      stem: 'plain' (one 7x7), 'beta' (three 3x3, the Inception stem), or 'none': the input has
-        stride 4 and goes into the residual stages (an encoder behind another network); not in
-        'deeplab2', where these begin at stride 2.
+      stem: 'plain' (one 7x7), 'beta' (three 3x3, the Inception stem), 'deep' (the same of half the
+        width, ResNet-D), or 'none': the input has stride 4 and goes into the residual stages (an
+        encoder behind another network); not in 'deeplab2', where these begin at stride 2.
       stride_convention: convention for the placement of strides, see above.
       multi_grid: factors of the dilations of the last stage, one per unit; empty for none.
       endpoints: features at a stride for decoders. 'outputs': the last activated output with that
@@ -87,9 +87,14 @@ class ResNet(nn.Module):
       adaptive_computation: '' (every unit runs everywhere), 'act' or 'sact': units after the first
         of a stage run until the image or the position halts, see `adaptive_computation`.
       min_active_share: see `adaptive_computation.HaltingOptions`.
+      groups: groups of the 3x3 convolutions of bottlenecks (ResNeXt).
+      width_per_group: channels of a group in the first stage; 64 in one group are ResNet's.
+      shortcut: the projection of a strided bottleneck's input: of every second pixel ('strided'),
+        or of averages of 2x2 ('averaged', ResNet-D).
 
     Source: He et al., CVPR 2016; zero-initialised last BatchNorms from DeepLab2; multi-grid from
-    Chen et al., arXiv 1706.05587.
+    Chen et al., arXiv 1706.05587; groups from Xie et al., CVPR 2017 (ResNeXt); wide bottlenecks
+    from Zagoruyko and Komodakis, BMVC 2016; ResNet-D from He et al., CVPR 2019, as timm has it.
     """
 
     block_counts: tuple[int, int, int, int]
@@ -107,6 +112,9 @@ class ResNet(nn.Module):
     adaptive_computation: str = ''
     min_active_share: float = 0.0
     options: LayerOptions = LayerOptions()
+    groups: int = 1
+    width_per_group: int = 64
+    shortcut: str = 'strided'
 
     def __post_init__(self) -> None:
         check_choices(self, _CHOICES)
@@ -119,10 +127,13 @@ class ResNet(nn.Module):
             raise ValueError(
                 "ResNet stem='none' needs a stride_convention with a max-pool ('torchvision')"
             )
-        if self.squeeze_excite_gate is not None and self.block != 'bottleneck':
+        plain = (1, 64, 'strided', None)
+        found = (self.groups, self.width_per_group, self.shortcut, self.squeeze_excite_gate)
+        if self.block == 'basic' and found != plain:
             raise ValueError(
-                f'ResNet squeeze_excite_gate (={self.squeeze_excite_gate!r}) needs bottlenecks, '
-                f'not block={self.block!r}'
+                f'ResNet groups (={self.groups}), width_per_group (={self.width_per_group}), '
+                f'shortcut (={self.shortcut!r}) and squeeze_excite_gate '
+                f'(={self.squeeze_excite_gate!r}) are of bottlenecks; basic blocks have {plain}'
             )
         if self.endpoints == 'inner' and min(self.block_counts) < 2:
             raise ValueError(
@@ -260,19 +271,33 @@ class ResNet(nn.Module):
         width = self._stage_width(stage)
         shared = self._share_attributes(stage, i, stride)
         if self.block == 'bottleneck':
+            is_averaged = self.shortcut == 'averaged' and unit_stride > 1
+            averaged_px = max(1, stride // self.output_stride) if is_averaged else 0
             dilation = after if self.stride_convention in _DILATES_FIRST else before
-            return self._make_bottleneck(width, step, dilation, **shared)
+            return self._make_bottleneck(width, step, dilation, averaged_px, **shared)
         strides = (1, step) if self.stride_convention == 'slim' else (step, 1)
         dilations = {
             'detectron2': (after, after),
+            'msra': (after, after),
             'caffe': (after, after),
             'slim': (before, before),
         }.get(self.stride_convention, (before, after))
         return BasicBlock(width, strides, dilations, **shared)
 
-    def _make_bottleneck(self, width: int, stride: int, dilation: int, **shared: Any) -> nn.Module:
-        is_caffe, gate = self.stride_convention == 'caffe', self.squeeze_excite_gate
-        return Bottleneck(width, stride, dilation, is_caffe, gate, **shared)
+    def _make_bottleneck(
+        self, width: int, stride: int, dilation: int, averaged_px: int, **shared: Any
+    ) -> nn.Module:
+        return Bottleneck(
+            width,
+            stride,
+            dilation,
+            groups=self.groups,
+            width_per_group=self.width_per_group,
+            is_first_strided=self.stride_convention in ('msra', 'caffe'),
+            averaged_px=averaged_px,
+            squeeze_excite_gate=self.squeeze_excite_gate,
+            **shared,
+        )
 
     def _share_attributes(self, stage: int, i: int, stride: int) -> dict[str, Any]:
         return {
@@ -305,8 +330,14 @@ class ResNet(nn.Module):
             return ConvNorm(self._width(64), 7, 2, activation=None, options=options, name='stem')(
                 x, train=train
             )
+        last = 64 if self.stem == 'deep' else 128
         for i, (width, stride, activation) in enumerate(
-            [(64, 2, options.activation), (64, 1, options.activation), (128, 1, None)], 1
+            [
+                (last // 2, 2, options.activation),
+                (last // 2, 1, options.activation),
+                (last, 1, None),
+            ],
+            1,
         ):
             layer = ConvNorm(
                 self._width(width),
@@ -318,94 +349,6 @@ class ResNet(nn.Module):
             )
             x = layer(x, train=train)
         return x
-
-
-class Bottleneck(nn.Module):
-    """A residual unit: 1x1, 3x3 with stride and dilation, 1x1 to four times the width.
-
-    Attributes:
-      is_first_strided: whether the first 1x1 strides and not the 3x3.
-    """
-
-    width: int
-    stride: int
-    dilation: int
-    is_first_strided: bool = False
-    squeeze_excite_gate: str | None = None
-    keep_prob: float = 1.0
-    options: LayerOptions = LayerOptions()
-
-    @property
-    def cost(self) -> UnitCost:
-        """The cost of a position."""
-        wide = 4 * self.width**2
-        return UnitCost(wide, 9 * self.width**2 + wide, self.dilation)
-
-    @nn.compact
-    def __call__(self, x: Array, *, train: bool) -> UnitFeatures:
-        shortcut = make_shortcut(x, 4 * self.width, self.stride, self.options, train=train)
-        first, second = (self.stride, 1) if self.is_first_strided else (1, self.stride)
-        x = ConvNorm(self.width, 1, first, options=self.options, name='conv1')(x, train=train)
-        x = ConvNorm(self.width, 3, second, self.dilation, options=self.options, name='conv2')(
-            x, train=train
-        )
-        branch = project_branch(x, 4 * self.width, self.options, train=train, name='conv3')
-        if self.squeeze_excite_gate is not None:
-            excite = SqueezeExcite(self.squeeze_excite_gate, self.options, name='squeeze_excite')
-            branch = excite(branch)
-        return add_branch(self, branch, shortcut, train=train)
-
-
-class BasicBlock(nn.Module):
-    """A residual unit: two 3x3 convolutions, each with its stride and dilation."""
-
-    width: int
-    strides: tuple[int, int]
-    dilations: tuple[int, int]
-    keep_prob: float = 1.0
-    options: LayerOptions = LayerOptions()
-
-    @property
-    def cost(self) -> UnitCost:
-        """The cost of a position."""
-        return UnitCost(9 * self.width**2, 9 * self.width**2, self.dilations[1])
-
-    @nn.compact
-    def __call__(self, x: Array, *, train: bool) -> UnitFeatures:
-        shortcut = make_shortcut(x, self.width, max(self.strides), self.options, train=train)
-        x = ConvNorm(
-            self.width, 3, self.strides[0], self.dilations[0], options=self.options, name='conv1'
-        )(x, train=train)
-        branch = ConvNorm(
-            self.width,
-            3,
-            self.strides[1],
-            self.dilations[1],
-            activation=None,
-            scale_init=nn.initializers.zeros,
-            options=self.options,
-            name='conv2',
-        )(x, train=train)
-        return add_branch(self, branch, shortcut, train=train)
-
-
-def add_branch(unit: nn.Module, branch: Array, shortcut: Array, *, train: bool) -> UnitFeatures:
-    """Ends a residual unit that has `keep_prob` and `options`."""
-    total = drop_path(unit, branch, unit.keep_prob, train=train) + shortcut
-    return UnitFeatures(unit.options.activation(total), total, branch)
-
-
-def make_shortcut(
-    x: Array, features: int, stride: int, options: LayerOptions, *, train: bool
-) -> Array:
-    """Subsamples `x` and, if its channels are not `features`, projects it.
-
-    The projection is a child of the module being called.
-    """
-    x = x[:, ::stride, ::stride]
-    if x.shape[-1] == features:
-        return x
-    return ConvNorm(features, activation=None, options=options, name='shortcut')(x, train=train)
 
 
 def _name_unit(stage: int, i: int) -> str:

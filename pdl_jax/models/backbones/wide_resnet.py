@@ -1,8 +1,9 @@
-"""Wide-ResNet-41 and its scaled variants SWideRNet, optionally with switchable convolutions."""
+"""Wide-ResNet-41 and its scaled variants SWideRNet, with switchable convolutions or attention."""
 
 import flax.linen as nn
 
-from pdl_jax.models.backbones.resnet import make_shortcut
+from pdl_jax.models.backbones.axial_resnet import AxialBottleneck
+from pdl_jax.models.backbones.residual_units import make_shortcut
 from pdl_jax.models.blocks import (
     Activation,
     Conv,
@@ -32,6 +33,9 @@ class WideResNet(nn.Module):
       has_squeeze_excite: whether a gate rescales the channels of every unit's residual branch.
       sac_from_stride: smallest output stride (at output stride 32) of stages whose 3x3 convolutions
         are switchable; 0 for none. Published networks have 32.
+      axial_from_stride: smallest stride (at output stride 32) of the input of units that attend
+        along the axes instead of convolving (Axial-SWideRNet: 16); 0 for none. Such networks have
+        an `output_stride` of 16 or 32.
       drop_path_keep_prob: share of images that keep a unit's residual branch in training, for units
         with at least stride 4 at their input.
       drop_path_schedule: 'constant', or 'linear' from 1 at stride 2 down to `drop_path_keep_prob`
@@ -52,9 +56,12 @@ class WideResNet(nn.Module):
     output_stride: int = 16
     width_multiplier: float = 1.0
     options: LayerOptions = LayerOptions()
+    axial_from_stride: int = 0
 
     def __post_init__(self) -> None:
         check_choices(self, _CHOICES)
+        if self.axial_from_stride:
+            check_choices(self, {'output_stride': (16, 32)})
         super().__post_init__()
 
     @nn.compact
@@ -75,27 +82,35 @@ class WideResNet(nn.Module):
             count = count if stage == 1 else max(1, int(count * self.depth_multiplier))
             stage_stride = 2**stage
             for i in range(count):
-                is_strided = stride < min(stage_stride, self.output_stride)
-                x = WideUnit(
-                    self._widths(stage),
-                    2 if is_strided else 1,
-                    (
-                        max(1, stride // self.output_stride),
-                        max(1, stage_stride // self.output_stride),
-                    ),
-                    has_squeeze_excite=self.has_squeeze_excite,
-                    has_sac=stage_stride >= self.sac_from_stride > 0,
-                    keep_prob=find_keep_prob(
-                        self.drop_path_keep_prob, stride, self.drop_path_schedule
-                    ),
-                    options=self.options,
-                    name=f'stage{stage}_block{i + 1}',
-                )(x, train=train)
+                x = self._run_unit(x, stage, stride, f'stage{stage}_block{i + 1}', train)
                 # The nominal stride grows after the first unit, even if that lost its stride.
                 stride = stage_stride
             if 4 <= stage_stride <= self.output_stride:
                 endpoints[f'stride{stage_stride}'] = x
         return {**endpoints, 'last': x}
+
+    def _run_unit(self, x: Array, stage: int, stride: int, name: str, train: bool) -> Array:
+        """Applies a unit; `stride` is that of its input at output stride 32."""
+        stage_stride = 2**stage
+        step = 2 if stride < min(stage_stride, self.output_stride) else 1
+        widths = self._widths(stage)
+        keep_prob = find_keep_prob(self.drop_path_keep_prob, stride, self.drop_path_schedule)
+        if stride >= self.axial_from_stride > 0:
+            unit = AxialBottleneck(
+                widths[-1] // 4, step, keep_prob, self.options, key_expansion=2, name=name
+            )
+            return unit(x, train=train).activated
+        rates = (max(1, stride // self.output_stride), max(1, stage_stride // self.output_stride))
+        return WideUnit(
+            widths,
+            step,
+            rates,
+            has_squeeze_excite=self.has_squeeze_excite,
+            has_sac=stage_stride >= self.sac_from_stride > 0,
+            keep_prob=keep_prob,
+            options=self.options,
+            name=name,
+        )(x, train=train)
 
     def _widths(self, stage: int) -> tuple[int, ...]:
         multiplier = self.stem_width_multiplier if stage == 1 else self.stage_width_multiplier

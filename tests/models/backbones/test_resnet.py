@@ -138,6 +138,7 @@ def test_dilations_of_basic_blocks(stride_convention, dilations):
             'slim',
             {'stage2_block3/conv2/conv', 'stage3_block4/conv2/conv', 'stage4_block6/conv2/conv'},
         ),
+        (50, 'msra', {f'stage{i}_block1/conv1/conv' for i in (3, 4, 5)}),
         (18, 'detectron2', {f'stage{i}_block1/conv1/conv' for i in (3, 4, 5)}),
         (18, 'slim', {f'stage{i}_block2/conv2/conv' for i in (2, 3, 4)}),
     ],
@@ -182,6 +183,7 @@ def test_shapes(stride_convention, output_stride, endpoints, padding):
         {'stride_convention': 'torchvision', 'multi_grid': (1, 2)},
         {'stride_convention': 'slim', 'multi_grid': (1, 2), 'endpoints': 'inner'},
         {'block': 'basic', 'stride_convention': 'slim'},
+        {'stride_convention': 'torchvision', 'stem': 'deep', 'shortcut': 'averaged', 'groups': 2},
     ],
 )
 def test_atrous_consistency(attributes):
@@ -319,3 +321,31 @@ def test_wrong_attributes_are_named():
         _make(50, multi_grid=(1, 2))
     with pytest.raises(ValueError, match="endpoints='inner' needs two units in every stage"):
         ResNet((1, 2, 2, 2), endpoints='inner')
+
+
+def test_groups_are_convolved_apart():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(1, 7, 9, 12)).astype(np.float32)
+    kernel = rng.normal(size=(3, 3, 4, 15)).astype(np.float32)
+    weights = rng.normal(size=(1, 4, 5, 15)).astype(np.float32)
+
+    def convolve(x, kernel, groups):
+        conv = Conv(kernel.shape[-1], 3, 2, 2, groups=groups)
+        return conv.apply({'params': {'kernel': kernel}}, x)
+
+    def total(x, kernel):
+        return jnp.sum(convolve(x, kernel, 3) * weights)
+
+    def total_apart(x, kernel):
+        parts = zip(jnp.split(x, 3, -1), jnp.split(kernel, 3, -1), strict=True)
+        return jnp.sum(jnp.concatenate([convolve(*part, 1) for part in parts], -1) * weights)
+
+    found, expected = (jax.value_and_grad(f, (0, 1))(x, kernel) for f in (total, total_apart))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, expected
+    )
+
+
+def test_groups_need_bottlenecks():
+    with pytest.raises(ValueError, match='are those of bottlenecks'):
+        ResNet((2, 2, 2, 2), block='basic', groups=2)
