@@ -80,7 +80,7 @@ def test_true_outputs_come_back_through_evaluation(workdir, tmp_path):
     ])  # fmt: skip
     report = json.loads((tmp_path / 'report.json').read_text())
     # Scenes of 48x64 pixels have things that are smaller than the discs.
-    assert report['pq'] > 0.9
+    assert report['pq']['All']['pq'] > 0.9
 
 
 @pytest.mark.slow
