@@ -66,7 +66,6 @@ BACKBONES = {
     # Without its classifier of 124 million parameters, see below.
     'vgg16': (read_last, (65, 97)),
     'resnext50_32x4d': (read_resnet_features, (32, 64)),
-    'wide_resnet50_2': (read_resnet_features, (33, 33)),
     'mobilenet_v2': (read_mobilenet_v2_features, (64, 96)),
     'mobilenet_v3_large': (read_last, (65, 97)),
     'mobilenet_v3_small': (read_last, (64, 96)),
@@ -151,6 +150,7 @@ def guess_by_shapes(make):
         'resnet152',
         'resnext101_32x8d',
         'resnext101_64x4d',
+        'wide_resnet50_2',
         'wide_resnet101_2',
         'convnext_small',
     ],
