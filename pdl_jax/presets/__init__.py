@@ -1,8 +1,8 @@
 """Recipes by name, as data: what each paper and each original program is made of.
 
 A preset is whole: the system, the fields of its network that differ from the defaults, and the
-rules for targets, loss and post-processing in which its program differs. `deeplab`,
-`deeplab_v1_v2`, `deeperlab` and `kmax` list them.
+rules for targets, loss and post-processing in which its program differs. `classifiers`,
+`deeplab`, `deeplab_v1_v2`, `deeperlab` and `kmax` list them.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,6 +11,7 @@ from typing import Any
 from pdl_jax.models.deeperlab_options import DeeperLabNetworkOptions, make_deeperlab_options
 from pdl_jax.models.kmax_options import KMaXNetworkOptions, make_kmax_options
 from pdl_jax.models.options import BackboneOptions, ModelOptions, make_model_options
+from pdl_jax.presets.classifiers import CLASSIFIER_PRESETS
 from pdl_jax.presets.deeperlab import DEEPERLAB_PRESETS
 from pdl_jax.presets.deeplab import DEEPLAB_PRESETS
 from pdl_jax.presets.deeplab_v1_v2 import DEEPLAB_V1_V2_PRESETS
@@ -25,6 +26,7 @@ from pdl_jax.typing import suggest
 
 PRESETS: dict[str, Preset] = {
     **DEEPLAB_PRESETS,
+    **CLASSIFIER_PRESETS,
     **DEEPLAB_V1_V2_PRESETS,
     **DEEPERLAB_PRESETS,
     **KMAX_PRESETS,

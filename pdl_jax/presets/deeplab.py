@@ -3,14 +3,13 @@
 The families are 'deeplab2' (google-research/deeplab2), 'bowenc0221' (bowenc0221/panoptic-deeplab),
 'detectron2' (its projects/Panoptic-DeepLab), 'model_garden' (tensorflow/models'
 official/projects/panoptic), 'paper' (the parameters and multiply-adds that Cheng et al. print),
-'tensorflow' (tensorflow/models' research/deeplab), 'torchvision', 'spgnet' (Cheng et al., ICCV
-2019), and 'imagenet' (the classifiers that backbones are pretrained as).
+'tensorflow' (tensorflow/models' research/deeplab), 'torchvision', and 'spgnet' (Cheng et al., ICCV
+2019).
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from pdl_jax.models.backbones import BACKBONES
 from pdl_jax.presets.preset import SYSTEM_BY_INSTANCES, Preset
 
 _OS16 = {'output_stride': 16, 'aspp_rates': (6, 12, 18)}
@@ -348,31 +347,6 @@ _SPGNET = {
     for name in ('resnet18', 'resnet50')
 }
 
-_CLASSIFIER = {
-    **_SEMANTIC,
-    'decoder': 'classifier',
-    'output_stride': 32,
-    'normalization': 'imagenet',
-}
-
-
-def _make_classifier(backbone: str) -> dict[str, Any]:
-    """The arrangement of torchvision, where it has this backbone, and of the authors elsewhere."""
-    fields = {**_CLASSIFIER, 'backbone': backbone}
-    if backbone.startswith(('resnet', 'resnext', 'wide_resnet50', 'wide_resnet101')):
-        fields |= {'stride_convention': 'torchvision', 'norm_epsilon': 1e-5}
-        if backbone.endswith('_v2'):
-            # Of the max-pool; see PreactivationResNet.
-            fields['backbone_padding'] = 'same'
-    if backbone.startswith('cifar_resnet'):
-        fields |= {'output_stride': 4, 'norm_epsilon': 1e-3, 'norm_momentum': 0.9}
-    if backbone.startswith('hrnet'):
-        fields |= {'upsampling': 'nearest', 'norm_epsilon': 1e-5}
-    if backbone.startswith('vgg'):
-        fields |= {'stride_convention': 'torchvision'}
-    return fields
-
-
 _PYTORCH_TARGETS = {
     'is_crowd_ignored': False,
     'is_offset_to_pixel': False,
@@ -404,8 +378,6 @@ _RULES = {
 
 def _make_preset(family: str, model: Mapping[str, Any]) -> Preset:
     system = SYSTEM_BY_INSTANCES[model.get('has_instances', True)]
-    if model.get('decoder') == 'classifier':
-        system = ''
     return Preset(system, model, **_RULES.get(family, {}))
 
 
@@ -420,7 +392,6 @@ DEEPLAB_PRESETS: dict[str, Preset] = {
         ('tensorflow', _TENSORFLOW),
         ('torchvision', _TORCHVISION),
         ('spgnet', _SPGNET),
-        ('imagenet', {name: _make_classifier(name) for name in BACKBONES}),
     )
     for name, model in members.items()
 }

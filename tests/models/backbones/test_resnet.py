@@ -308,10 +308,10 @@ def test_max_pool_of_slim_follows_the_padding_and_its_convolutions_do_not(paddin
 
 
 def test_wrong_attributes_are_named():
-    with pytest.raises(ValueError, match=r"stride_convention must be one of .*'slim'.*not 'caffe'"):
-        _make(50, 'caffe')
-    with pytest.raises(ValueError, match="stem must be one of .*'beta'.*not 'deep'"):
-        _make(50, stem='deep')
+    with pytest.raises(ValueError, match=r"stride_convention must be one of .*'slim'.*not 'keras'"):
+        _make(50, 'keras')
+    with pytest.raises(ValueError, match="stem must be one of .*'beta'.*not 'wide'"):
+        _make(50, stem='wide')
     with pytest.raises(ValueError, match='output_stride must be one of .*not 12'):
         _make(50, output_stride=12)
     with pytest.raises(
@@ -347,5 +347,5 @@ def test_groups_are_convolved_apart():
 
 
 def test_groups_need_bottlenecks():
-    with pytest.raises(ValueError, match='are those of bottlenecks'):
+    with pytest.raises(ValueError, match='are of bottlenecks'):
         ResNet((2, 2, 2, 2), block='basic', groups=2)
