@@ -42,7 +42,7 @@ class Classifier(nn.Module):
         )
         layers = LayerOptions(self.dtype, self.options.norm_momentum, self.options.norm_epsilon)
         x = features['last']
-        if name == 'mobilenet_v2':
+        if name in ('mobilenet_v2', 'mobilenet_v2_5x5'):
             x = ConvNorm(1280, activation=nn.relu6, options=layers, name='last')(x, train=train)
         if name.startswith('hrnet'):
             x = HRNetHead(options=layers, name='head')(features, train=train)
