@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-# The evidence that files load, see docs/weights.md, by source or by preset.
+# The evidence that files load, see docs/weights.md, by source, preset or file.
 _EVIDENCE = {
     'bowenc0221': 'program',
     'bowenc0221/resnext101_32x8d_os32': 'restated',
@@ -18,6 +18,7 @@ _EVIDENCE = {
         for family, stride in (('deeplab2', '_os16'), ('imagenet', ''))
         for depth in ('1', '3', '4.5')
     },
+    'X-101-32x8d.pkl': 'keys',
     'torchvision': 'program',
     'tensorflow': 'restated',
     'tensorflow/deeplab_v3_mobilenet_v2_os16': 'names',
@@ -91,7 +92,8 @@ class Published:
     @property
     def evidence(self) -> str:
         """The kind of test that a file of this layout loads with the right outputs."""
-        return _EVIDENCE.get(self.preset) or _EVIDENCE[self.source]
+        key = next(x for x in (self.file, self.preset, self.source) if x in _EVIDENCE)
+        return _EVIDENCE[key]
 
     @property
     def command(self) -> str:
