@@ -216,7 +216,7 @@ def _build(tf, node):
     return module
 
 
-def test_a_real_checkpoint_is_read_and_mapped(tmp_path, shared_dir):
+def test_a_checkpoint_of_tensorflow_is_read_and_mapped(tmp_path, shared_dir):
     tf = pytest.importorskip(
         'tensorflow', reason="needs TensorFlow: pip install 'pdl_jax[tensorflow]'"
     )
