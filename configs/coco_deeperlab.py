@@ -5,9 +5,9 @@ Data as for configs/coco.py.
     python -m pdl_jax.main --config=configs/coco_deeperlab.py --workdir=runs/coco_deeperlab
 
 Published for val: 33.8 PQ with Xception-71, and 27.9 PQ with
---config.model.preset=deeperlab/wide_mobilenet_v2; test-dev 34.3 PQ, 56.8 PC (Yang et al., arXiv
-1902.05093, from ImageNet weights, which are not part of this file). No program was published: crop
-and schedule are those of configs/coco.py but for the optimiser. Not run to its end here.
+--config.model.preset=deeperlab/wide_mobilenet_v2; test-dev 34.3 PQ (Yang et al., arXiv 1902.05093,
+from ImageNet weights, which are not part of this file). No program was published: crop and schedule
+are those of configs/coco.py but for the optimiser. Not run to its end here.
 """
 
 from ml_collections import ConfigDict

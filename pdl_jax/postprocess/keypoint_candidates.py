@@ -40,8 +40,7 @@ def vote_keypoints(heatmap: Array, short: Array, *, radius_px: float) -> Array:
     """Lets every pixel vote for the keypoints that it points to (Hough voting).
 
     A vote weighs the pixel's heat, is shared bilinearly by the four pixels around its goal, and is
-    dropped outside of the map. It is a scatter on every platform: on a TPU it takes about as long
-    as the rest of the post-processing together.
+    dropped outside of the map. It is a scatter on every platform, slow on a TPU.
 
     Args:
       heatmap: f32[H, W, K] in [0, 1].
