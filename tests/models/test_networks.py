@@ -86,7 +86,9 @@ def _differentiate(model, size, variables, image):
 def _cases():
     """Every backbone, under each kind of decoder in turn, in either precision."""
     names = sorted(MODELS)
-    for i, backbone in enumerate(sorted(BACKBONES)):
+    # CIFAR-10's have one scale, and so no decoder.
+    backbones = [name for name in sorted(BACKBONES) if not name.startswith('cifar_')]
+    for i, backbone in enumerate(backbones):
         yield names[i % len(names)], backbone, ('float32', 'bfloat16')[i % 2], SIZES[i % len(SIZES)]
 
 

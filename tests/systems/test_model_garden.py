@@ -354,7 +354,7 @@ def test_network_parts_that_no_other_family_has():
     x = jnp.arange(-4.0, 5.0)
     gate = GATES['rounded_hard_sigmoid'](x)
     np.testing.assert_allclose(gate, np.clip(x + 3, 0, 6) * 0.16667, rtol=1e-6)
-    with pytest.raises(ValueError, match='needs bottlenecks'):
+    with pytest.raises(ValueError, match='are of bottlenecks'):
         make_backbone('resnet18', squeeze_excite_gate='sigmoid')
 
 
