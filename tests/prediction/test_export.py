@@ -17,7 +17,12 @@ from pdl_jax.data.records import open_split
 from pdl_jax.experiment import Experiment
 from pdl_jax.prediction.export import comparison
 from pdl_jax.prediction.export import export as export_module
-from pdl_jax.prediction.export.comparison import Agreement, check_agreement, match_labels
+from pdl_jax.prediction.export.comparison import (
+    Agreement,
+    check_agreement,
+    check_narrow_agreement,
+    match_labels,
+)
 from pdl_jax.prediction.export.export import FORMATS, ExportOptions, export
 from pdl_jax.prediction.export.program import OUTPUTS
 from pdl_jax.prediction.export.weights import restore_variables, store_variables
@@ -191,6 +196,15 @@ def test_an_agreement_must_be_close():
         check_agreement(Agreement(2, 1, 0.998, 0.0), is_exact=False)
     with pytest.raises(RuntimeError, match='scores'):
         check_agreement(Agreement(2, 2, 1.0, 0.1), is_exact=True)
+
+
+def test_bfloat16_may_differ_as_much_as_the_predictor_itself():
+    check_narrow_agreement(Agreement(2, 0, 0.991, 0.02), Agreement(2, 2, 1.0, 0.0))
+    check_narrow_agreement(Agreement(2, 0, 0.93, 0.05), Agreement(2, 0, 0.96, 0.03))
+    with pytest.raises(RuntimeError, match='at least 92.0% of equal pixels'):
+        check_narrow_agreement(Agreement(2, 0, 0.91, 0.0), Agreement(2, 0, 0.96, 0.0))
+    with pytest.raises(RuntimeError, match='needed: at most 0.02'):
+        check_narrow_agreement(Agreement(2, 0, 0.995, 0.03), Agreement(2, 0, 0.999, 0.005))
 
 
 def test_a_table_must_describe_its_map():

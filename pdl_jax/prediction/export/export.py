@@ -25,10 +25,10 @@ import pdl_jax
 from pdl_jax.data.scenes.dataset import render_scene
 from pdl_jax.ops.platforms import PLATFORMS, name_platform
 from pdl_jax.prediction.export.comparison import (
-    MIN_EQUAL_NARROW,
     Agreement,
     Run,
     check_agreement,
+    check_narrow_agreement,
     compare,
     predict_batches,
     run_batches,
@@ -139,7 +139,7 @@ def export(
     try:
         with stage(f'writing {options.format}'), explain_write_errors(folder):
             form.write(program, options.batch_size, staging, platform)
-        agreement = _check(predictor, program, form, staging, samples, options, say)
+        agreement = _check(predictor, program, form, staging, samples, options, say, load)
         description = _describe(predictor, program, options, agreement)
         (staging / DESCRIPTION).write_text(f'{json.dumps(description, indent=1)}\n')
         if folder.exists():
@@ -220,6 +220,7 @@ def _check(
     samples: Sequence[np.ndarray],
     options: ExportOptions,
     say: Callable[[str], None],
+    load: Callable[..., Predictor],
 ) -> Agreement:
     """Compares the written files with the predictor; twice if they can compute in bfloat16."""
     check = functools.partial(_compare, predictor, program, samples=samples, options=options)
@@ -229,12 +230,20 @@ def _check(
         check_agreement(agreement, is_exact=False)
         agreement = check(form.load(folder))
         say(f'computing in bfloat16: {agreement}')
-        check_agreement(agreement, is_exact=False, min_equal=MIN_EQUAL_NARROW)
+        narrow = load(dtype='bfloat16').make_inference(program.canvas)
+        own = check(_run_here(dataclasses.replace(program, inference=narrow)))
+        say(f'the predictor itself in bfloat16: {own}')
+        check_narrow_agreement(agreement, own)
         return agreement
     agreement = check(form.load(folder))
     say(f'{options.format} against the predictor on {len(samples)} images: {agreement}')
     check_agreement(agreement, is_exact=form.IS_EXACT)
     return agreement
+
+
+def _run_here(program: ImageProgram) -> Run:
+    run = jax.jit(program.__call__)
+    return lambda images: dict(zip(OUTPUTS, jax.device_get(run(images)), strict=True))
 
 
 def _compare(
