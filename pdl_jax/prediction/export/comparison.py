@@ -11,7 +11,7 @@ from pdl_jax.prediction.result import PanopticResult
 # Share of pixels that must be equal where the arithmetic differs.
 MIN_EQUAL = 0.999
 # In bfloat16 pixels and segments that a network is not sure of get other labels, and which ones
-# depends on the order of sums: a program may differ as much as the predictor itself, by this factor.
+# depends on the order of sums: a program may differ by this factor more than the predictor itself.
 _NARROW_FACTOR = 2
 _MIN_EQUAL_NARROW = 0.99
 _MAX_SCORE_DIFFERENCE = 0.02
