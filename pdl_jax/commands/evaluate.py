@@ -30,7 +30,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         '--workdir', required=True, help='where the report and the predictions go; or gs://'
     )
     add_evaluation_flags(parser)
-    add_crf_flag(parser)
     add_allow_changed_flag(parser)
     add_process_flags(parser)
 
@@ -60,6 +59,7 @@ def add_evaluation_flags(parser: argparse.ArgumentParser, title: str = 'evaluati
     group.add_argument(
         '--tune_metric', default='pq', help='what to raise: pq (default), pq_things or pq_stuff'
     )
+    add_crf_flag(group)
     add_switch(group, 'tuned', default=True, help='use what --tune found for the checkpoint')
     add_switch(group, 'page', default=True, help='write report_STEP.html beside the JSON')
     add_switch(group, 'allow_code', help=ALLOW_CODE_HELP)

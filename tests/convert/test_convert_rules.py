@@ -101,4 +101,5 @@ def test_sources_have_the_names_that_they_are_listed_by():
         'convnext',
         'timm',
         'deeplab_pytorch',
+        'model_garden',
     }
