@@ -1,20 +1,10 @@
 """The parts of a DeeperLab as one frozen record, which presets and configurations fill."""
 
 import dataclasses
-import typing
-from collections.abc import Mapping
-from typing import Any
 
 from pdl_jax.models.blocks import FUSIONS
-from pdl_jax.models.options import (
-    BackboneOptions,
-    check_choice,
-    check_fields,
-    find_field_types,
-    list_backbone_fields,
-    list_backbone_types,
-    make_backbone_options,
-)
+from pdl_jax.models.flat_fields import FlatFields
+from pdl_jax.models.options import BackboneOptions, check_choice
 from pdl_jax.ops.resize import MODES
 
 
@@ -90,34 +80,4 @@ class DeeperLabNetworkOptions:
         return self.backbone.output_stride // 4
 
 
-_OWN_FIELDS = tuple(
-    f.name for f in dataclasses.fields(DeeperLabNetworkOptions) if f.name != 'backbone'
-)
-
-
-def make_deeperlab_options(fields: Mapping[str, Any]) -> DeeperLabNetworkOptions:
-    """Builds options from flat fields, as presets and `config.model` have them.
-
-    Args:
-      fields: values by the names of `list_deeperlab_fields`; what is left out has the default.
-
-    Raises:
-      ValueError: a name is unknown, or see `DeeperLabNetworkOptions`.
-    """
-    check_fields(fields, DEEPERLAB_FIELD_TYPES)
-    own = {key: fields[key] for key in _OWN_FIELDS if key in fields}
-    return DeeperLabNetworkOptions(backbone=make_backbone_options(fields), **own)
-
-
-def list_deeperlab_fields(options: DeeperLabNetworkOptions) -> dict[str, Any]:
-    """Lists the flat fields that `make_deeperlab_options` makes the same options from."""
-    own = {key: getattr(options, key) for key in _OWN_FIELDS}
-    return {**list_backbone_fields(options.backbone), **own}
-
-
-def _find_types() -> dict[str, type]:
-    hints = typing.get_type_hints(DeeperLabNetworkOptions)
-    return find_field_types(list_backbone_types() | {key: hints[key] for key in _OWN_FIELDS})
-
-
-DEEPERLAB_FIELD_TYPES: Mapping[str, type] = _find_types()
+DEEPERLAB_FIELDS = FlatFields(DeeperLabNetworkOptions)

@@ -1,19 +1,9 @@
 """The parts of a kMaX-DeepLab as one frozen record, which presets and configurations fill."""
 
 import dataclasses
-import typing
-from collections.abc import Mapping
-from typing import Any
 
-from pdl_jax.models.options import (
-    BackboneOptions,
-    check_choice,
-    check_fields,
-    find_field_types,
-    list_backbone_fields,
-    list_backbone_types,
-    make_backbone_options,
-)
+from pdl_jax.models.flat_fields import FlatFields
+from pdl_jax.models.options import BackboneOptions, check_choice
 from pdl_jax.models.pixel_decoder import BLOCKS, RESIZES, DecoderStage
 
 SEMANTIC_BRANCHES = ('decoder', 'head', 'none')
@@ -127,32 +117,4 @@ class KMaXNetworkOptions:
         return tuple(DecoderStage(*stage) for stage in zip(*parts, strict=True))
 
 
-_OWN_FIELDS = tuple(f.name for f in dataclasses.fields(KMaXNetworkOptions) if f.name != 'backbone')
-
-
-def make_kmax_options(fields: Mapping[str, Any]) -> KMaXNetworkOptions:
-    """Builds options from flat fields, as presets and `config.model` have them.
-
-    Args:
-      fields: values by the names of `list_kmax_fields`; what is left out has the default.
-
-    Raises:
-      ValueError: a name is unknown, or see `KMaXNetworkOptions`.
-    """
-    check_fields(fields, KMAX_FIELD_TYPES)
-    own = {key: fields[key] for key in _OWN_FIELDS if key in fields}
-    return KMaXNetworkOptions(backbone=make_backbone_options(fields), **own)
-
-
-def list_kmax_fields(options: KMaXNetworkOptions) -> dict[str, Any]:
-    """Lists the flat fields that `make_kmax_options` makes the same options from."""
-    own = {key: getattr(options, key) for key in _OWN_FIELDS}
-    return {**list_backbone_fields(options.backbone), **own}
-
-
-def _find_types() -> dict[str, type]:
-    hints = typing.get_type_hints(KMaXNetworkOptions)
-    return find_field_types(list_backbone_types() | {key: hints[key] for key in _OWN_FIELDS})
-
-
-KMAX_FIELD_TYPES: Mapping[str, type] = _find_types()
+KMAX_FIELDS = FlatFields(KMaXNetworkOptions)

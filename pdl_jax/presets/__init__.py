@@ -8,8 +8,8 @@ rules for targets, loss and post-processing in which its program differs. `class
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pdl_jax.models.deeperlab_options import DeeperLabNetworkOptions, make_deeperlab_options
-from pdl_jax.models.kmax_options import KMaXNetworkOptions, make_kmax_options
+from pdl_jax.models.deeperlab_options import DEEPERLAB_FIELDS, DeeperLabNetworkOptions
+from pdl_jax.models.kmax_options import KMAX_FIELDS, KMaXNetworkOptions
 from pdl_jax.models.options import BackboneOptions, ModelOptions, make_model_options
 from pdl_jax.presets.classifiers import CLASSIFIER_PRESETS
 from pdl_jax.presets.deeperlab import DEEPERLAB_PRESETS
@@ -102,12 +102,12 @@ def make_network(preset: Preset, **overrides: Any) -> ModelOptions:
 
 def make_kmax_network(preset: Preset, **overrides: Any) -> KMaXNetworkOptions:
     """Makes the network of a kMaX-DeepLab's preset, see `make_network`."""
-    return make_kmax_options(_merge_fields(preset, overrides))
+    return KMAX_FIELDS.make(_merge_fields(preset, overrides))
 
 
 def make_deeperlab_network(preset: Preset, **overrides: Any) -> DeeperLabNetworkOptions:
     """Makes the network of a DeeperLab's preset, see `make_network`."""
-    return make_deeperlab_options(_merge_fields(preset, overrides))
+    return DEEPERLAB_FIELDS.make(_merge_fields(preset, overrides))
 
 
 def make_any_network(name: str, **overrides: Any) -> AnyNetworkOptions:

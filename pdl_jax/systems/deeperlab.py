@@ -12,9 +12,8 @@ from jax.typing import ArrayLike
 from pdl_jax.losses.keypoint_maps import KeypointLossOptions, keypoint_map_losses
 from pdl_jax.models.deeperlab import OFFSETS, DeeperLab
 from pdl_jax.models.deeperlab_options import (
-    DEEPERLAB_FIELD_TYPES,
+    DEEPERLAB_FIELDS,
     DeeperLabNetworkOptions,
-    list_deeperlab_fields,
 )
 from pdl_jax.ops.keypoints import CENTER, MIRRORED_EDGES, MIRRORED_KEYPOINTS
 from pdl_jax.ops.placement import map_per_device, split_rows
@@ -51,8 +50,8 @@ class DeeperLabOptions(NetworkSystemOptions):
 
     name: ClassVar[str] = 'deeperlab'
     oracles: ClassVar[tuple[str, ...]] = ('semantic', 'keypoint', *OFFSETS)
-    network_fields: ClassVar[Mapping[str, type]] = DEEPERLAB_FIELD_TYPES
-    list_network = staticmethod(list_deeperlab_fields)
+    network_fields: ClassVar[Mapping[str, type]] = DEEPERLAB_FIELDS.types
+    list_network = staticmethod(DEEPERLAB_FIELDS.list)
     make_network = staticmethod(make_deeperlab_network)
     base_config: ClassVar[str] = 'deeperlab'
     inference_fields: ClassVar[tuple[str, ...]] = (

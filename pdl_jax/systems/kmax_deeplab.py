@@ -13,9 +13,8 @@ from pdl_jax.losses.segment_queries import match_queries
 from pdl_jax.models.adaptive_computation import COLLECTION
 from pdl_jax.models.kmax_deeplab import KMaXDeepLab
 from pdl_jax.models.kmax_options import (
-    KMAX_FIELD_TYPES,
+    KMAX_FIELDS,
     KMaXNetworkOptions,
-    list_kmax_fields,
 )
 from pdl_jax.models.pixel_decoder import resize_mode
 from pdl_jax.ops.placement import map_per_device
@@ -50,8 +49,8 @@ class KMaXDeepLabOptions(NetworkSystemOptions):
 
     name: ClassVar[str] = 'kmax_deeplab'
     oracles: ClassVar[tuple[str, ...]] = ('class', 'mask')
-    network_fields: ClassVar[Mapping[str, type]] = KMAX_FIELD_TYPES
-    list_network = staticmethod(list_kmax_fields)
+    network_fields: ClassVar[Mapping[str, type]] = KMAX_FIELDS.types
+    list_network = staticmethod(KMAX_FIELDS.list)
     make_network = staticmethod(make_kmax_network)
     base_config: ClassVar[str] = 'kmax'
     inference_fields: ClassVar[tuple[str, ...]] = (

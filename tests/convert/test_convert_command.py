@@ -161,8 +161,9 @@ def test_dataset_has_to_have_the_classes_of_the_head(arrays, tmp_path, capsys):
     assert 'has 21 classes, --dataset=cityscapes 19' in run_failing(
         arrays, tmp_path, capsys, '--dataset=cityscapes'
     )
-    assert 'is neither one of ade20k, cityscapes, coco, coco_ids, kitti_step, voc nor' in run_failing(
-        arrays, tmp_path, capsys, '--dataset=absent'
+    assert (
+        'is neither one of ade20k, cityscapes, coco, coco_ids, kitti_step, voc nor'
+        in run_failing(arrays, tmp_path, capsys, '--dataset=absent')
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pdl_jax.models.kmax_deeplab import KMaXDeepLab
-from pdl_jax.models.kmax_options import make_kmax_options
+from pdl_jax.models.kmax_options import KMAX_FIELDS
 from pdl_jax.models.kmeans_decoder import sum_by_query
 from pdl_jax.models.pixel_decoder import resize_mode
 from pdl_jax.ops.platforms import eval_shape
@@ -144,7 +144,7 @@ def test_every_pixel_is_added_to_one_query():
 
 @pytest.fixture(scope='module')
 def tiny_network():
-    model = KMaXDeepLab(5, make_kmax_options(_TINY))
+    model = KMaXDeepLab(5, KMAX_FIELDS.make(_TINY))
     image = np.random.default_rng(1).normal(size=(2, 33, 65, 3)).astype(np.float32)
     shapes = eval_shape(lambda: model.init(jax.random.key(0), image))
     rng = np.random.default_rng(2)
@@ -174,7 +174,7 @@ def test_permuting_queries_permutes_masks_and_classes(tiny_network):
 
 def test_what_only_training_reads_costs_inference_nothing(tiny_network):
     model, variables, image = tiny_network
-    relaxed = KMaXDeepLab(5, make_kmax_options({**_TINY, 'num_relaxed_layers': 2}))
+    relaxed = KMaXDeepLab(5, KMAX_FIELDS.make({**_TINY, 'num_relaxed_layers': 2}))
     programs = [
         jax.jit(network.apply).lower(variables, image).as_text() for network in (model, relaxed)
     ]
