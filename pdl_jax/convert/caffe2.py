@@ -32,8 +32,8 @@ def make_resnet(options: ModelOptions, keys: Collection[str]) -> tuple[Rule, ...
     """Makes the rules of a ResNet with a stem of one convolution.
 
     Args:
-      options: of the network; a BatchNorm without statistics gets a mean of 0 and a variance that
-        is 1 with epsilon.
+      options: those of the network; a BatchNorm without statistics gets a mean of 0 and a variance
+        that is 1 with epsilon.
       keys: those of the file, which has statistics of BatchNorm or has none.
     """
     is_msra = options.backbone.stride_convention == 'msra'

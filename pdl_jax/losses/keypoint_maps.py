@@ -56,8 +56,8 @@ def keypoint_map_losses(
     """Computes the weighted losses of each image.
 
     Args:
-      outputs: of the network, all but 'semantic' at the size of the targets.
-      targets: of `preprocess.keypoint_targets.make_keypoint_targets`, batched.
+      outputs: the network's, all but 'semantic' at the size of the targets.
+      targets: those of `preprocess.keypoint_targets.make_keypoint_targets`, batched.
       ignore_label: semantic value of void pixels; need not be a class.
       options: weights and the hard-pixel share.
       resize: mode of upsampling the logits, see `ops.resize.resize_bilinear`.

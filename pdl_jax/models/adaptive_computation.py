@@ -69,7 +69,7 @@ class HaltingOptions:
 
     Attributes:
       kind: 'act' (per image) or 'sact' (per position).
-      activation: of the BatchNorms before the scores; None is none.
+      activation: that of the BatchNorms before the scores; None for none.
       min_active_share: at inference, an image halts in a stage once a smaller share of its
         positions would go on; 0, as in the original, lets every position decide.
     """
@@ -97,7 +97,7 @@ class HaltingScore(nn.Module):
     Attributes:
       kind: 'act': logistic regression on the mean over the image. 'sact': the same plus a 3x3
         convolution of the position's neighbourhood.
-      activation: of the BatchNorms; None is none.
+      activation: that of the BatchNorms; None for none.
       options: options of all layers.
     """
 

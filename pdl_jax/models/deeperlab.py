@@ -123,7 +123,7 @@ class SpaceToDepthDecoder(nn.Module):
         low_level = ConvNorm(network.low_level_features, options=self.options, name='reduce')(
             low_level, train=train
         )
-        # Of a map with aligned corners, 4h - 3 pixels high, the last block holds padding.
+        # The last block of a map with aligned corners, which is 4h - 3 pixels high, holds padding.
         x = jnp.concatenate([x, space_to_depth(low_level, network.block)], axis=-1)
         for i in (1, 2):
             width = network.fusion_features

@@ -84,7 +84,7 @@ def filter_points(lattice: Lattice, values: Array, scratch: Scratch) -> tuple[Ar
     """Filters values at the points by the Gaussian, up to a constant factor.
 
     Args:
-      lattice: of the points.
+      lattice: that of the points.
       values: f32[N, C].
       scratch: of C channels, from `make_scratch` or the filtering before. Handed on, its many
         unused rows are cleared once and not for each filtering.

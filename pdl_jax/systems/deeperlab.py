@@ -26,7 +26,7 @@ from pdl_jax.preprocess.keypoint_targets import KeypointTargetOptions, make_keyp
 from pdl_jax.presets import make_deeperlab_network
 from pdl_jax.systems.computation import add_ponder_loss
 from pdl_jax.systems.deeplab import DeepLabAveraging
-from pdl_jax.systems.drawing.fields import draw_offset, draw_ponder, heatmap_picture
+from pdl_jax.systems.drawing.fields import draw_offset, heatmap_picture
 from pdl_jax.systems.network_options import NetworkSystemOptions
 from pdl_jax.systems.network_system import NetworkSystem
 from pdl_jax.systems.rejection import reject_things
@@ -223,8 +223,6 @@ class DeeperLabSystem(NetworkSystem):
         centre, within the true instances.
         """
         pictures = super().draw_pictures(maps, image, colors)
-        if 'ponder' in maps:
-            pictures['ponder'] = draw_ponder(maps['ponder'], image)
         for prefix in ('', 'target_'):
             pictures[f'{prefix}keypoints'] = heatmap_picture(maps[f'{prefix}keypoint'], image)
             offset = maps[f'{prefix}offset']

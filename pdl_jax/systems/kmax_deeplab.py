@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +12,7 @@ from pdl_jax.losses.mask_transformer import MaskLossOptions, mask_transformer_lo
 from pdl_jax.losses.segment_queries import match_queries
 from pdl_jax.models.adaptive_computation import COLLECTION
 from pdl_jax.models.kmax_deeplab import KMaXDeepLab
-from pdl_jax.models.kmax_options import (
-    KMAX_FIELDS,
-    KMaXNetworkOptions,
-)
+from pdl_jax.models.kmax_options import KMAX_FIELDS, KMaXNetworkOptions
 from pdl_jax.models.pixel_decoder import resize_mode
 from pdl_jax.ops.placement import map_per_device
 from pdl_jax.postprocess.image_sizes import ImageSizes
@@ -23,23 +20,20 @@ from pdl_jax.postprocess.mask_options import MaskPostprocessOptions
 from pdl_jax.postprocess.masks import label_masks
 from pdl_jax.preprocess.mask_targets import MaskTargetOptions, make_mask_targets
 from pdl_jax.presets import make_kmax_network
-from pdl_jax.systems.computation import Computation, add_ponder_loss, measure_computation
-from pdl_jax.systems.drawing.fields import draw_ponder
+from pdl_jax.systems.computation import add_ponder_loss
 from pdl_jax.systems.drawing.queries import color_queries
 from pdl_jax.systems.network_options import NetworkSystemOptions
+from pdl_jax.systems.network_system import NetworkSystem
 from pdl_jax.systems.pixel_grid import PixelGrid
 from pdl_jax.systems.system import (
     LabelMaps,
     Outputs,
     Samples,
-    System,
     Variables,
     image_size,
 )
 from pdl_jax.typing import Array, LabelFormat, MaskTargets
 
-# Smallest input that every network takes; shapes of variables do not depend on the input.
-_INIT_SIZE = (65, 65)
 _CERTAIN = 20.0
 
 
@@ -92,8 +86,10 @@ class KMaXDeepLabOptions(NetworkSystemOptions):
 
 
 @dataclasses.dataclass(frozen=True)
-class KMaXDeepLabSystem(System):
+class KMaXDeepLabSystem(NetworkSystem):
     """Labels every pixel by the masks of queries.
+
+    The outputs are 'mask_logits' f32[B, h, w, N] and 'class_logits' f32[B, N, K + 1].
 
     Queries of two passes over an image do not correspond, so their outputs have no average.
 
@@ -127,14 +123,6 @@ class KMaXDeepLabSystem(System):
     def max_segments(self) -> int:
         """See `System.max_segments`."""
         return self.options.model.num_queries
-
-    def init(self, rng: Array) -> Variables:
-        """See `System.init`."""
-        return dict(self.network.init(rng, jnp.zeros((1, *_INIT_SIZE, self.options.num_channels))))
-
-    def outputs(self, variables: Variables, images: Array) -> Outputs:
-        """See `System.outputs`: 'mask_logits' f32[B, h, w, N], 'class_logits' f32[B, N, K + 1]."""
-        return cast(Outputs, self.network.apply(variables, images))
 
     def make_targets(self, panoptic: Array, size: tuple[int, int]) -> MaskTargets:
         """Makes the targets of a batch at `size` (height, width) of the masks, in pixels."""
@@ -173,15 +161,6 @@ class KMaXDeepLabSystem(System):
         )
         loss, terms = add_ponder_loss(loss, terms, updates, self.options.loss.ponder_weight)
         return loss, (terms, updates)
-
-    @property
-    def is_adaptive(self) -> bool:
-        """See `System.is_adaptive`."""
-        return bool(self.options.model.backbone.adaptive_computation)
-
-    def measure_computation(self, variables: Variables, images: Array) -> Computation:
-        """See `System.measure_computation`."""
-        return measure_computation(self.network, variables, images, resize=self.grid.resize)
 
     def label_maps(self, outputs: Outputs, *, size: tuple[int, int]) -> LabelMaps:
         """See `System.label_maps`."""
@@ -241,11 +220,8 @@ class KMaXDeepLabSystem(System):
         targets = self.make_targets(samples.panoptic, image_size(outputs['mask_logits']))
         last = outputs['auxiliary'][-1]['mask_logits']
         matches = match_queries(outputs['mask_logits'], outputs['class_logits'], targets)
-        ponder = {}
-        if self.is_adaptive:
-            ponder['ponder'] = self.measure_computation(variables, samples.image).ponder
         return {
-            **ponder,
+            **self.ponder_maps(variables, samples.image),
             'panoptic': maps.panoptic,
             'target_panoptic': samples.panoptic,
             'queries': jnp.argmax(outputs['mask_logits'], axis=-1),
@@ -262,8 +238,6 @@ class KMaXDeepLabSystem(System):
         step of k-means, and 'matched' the segments of the truth in the colours of their queries.
         """
         pictures = super().draw_pictures(maps, image, colors)
-        if 'ponder' in maps:
-            pictures['ponder'] = draw_ponder(maps['ponder'], image)
         num = self.options.model.num_queries
         size = image.shape[:2]
         return pictures | {

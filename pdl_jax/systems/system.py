@@ -18,6 +18,7 @@ from pdl_jax.presets import Preset
 from pdl_jax.systems.averaging import Averaging
 from pdl_jax.systems.computation import Computation
 from pdl_jax.systems.drawing.colors import color_panoptic, color_semantic
+from pdl_jax.systems.drawing.fields import draw_ponder
 from pdl_jax.systems.option_fields import refuse_unknown, set_fields
 from pdl_jax.systems.parameter_groups import ParameterGroup
 from pdl_jax.systems.pixel_grid import PixelGrid
@@ -382,6 +383,8 @@ class System(abc.ABC):
           u8[H, W, 3] pictures by name.
         """
         pictures = {'image': image}
+        if 'ponder' in maps:
+            pictures['ponder'] = draw_ponder(maps['ponder'], image)
         for name, key in (('target', 'target_panoptic'), ('prediction', 'panoptic')):
             if self.has_instances:
                 pictures[name] = color_panoptic(maps[key], self.label_format, colors)

@@ -7,7 +7,6 @@ Everything is written to a folder beside DIR first, which is renamed when the co
 """
 
 import dataclasses
-import functools
 import importlib
 import json
 import os
@@ -37,6 +36,7 @@ from pdl_jax.prediction.export.program import OUTPUTS, ImageProgram
 from pdl_jax.prediction.export.weights import DTYPES, restore_variables, store_variables
 from pdl_jax.prediction.image_files import read_image
 from pdl_jax.prediction.predictor import Predictor
+from pdl_jax.prediction.result import PanopticResult
 from pdl_jax.runtime.progress import stage
 from pdl_jax.storage.paths import explain_write_errors, is_remote
 
@@ -223,7 +223,16 @@ def _check(
     load: Callable[..., Predictor],
 ) -> Agreement:
     """Compares the written files with the predictor; twice if they can compute in bfloat16."""
-    check = functools.partial(_compare, predictor, program, samples=samples, options=options)
+    groups = [[image] for image in samples] if options.is_any_size else [list(samples)]
+    expected = _predict(predictor, groups, options, program.canvas)
+    divisor = predictor.spec.label_divisor
+
+    def check(run: Run) -> Agreement:
+        with stage(f'comparing {len(samples)} images with the predictor'):
+            batch_size = options.batch_size or _SYMBOLIC_BATCH
+            found = [row for group in groups for row in run_batches(run, group, batch_size)]
+        return compare(expected, found, divisor)
+
     if options.format == 'openvino' and options.dtype == 'bfloat16':
         agreement = check(form.load(folder, 'f32'))
         say(f'computing in float32: {agreement}')
@@ -246,25 +255,21 @@ def _run_here(program: ImageProgram) -> Run:
     return lambda images: dict(zip(OUTPUTS, jax.device_get(run(images)), strict=True))
 
 
-def _compare(
+def _predict(
     predictor: Predictor,
-    program: ImageProgram,
-    run: Run,
-    *,
-    samples: Sequence[np.ndarray],
+    groups: Sequence[Sequence[np.ndarray]],
     options: ExportOptions,
-) -> Agreement:
-    """Compares on batches of images; one by one if they may differ in their sizes."""
-    batch_size = options.batch_size or _SYMBOLIC_BATCH
+    canvas: tuple[int, int],
+) -> list[PanopticResult]:
+    """Predicts batches of images; one by one if they may differ in their sizes."""
     # A program for any batch computes image by image in the formats that must be exact.
-    reference = options.batch_size or 1
-    groups = [[image] for image in samples] if options.is_any_size else [list(samples)]
-    expected, found = [], []
-    with stage(f'comparing {len(samples)} images with the predictor'):
-        for group in groups:
-            expected += predict_batches(predictor, group, reference, program.canvas)
-            found += run_batches(run, group, batch_size)
-    return compare(expected, found, predictor.spec.label_divisor)
+    batch_size = options.batch_size or 1
+    with stage('predicting the images to compare'):
+        return [
+            result
+            for group in groups
+            for result in predict_batches(predictor, group, batch_size, canvas)
+        ]
 
 
 def _describe(
