@@ -11,7 +11,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from pdl_jax.convert.contents import Contents
-from pdl_jax.convert.networks import AnyNetwork, Network
+from pdl_jax.convert.networks import Network
 from pdl_jax.convert.rules import (
     Account,
     find_targets,
@@ -21,7 +21,7 @@ from pdl_jax.convert.rules import (
 )
 from pdl_jax.convert.source import Source, list_backbones
 from pdl_jax.ops.platforms import eval_shape
-from pdl_jax.presets import PRESETS, make_any_network
+from pdl_jax.presets import PRESETS, AnyNetworkOptions, make_any_network
 from pdl_jax.typing import PyTree
 
 _NOT_ARRAYS = 'other content of a training checkpoint'
@@ -128,7 +128,7 @@ def find_networks(contents: Contents, source: Source) -> tuple[list[Conversion],
 
 
 def choose_network(
-    contents: Contents, source: Source, preset: str, options: AnyNetwork | None = None
+    contents: Contents, source: Source, preset: str, options: AnyNetworkOptions | None = None
 ) -> Conversion:
     """Compares a file with the network of a preset.
 

@@ -15,12 +15,11 @@ from pdl_jax.convert.deeplab2_layers import (
 from pdl_jax.convert.kmax_deeplab2 import make_kmax_rules
 from pdl_jax.convert.layers import tensorflow_conv, tensorflow_norm
 from pdl_jax.convert.max_deeplab2 import make_max_rules
-from pdl_jax.convert.networks import AnyNetwork
 from pdl_jax.convert.rules import Rule, Target, under
 from pdl_jax.convert.source import Source
 from pdl_jax.models.kmax_options import KMaXNetworkOptions
 from pdl_jax.models.max_deeplab import MaXNetworkOptions
-from pdl_jax.presets import PRESETS
+from pdl_jax.presets import PRESETS, AnyNetworkOptions
 
 
 def _make_resnet() -> tuple[Rule, ...]:
@@ -90,7 +89,7 @@ def _make_panoptic_deeplab() -> tuple[Rule, ...]:
     return tuple(rules)
 
 
-def _make_decoders(options: AnyNetwork) -> tuple[Rule, ...]:
+def _make_decoders(options: AnyNetworkOptions) -> tuple[Rule, ...]:
     if isinstance(options, KMaXNetworkOptions):
         return make_kmax_rules(options)
     if isinstance(options, MaXNetworkOptions):
@@ -98,7 +97,7 @@ def _make_decoders(options: AnyNetwork) -> tuple[Rule, ...]:
     return _make_panoptic_deeplab()
 
 
-def _make_rules(options: AnyNetwork, keys: Collection[str]) -> tuple[Rule, ...]:
+def _make_rules(options: AnyNetworkOptions, keys: Collection[str]) -> tuple[Rule, ...]:
     del keys
     encoder = under(
         _make_backbone(options.backbone.name),

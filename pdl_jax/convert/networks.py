@@ -15,7 +15,6 @@ from pdl_jax.models.model_backbone import make_model_backbone
 from pdl_jax.models.options import ModelOptions
 from pdl_jax.presets import AnyNetworkOptions
 
-AnyNetwork = AnyNetworkOptions | MaXNetworkOptions
 # Paths of the variables whose last dimension is the number of classes, and of the one of mask
 # transformers, which have a last logit for queries without a segment.
 _LOGITS = (
@@ -36,7 +35,7 @@ class Network:
     """
 
     name: str
-    options: AnyNetwork
+    options: AnyNetworkOptions
 
     @property
     def is_classifier(self) -> bool:

@@ -19,6 +19,7 @@ _DEEPLAB2_PROJECTS = f'{_GITHUB}/google-research/deeplab2/blob/main/g3doc/projec
 _DEEPLAB2 = f'{_DEEPLAB2_PROJECTS}/panoptic_deeplab.md'
 _DEEPLAB2_MOTION = f'{_DEEPLAB2_PROJECTS}/motion_deeplab.md'
 _DEEPLAB2_AXIAL = f'{_DEEPLAB2_PROJECTS}/axial_deeplab.md'
+_DEEPLAB2_MAX = f'{_DEEPLAB2_PROJECTS}/max_deeplab.md'
 _DEEPLAB2_KMAX = f'{_DEEPLAB2_PROJECTS}/kmax_deeplab.md'
 _DEEPLAB2_IMAGENET = f'{_DEEPLAB2_PROJECTS}/imagenet_pretrained_checkpoints.md'
 _KMAX = f'{_GITHUB}/bytedance/kmax-deeplab'
@@ -121,6 +122,16 @@ PUBLISHED: tuple[Published, ...] = (
         'deeplab2', 'kitti_step', 19, _DEEPLAB2_MOTION,
         'resnet50_os32 - - 54_973_702 resnet50_os32_panoptic_deeplab_kitti_trainval',
         note='trained on the validation split too',
+    ),
+    *_list(
+        'deeplab2', 'coco', 133, _DEEPLAB2_MAX,
+        *(
+            f'max_deeplab_s_os16 {pq} - 77_756_942 max_deeplab_s_os16_res{size}_{steps}_coco_train'
+            for size, steps, pq in (
+                (641, '100k', 45.9), (641, '200k', 46.5), (641, '400k', 47.0),
+                (1025, '100k', 47.9), (1025, '200k', 48.7), (1025, '400k', 49.0),
+            )
+        ),
     ),
     *_list(
         'deeplab2', 'coco', 133, _DEEPLAB2_KMAX,

@@ -17,6 +17,14 @@ UNREADABLE: tuple[Unreadable, ...] = (
         'its encoder, a stacked decoder on Wide-ResNet-41, is not among the backbones',
     ),
     Unreadable(
+        tuple(
+            f'max_deeplab_l_os16_res1025_{steps}_coco_train' for steps in ('100k', '200k', '400k')
+        ),
+        f'{_DEEPLAB2}/max_deeplab.md',
+        '50.9, 51.1, 51.3 PQ',
+        'MaX-DeepLab-L has the same encoder',
+    ),
+    Unreadable(
         (
             'resnet50_os32_motion_deeplab_kitti_train',
             'resnet50_os32_motion_deeplab_kitti_trainval',

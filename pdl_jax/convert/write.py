@@ -3,19 +3,19 @@
 from typing import Any
 
 from pdl_jax.convert.conversion import Conversion, has_folded_norm
-from pdl_jax.convert.networks import AnyNetwork
 from pdl_jax.convert.source import Source, list_backbones
 from pdl_jax.data import catalog
 from pdl_jax.data.annotated_split import without_things
 from pdl_jax.experiment import Experiment
 from pdl_jax.models.model_backbone import describe_backbone
+from pdl_jax.presets import AnyNetworkOptions
 from pdl_jax.storage.checkpointer import Checkpointer
 from pdl_jax.systems.network_options import NetworkSystemOptions
 from pdl_jax.systems.system import SystemOptions
 from pdl_jax.typing import PyTree
 
 
-def find_network(options: SystemOptions) -> AnyNetwork:
+def find_network(options: SystemOptions) -> AnyNetworkOptions:
     """Returns the network of a system that weights can be converted for.
 
     Raises:
@@ -98,7 +98,7 @@ def write_checkpoint(output: str, variables: PyTree, description: dict[str, Any]
     checkpointer.close()
 
 
-def _find_training(conversion: Conversion, source: Source) -> AnyNetwork:
+def _find_training(conversion: Conversion, source: Source) -> AnyNetworkOptions:
     """Finds the options of the network that a backbone was trained in.
 
     They may differ from those of the network that it is converted for.

@@ -1,6 +1,7 @@
 """The parts of a kMaX-DeepLab as one frozen record, which presets and configurations fill."""
 
 import dataclasses
+from typing import Any
 
 from pdl_jax.models.flat_fields import FlatFields
 from pdl_jax.models.options import BackboneOptions, check_choice
@@ -85,20 +86,7 @@ class KMaXNetworkOptions:
                 f'value for each of model.decoder_inputs (={self.decoder_inputs!r}), which must '
                 f'not be empty'
             )
-        for field in ('num_queries', 'query_features', 'mask_features', 'ffn_features'):
-            if getattr(self, field) < 1:
-                raise ValueError(f'model.{field} (={getattr(self, field)}) must be positive')
-        if self.query_features % (2 * self.num_heads):
-            raise ValueError(
-                f'model.query_features (={self.query_features}) must be a multiple of twice '
-                f'model.num_heads (={self.num_heads})'
-            )
-        if not 0 <= self.dropout_rate < 1:
-            raise ValueError(f'model.dropout_rate (={self.dropout_rate}) must lie in [0, 1)')
-        if not 0 < self.transformer_keep_prob <= 1:
-            raise ValueError(
-                f'model.transformer_keep_prob (={self.transformer_keep_prob}) must lie in (0, 1]'
-            )
+        check_query_fields(self)
         if not 0 <= self.num_relaxed_layers <= self.num_layers:
             raise ValueError(
                 f'model.num_relaxed_layers (={self.num_relaxed_layers}) must lie in '
@@ -115,6 +103,28 @@ class KMaXNetworkOptions:
         """The stages of the pixel decoder."""
         parts = (self.decoder_blocks, self.decoder_features, self.decoder_depths)
         return tuple(DecoderStage(*stage) for stage in zip(*parts, strict=True))
+
+
+def check_query_fields(options: Any) -> None:
+    """Checks the fields that mask transformers share.
+
+    Raises:
+      ValueError: names the field and its value.
+    """
+    for field in ('num_queries', 'query_features', 'mask_features', 'ffn_features', 'num_heads'):
+        if getattr(options, field) < 1:
+            raise ValueError(f'model.{field} (={getattr(options, field)}) must be positive')
+    if options.query_features % (2 * options.num_heads):
+        raise ValueError(
+            f'model.query_features (={options.query_features}) must be a multiple of twice '
+            f'model.num_heads (={options.num_heads})'
+        )
+    if not 0 <= options.dropout_rate < 1:
+        raise ValueError(f'model.dropout_rate (={options.dropout_rate}) must lie in [0, 1)')
+    if not 0 < options.transformer_keep_prob <= 1:
+        raise ValueError(
+            f'model.transformer_keep_prob (={options.transformer_keep_prob}) must lie in (0, 1]'
+        )
 
 
 KMAX_FIELDS = FlatFields(KMaXNetworkOptions)

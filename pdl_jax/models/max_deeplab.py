@@ -1,7 +1,7 @@
 """The network of MaX-DeepLab-S: a pixel path and a path of queries, masks and classes."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -9,14 +9,14 @@ import jax.numpy as jnp
 from pdl_jax.models.backbones.resnet import ResNet
 from pdl_jax.models.blocks import LayerOptions
 from pdl_jax.models.dual_path import DualPathLayer
+from pdl_jax.models.flat_fields import FlatFields
+from pdl_jax.models.kmax_options import check_query_fields
 from pdl_jax.models.mask_predictor import learn_queries, predict_masks
 from pdl_jax.models.model_backbone import make_model_backbone
 from pdl_jax.models.options import BackboneOptions, check_choice
 from pdl_jax.models.pixel_decoder import ResidualBlock, ResizedFusion
 from pdl_jax.models.semantic_branch import predict_semantic
 from pdl_jax.typing import Array
-
-_RESIZE = 'corner_aligned'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +26,7 @@ class MaXNetworkOptions:
     Attributes:
       backbone: a ResNet; queries and pixels exchange after each unit of its last stage.
       normalization: see `preprocess.normalize`.
+      pixel_mean, pixel_deviation: of pixels in [0, 255] by channel, for the normalisation 'given'.
       norm_momentum, norm_epsilon: BatchNorm's, behind the backbone.
       num_queries: masks of an image.
       query_features: channels of the queries.
@@ -37,11 +38,17 @@ class MaXNetworkOptions:
       dropout_rate: dropout after the context module of the semantic branch, in training.
 
     Raises:
-      ValueError: the backbone gives activated features, which the decoder cannot add to.
+      ValueError: a field has a value that it cannot have; the backbone's endpoints are activated,
+        which the decoder cannot add to.
     """
+
+    # How maps are resized: DeepLab2's convention, for odd input sizes.
+    resize: ClassVar[str] = 'corner_aligned'
 
     backbone: BackboneOptions = BackboneOptions('max_s', output_stride=16, endpoints='unactivated')
     normalization: str = 'unit'
+    pixel_mean: tuple[float, ...] | None = None
+    pixel_deviation: tuple[float, ...] | None = None
     norm_momentum: float = 0.99
     norm_epsilon: float = 1e-3
     num_queries: int = 128
@@ -54,6 +61,10 @@ class MaXNetworkOptions:
 
     def __post_init__(self) -> None:
         check_choice('endpoints', self.backbone.endpoints, ('unactivated',))
+        check_query_fields(self)
+
+
+MAX_FIELDS = FlatFields(MaXNetworkOptions)
 
 
 class MaXDeepLab(nn.Module):
@@ -111,7 +122,7 @@ class MaXDeepLab(nn.Module):
             {key: layers.activation(x) for key, x in features.items()},
             self.num_classes + 1,
             layers,
-            resize=_RESIZE,
+            resize=options.resize,
             dropout_rate=options.dropout_rate,
             has_decoder=True,
             train=train,
@@ -154,7 +165,9 @@ class MaXDeepLab(nn.Module):
         for i, key in enumerate(('stride8', 'stride4'), 1):
             fine = features[key]
             width = fine.shape[-1]
-            x = ResizedFusion(width, _RESIZE, layers, name=f'fusion{i}')(x, fine, train=train)
+            x = ResizedFusion(width, self.options.resize, layers, name=f'fusion{i}')(
+                x, fine, train=train
+            )
             x = ResidualBlock('bottleneck', width // 4, layers, name=f'decoder_block{i}')(
                 x, train=train
             )

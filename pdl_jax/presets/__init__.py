@@ -2,7 +2,7 @@
 
 A preset is whole: the system, the fields of its network that differ from the defaults, and the
 rules for targets, loss and post-processing in which its program differs. `classifiers`,
-`deeplab`, `deeplab_v1_v2`, `deeperlab` and `kmax` list them.
+`deeplab`, `deeplab_v1_v2`, `deeperlab`, `kmax` and `max_deeplab` list them.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,15 +10,18 @@ from typing import Any
 
 from pdl_jax.models.deeperlab_options import DEEPERLAB_FIELDS, DeeperLabNetworkOptions
 from pdl_jax.models.kmax_options import KMAX_FIELDS, KMaXNetworkOptions
+from pdl_jax.models.max_deeplab import MAX_FIELDS, MaXNetworkOptions
 from pdl_jax.models.options import BackboneOptions, ModelOptions, make_model_options
 from pdl_jax.presets.classifiers import CLASSIFIER_PRESETS
 from pdl_jax.presets.deeperlab import DEEPERLAB_PRESETS
 from pdl_jax.presets.deeplab import DEEPLAB_PRESETS
 from pdl_jax.presets.deeplab_v1_v2 import DEEPLAB_V1_V2_PRESETS
 from pdl_jax.presets.kmax import KMAX_PRESETS
+from pdl_jax.presets.max_deeplab import MAX_PRESETS
 from pdl_jax.presets.preset import (
     DEEPERLAB_SYSTEM,
     KMAX_SYSTEM,
+    MAX_SYSTEM,
     SYSTEM_BY_INSTANCES,
     Preset,
 )
@@ -30,9 +33,10 @@ PRESETS: dict[str, Preset] = {
     **DEEPLAB_V1_V2_PRESETS,
     **DEEPERLAB_PRESETS,
     **KMAX_PRESETS,
+    **MAX_PRESETS,
 }
 
-AnyNetworkOptions = ModelOptions | DeeperLabNetworkOptions | KMaXNetworkOptions
+AnyNetworkOptions = ModelOptions | DeeperLabNetworkOptions | KMaXNetworkOptions | MaXNetworkOptions
 
 # Fields that describe the inside of one family of backbones.
 _OF_ONE_BACKBONE = (
@@ -105,6 +109,11 @@ def make_kmax_network(preset: Preset, **overrides: Any) -> KMaXNetworkOptions:
     return KMAX_FIELDS.make(_merge_fields(preset, overrides))
 
 
+def make_max_network(preset: Preset, **overrides: Any) -> MaXNetworkOptions:
+    """Makes the network of a MaX-DeepLab's preset, see `make_network`."""
+    return MAX_FIELDS.make(_merge_fields(preset, overrides))
+
+
 def make_deeperlab_network(preset: Preset, **overrides: Any) -> DeeperLabNetworkOptions:
     """Makes the network of a DeeperLab's preset, see `make_network`."""
     return DEEPERLAB_FIELDS.make(_merge_fields(preset, overrides))
@@ -121,6 +130,7 @@ def make_any_network(name: str, **overrides: Any) -> AnyNetworkOptions:
 _MAKERS: Mapping[str, Callable[..., AnyNetworkOptions]] = {
     DEEPERLAB_SYSTEM: make_deeperlab_network,
     KMAX_SYSTEM: make_kmax_network,
+    MAX_SYSTEM: make_max_network,
 }
 
 

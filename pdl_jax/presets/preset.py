@@ -7,6 +7,7 @@ from typing import Any
 # The systems that differ in Panoptic-DeepLab's instance branch.
 SYSTEM_BY_INSTANCES = {True: 'panoptic_deeplab', False: 'semantic_deeplab'}
 KMAX_SYSTEM = 'kmax_deeplab'
+MAX_SYSTEM = 'max_deeplab'
 DEEPERLAB_SYSTEM = 'deeperlab'
 
 

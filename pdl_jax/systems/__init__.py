@@ -13,6 +13,7 @@ from pdl_jax.typing import suggest
 SYSTEMS = {
     'deeperlab': 'pdl_jax.systems.deeperlab:DeeperLabOptions',
     'kmax_deeplab': 'pdl_jax.systems.kmax_deeplab:KMaXDeepLabOptions',
+    'max_deeplab': 'pdl_jax.systems.max_deeplab:MaXDeepLabOptions',
     'panoptic_deeplab': 'pdl_jax.systems.panoptic_deeplab:PanopticDeepLabOptions',
     'semantic_deeplab': 'pdl_jax.systems.semantic_deeplab:SemanticDeepLabOptions',
 }

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +14,7 @@ from pdl_jax.losses.segment_queries import match_queries
 from pdl_jax.models.adaptive_computation import COLLECTION
 from pdl_jax.models.kmax_deeplab import KMaXDeepLab
 from pdl_jax.models.kmax_options import KMAX_FIELDS, KMaXNetworkOptions
+from pdl_jax.models.max_deeplab import MaXNetworkOptions
 from pdl_jax.models.pixel_decoder import resize_mode
 from pdl_jax.ops.placement import map_per_device
 from pdl_jax.postprocess.image_sizes import ImageSizes
@@ -59,7 +61,7 @@ class KMaXDeepLabOptions(NetworkSystemOptions):
 
     max_instances_field: ClassVar[str] = 'targets.max_segments'
 
-    model: KMaXNetworkOptions = KMaXNetworkOptions()
+    model: KMaXNetworkOptions | MaXNetworkOptions = KMaXNetworkOptions()
     targets: MaskTargetOptions = MaskTargetOptions()
     loss: MaskLossOptions = MaskLossOptions()
     postprocess: MaskPostprocessOptions = MaskPostprocessOptions()
@@ -103,7 +105,7 @@ class KMaXDeepLabSystem(NetworkSystem):
     max_segments_field: ClassVar[str] = 'model.num_queries'
 
     @property
-    def network(self) -> KMaXDeepLab:
+    def network(self) -> nn.Module:
         """The flax module."""
         options = self.options
         return KMaXDeepLab(
@@ -218,16 +220,18 @@ class KMaXDeepLabSystem(NetworkSystem):
         outputs: Any = self.network.apply(variables, samples.image, with_auxiliary=True)
         maps = self.label_maps(outputs, size=image_size(samples.image))
         targets = self.make_targets(samples.panoptic, image_size(outputs['mask_logits']))
-        last = outputs['auxiliary'][-1]['mask_logits']
         matches = match_queries(outputs['mask_logits'], outputs['class_logits'], targets)
-        return {
+        found = {
             **self.ponder_maps(variables, samples.image),
             'panoptic': maps.panoptic,
             'target_panoptic': samples.panoptic,
             'queries': jnp.argmax(outputs['mask_logits'], axis=-1),
-            'assignment': jnp.argmax(last, axis=-1),
             'matched': matches.owner,
         }
+        if outputs['auxiliary']:
+            last = outputs['auxiliary'][-1]['mask_logits']
+            found['assignment'] = jnp.argmax(last, axis=-1)
+        return found
 
     def draw_pictures(
         self, maps: Mapping[str, np.ndarray], image: np.ndarray, colors: np.ndarray
@@ -243,4 +247,5 @@ class KMaXDeepLabSystem(NetworkSystem):
         return pictures | {
             name: color_queries(maps[name], num, size)
             for name in ('queries', 'assignment', 'matched')
+            if name in maps
         }

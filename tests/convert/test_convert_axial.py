@@ -128,7 +128,7 @@ def test_encoders_alone_are_backbones(is_beta):
 @pytest.mark.parametrize('infix', ['', '_extra'])
 def test_max_deeplab_is_accounted_for(infix):
     keys = list_max(infix)
-    conversion = compare(make_contents(keys), SOURCE, Network('max_s', MaXNetworkOptions()))
+    conversion = choose_network(make_contents(keys), SOURCE, 'deeplab2/max_deeplab_s_os16')
     account = conversion.account
     assert not account.num_faults, (account.unexpected, account.missing, account.mismatched)
     assert (len(account.loaded), conversion.num_classes) == (len(keys), 133)

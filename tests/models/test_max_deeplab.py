@@ -9,6 +9,7 @@ import pytest
 from pdl_jax.models.dual_path import DualPathLayer
 from pdl_jax.models.max_deeplab import MaXDeepLab, MaXNetworkOptions
 from pdl_jax.models.options import BackboneOptions
+from pdl_jax.presets import make_any_network
 from tests.models.axial_goldens import AxialGolden
 from tests.models.backbones import probe
 
@@ -67,6 +68,14 @@ def test_features_are_those_of_deeplab2(shared_dir):
     assert golden.find_error('transformer_class_feature', found['class_embedding'][:, 0]) < 3e-2
     assert golden.find_error('transformer_mask_feature', found['mask_embedding'][:, 0]) < 3e-2
     assert golden.find_error('feature_panoptic', nn.relu(found['decoder_block2'])) < 5e-2
+
+
+@pytest.mark.slow
+def test_parameters_of_inference_are_those_that_deeplab2_counts():
+    module = MaXDeepLab(133, make_any_network('deeplab2/max_deeplab_s_os16'))
+    params = probe.make_shapes(module)['params']
+    used = {name: x for name, x in params.items() if not name.startswith('semantic')}
+    assert sum(x.size for x in jax.tree.leaves(used)) == 61_900_200
 
 
 @pytest.mark.slow

@@ -6,13 +6,11 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from pdl_jax.commands.config_file import load_config
-from pdl_jax.experiment import Experiment
 from pdl_jax.ops.placement import split_rows
 from pdl_jax.runtime.sharding import make_mesh
 from pdl_jax.systems.system import Samples
 from pdl_jax.typing import LabelFormat
-from tests import tiny_kmax
+from tests import tiny_systems
 from tests.quick_compiler import EXACT
 
 FORMAT = LabelFormat(num_classes=6, thing_classes=(3, 4, 5), ignore_label=255, label_divisor=1000)
@@ -26,11 +24,10 @@ def draw_samples():
 
 
 @pytest.mark.slow
-def test_the_gradients_do_not_depend_on_the_mesh(tmp_path):
-    flag = '--config.model.num_relaxed_layers=0'
-    config = load_config(tiny_kmax.write_config(tmp_path), [flag])
-    config.loss.class_relaxation = 0.0
-    system = Experiment.from_config(config).system.make_system(FORMAT)
+def test_the_gradients_do_not_depend_on_the_mesh():
+    system = tiny_systems.make_tiny_system(
+        'kmax_deeplab', FORMAT, model__num_relaxed_layers=0, loss__class_relaxation=0.0
+    )
     variables = jax.device_get(jax.jit(system.init, compiler_options=EXACT)(jax.random.key(0)))
 
     def differentiate(variables, samples):
