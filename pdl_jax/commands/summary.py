@@ -11,6 +11,13 @@ if TYPE_CHECKING:
     import flax.linen as nn
 
 SUMMARY = 'parameters, multiply-adds and activations of a network'
+# The input of a preset by its system; a classifier has none.
+_SIZES = {
+    '': '224x224',
+    'deeperlab': '641x641',
+    'kmax_deeplab': '1281x1281',
+    'max_deeplab': '641x641',
+}
 EXAMPLES = """\
   pdl_jax summary --model=deeplab2/resnet50_os32 --num_classes=19 --size=1025x2049
   pdl_jax summary --config=coco --json"""
@@ -50,30 +57,16 @@ def run(flags: argparse.Namespace) -> None:
 
 
 def _find_preset(flags: argparse.Namespace) -> tuple[str, int, tuple[int, int], 'nn.Module']:
-    from pdl_jax.models.classifier import Classifier
-    from pdl_jax.models.deeperlab import DeeperLab
-    from pdl_jax.models.deeperlab_options import DeeperLabNetworkOptions
-    from pdl_jax.models.deeplab import DeepLab
-    from pdl_jax.models.kmax_deeplab import KMaXDeepLab
-    from pdl_jax.models.kmax_options import KMaXNetworkOptions
-    from pdl_jax.presets import make_any_network
+    from pdl_jax.models.any_network import make_module
+    from pdl_jax.presets import find_preset, make_any_network
 
+    system = find_preset(flags.model).system
     options = make_any_network(flags.model)
     if not flags.num_classes:
         raise ValueError('--model needs --num_classes=N')
-    if isinstance(options, KMaXNetworkOptions):
-        model = KMaXDeepLab(flags.num_classes, options)
-        return flags.model, flags.num_classes, parse_size('size', flags.size or '1281x1281'), model
-    if isinstance(options, DeeperLabNetworkOptions):
-        size = parse_size('size', flags.size or '641x641')
-        return flags.model, flags.num_classes, size, DeeperLab(flags.num_classes, options, size)
-    is_classifier = options.decoder == 'classifier'
-    size = parse_size('size', flags.size or ('224x224' if is_classifier else '1025x2049'))
-    if is_classifier:
-        return flags.model, flags.num_classes, size, Classifier(flags.num_classes, options)
     # The ASPP averages over the whole input.
-    model = DeepLab(flags.num_classes, options, pool_crop=size)
-    return flags.model, flags.num_classes, size, model
+    size = parse_size('size', flags.size or _SIZES.get(system, '1025x2049'))
+    return flags.model, flags.num_classes, size, make_module(flags.num_classes, options, size)
 
 
 def _find_config(flags: argparse.Namespace) -> tuple[str, int, tuple[int, int], 'nn.Module', int]:

@@ -20,8 +20,9 @@ from pdl_jax.convert.rules import (
     transformed_shape,
 )
 from pdl_jax.convert.source import Source, list_backbones
+from pdl_jax.models.any_options import AnyNetworkOptions
 from pdl_jax.ops.platforms import eval_shape
-from pdl_jax.presets import PRESETS, AnyNetworkOptions, make_any_network
+from pdl_jax.presets import PRESETS, make_any_network
 from pdl_jax.typing import PyTree
 
 _NOT_ARRAYS = 'other content of a training checkpoint'

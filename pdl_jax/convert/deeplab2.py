@@ -17,9 +17,10 @@ from pdl_jax.convert.layers import tensorflow_conv, tensorflow_norm
 from pdl_jax.convert.max_deeplab2 import make_max_rules
 from pdl_jax.convert.rules import Rule, Target, under
 from pdl_jax.convert.source import Source
+from pdl_jax.models.any_options import AnyNetworkOptions
 from pdl_jax.models.kmax_options import KMaXNetworkOptions
-from pdl_jax.models.max_deeplab import MaXNetworkOptions
-from pdl_jax.presets import PRESETS, AnyNetworkOptions
+from pdl_jax.models.max_options import MaXNetworkOptions
+from pdl_jax.presets import PRESETS
 
 
 def _make_resnet() -> tuple[Rule, ...]:

@@ -5,15 +5,11 @@ from collections.abc import Mapping
 
 import flax.linen as nn
 
-from pdl_jax.models.deeperlab import DeeperLab
+from pdl_jax.models.any_network import make_module
+from pdl_jax.models.any_options import AnyNetworkOptions
 from pdl_jax.models.deeperlab_options import DeeperLabNetworkOptions
-from pdl_jax.models.deeplab import DeepLab
-from pdl_jax.models.kmax_deeplab import KMaXDeepLab
-from pdl_jax.models.kmax_options import KMaXNetworkOptions
-from pdl_jax.models.max_deeplab import MaXDeepLab, MaXNetworkOptions
 from pdl_jax.models.model_backbone import make_model_backbone
 from pdl_jax.models.options import ModelOptions
-from pdl_jax.presets import AnyNetworkOptions
 
 # Paths of the variables whose last dimension is the number of classes, and of the one of mask
 # transformers, which have a last logit for queries without a segment.
@@ -62,10 +58,4 @@ class Network:
         """Makes the network; its backbone for 0 classes."""
         if not num_classes:
             return make_model_backbone(self.options)
-        if isinstance(self.options, KMaXNetworkOptions):
-            return KMaXDeepLab(num_classes, self.options)
-        if isinstance(self.options, MaXNetworkOptions):
-            return MaXDeepLab(num_classes, self.options)
-        if isinstance(self.options, DeeperLabNetworkOptions):
-            return DeeperLab(num_classes, self.options)
-        return DeepLab(num_classes, self.options)
+        return make_module(num_classes, self.options)

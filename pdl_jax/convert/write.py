@@ -7,8 +7,8 @@ from pdl_jax.convert.source import Source, list_backbones
 from pdl_jax.data import catalog
 from pdl_jax.data.annotated_split import without_things
 from pdl_jax.experiment import Experiment
+from pdl_jax.models.any_options import AnyNetworkOptions
 from pdl_jax.models.model_backbone import describe_backbone
-from pdl_jax.presets import AnyNetworkOptions
 from pdl_jax.storage.checkpointer import Checkpointer
 from pdl_jax.systems.network_options import NetworkSystemOptions
 from pdl_jax.systems.system import SystemOptions

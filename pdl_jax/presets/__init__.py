@@ -8,9 +8,10 @@ rules for targets, loss and post-processing in which its program differs. `class
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pdl_jax.models.any_options import AnyNetworkOptions
 from pdl_jax.models.deeperlab_options import DEEPERLAB_FIELDS, DeeperLabNetworkOptions
 from pdl_jax.models.kmax_options import KMAX_FIELDS, KMaXNetworkOptions
-from pdl_jax.models.max_deeplab import MAX_FIELDS, MaXNetworkOptions
+from pdl_jax.models.max_options import MAX_FIELDS, MaXNetworkOptions
 from pdl_jax.models.options import BackboneOptions, ModelOptions, make_model_options
 from pdl_jax.presets.classifiers import CLASSIFIER_PRESETS
 from pdl_jax.presets.deeperlab import DEEPERLAB_PRESETS
@@ -35,8 +36,6 @@ PRESETS: dict[str, Preset] = {
     **KMAX_PRESETS,
     **MAX_PRESETS,
 }
-
-AnyNetworkOptions = ModelOptions | DeeperLabNetworkOptions | KMaXNetworkOptions | MaXNetworkOptions
 
 # Fields that describe the inside of one family of backbones.
 _OF_ONE_BACKBONE = (

@@ -1,7 +1,7 @@
 """kMaX-DeepLab and ReMaX: a mask and a class for each of a fixed number of queries."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -14,7 +14,7 @@ from pdl_jax.losses.segment_queries import match_queries
 from pdl_jax.models.adaptive_computation import COLLECTION
 from pdl_jax.models.kmax_deeplab import KMaXDeepLab
 from pdl_jax.models.kmax_options import KMAX_FIELDS, KMaXNetworkOptions
-from pdl_jax.models.max_deeplab import MaXNetworkOptions
+from pdl_jax.models.max_options import MaXNetworkOptions
 from pdl_jax.models.pixel_decoder import resize_mode
 from pdl_jax.ops.placement import map_per_device
 from pdl_jax.postprocess.image_sizes import ImageSizes
@@ -102,13 +102,14 @@ class KMaXDeepLabSystem(NetworkSystem):
     """
 
     options: KMaXDeepLabOptions
+    network_class: ClassVar[Callable[..., nn.Module]] = KMaXDeepLab
     max_segments_field: ClassVar[str] = 'model.num_queries'
 
     @property
     def network(self) -> nn.Module:
         """The flax module."""
         options = self.options
-        return KMaXDeepLab(
+        return self.network_class(
             len(self.label_format.valid_classes),
             options=options.model,
             dtype=options.compute_dtype,

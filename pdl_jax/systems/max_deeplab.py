@@ -1,10 +1,13 @@
 """MaX-DeepLab: masks and classes of queries, which exchange with the pixels inside the backbone."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
-from pdl_jax.models.max_deeplab import MAX_FIELDS, MaXDeepLab, MaXNetworkOptions
+import flax.linen as nn
+
+from pdl_jax.models.max_deeplab import MaXDeepLab
+from pdl_jax.models.max_options import MAX_FIELDS, MaXNetworkOptions
 from pdl_jax.presets import make_max_network
 from pdl_jax.systems.kmax_deeplab import KMaXDeepLabOptions, KMaXDeepLabSystem
 from pdl_jax.typing import LabelFormat
@@ -34,14 +37,4 @@ class MaXDeepLabSystem(KMaXDeepLabSystem):
     """
 
     options: MaXDeepLabOptions
-
-    @property
-    def network(self) -> MaXDeepLab:
-        """The flax module."""
-        options = self.options
-        return MaXDeepLab(
-            len(self.label_format.valid_classes),
-            options=options.model,
-            dtype=options.compute_dtype,
-            freeze_backbone_norm=options.freeze_backbone_norm,
-        )
+    network_class: ClassVar[Callable[..., nn.Module]] = MaXDeepLab

@@ -8,7 +8,7 @@ from pdl_jax.convert.contents import Contents
 from pdl_jax.convert.conversion import choose_network, compare, load
 from pdl_jax.convert.networks import Network
 from pdl_jax.convert.sources import SOURCES
-from pdl_jax.models.max_deeplab import MaXNetworkOptions
+from pdl_jax.models.max_options import MaXNetworkOptions
 from pdl_jax.presets import make_options
 from tests.convert.deeplab2_keys import (
     count_parameters,

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from pdl_jax.models.dual_path import DualPathLayer
-from pdl_jax.models.max_deeplab import MaXDeepLab, MaXNetworkOptions
+from pdl_jax.models.max_deeplab import MaXDeepLab
+from pdl_jax.models.max_options import MaXNetworkOptions
 from pdl_jax.models.options import BackboneOptions
 from pdl_jax.presets import make_any_network
 from tests.models.axial_goldens import AxialGolden
