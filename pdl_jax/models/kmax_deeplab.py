@@ -120,13 +120,18 @@ class KMaXDeepLab(nn.Module):
 
     def _semantic(self, features: dict[str, Array], layers: LayerOptions, train: bool) -> Array:
         """Runs the semantic branch: Panoptic-DeepLab's, with this network's activation."""
+        options = self.options
+        coarse = features[options.decoder_inputs[0]]
+        if options.semantic_skip_activation:
+            activate = ACTIVATIONS[options.semantic_skip_activation]
+            features = {key: activate(x) for key, x in features.items()}
         return predict_semantic(
-            features,
-            self.num_classes + int(self.options.has_void_logit),
+            {**features, 'last': coarse},
+            self.num_classes + int(options.has_void_logit),
             layers,
-            resize=resize_mode(self.options.resize, features['last'].shape[2]),
-            dropout_rate=self.options.dropout_rate,
-            has_decoder=self.options.semantic_branch == 'decoder',
+            resize=resize_mode(options.resize, coarse.shape[2]),
+            dropout_rate=options.dropout_rate,
+            has_decoder=options.semantic_branch == 'decoder',
             train=train,
         )
 

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from pdl_jax.models.blocks import ACTIVATIONS
 from pdl_jax.models.flat_fields import FlatFields
 from pdl_jax.models.options import BackboneOptions, check_choice
 from pdl_jax.models.pixel_decoder import BLOCKS, RESIZES, DecoderStage
@@ -35,6 +36,8 @@ class KMaXNetworkOptions:
         in training.
       semantic_branch: what learns classes of pixels beside the masks, in training only: a 'decoder'
         of Panoptic-DeepLab's semantic branch, a 'head' on the last features, or 'none'.
+      semantic_skip_activation: activation of the finer features that this branch reads, '' for
+        none. Its coarsest are those that the pixel decoder reads.
       dropout_rate: dropout in the semantic branches, in training.
       has_void_logit: whether the semantic branch has a logit for void pixels.
       num_relaxed_layers: layers of the transformer decoder with a semantic head of their own, for
@@ -63,6 +66,7 @@ class KMaXNetworkOptions:
     num_heads: int = 8
     transformer_keep_prob: float = 0.8
     semantic_branch: str = 'decoder'
+    semantic_skip_activation: str = ''
     dropout_rate: float = 0.1
     has_void_logit: bool = True
     num_relaxed_layers: int = 0
@@ -70,6 +74,7 @@ class KMaXNetworkOptions:
     def __post_init__(self) -> None:
         check_choice('resize', self.resize, RESIZES)
         check_choice('semantic_branch', self.semantic_branch, SEMANTIC_BRANCHES)
+        check_choice('semantic_skip_activation', self.semantic_skip_activation, ('', *ACTIVATIONS))
         for block in self.decoder_blocks:
             check_choice('decoder_blocks', block, BLOCKS)
         count = len(self.decoder_inputs)

@@ -24,7 +24,7 @@ def predict_semantic(
     """Runs Panoptic-DeepLab's semantic branch, as children of the module being called.
 
     Args:
-      features: the backbone's, activated: 'last' and, for the decoder, 'stride8' and 'stride4'.
+      features: the backbone's: 'last' and, for the decoder, 'stride8' and 'stride4'.
       outputs: logits.
       options: options of all layers, whose activation the branch has.
       resize: see `ops.resize`.

@@ -30,8 +30,12 @@ _DATASETS: dict[str, dict[str, Any]] = {
     'ade20k': {'transformer_keep_prob': 1.0},
 }
 _DEEPLAB2_BACKBONES: dict[str, dict[str, Any]] = {
-    'resnet50': {},
-    'max_s': {'backbone': 'max_s_gelu', 'drop_path_keep_prob': 0.8},
+    'resnet50': {'semantic_skip_activation': 'relu'},
+    'max_s': {
+        'backbone': 'max_s_gelu',
+        'drop_path_keep_prob': 0.8,
+        'semantic_skip_activation': 'gelu',
+    },
 }
 # Rules of the loss that differ by dataset, those of DeepLab2 alone, and thresholds of the masks.
 _LOSS: dict[str, dict[str, Any]] = {
@@ -73,7 +77,7 @@ def _make_pytorch(backbone: str, dataset: str) -> Preset:
 def _make_deeplab2(backbone: str, dataset: str) -> Preset:
     model = {'backbone': backbone, **_DATASETS[dataset]}
     if backbone in _CONVNEXT_KEEP_PROBS:
-        model |= _make_convnext(backbone, dataset)
+        model |= {**_make_convnext(backbone, dataset), 'semantic_skip_activation': 'gelu'}
     else:
         model |= {'endpoints': 'unactivated', **_DEEPLAB2_BACKBONES[backbone]}
         model['decoder_inputs'] = ('stride32', 'stride16', 'stride8', 'stride4')

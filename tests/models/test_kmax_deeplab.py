@@ -3,6 +3,7 @@
 import json
 import math
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -179,3 +180,38 @@ def test_what_only_training_reads_costs_inference_nothing(tiny_network):
         jax.jit(network.apply).lower(variables, image).as_text() for network in (model, relaxed)
     ]
     assert programs[0] == programs[1]
+
+
+def test_the_semantic_branch_of_deeplab2_reads_activated_skips_below_what_is_not():
+    fields = {
+        **_TINY,
+        'backbone': 'resnet18',
+        'width_multiplier': 0.125,
+        'endpoints': 'unactivated',
+    }
+    fields |= {'semantic_branch': 'decoder', 'semantic_skip_activation': 'gelu'}
+    fields |= {'decoder_inputs': ('stride32', 'stride16', 'stride8', 'stride4')}
+    module = KMaXDeepLab(5, KMAX_FIELDS.make(fields))
+    found = {}
+
+    def keep(call, args, kwargs, context):
+        result = call(*args, **kwargs)
+        if context.method_name != '__call__':
+            return result
+        if context.module.name == 'backbone':
+            found['backbone'] = result
+        elif context.module.name == 'semantic_decoder':
+            found['decoder'] = args[0]
+        return result
+
+    @jax.jit
+    def run():
+        with nn.intercept_methods(keep):
+            module.init(jax.random.key(0), jax.random.normal(jax.random.key(1), (1, 65, 65, 3)))
+        return found['backbone'], found['decoder']
+
+    backbone, read = run()
+    np.testing.assert_array_equal(read['last'], backbone['stride32'])
+    for key in ('stride8', 'stride4'):
+        expected = nn.gelu(backbone[key], approximate=False)
+        np.testing.assert_allclose(read[key], expected, rtol=1e-5, atol=1e-6)
