@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 from pdl_jax.commands.checkpoint_flags import add_step_flag
 from pdl_jax.commands.command_line import ALLOW_CODE_HELP, add_switch
-from pdl_jax.commands.processes import announce, show_own_messages
+from pdl_jax.commands.processes import announce, set_up_prediction, show_own_messages
 
 SUMMARY = 'a page that predicts what is uploaded, with an API for programs'
 EXAMPLES = """\
@@ -68,6 +68,7 @@ def run(flags: argparse.Namespace) -> None:
         import_gradio(folder)
         listener = open_socket(flags.host, flags.port)
         announce(f'loading {flags.checkpoint}')
+        set_up_prediction()
         predictor = Predictor.load(flags.checkpoint, step=flags.step, allow_code=flags.allow_code)
         name = os.path.basename(os.path.normpath(flags.checkpoint))
         blocks = make_demo(predictor, limits, title=name, folder=folder)

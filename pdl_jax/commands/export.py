@@ -13,7 +13,7 @@ from typing import Any
 from pdl_jax.commands.checkpoint_flags import add_step_flag
 from pdl_jax.commands.command_line import ALLOW_CODE_HELP, add_switch
 from pdl_jax.commands.predictor_flags import add_crf_flag
-from pdl_jax.commands.processes import announce, show_own_messages
+from pdl_jax.commands.processes import announce, set_up_prediction, show_own_messages
 
 SUMMARY = 'export a checkpoint to StableHLO, ONNX, OpenVINO or SavedModel'
 EXAMPLES = """\
@@ -88,6 +88,7 @@ def run(flags: argparse.Namespace) -> None:
         dtype=flags.dtype,
         platform=flags.platform,
     )
+    set_up_prediction()
     postprocess: dict[str, Any] = {}
     if flags.min_score is not None:
         postprocess['min_score'] = flags.min_score

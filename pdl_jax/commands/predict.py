@@ -30,7 +30,7 @@ from pdl_jax.commands.predictor_flags import (
     list_given,
     list_options,
 )
-from pdl_jax.commands.processes import announce, set_up_memory, show_own_messages
+from pdl_jax.commands.processes import announce, set_up_prediction, show_own_messages
 
 if TYPE_CHECKING:
     from pdl_jax.prediction.predictor import Predictor
@@ -169,7 +169,7 @@ def run(flags: argparse.Namespace) -> None:
     from pdl_jax.prediction.predict_files import predict_files
     from pdl_jax.prediction.predictor import Predictor
 
-    set_up_memory(keeps_freed=tiles is None)
+    set_up_prediction(keeps_freed=tiles is None)
     predictor = Predictor.load(flags.checkpoint, step=flags.step, **_list_options(flags))
     failures = predict_files(
         predictor, paths, output, kinds=kinds, style=style, image_ids=image_ids, tiles=tiles
@@ -209,7 +209,7 @@ def _predict_stack(flags: argparse.Namespace) -> None:
     announce(f'predicting a stack of {len(paths)} files with {" and ".join(flags.checkpoint)}')
     options = dataclasses.replace(SLICE_OPTIONS, **list_given(flags, ('min_iou',)))
     refuse_overwriting(paths, [f'{flags.output}/{stem_of(paths[0])}_objects.tif'])
-    set_up_memory()
+    set_up_prediction()
     predictor = Predictor.load(flags.checkpoint, step=flags.step, **_list_options(flags))
     objects = predict_stack(predictor, paths, flags.output, options=options)
     print(f'{len(objects)} objects in the stack {paths[0]}, predicted to {flags.output}')
@@ -269,7 +269,7 @@ def _load_for_shards(flags: argparse.Namespace) -> tuple['Predictor', int, int]:
 
     if flags.distributed:
         jax.distributed.initialize()
-    set_up_memory()
+    set_up_prediction()
     load = functools.partial(Predictor.load, **_list_options(flags))
     if not flags.distributed:
         predictor = load(flags.checkpoint, step=flags.step, devices=jax.local_devices())

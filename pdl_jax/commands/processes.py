@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import logging as stdlib_logging
+import os
 import sys
 from collections.abc import Iterator
 
@@ -49,7 +50,7 @@ def start_processes(flags: argparse.Namespace, task: str) -> Iterator[None]:
         )
     set_up_memory()
     show_own_messages()
-    cache_programs(flags.workdir)
+    cache_programs(os.path.join(flags.workdir, 'compiled'))
     device = jax.devices()[0]
     logging.info('%d device(s) of kind %s', jax.device_count(), device.device_kind)
 
@@ -74,6 +75,14 @@ def set_up_memory(*, keeps_freed: bool = True) -> None:
     collect_garbage_rarely()
     if keeps_freed:
         keep_freed_memory()
+
+
+def set_up_prediction(*, keeps_freed: bool = True) -> None:
+    """Sets up memory, see `set_up_memory`, and the user's cache of compiled programs."""
+    from pdl_jax.runtime.compiler_options import cache_user_programs
+
+    set_up_memory(keeps_freed=keeps_freed)
+    cache_user_programs()
 
 
 def announce(task: str) -> None:

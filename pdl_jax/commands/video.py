@@ -16,7 +16,7 @@ from pdl_jax.commands.predictor_flags import (
     list_given,
     list_options,
 )
-from pdl_jax.commands.processes import announce, set_up_memory, show_own_messages
+from pdl_jax.commands.processes import announce, set_up_prediction, show_own_messages
 
 SUMMARY = 'predict a video or a camera: an overlay video, objects numbered through'
 EXAMPLES = """\
@@ -78,7 +78,7 @@ def run(flags: argparse.Namespace) -> None:
     import_av()
     options = TrackOptions(**list_given(flags, _TRACKING))
     style = dataclasses.replace(VIDEO_STYLE, **list_given(flags, STYLE))
-    set_up_memory()
+    set_up_prediction()
     predictor = Predictor.load(flags.checkpoint, step=flags.step, **list_options(flags))
     summary = predict_video(
         predictor,

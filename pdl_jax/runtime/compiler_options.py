@@ -4,6 +4,8 @@ import os
 
 import jax
 
+_MAX_USER_CACHE_BYTES = 2 * 1024**3
+
 
 def train_compiler_options(platform: str) -> dict[str, str]:
     """Returns the `compiler_options` of `jax.jit` for a train step.
@@ -32,11 +34,15 @@ def single_use_compiler_options(platform: str) -> dict[str, str]:
     return {'xla_backend_optimization_level': '1'} if platform == 'cpu' else {}
 
 
-def cache_programs(workdir: str) -> None:
-    """Keeps compiled programs in WORKDIR/compiled, so that the same command compiles once.
+def cache_programs(folder: str, *, max_bytes: int = -1) -> None:
+    """Keeps compiled programs in a folder, so that the same command compiles once.
 
     JAX_COMPILATION_CACHE_DIR names another directory, JAX_ENABLE_COMPILATION_CACHE=false keeps
     none.
+
+    Args:
+      folder: the folder; made if there is none.
+      max_bytes: size at which the programs that were used least recently make room; -1 for none.
     """
     if jax.process_count() > 1 and jax.default_backend() == 'cpu':
         # On CPU only process 0 hits the compilation cache; it would then wait for the others to
@@ -44,5 +50,21 @@ def cache_programs(workdir: str) -> None:
         jax.config.update('jax_enable_compilation_cache', False)
     # JAX defines its options at run time.
     elif not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
-        folder = os.path.join(os.path.expanduser(workdir), 'compiled')
-        jax.config.update('jax_compilation_cache_dir', folder)
+        jax.config.update('jax_compilation_cache_dir', os.path.expanduser(folder))
+        jax.config.update('jax_compilation_cache_max_size', max_bytes)
+
+
+def cache_user_programs() -> None:
+    """Keeps compiled programs for this user, see `cache_programs`.
+
+    The folder is pdl_jax/compiled in $XDG_CACHE_HOME, by default ~/.cache. None is kept where it
+    cannot be written.
+    """
+    caches = os.environ.get('XDG_CACHE_HOME') or os.path.join('~', '.cache')
+    folder = os.path.join(os.path.expanduser(caches), 'pdl_jax', 'compiled')
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError:
+        return
+    if os.access(folder, os.W_OK):
+        cache_programs(folder, max_bytes=_MAX_USER_CACHE_BYTES)

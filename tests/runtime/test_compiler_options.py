@@ -33,18 +33,46 @@ def test_other_platforms_have_none():
     assert train_compiler_options('tpu') == train_compiler_options('gpu') == {}
 
 
+def run_code(code, **variables):
+    """Runs code in a process without a cache of programs of the tests."""
+    environment = {
+        key: value for key, value in os.environ.items() if key != 'JAX_COMPILATION_CACHE_DIR'
+    }
+    return subprocess.run(
+        [sys.executable, '-c', code],
+        cwd=ROOT,
+        env={**environment, 'JAX_PLATFORMS': 'cpu', **variables},
+        capture_output=True,
+        text=True,
+    )
+
+
 @pytest.mark.parametrize('own', ['', 'elsewhere'])
-def test_compiled_programs_are_kept_in_the_workdir_unless_told_otherwise(own):
+def test_compiled_programs_are_kept_in_the_folder_unless_told_otherwise(own):
     code = (
         'import jax; from pdl_jax.runtime.compiler_options import cache_programs; '
         'cache_programs("runs/a"); print(jax.config.jax_compilation_cache_dir)'
     )
-    environment = {
-        key: value for key, value in os.environ.items() if key != 'JAX_COMPILATION_CACHE_DIR'
-    }
-    if own:
-        environment['JAX_COMPILATION_CACHE_DIR'] = own
-    process = subprocess.run(
-        [sys.executable, '-c', code], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
-    assert process.stdout.strip() == (own or 'runs/a/compiled'), process.stderr
+    process = run_code(code, **({'JAX_COMPILATION_CACHE_DIR': own} if own else {}))
+    assert process.stdout.strip() == (own or 'runs/a'), process.stderr
+
+
+_CACHE = """
+import jax
+from pdl_jax.runtime.compiler_options import cache_user_programs
+cache_user_programs()
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+print(jax.jit(lambda x: x + 1)(1))
+"""
+
+
+def test_predictions_keep_programs_for_the_user(tmp_path):
+    process = run_code(_CACHE, XDG_CACHE_HOME=str(tmp_path))
+    assert process.stdout.strip() == '2', process.stderr
+    assert any(path.name.endswith('-cache') for path in (tmp_path / 'pdl_jax/compiled').iterdir())
+
+
+def test_a_cache_that_cannot_be_made_is_done_without(tmp_path):
+    (tmp_path / 'file').write_text('')
+    process = run_code(_CACHE, XDG_CACHE_HOME=str(tmp_path / 'file'))
+    assert process.stdout.strip() == '2', process.stderr
