@@ -1,0 +1,53 @@
+"""What is learned of a class of objects, and the values that hold without training."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+
+class ClassModel(NamedTuple):
+    """Sizes, heights and weights of a class; arrays, so that one program serves every class.
+
+    Attributes:
+      templates_m: f32[T, 3], sizes (length, height, width) of boxes.
+      height_mean_m, height_deviation_m: f32[], heights above the road of occupied voxels of
+        objects.
+      bottom_deviation_m: f32[], deviation of the objects' bottoms from the plane of the road.
+      weights: f32[4], of the potentials in the order of `potentials.NAMES`; the score of a box is
+        their product, which 3DOP's energy is the negative of.
+    """
+
+    templates_m: np.ndarray
+    height_mean_m: np.ndarray
+    height_deviation_m: np.ndarray
+    bottom_deviation_m: np.ndarray
+    weights: np.ndarray
+
+
+def make_class_model(
+    templates_m: list[tuple[float, float, float]],
+    height_m: tuple[float, float],
+    bottom_deviation_m: float,
+    weights: tuple[float, float, float, float],
+) -> ClassModel:
+    """Makes a model of numbers; height_m is (mean, deviation)."""
+    return ClassModel(
+        np.asarray(templates_m, np.float32),
+        np.float32(height_m[0]),
+        np.float32(height_m[1]),
+        np.float32(bottom_deviation_m),
+        np.asarray(weights, np.float32),
+    )
+
+
+_WEIGHTS = (2.0, 1.0, 1.0, 0.5)
+# Templates are about the sizes of KITTI's objects: three of cars, one of the others, as in 3DOP.
+# The weights were not learned from KITTI; `pdl_jax propose --fit` learns all of it.
+DEFAULT_MODELS: Mapping[str, ClassModel] = {
+    'Car': make_class_model(
+        [(3.6, 1.5, 1.6), (4.0, 1.5, 1.6), (4.4, 1.6, 1.7)], (0.8, 0.4), 0.1, _WEIGHTS
+    ),
+    'Pedestrian': make_class_model([(0.8, 1.8, 0.6)], (0.9, 0.5), 0.1, _WEIGHTS),
+    'Cyclist': make_class_model([(1.8, 1.7, 0.6)], (0.9, 0.5), 0.1, _WEIGHTS),
+}
