@@ -1,7 +1,7 @@
 """Integral images of voxel grids: sums over boxes in constant time, exact in integers.
 
 A running float32 sum over millions of voxels has lost the digits that the difference of two such
-sums needs. Counts are therefore added up as int32. Fractions are split into int32 limbs of 15 bits,
+sums needs. Counts are therefore added up as int32. Fractions are split into int32 limbs of 14 bits,
 so that their sums are as exact as the limbs, on every platform and without 64-bit types.
 """
 
@@ -11,8 +11,8 @@ from jax import lax
 from pdl_jax.typing import Array
 
 # A box of fewer voxels than 2**31 / 2**_LIMB_BITS cannot overflow a limb. Sums over the whole grid
-# may wrap around: differences modulo 2**32 are right nevertheless.
-_LIMB_BITS = 15
+# may wrap around: their differences modulo 2**32 are right nevertheless.
+_LIMB_BITS = 14
 MAX_BOX_VOXELS = 2 ** (31 - _LIMB_BITS) - 1
 
 
@@ -36,7 +36,7 @@ def integrate_fractions(volume: Array) -> Array:
     """Adds up a grid of fractions.
 
     Args:
-      volume: float[X, Y, Z] in [0, 1]; rounded to 30 bits if float32, to 45 if float64.
+      volume: float[X, Y, Z] in [0, 1]; rounded down to 28 bits if float32, to 42 if float64.
 
     Returns:
       i32[L, X + 1, Y + 1, Z + 1], a limb per row, the highest first; see `combine_limbs`.

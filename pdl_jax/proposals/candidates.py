@@ -8,7 +8,7 @@ from jax import lax
 
 from pdl_jax.proposals.calibration import MIN_DEPTH_M, project_points
 from pdl_jax.proposals.class_model import ClassModel
-from pdl_jax.proposals.ground_plane import Road, to_camera
+from pdl_jax.proposals.ground_plane import Road, to_camera, to_road
 from pdl_jax.proposals.options import GridOptions
 from pdl_jax.proposals.overlap import box_corners
 from pdl_jax.proposals.potentials import Integrals, make_features, slide_potentials
@@ -138,6 +138,35 @@ def project_boxes(boxes: Array, view: View) -> tuple[Array, Array]:
     return jnp.concatenate([low, high], axis=-1), is_ahead & (high > low).all(axis=-1)
 
 
+def snap_boxes(boxes: Array, road: Road, options: GridOptions) -> tuple[Array, Array]:
+    """Moves 3-D boxes to the nearest box of voxels, along or across the frame of the road.
+
+    Args:
+      boxes: f32[N, 7], see `overlap`.
+      road: the frame of the grid.
+      options: the grid.
+
+    Returns:
+      i32[N, 6], (x0, y0, z0, x1, y1, z1) in voxels, ends exclusive, clipped to the grid; bool[N],
+      whether the box lies in the grid.
+    """
+    is_turned = jnp.abs(jnp.sin(boxes[:, 6])) > jnp.abs(jnp.cos(boxes[:, 6]))
+    sides = _count_sides(boxes[:, 3:6], is_turned, options)
+    center = (to_road(boxes[:, :3], road) - jnp.array(options.low_m)) / options.voxel_m
+    low = jnp.round(center - sides * jnp.array([0.5, 0.0, 0.5])).astype(jnp.int32)
+    corners = jnp.concatenate([low, low + sides], axis=1)
+    clipped = jnp.clip(corners, 0, jnp.array(options.shape * 2))
+    return clipped, (corners == clipped).all(axis=1)
+
+
+def _count_sides(size_m: Array, is_turned: Array, options: GridOptions) -> Array:
+    """Returns i32[N, 3], voxels along x, y and z of sizes f32[N, 3] (length, height, width)."""
+    length, height, width = size_m.T
+    along = jnp.where(is_turned, width, length), height, jnp.where(is_turned, length, width)
+    sides = jnp.stack(along, axis=1) / options.voxel_m
+    return jnp.maximum(jnp.round(sides), 1).astype(jnp.int32)
+
+
 def _list_variants(model: ClassModel, height_deviations: float, options: GridOptions) -> _Variant:
     """Lists templates by orientation and height, [6 T]."""
     templates = jnp.asarray(model.templates_m)
@@ -149,11 +178,7 @@ def _list_variants(model: ClassModel, height_deviations: float, options: GridOpt
         )
     )
     size_m = templates[template]
-    length, height, width = size_m.T
-    sides = jnp.stack(
-        [jnp.where(is_turned, width, length), height, jnp.where(is_turned, length, width)], axis=1
-    )
-    sides = jnp.maximum(jnp.round(sides / options.voxel_m), 1).astype(jnp.int32)
+    sides = _count_sides(size_m, is_turned, options)
     bottom_m = sign * height_deviations * model.bottom_deviation_m
     rows = jnp.round((bottom_m - options.y_m[0]) / options.voxel_m).astype(jnp.int32)
     # Boxes whose height rounds to that of the road are the same as those on it.

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pdl_jax.typing import Array
+
 
 class ClassModel(NamedTuple):
     """Sizes, heights and weights of a class; arrays, so that one program serves every class.
@@ -18,11 +20,11 @@ class ClassModel(NamedTuple):
         their product, which 3DOP's energy is the negative of.
     """
 
-    templates_m: np.ndarray
-    height_mean_m: np.ndarray
-    height_deviation_m: np.ndarray
-    bottom_deviation_m: np.ndarray
-    weights: np.ndarray
+    templates_m: np.ndarray | Array
+    height_mean_m: np.ndarray | Array
+    height_deviation_m: np.ndarray | Array
+    bottom_deviation_m: np.ndarray | Array
+    weights: np.ndarray | Array
 
 
 def make_class_model(
@@ -34,9 +36,7 @@ def make_class_model(
     """Makes a model of numbers; height_m is (mean, deviation)."""
     return ClassModel(
         np.asarray(templates_m, np.float32),
-        np.float32(height_m[0]),
-        np.float32(height_m[1]),
-        np.float32(bottom_deviation_m),
+        *(np.asarray(value, np.float32) for value in (*height_m, bottom_deviation_m)),
         np.asarray(weights, np.float32),
     )
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from pdl_jax.ops.integral_image import MAX_BOX_VOXELS
+
 # Boxes reach at most this many voxels from their place, enlargement included.
 MARGIN_VOXELS = 32
 
@@ -47,6 +49,11 @@ class GridOptions:
             raise ValueError(
                 f'the grid has {self.shape} voxels: give ranges x_m, y_m, z_m and voxel_m with 1 '
                 f'to 2^26 of them'
+            )
+        max_rows = MAX_BOX_VOXELS // (2 * MARGIN_VOXELS) ** 2
+        if self.shape[1] > max_rows:
+            raise ValueError(
+                f'the grid is {self.shape[1]} voxels high: give a range y_m of at most {max_rows}'
             )
 
     @property

@@ -99,6 +99,9 @@ def class_integrals(grid: VoxelGrid, model: ClassModel, options: ProposalOptions
     """Makes the integral images of a class."""
     heights = voxel_heights(options.grid)
     prior = height_prior(
-        grid.occupied, heights, jnp.asarray(model.height_mean_m), model.height_deviation_m
+        grid.occupied,
+        heights,
+        jnp.asarray(model.height_mean_m),
+        jnp.asarray(model.height_deviation_m),
     )
     return make_integrals(grid.occupied, grid.free, prior)

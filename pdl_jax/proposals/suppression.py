@@ -44,6 +44,6 @@ def suppress_overlaps(
 
     start = valid, jnp.zeros(num_kept, jnp.int32), jnp.zeros(num_kept, bool)
     _, (_, rows, kept) = lax.while_loop(
-        is_unfinished, lambda state: (state[0] + 1, keep(*state)), (0, start)
+        is_unfinished, lambda state: (state[0] + 1, keep(*state)), (jnp.int32(0), start)
     )
     return rows, kept
