@@ -99,7 +99,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         '--num_templates', type=_count, default=3, help='sizes per class in --fit (default: 3)'
     )
     work.add_argument(
-        '--regularization', type=float, default=10.0, help='C of the SVM in --fit (default: 10)'
+        '--regularization', type=float, default=100.0, help='C of the SVM in --fit (default: 100)'
     )
 
 

@@ -55,6 +55,7 @@ def draw_boxes(image: np.ndarray, boxes: Sequence[DrawnBox], projection: np.ndar
     """
     picture = Image.fromarray(image)
     draw = ImageDraw.Draw(picture)
+    texts: list[tuple[float, float, DrawnBox]] = []
     for box in reversed(boxes):
         x, y, depth = projection[:, :3] @ box.corners.T + projection[:, 3:]
         if depth.min() <= 0.1:
@@ -62,7 +63,9 @@ def draw_boxes(image: np.ndarray, boxes: Sequence[DrawnBox], projection: np.ndar
         pixels = list(zip((x / depth).tolist(), (y / depth).tolist(), strict=True))
         for start, end in _EDGES:
             draw.line((pixels[start], pixels[end]), fill=box.color, width=2)
-        _write(draw, (min(p[0] for p in pixels), min(p[1] for p in pixels) - _FONT_PX - 2), box)
+        left, top = (min(pixel[axis] for pixel in pixels) for axis in (0, 1))
+        texts.insert(0, (left, top - _FONT_PX - 2, box))
+    _write(draw, texts)
     return np.asarray(picture)
 
 
@@ -94,6 +97,7 @@ def draw_top_view(
     picture[rows[is_inside], columns[is_inside]] = _POINT
     image = Image.fromarray(picture)
     draw = ImageDraw.Draw(image)
+    texts: list[tuple[float, float, DrawnBox]] = []
     for z in range(int(z_m[0] // _GRID_M) * _GRID_M, int(z_m[1]), _GRID_M):
         row = (z_m[1] - z) * _PIXELS_PER_M
         draw.line(((0, row), (width, row)), fill=_GRID)
@@ -102,12 +106,22 @@ def draw_top_view(
         x, y = place(box.corners[:4, 0], box.corners[:4, 2])
         outline = list(zip(x.tolist(), y.tolist(), strict=True))
         draw.line([*outline, outline[0]], fill=box.color, width=2)
-        _write(draw, (float(x.max()) + 2, float(y.min())), box)
+        texts.insert(0, (float(x.max()) + 2, float(y.min()), box))
+    _write(draw, texts)
     return np.asarray(image)
 
 
-def _write(draw: ImageDraw.ImageDraw, place: tuple[float, float], box: DrawnBox) -> None:
-    if box.text:
-        font = load_font(_FONT_PX)
-        draw.rectangle(draw.textbbox(place, box.text, font=font), fill=_BACKGROUND)
-        draw.text(place, box.text, fill=box.color, font=font)
+def _write(draw: ImageDraw.ImageDraw, texts: Sequence[tuple[float, float, DrawnBox]]) -> None:
+    """Writes texts at (x, y) on plates; one that would cover an earlier one is left out."""
+    font = load_font(_FONT_PX)
+    plates: list[tuple[float, float, float, float]] = []
+    for x, y, box in texts:
+        plate = draw.textbbox((x, y), box.text, font=font)
+        covers = (
+            plate[0] < x1 and x0 < plate[2] and plate[1] < y1 and y0 < plate[3]
+            for x0, y0, x1, y1 in plates
+        )
+        if box.text and not any(covers):
+            plates.append(plate)
+            draw.rectangle(plate, fill=_BACKGROUND)
+            draw.text((x, y), box.text, fill=box.color, font=font)

@@ -1,4 +1,4 @@
-"""Learning a class from labelled frames: templates, heights and weights."""
+"""Learning classes from labelled frames: templates, heights and weights."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pdl_jax.ops.integral_image import integrate, sum_boxes
+from pdl_jax.ops.integral_image import sum_boxes
 from pdl_jax.proposals.candidates import Candidates, list_candidates, snap_boxes
 from pdl_jax.proposals.class_model import DEFAULT_MODELS, ClassModel
 from pdl_jax.proposals.frames import Frame
@@ -17,9 +17,15 @@ from pdl_jax.proposals.kitti_label import ObjectLabel, stack_boxes
 from pdl_jax.proposals.learning import Examples, SvmFit, cluster_sizes, fit_weights
 from pdl_jax.proposals.options import ProposalOptions
 from pdl_jax.proposals.overlap import space_iou
-from pdl_jax.proposals.potentials import extend_integrals, make_features, sum_potentials
+from pdl_jax.proposals.potentials import (
+    Integrals,
+    extend_integrals,
+    make_features,
+    sum_potentials,
+)
 from pdl_jax.proposals.proposer import Scene, class_integrals
 from pdl_jax.proposals.voxel_grid import voxel_heights
+from pdl_jax.runtime.progress import show_items
 from pdl_jax.typing import Array
 
 # Candidates per frame that are drawn at random, and as many of the best ones in each round.
@@ -40,7 +46,7 @@ class FitOptions(NamedTuple):
     """
 
     num_templates: int = 3
-    regularization: float = 10.0
+    regularization: float = 100.0
 
 
 class LabelledFrame(NamedTuple):
@@ -55,49 +61,47 @@ class LabelledFrame(NamedTuple):
     labels: Sequence[ObjectLabel]
 
 
-def fit_class(
-    frames: Sequence[LabelledFrame], kind: str, options: ProposalOptions, fit: FitOptions
-) -> tuple[ClassModel, SvmFit]:
-    """Learns a class.
+def fit_classes(
+    frames: Sequence[LabelledFrame],
+    kinds: Sequence[str],
+    options: ProposalOptions,
+    fit: FitOptions,
+) -> dict[str, tuple[ClassModel, SvmFit]]:
+    """Learns classes.
 
     Args:
-      frames: labelled frames; those without the class are left out.
-      kind: the class.
-      options: those of the program that will use it.
+      frames: labelled frames.
+      kinds: the classes.
+      options: those of the program that will use them.
       fit: settings.
 
     Returns:
-      The model and how its weights were found.
+      Models by class, and how their weights were found.
 
     Raises:
-      ValueError: there is no object of the class that lies in the grid and has points.
+      ValueError: there is no object of a class that lies in the grid and has points.
     """
-    chosen = [(frame, [o for o in frame.labels if o.kind == kind]) for frame in frames]
-    chosen = [(frame.read, stack_boxes(objects)) for frame, objects in chosen if objects]
-    if not chosen:
-        raise ValueError(
-            f'there is no object of the class {kind} in the labels of {len(frames)} frames: give '
-            f'frames that have some, or other classes'
-        )
-    model = _measure_class(chosen, options, fit)
-    if model is None:
-        raise ValueError(
-            f'no object of the class {kind} lies in the grid and has points: check the calibration '
-            f'and --source'
-        )
-    result = None
+    used = [frame for frame in frames if any(label.kind in kinds for label in frame.labels)]
+    models = _measure_classes(used, kinds, options, fit)
+    results = {}
     for _ in range(_NUM_ROUNDS):
-        parts = [
-            _make_examples(
-                read().make_scene(options), *_pad(boxes), model, jax.random.key(seed), options
-            )
-            for seed, (read, boxes) in enumerate(chosen)
-        ]
-        examples = Examples(*(jnp.stack(arrays) for arrays in zip(*parts, strict=True)))
-        result = fit_weights(examples, regularization=fit.regularization)
-        model = model._replace(weights=np.asarray(result.weights))
-    assert result is not None
-    return model, result
+        parts: dict[str, list[Examples]] = {kind: [] for kind in kinds}
+        for seed, frame in enumerate(show_items(used, 'fitting weights')):
+            scene = frame.read().make_scene(options)
+            for kind, boxes in _list_boxes(frame, kinds):
+                rng = jax.random.key(seed)
+                parts[kind].append(_make_examples(scene, *_pad(boxes), models[kind], rng, options))
+        for kind, rows in parts.items():
+            examples = Examples(*(jnp.stack(arrays) for arrays in zip(*rows, strict=True)))
+            results[kind] = fit_weights(examples, regularization=fit.regularization)
+            models[kind] = models[kind]._replace(weights=np.asarray(results[kind].weights))
+    return {kind: (models[kind], results[kind]) for kind in kinds}
+
+
+def _list_boxes(frame: LabelledFrame, kinds: Sequence[str]) -> list[tuple[str, np.ndarray]]:
+    """Lists the boxes f32[N, 7] of the classes that occur in a frame."""
+    objects = {kind: [o for o in frame.labels if o.kind == kind] for kind in kinds}
+    return [(kind, stack_boxes(found)) for kind, found in objects.items() if found]
 
 
 def _pad(boxes: np.ndarray) -> tuple[Array, Array]:
@@ -108,27 +112,52 @@ def _pad(boxes: np.ndarray) -> tuple[Array, Array]:
     return jnp.asarray(padded), jnp.arange(_MAX_OBJECTS) < count
 
 
-def _measure_class(
-    chosen: Sequence[tuple[Callable[[], Frame], np.ndarray]],
+class _Measures(NamedTuple):
+    """What the frames tell of a class: sizes, bottoms, and occupied voxels by row of the grid."""
+
+    sizes_m: list[np.ndarray]
+    bottoms_m: list[np.ndarray]
+    counts: list[np.ndarray]
+
+
+def _measure_classes(
+    frames: Sequence[LabelledFrame],
+    kinds: Sequence[str],
     options: ProposalOptions,
     fit: FitOptions,
-) -> ClassModel | None:
-    """Measures sizes, heights of occupied voxels and bottoms; None if no object has a voxel."""
-    counts, bottoms = np.zeros(options.grid.shape[1]), []
-    for read, boxes in chosen:
-        rows, heights, is_inside = _measure_frame(read().make_scene(options), *_pad(boxes), options)
-        counts += np.asarray(rows, np.float64)
-        bottoms.append(np.asarray(heights)[np.asarray(is_inside)])
-    if not counts.sum():
-        return None
+) -> dict[str, ClassModel]:
+    """Measures templates, heights and bottoms of classes; weights are those of the defaults."""
+    measures = {kind: _Measures([], [], []) for kind in kinds}
+    for frame in show_items(frames, 'measuring objects'):
+        scene = frame.read().make_scene(options)
+        for kind, boxes in _list_boxes(frame, kinds):
+            counts, bottoms, is_inside = _measure_frame(scene, *_pad(boxes), options)
+            measures[kind].counts.append(np.asarray(counts, np.float64))
+            measures[kind].bottoms_m.append(np.asarray(bottoms)[np.asarray(is_inside)])
+            measures[kind].sizes_m.append(boxes[:, 3:6])
+    for kind, found in measures.items():
+        if not found.sizes_m:
+            raise ValueError(
+                f'there is no object of the class {kind} in the labels: give frames that have '
+                f'some, or other --classes'
+            )
+        if not np.sum(found.counts):
+            raise ValueError(
+                f'no object of the class {kind} lies in the grid and has points: check the '
+                f'calibration and --source'
+            )
+    return {kind: _make_model(found, options, fit) for kind, found in measures.items()}
+
+
+def _make_model(found: _Measures, options: ProposalOptions, fit: FitOptions) -> ClassModel:
+    counts = np.sum(found.counts, axis=0)
     heights = np.asarray(voxel_heights(options.grid), np.float64)
     mean = (counts @ heights) / counts.sum()
     deviation = np.sqrt(counts @ (heights - mean) ** 2 / counts.sum())
-    sizes = np.concatenate([boxes[:, 3:6] for _, boxes in chosen])
-    longest = options.grid.max_side_m
-    templates = cluster_sizes(jnp.asarray(sizes.clip(0, longest)), num_templates=fit.num_templates)
+    sizes = np.concatenate(found.sizes_m).clip(0, options.grid.max_side_m)
+    templates = cluster_sizes(jnp.asarray(sizes), num_templates=fit.num_templates)
     # The deviation is one from the road, not from the mean: candidates stand on the road.
-    bottom = np.sqrt(np.mean(np.concatenate(bottoms).astype(np.float64) ** 2))
+    bottom = np.sqrt(np.mean(np.concatenate(found.bottoms_m).astype(np.float64) ** 2))
     return ClassModel(
         # Clusters of few objects may coincide.
         np.unique(np.asarray(templates).round(4), axis=0),
@@ -154,7 +183,7 @@ def _measure_frame(
     rows = jnp.arange(options.grid.shape[1])
     low, high = (jnp.clip(rows[:, None] + end, places[:, 1], places[:, 4]) for end in (0, 1))
     slabs = jnp.broadcast_to(places, (*low.shape, 6)).at[..., 1].set(low).at[..., 4].set(high)
-    counts = sum_boxes(integrate(scene.grid.occupied), slabs.reshape(-1, 6)).reshape(low.shape)
+    counts = sum_boxes(scene.occupied_sums, slabs.reshape(-1, 6)).reshape(low.shape)
     bottoms = to_road(boxes[:, :3], scene.road)[:, 1]
     return jnp.where(is_inside, counts, 0).sum(axis=1), bottoms, is_inside
 
@@ -169,7 +198,7 @@ def _make_examples(
     options: ProposalOptions,
 ) -> Examples:
     """Makes the examples of one frame: candidates at random and the best ones, and its objects."""
-    integrals = class_integrals(scene.grid, model, options)
+    integrals = class_integrals(scene, model, options.grid)
     extended = extend_integrals(integrals)
     parts = [
         list_candidates(
@@ -187,8 +216,29 @@ def _make_examples(
     candidates = Candidates(*(jnp.concatenate(pair) for pair in zip(*parts, strict=True)))
     overlap = space_iou(candidates.boxes[:, None], boxes)
     losses = 1 - jnp.where(is_object, overlap, 0).max(axis=1)
-    places, is_inside = snap_boxes(boxes, scene.road, options.grid)
-    targets = make_features(
-        sum_potentials(integrals, places, enlargement=options.grid.enlargement_voxels)
-    )
+    targets, is_inside = _find_targets(integrals, scene, boxes, model, options)
     return Examples(candidates.features, losses, candidates.valid, targets, is_inside & is_object)
+
+
+def _find_targets(
+    integrals: Integrals, scene: Scene, boxes: Array, model: ClassModel, options: ProposalOptions
+) -> tuple[Array, Array]:
+    """Finds the features of objects, f32[N, 4], and which of them lie in the grid.
+
+    LIDAR sees the faces of an object, which lie on the border of its box, and rounding to voxels
+    puts them inside or outside by chance. An object's box is therefore the one of the highest score
+    among those at most a voxel away, as in a latent SVM.
+    """
+    places, is_inside = snap_boxes(boxes, scene.road, options.grid)
+    steps = jnp.array([(x, 0, z) for x in (0, -1, 1) for z in (0, -1, 1)])
+    moved = places[:, None] + jnp.tile(steps, 2)
+    size = jnp.array(options.grid.shape * 2)
+    is_whole = ((moved >= 0) & (moved <= size)).all(axis=-1)
+    sums = sum_potentials(
+        integrals,
+        jnp.clip(moved, 0, size).reshape(-1, 6),
+        enlargement=options.grid.enlargement_voxels,
+    )
+    features = make_features(sums).reshape(*is_whole.shape, -1)
+    best = jnp.argmax(jnp.where(is_whole, features @ model.weights, -jnp.inf), axis=1)
+    return jnp.take_along_axis(features, best[:, None, None], axis=1)[:, 0], is_inside

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from pdl_jax.proposals.class_model import ClassModel
-from pdl_jax.proposals.fitting import FitOptions, LabelledFrame, fit_class
+from pdl_jax.proposals.fitting import FitOptions, LabelledFrame, fit_classes
 from pdl_jax.proposals.frames import read_frame
 from pdl_jax.proposals.kitti import FrameFiles, read_labels
 from pdl_jax.proposals.kitti_label import ObjectLabel
@@ -96,8 +96,8 @@ def fit_frames(
       output: JSON file, local or gs://.
 
     Raises:
-      OSError, ValueError, ImportError: see `frames.read_frame` and `fitting.fit_class`; or the file
-        cannot be written.
+      OSError, ValueError, ImportError: see `frames.read_frame` and `fitting.fit_classes`; or the
+        file cannot be written.
     """
     labelled = [
         LabelledFrame(
@@ -105,14 +105,13 @@ def fit_frames(
         )
         for files in frames
     ]
-    models = {}
-    for kind in kinds:
-        models[kind], result = fit_class(labelled, kind, options, fit)
+    fitted = fit_classes(labelled, kinds, options, fit)
+    for kind, (model, result) in fitted.items():
         count = sum(label.kind == kind for frame in labelled for label in frame.labels)
-        weights = zip(NAMES, np.asarray(models[kind].weights).tolist(), strict=True)
+        weights = zip(NAMES, np.asarray(model.weights).tolist(), strict=True)
         words = ', '.join(f'{name} {weight:.3g}' for name, weight in weights)
         print(
-            f'{kind}: {count} objects, {len(models[kind].templates_m)} templates, weights {words} '
+            f'{kind}: {count} objects, {len(model.templates_m)} templates, weights {words} '
             f'({int(result.num_cuts)} cuts, slack {float(result.slack):.3f})'
         )
     origin = {
@@ -121,7 +120,7 @@ def fit_frames(
         'regularization': fit.regularization,
         'voxel_m': options.grid.voxel_m,
     }
-    write_models(output, models, origin)
+    write_models(output, {kind: model for kind, (model, _) in fitted.items()}, origin)
     print(f'wrote {output}')
 
 

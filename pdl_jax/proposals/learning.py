@@ -60,7 +60,7 @@ class SvmFit(NamedTuple):
 
 @functools.partial(jax.jit, static_argnames=('regularization', 'tolerance'))
 def fit_weights(
-    examples: Examples, *, regularization: float = 10.0, tolerance: float = 1e-3
+    examples: Examples, *, regularization: float = 100.0, tolerance: float = 1e-3
 ) -> SvmFit:
     """Fits weights by cutting planes.
 

@@ -16,8 +16,6 @@ import jax.numpy as jnp
 from pdl_jax.ops.integral_image import (
     combine_limbs,
     extend,
-    integrate,
-    integrate_fractions,
     slide_box,
     sum_boxes,
 )
@@ -31,12 +29,12 @@ _SHELL_GUARD = 5.0
 
 
 class Integrals(NamedTuple):
-    """Integral images of a grid [X, Y, Z]; see `ops.integral_image`.
+    """Integral images of a grid [X, Y, Z], by `ops.integral_image.integrate`.
 
     Attributes:
       occupied: i32[X + 1, Y + 1, Z + 1] of P.
       blocked: i32[X + 1, Y + 1, Z + 1] of 1 - F.
-      height: i32[L, X + 1, Y + 1, Z + 1] of H, by limbs.
+      height: i32[L, X + 1, Y + 1, Z + 1] of H, by `integrate_fractions`.
     """
 
     occupied: Array
@@ -72,11 +70,6 @@ def height_prior(occupied: Array, heights: Array, mean_m: Array, deviation_m: Ar
     """
     prior = jnp.exp(-0.5 * ((heights - mean_m) / deviation_m) ** 2)
     return jnp.where(occupied, prior[:, None], 0)
-
-
-def make_integrals(occupied: Array, free: Array, prior: Array) -> Integrals:
-    """Makes the integral images of bool[X, Y, Z], bool[X, Y, Z] and float[X, Y, Z] in [0, 1]."""
-    return Integrals(integrate(occupied), integrate(~free), integrate_fractions(prior))
 
 
 def sum_potentials(integrals: Integrals, boxes: Array, *, enlargement: int) -> BoxSums:

@@ -6,19 +6,19 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from pdl_jax.ops.integral_image import integrate, integrate_fractions
 from pdl_jax.proposals.candidates import Candidates, View, list_candidates
 from pdl_jax.proposals.class_model import ClassModel
 from pdl_jax.proposals.ground_plane import Road, find_road
-from pdl_jax.proposals.options import ProposalOptions
+from pdl_jax.proposals.options import GridOptions, ProposalOptions
 from pdl_jax.proposals.overlap import image_iou, space_iou
 from pdl_jax.proposals.potentials import (
     Integrals,
     extend_integrals,
     height_prior,
-    make_integrals,
 )
 from pdl_jax.proposals.suppression import suppress_overlaps
-from pdl_jax.proposals.voxel_grid import VoxelGrid, make_grid, voxel_heights
+from pdl_jax.proposals.voxel_grid import make_grid, voxel_heights
 from pdl_jax.typing import Array
 
 
@@ -27,12 +27,15 @@ class Scene(NamedTuple):
 
     Attributes:
       road: the plane of the road.
-      grid: the voxels.
+      occupied: bool[X, Y, Z], see `voxel_grid.VoxelGrid`.
+      occupied_sums, blocked_sums: i32[X + 1, Y + 1, Z + 1], integral images of P and 1 - F.
       view: the camera.
     """
 
     road: Road
-    grid: VoxelGrid
+    occupied: Array
+    occupied_sums: Array
+    blocked_sums: Array
     view: View
 
 
@@ -59,7 +62,7 @@ def make_scene(
     grid = make_grid(
         points, valid, road, view.projection, canvas_size=canvas_size, options=options.grid
     )
-    return Scene(road, grid, view)
+    return Scene(road, grid.occupied, integrate(grid.occupied), integrate(~grid.free), view)
 
 
 @functools.partial(jax.jit, static_argnames=('options',))
@@ -75,7 +78,7 @@ def propose(scene: Scene, model: ClassModel, *, options: ProposalOptions) -> Can
       Candidates [num_proposals], the best first.
     """
     candidates = list_candidates(
-        extend_integrals(class_integrals(scene.grid, model, options)),
+        extend_integrals(class_integrals(scene, model, options.grid)),
         scene.road,
         model,
         scene.view,
@@ -95,13 +98,13 @@ def propose(scene: Scene, model: ClassModel, *, options: ProposalOptions) -> Can
     return best._replace(valid=best.valid & kept)
 
 
-def class_integrals(grid: VoxelGrid, model: ClassModel, options: ProposalOptions) -> Integrals:
+def class_integrals(scene: Scene, model: ClassModel, options: GridOptions) -> Integrals:
     """Makes the integral images of a class."""
-    heights = voxel_heights(options.grid)
+    heights = voxel_heights(options)
     prior = height_prior(
-        grid.occupied,
+        scene.occupied,
         heights,
         jnp.asarray(model.height_mean_m),
         jnp.asarray(model.height_deviation_m),
     )
-    return make_integrals(grid.occupied, grid.free, prior)
+    return Integrals(scene.occupied_sums, scene.blocked_sums, integrate_fractions(prior))

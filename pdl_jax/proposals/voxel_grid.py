@@ -78,7 +78,7 @@ def find_free(
     counts = valid & (depth > MIN_DEPTH_M)
     nearest = jnp.full(num_cells, jnp.inf)
     nearest = nearest.at[jnp.where(counts, y, num_cells[0]), x].min(depth, mode='drop')
-    pixels, depth = project_points(to_camera(_voxel_centers(options), road), projection)
+    pixels, depth = _project_voxels(road, projection, options)
     y, x = _find_cells(pixels, num_cells, cell)
     limit = nearest.at[y, x].get(mode='fill', fill_value=jnp.inf)
     # Voxels beside and behind the camera lie on no ray of the image.
@@ -98,10 +98,21 @@ def _find_cells(pixels: Array, num_cells: tuple[int, ...], cell: int) -> tuple[A
     return cells[..., 0], cells[..., 1]
 
 
-def _voxel_centers(options: GridOptions) -> Array:
-    """Returns f32[X, Y, Z, 3] in the frame of the road."""
-    axes = (
+def _project_voxels(road: Road, projection: Array, options: GridOptions) -> tuple[Array, Array]:
+    """Projects the centres of voxels: pixels f32[X, Y, Z, 2] and depth f32[X, Y, Z].
+
+    A projection is linear, so it is a sum of one term per axis, and the millions of centres need
+    not be stored.
+    """
+    steps = projection[:, :3] @ road.rotation.T
+    origin = projection[:, :3] @ to_camera(jnp.zeros(3), road) + projection[:, 3]
+    x, y, z = (
         low + (jnp.arange(size) + 0.5) * options.voxel_m
         for low, size in zip(options.low_m, options.shape, strict=True)
     )
-    return jnp.stack(jnp.meshgrid(*axes, indexing='ij'), axis=-1)
+    column, row, depth = (
+        step[0] * x[:, None, None] + step[1] * y[:, None] + step[2] * z + start
+        for step, start in zip(steps, origin, strict=True)
+    )
+    near = jnp.maximum(depth, MIN_DEPTH_M)
+    return jnp.stack([row / near, column / near], axis=-1), depth
