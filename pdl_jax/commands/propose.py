@@ -92,6 +92,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         '%(default)s)',
     )
     work.add_argument(
+        '--range_m', type=float, default=70.0, help='extent of the grid ahead (default: 70)'
+    )
+    work.add_argument(
+        '--width_m', type=float, default=80.0, help='extent of the grid across (default: 80)'
+    )
+    work.add_argument(
         '--num_drawn', type=int, default=5, help='boxes per class in pictures (default: 5)'
     )
     add_switch(work, 'pictures', default=True, help='write pictures (default: true)')
@@ -118,9 +124,11 @@ def run(flags: argparse.Namespace) -> None:
     announce(f'proposing boxes for {flags.kitti or flags.image}')
     set_up_memory()
     from pdl_jax.proposals.generated import generate_frames
-    from pdl_jax.proposals.options import ProposalOptions
+    from pdl_jax.proposals.options import GridOptions, ProposalOptions
 
+    half_m = flags.width_m / 2
     options = ProposalOptions(
+        GridOptions(x_m=(-half_m, half_m), z_m=(0.0, flags.range_m)),
         num_proposals=flags.num_proposals,
         num_candidates=max(ProposalOptions.num_candidates, flags.num_proposals),
         max_overlap=flags.max_overlap,

@@ -10,7 +10,7 @@ from pdl_jax.typing import Array
 
 _NUM_REFINEMENTS = 3
 # A plane needs this share of the drawn points, else the road is taken to be level.
-_MIN_SUPPORT = 0.1
+_MIN_SUPPORT = 0.25
 # Points of a road may rise or fall by this share of their distance.
 _MAX_SLOPE = 0.05
 
