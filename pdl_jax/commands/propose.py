@@ -14,6 +14,8 @@ DIR/NAME_top.png show the best ones. --generate=N writes N frames of cuboids on 
 import argparse
 from typing import TYPE_CHECKING
 
+from pdl_jax.commands.command_line import add_switch
+
 if TYPE_CHECKING:
     from pdl_jax.proposals.class_model import ClassModel
     from pdl_jax.proposals.kitti import FrameFiles
@@ -32,8 +34,42 @@ _FILES = {'lidar': 'lidar', 'depth': 'depth', 'right_image': 'stereo'}
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of this command."""
-    from pdl_jax.commands.command_line import add_switch
+    _add_input_flags(parser)
+    work = parser.add_argument_group('work')
+    work.add_argument('--output', metavar='DIR', help='folder of the results, local or gs://')
+    work.add_argument(
+        '--models', metavar='FILE', help='what --fit wrote (default: sizes of KITTI, not fitted)'
+    )
+    work.add_argument('--fit', metavar='FILE', help='learn from the labels, and write this file')
+    add_switch(work, 'evaluate', help='write and print the recall of labelled objects')
+    work.add_argument(
+        '--classes',
+        nargs='+',
+        metavar='CLASS',
+        help='some of the classes (default: those of --models; Car Pedestrian Cyclist)',
+    )
+    work.add_argument(
+        '--difficulty',
+        choices=('easy', 'moderate', 'hard'),
+        default='moderate',
+        help='objects that count in --evaluate (default: %(default)s)',
+    )
+    add_switch(work, 'pictures', default=True, help='write pictures (default: true)')
+    numbers = parser.add_argument_group('numbers')
+    for name, kind, default, text in (
+        ('num_proposals', _count, 2000, 'boxes per class at most'),
+        ('max_overlap', float, 0.75, 'IoU in the image above which the worse box is dropped'),
+        ('num_drawn', _count, 5, 'boxes per class in pictures'),
+        ('num_templates', _count, 3, 'sizes per class that --fit makes'),
+        ('regularization', float, 100.0, 'C of the SVM of --fit'),
+        ('range_m', float, 70.0, 'extent of the grid ahead'),
+        ('width_m', float, 80.0, 'extent of the grid across'),
+    ):
+        text = f'{text} (default: {default:g})'
+        numbers.add_argument(f'--{name}', type=kind, default=default, help=text)
 
+
+def _add_input_flags(parser: argparse.ArgumentParser) -> None:
     many = parser.add_argument_group('frames of a data set')
     many.add_argument('--kitti', metavar='DIR', help='folder that holds training/image_2 etc.')
     many.add_argument(
@@ -62,51 +98,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     one.add_argument('--lidar', metavar='FILE', help="points in KITTI's format (.bin)")
     one.add_argument('--depth', metavar='FILE', help='PNG of 16 bits, depth in 1/256 m')
     one.add_argument('--right_image', metavar='FILE', help='right image of a rectified pair')
-    work = parser.add_argument_group('work')
-    work.add_argument('--output', metavar='DIR', help='folder of the results, local or gs://')
-    work.add_argument(
-        '--models', metavar='FILE', help='what --fit wrote (default: sizes of KITTI, not fitted)'
-    )
-    work.add_argument('--fit', metavar='FILE', help='learn from the labels, and write this file')
-    add_switch(work, 'evaluate', help='write and print the recall of labelled objects')
-    work.add_argument(
-        '--classes',
-        nargs='+',
-        metavar='CLASS',
-        help='some of the classes (default: those of --models; Car Pedestrian Cyclist)',
-    )
-    work.add_argument(
-        '--difficulty',
-        choices=('easy', 'moderate', 'hard'),
-        default='moderate',
-        help='objects that count in --evaluate (default: %(default)s)',
-    )
-    work.add_argument(
-        '--num_proposals', type=_count, default=2000, help='per class (default: %(default)s)'
-    )
-    work.add_argument(
-        '--max_overlap',
-        type=float,
-        default=0.75,
-        help='IoU in the image above which the worse of two boxes is dropped (default: '
-        '%(default)s)',
-    )
-    work.add_argument(
-        '--range_m', type=float, default=70.0, help='extent of the grid ahead (default: 70)'
-    )
-    work.add_argument(
-        '--width_m', type=float, default=80.0, help='extent of the grid across (default: 80)'
-    )
-    work.add_argument(
-        '--num_drawn', type=int, default=5, help='boxes per class in pictures (default: 5)'
-    )
-    add_switch(work, 'pictures', default=True, help='write pictures (default: true)')
-    work.add_argument(
-        '--num_templates', type=_count, default=3, help='sizes per class in --fit (default: 3)'
-    )
-    work.add_argument(
-        '--regularization', type=float, default=100.0, help='C of the SVM in --fit (default: 100)'
-    )
 
 
 def run(flags: argparse.Namespace) -> None:

@@ -113,7 +113,7 @@ def _pad(boxes: np.ndarray) -> tuple[Array, Array]:
 
 
 class _Measures(NamedTuple):
-    """What the frames tell of a class: sizes, bottoms, and occupied voxels by row of the grid."""
+    """Sizes of a class, heights of bottoms, and occupied voxels by row of the grid; by frame."""
 
     sizes_m: list[np.ndarray]
     bottoms_m: list[np.ndarray]

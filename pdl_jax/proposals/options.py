@@ -1,4 +1,4 @@
-"""What a program of proposals is compiled for: the grid, the search for the road, the ranking."""
+"""Static options of the program: the grid, the search for the road, the ranking."""
 
 import dataclasses
 

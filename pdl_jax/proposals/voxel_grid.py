@@ -11,7 +11,7 @@ from pdl_jax.typing import Array
 
 
 class VoxelGrid(NamedTuple):
-    """What is known of the voxels.
+    """The two facts that points give of each voxel.
 
     Attributes:
       occupied: bool[X, Y, Z], P: the voxel has a point that is not of the road.

@@ -24,6 +24,10 @@ CARS = [
     ('Car', np.array([-2.5, 1.65, 9.0, 4.0, 1.5, 1.6, -math.pi / 2 + 0.03])),
     ('Car', np.array([3.0, 1.65, 14.0, 4.1, 1.5, 1.65, 0.04])),
 ]
+PARKED_CARS = [
+    ('Car', np.array([2.5, 1.65, 8.0, 3.9, 1.5, 1.6, -math.pi / 2 - 0.03])),
+    ('Car', np.array([-4.0, 1.65, 12.0, 4.0, 1.45, 1.65, -math.pi / 2])),
+]
 CAR = DEFAULT_MODELS['Car']
 
 
@@ -33,8 +37,8 @@ def read(tmp_path_factory):
     return make_reader(tmp_path_factory.mktemp('kitti'), SIZE)
 
 
-def make_reader(root, size):
-    contents = generated.encode_frame(scenes.render_frame(CARS, size))
+def make_reader(root, size, cars=CARS):
+    contents = generated.encode_frame(scenes.render_frame(cars, size))
     for key, content in contents.items():
         folder, suffix = kitti.FOLDERS[key]
         (root / 'training' / folder).mkdir(parents=True)
@@ -43,12 +47,12 @@ def make_reader(root, size):
     return lambda source: frames.read_frame(files, source)
 
 
-def check_first_five(frame):
+def check_first_five(frame, cars=CARS):
     scene = frame.make_scene(OPTIONS)
     assert bool(scene.road.is_found)
     best = proposer.propose(scene, CAR, options=OPTIONS)
     assert best.boxes.shape == (100, 7) and best.valid[:5].all()
-    truth = jnp.asarray(np.array([box for _, box in CARS]), jnp.float32)
+    truth = jnp.asarray(np.array([box for _, box in cars]), jnp.float32)
     iou = np.asarray(jax.jit(space_iou)(best.boxes[:5, None], truth))
     assert (iou.max(axis=0) > 0.5).all(), iou
     scores = np.asarray(best.scores)[np.asarray(best.valid)]
@@ -62,8 +66,8 @@ def test_the_best_box_of_each_object_is_among_the_first_five(read, source):
 
 def test_a_matched_pair_gives_the_same(tmp_path):
     pytest.importorskip('cv2', reason="needs OpenCV: pip install 'pdl_jax[stereo]'")
-    # A pair needs the resolution of KITTI: at 14 m it has a disparity of 28 pixels.
-    check_first_five(make_reader(tmp_path, (375, 1242))('stereo'))
+    # A pair needs the resolution of KITTI: at 12 m it has a disparity of 32 pixels.
+    check_first_five(make_reader(tmp_path, (375, 1242), PARKED_CARS)('stereo'), PARKED_CARS)
 
 
 def test_candidates_have_the_potentials_of_their_boxes(read):
