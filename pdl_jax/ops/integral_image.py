@@ -56,9 +56,11 @@ def combine_limbs(sums: Array) -> Array:
     """Turns sums of limbs, i32[L, ...], into sums of fractions: float[...]."""
     dtype = jnp.float64 if sums.shape[0] == 3 else jnp.float32
     scales = [2.0 ** (-_LIMB_BITS * (row + 1)) for row in range(sums.shape[0])]
+    total = jnp.zeros(sums.shape[1:], dtype)
     # From the lowest limb up, so that small parts are not rounded away one by one.
-    parts = [limb.astype(dtype) * scale for limb, scale in zip(sums, scales, strict=True)]
-    return sum(parts[-2::-1], start=parts[-1])
+    for limb, scale in zip(sums[::-1], scales[::-1], strict=True):
+        total = total + limb.astype(dtype) * scale
+    return total
 
 
 def sum_boxes(integral: Array, boxes: Array) -> Array:

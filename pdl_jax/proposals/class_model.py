@@ -34,10 +34,13 @@ def make_class_model(
     weights: tuple[float, float, float, float],
 ) -> ClassModel:
     """Makes a model of numbers; height_m is (mean, deviation)."""
+    mean, deviation, bottom = np.array([*height_m, bottom_deviation_m], np.float32)
     return ClassModel(
-        np.asarray(templates_m, np.float32),
-        *(np.asarray(value, np.float32) for value in (*height_m, bottom_deviation_m)),
-        np.asarray(weights, np.float32),
+        templates_m=np.asarray(templates_m, np.float32),
+        height_mean_m=np.asarray(mean),
+        height_deviation_m=np.asarray(deviation),
+        bottom_deviation_m=np.asarray(bottom),
+        weights=np.asarray(weights, np.float32),
     )
 
 

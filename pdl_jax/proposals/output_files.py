@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
@@ -87,7 +88,7 @@ def write_pictures(
             for rank, one in enumerate(corners, start=1)
         ]
     known = [label for label in labels if label.kind != 'DontCare']
-    corners = np.asarray(box_corners(stack_boxes(known)))
+    corners = np.asarray(box_corners(jnp.asarray(stack_boxes(known))))
     boxes += [DrawnBox(one, LABEL_COLOR) for one in corners]
     picture = draw_boxes(frame.image, boxes, np.asarray(frame.projection))
     points = np.asarray(frame.points)[np.asarray(frame.valid)]

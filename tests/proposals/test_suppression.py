@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pdl_jax.proposals.overlap import image_iou
+from pdl_jax.proposals.overlap import image_iou, space_iou
 from pdl_jax.proposals.suppression import suppress_overlaps
 
 
@@ -32,6 +32,19 @@ def test_it_keeps_what_a_loop_keeps(num_kept):
     rows, kept = suppress(jnp.asarray(boxes), jnp.asarray(valid), num_kept)
     assert rows.shape == kept.shape == (num_kept,)
     np.testing.assert_array_equal(np.asarray(rows)[np.asarray(kept)], wanted)
+
+
+def test_boxes_in_space_are_suppressed_too():
+    box = [0.0, 1.6, 10.0, 4.0, 1.5, 1.6, 0.0]
+    near, turned, far = ([*box[:2], 10.2, *box[3:]], [*box[:6], 1.57], [*box[:2], 20.0, *box[3:]])
+    rows, kept = suppress_overlaps(
+        jnp.array([box, near, turned, far]),
+        jnp.ones(4, bool),
+        space_iou,
+        max_overlap=0.5,
+        num_kept=4,
+    )
+    np.testing.assert_array_equal(np.asarray(rows)[np.asarray(kept)], [0, 2, 3])
 
 
 def test_nothing_is_kept_of_nothing():
