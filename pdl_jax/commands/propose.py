@@ -58,6 +58,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     numbers = parser.add_argument_group('numbers')
     for name, kind, default, text in (
         ('num_proposals', _count, 2000, 'boxes per class at most'),
+        ('num_candidates', _count, 32768, 'best boxes per class that compete'),
         ('max_overlap', float, 0.75, 'IoU in the image above which the worse box is dropped'),
         ('num_drawn', _count, 5, 'boxes per class in pictures'),
         ('num_templates', _count, 3, 'sizes per class that --fit makes'),
@@ -121,7 +122,7 @@ def run(flags: argparse.Namespace) -> None:
     options = ProposalOptions(
         GridOptions(x_m=(-half_m, half_m), z_m=(0.0, flags.range_m)),
         num_proposals=flags.num_proposals,
-        num_candidates=max(ProposalOptions.num_candidates, flags.num_proposals),
+        num_candidates=flags.num_candidates,
         max_overlap=flags.max_overlap,
     )
     if flags.generate:

@@ -9,8 +9,10 @@ from etils import epath
 
 from pdl_jax.proposals import kitti
 from pdl_jax.proposals.calibration import (
+    MIN_DEPTH_M,
     Calibration,
     depth_of_disparity,
+    project_points,
     transform_lidar,
     unproject_depth,
 )
@@ -80,6 +82,7 @@ def read_frame(files: FrameFiles, source: str) -> Frame:
     if source == 'lidar':
         points, valid = _pad_points(kitti.read_lidar(_require(files, 'lidar', source)))
         points = transform_lidar(points, calibration.lidar_to_camera)
+        valid &= _is_seen(points, calibration.left, image)
     else:
         depth = _read_depth(files, source, image, calibration)
         points = unproject_depth(depth, calibration.left)
@@ -104,6 +107,13 @@ def _read_depth(
             )
     widths = [(0, -side % _CANVAS_PX) for side in depth.shape]
     return jnp.asarray(np.pad(depth, widths))
+
+
+def _is_seen(points: Array, projection: Array, image: np.ndarray) -> Array:
+    """Tells which points f32[N, 3] lie in the image, outside of which nothing is proposed."""
+    pixels, depth = project_points(points, projection)
+    is_inside = (pixels >= 0) & (pixels <= jnp.array(image.shape[:2]) - 1)
+    return is_inside.all(axis=1) & (depth > MIN_DEPTH_M)
 
 
 def _pad_points(points: np.ndarray) -> tuple[Array, Array]:

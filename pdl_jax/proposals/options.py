@@ -106,7 +106,8 @@ class ProposalOptions:
     Attributes:
       grid: the voxels.
       road: the search for the plane of the road.
-      num_candidates: candidates of a class that suppression gets, the best ones.
+      num_candidates: candidates of a class that suppression gets, the best ones. Neighbours have
+        similar scores, so that many candidates give few boxes apart from each other.
       num_proposals: boxes of a class at most; 3DOP's 2000.
       max_overlap: greedy suppression drops a box whose IoU with a better one is above this; 3DOP's
         0.75.
@@ -121,7 +122,7 @@ class ProposalOptions:
 
     grid: GridOptions = dataclasses.field(default_factory=GridOptions)
     road: RoadOptions = dataclasses.field(default_factory=RoadOptions)
-    num_candidates: int = 16384
+    num_candidates: int = 32768
     num_proposals: int = 2000
     max_overlap: float = 0.75
     overlap: str = 'image'
