@@ -19,6 +19,7 @@ def kitti(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_frames_are_fitted_proposed_and_evaluated(kitti, tmp_path, capsys):
     models, output = tmp_path / 'models.json', tmp_path / 'boxes'
     words = ['propose', f'--kitti={kitti}', *_GRID]
