@@ -119,6 +119,16 @@ ALLOWED = {
         'storage',
         'systems',
     ),
+    # 3-D boxes label no pixels: a subject of its own beside the systems.
+    'proposals': (
+        *_LEAVES,
+        'data',
+        'evaluation.page',
+        'proposals',
+        'runtime',
+        'storage',
+        'systems.drawing',
+    ),
     # A leaf: it analyses compiled programs, whatever they compute.
     'planning': ('typing', 'ops.rounding', 'planning', 'storage.json_files'),
     'main': ('commands',),

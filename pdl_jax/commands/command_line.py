@@ -26,6 +26,7 @@ COMMANDS = {
     'push': 'push',
     'pull': 'pull',
     'score': 'score',
+    'propose': 'propose',
     'runs': 'runs',
     'plan': 'plan',
     'summary': 'summary',

@@ -30,17 +30,16 @@ class Curve(NamedTuple):
 
 
 class _Frame(NamedTuple):
-    """Maps values to the pixels of a chart; (low, high) of each axis, y of `is_log` by its log."""
+    """Maps values to the pixels of a chart; (low, high) of each axis, by their logs if told to."""
 
     x: tuple[float, float]
     y: tuple[float, float]
     is_log: bool = False
+    is_log_x: bool = False
 
     def place(self, x: float, y: float) -> tuple[float, float]:
-        scale = math.log10 if self.is_log else float
-        low, high = scale(self.y[0]), scale(self.y[1])
-        u = (x - self.x[0]) / ((self.x[1] - self.x[0]) or 1)
-        v = (scale(y) - low) / ((high - low) or 1)
+        u = _share(x, *self.x, is_log=self.is_log_x)
+        v = _share(y, *self.y, is_log=self.is_log)
         return (
             round(_LEFT + u * (_WIDTH - _LEFT - _RIGHT), 1),
             round(_HEIGHT - _BOTTOM - v * (_HEIGHT - _TOP - _BOTTOM), 1),
@@ -48,9 +47,15 @@ class _Frame(NamedTuple):
 
 
 def line_chart(
-    curves: Sequence[Curve], *, title: str, is_percent: bool = False, is_loss: bool = False
+    curves: Sequence[Curve],
+    *,
+    title: str,
+    is_percent: bool = False,
+    is_loss: bool = False,
+    x_title: str = 'step',
+    is_log_x: bool = False,
 ) -> Html:
-    """Draws curves over steps; losses that span more than a decade get a logarithmic axis."""
+    """Draws curves; losses that span more than a decade get a logarithmic axis."""
     xs = [x for curve in curves for x in curve.x]
     ys = [y for curve in curves for y in curve.y]
     low, high = min(ys), max(ys)
@@ -60,7 +65,7 @@ def line_chart(
     elif not is_log:
         low = min(low, 0.0)
     frame = _Frame((min(xs), max(max(xs), min(xs) + 1)), (low, high if high > low else low + 1))
-    frame = frame._replace(is_log=is_log)
+    frame = frame._replace(is_log=is_log, is_log_x=is_log_x)
     show = _format_share if is_percent else _format_number
     ticks = _log_ticks(low, high) if is_log else _ticks(*frame.y)
     lines = []
@@ -76,7 +81,8 @@ def line_chart(
         cx, cy = points.split(',')
         fill = f'fill: var(--s{curve.color % _NUM_COLORS})'
         lines.append(tag('circle', cx=cx, cy=cy, r=3, style=fill))
-    axes = _draw_axes(frame, _ticks(*frame.x), ticks, _format_number, show, 'step')
+    x_ticks = (_log_ticks if is_log_x else _ticks)(*frame.x)
+    axes = _draw_axes(frame, x_ticks, ticks, _format_number, show, x_title)
     legend = [(c.name, f'var(--s{c.color % _NUM_COLORS})', c.is_dashed) for c in curves]
     return tag('figure', tag('figcaption', title), _draw_svg(title, [*axes, *lines]), _list(legend))
 
@@ -193,6 +199,13 @@ def _draw_axes(
     parts.append(tag('text', x_title, x=(x0 + x1) / 2, y=y0 + 34, text_anchor='middle'))
     del y1
     return parts
+
+
+def _share(value: float, low: float, high: float, *, is_log: bool) -> float:
+    """Returns the place of a value between two others, 0 to 1."""
+    if is_log:
+        value, low, high = math.log10(value), math.log10(low), math.log10(high)
+    return (value - low) / ((high - low) or 1)
 
 
 def _ticks(low: float, high: float) -> list[float]:
