@@ -32,13 +32,14 @@ class SplitOutline:
       spec: the classes.
       max_size: (height, width) in pixels of the largest image.
       pixels: the number of channels.
-      max_segments: most segments of an image.
+      max_segments, max_instances: most segments and most objects of an image; 0 is unknown.
     """
 
     spec: catalog.DatasetSpec
     max_size: tuple[int, int]
     pixels: PixelFormat
     max_segments: int = 0
+    max_instances: int = 0
 
 
 Source = RecordSource | SplitOutline

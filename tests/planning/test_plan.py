@@ -9,7 +9,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from pdl_jax.commands.command_line import main
-from pdl_jax.commands.plan_programs import find_split
+from pdl_jax.commands.plan_programs import find_split, make_programs
 from pdl_jax.planning import analysis, chips, compare, topology
 from pdl_jax.planning.collectives import Collective, find_collectives, summarize_collectives
 from pdl_jax.planning.hlo import parse_module, parse_shapes
@@ -236,6 +236,13 @@ def test_missing_splits_are_outlined(data, tmp_path):
     assert (split.max_size, split.spec.name) == ((1024, 2048), 'cityscapes')
     with pytest.raises(ValueError, match='set config.data.num_classes'):
         find_split(tiny.make_experiment(tmp_path / 'none', data__num_classes=0), 'train')
+
+
+def test_programs_need_no_data(tmp_path):
+    experiment = tiny.make_experiment(tmp_path / 'none')
+    splits = [find_split(experiment, name) for name in ('train', 'val')]
+    programs = make_programs(experiment, make_mesh(1, 1, devices=tiny.one_device()), *splits)
+    assert set(programs) == {'train', 'eval', 'postprocess'}
 
 
 def test_a_program_that_exceeds_the_memory_is_reported():
