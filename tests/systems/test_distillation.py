@@ -123,6 +123,39 @@ def test_terms_that_are_not_there_are_named():
         jax.eval_shape(lambda v: compare(v, ('center',)), abstract)
 
 
+def test_every_system_takes_a_teacher_and_a_mask_transformer_teaches_pixels():
+    options = DistillationOptions('x', temperature=2.0)
+    samples = draw_samples(2)
+    kmax = make_system(
+        'scenes_kmax',
+        model__backbone=toy_backbone.NAME,
+        model__decoder_inputs=('last', 'stride8'),
+        model__decoder_blocks=('axial', 'bottleneck'),
+        model__decoder_features=(8, 8),
+        model__decoder_depths=(1, 1),
+        model__transformer_depths=(1,),
+        model__num_queries=16,
+    )
+    deeperlab = make_system('scenes_deeperlab', model__backbone=toy_backbone.NAME)
+    classifier = make_system('scenes_classes', model__backbone=toy_backbone.NAME)
+
+    def list_terms(student, teacher):
+        def compute(variables, taught):
+            distillation = Distillation(teacher, taught, options)
+            return student.loss(
+                variables, samples, rng=jax.random.key(0), distillation=distillation
+            )
+
+        shapes = [jax.eval_shape(s.init, jax.random.key(0)) for s in (student, teacher)]
+        terms = jax.eval_shape(compute, *shapes)[1][0]
+        return {n.removeprefix('distill_') for n in terms if n.startswith('distill_')}
+
+    assert list_terms(kmax, kmax) == {'mask', 'mask_class', 'semantic'}
+    assert list_terms(deeperlab, deeperlab) == {'semantic', 'keypoint', 'short', 'middle', 'long'}
+    assert list_terms(classifier, classifier) == {'semantic'}
+    assert list_terms(make_tiny(), kmax) == {'semantic'}
+
+
 def run_step(mesh, accumulation_steps=1):
     """Takes one step of plain SGD; returns its scalars and the change of the parameters."""
     system = make_tiny(
