@@ -44,6 +44,8 @@ ALLOWED = {
     'systems.drawing': ('typing', 'systems.drawing'),
     'experiment': (
         'typing',
+        'experiment',
+        'losses.distillation',
         'postprocess.crf_options',
         'preprocess',
         'presets',
@@ -105,6 +107,8 @@ ALLOWED = {
         'preprocess',
         'runtime',
         'storage',
+        'losses.distillation',
+        'systems.distillation',
         'systems.system',
         'training',
     ),

@@ -57,6 +57,10 @@ SYSTEMS = {
             'train.accumulation_steps': 1,
         },
     ),
+    'classification': (
+        'scenes_classes',
+        {**_BACKBONE, 'model.backbone_padding': 'symmetric', 'augment.resize_min_px': 65},
+    ),
     'deeperlab': (
         'scenes_deeperlab',
         {

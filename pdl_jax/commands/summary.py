@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     import flax.linen as nn
 
 SUMMARY = 'parameters, multiply-adds and activations of a network'
-# The input of a preset by its system; a classifier has none.
+# The input of a preset by its system.
 _SIZES = {
-    '': '224x224',
+    'classification': '224x224',
     'deeperlab': '641x641',
     'kmax_deeplab': '1281x1281',
     'max_deeplab': '641x641',

@@ -16,6 +16,7 @@ from pdl_jax.storage.checkpoint import FOLDER, check_output, find_checkpoint, ma
 from pdl_jax.storage.checkpointer import Checkpointer
 from pdl_jax.storage.integrity import read_score
 from pdl_jax.storage.metrics import find_metrics
+from pdl_jax.storage.scores import SCORES
 from pdl_jax.storage.variables import restore_variables
 
 
@@ -53,7 +54,7 @@ def pack(
     score = read_score(checkpoint)
     if score is None:
         # It was evaluated after it was saved.
-        score = metrics.get('pq', metrics.get('miou'))
+        score = next((metrics[name] for name in SCORES if name in metrics), None)
     checkpointer = Checkpointer(output, keep=1)
     number = int(checkpoint.name)
     checkpointer.save(
@@ -71,11 +72,13 @@ def pack(
 
 
 def _without_paths(description: Mapping[str, Any]) -> dict[str, Any]:
-    """Leaves out folders of this machine: where the data and the initial weights lay."""
+    """Leaves out folders of this machine: of the data, the initial weights and the teacher."""
     config = dict(description['config'])
     name = os.path.basename(config['data']['path'].rstrip('/'))
     config['data'] = {**config['data'], 'path': f'data/{name}'}
     config['model'] = {**config['model'], 'init_checkpoint': ''}
+    if 'distill' in config:
+        config['distill'] = {**config['distill'], 'teacher': ''}
     return {**description, 'config': config}
 
 

@@ -22,11 +22,11 @@ def summarize_report(report: Mapping[str, Any]) -> dict[str, float]:
 
     Returns:
       Those that are there of 'pq', 'sq', 'rq' and 'pc' of all classes, of '..._things' and of
-      '..._stuff', 'ap', 'ap50', 'miou', 'pixel_accuracy', each in [0, 1], and 'num_images'.
+      '..._stuff', 'ap', 'ap50', 'miou', 'pixel_accuracy', 'top1', 'top5', each in [0, 1], and
+      'num_images'.
     """
-    found: dict[str, Any] = {
-        name: report.get(name) for name in ('miou', 'pixel_accuracy', 'num_images')
-    }
+    own = ('miou', 'pixel_accuracy', 'top1', 'top5', 'num_images')
+    found: dict[str, Any] = {name: report.get(name) for name in own}
     for metric, keys in (('pq', ('pq', 'sq', 'rq')), ('pc', ('pc',))):
         groups = _get_object(report, metric)
         for group, suffix in _GROUPS.items():

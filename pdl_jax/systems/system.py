@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Self, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Self, get_type_hints
 
 import flax.linen as nn
 import jax
@@ -12,10 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from pdl_jax.losses.class_weights import PixelCounts
+from pdl_jax.losses.distillation import Lesson
 from pdl_jax.postprocess.scores import segment_table
 from pdl_jax.preprocess.normalize import Normalization
 from pdl_jax.presets import Preset
 from pdl_jax.systems.averaging import Averaging
+from pdl_jax.systems.batches import LabelMaps, Samples, image_size
 from pdl_jax.systems.computation import Computation
 from pdl_jax.systems.drawing.colors import color_panoptic, color_semantic
 from pdl_jax.systems.drawing.fields import draw_ponder
@@ -24,38 +26,12 @@ from pdl_jax.systems.parameter_groups import ParameterGroup
 from pdl_jax.systems.pixel_grid import PixelGrid
 from pdl_jax.typing import Array, LabelFormat, PyTree
 
+if TYPE_CHECKING:
+    from pdl_jax.systems.distillation import Distillation
+
 Variables = dict[str, PyTree]
 Outputs = dict[str, Array]
 Sections = Mapping[str, Mapping[str, Any]]
-
-
-class Samples(NamedTuple):
-    """A batch as the network sees it.
-
-    Attributes:
-      image: f32[B, H, W, C], normalised.
-      panoptic: i32[B, H, W], the label map on the same pixels.
-    """
-
-    image: Array
-    panoptic: Array
-
-
-class LabelMaps(NamedTuple):
-    """A labelled batch.
-
-    Attributes:
-      panoptic: i32[B, H, W]; a semantic system gives every class instance 0.
-      semantic: i32[B, H, W], the class of each pixel by itself.
-      class_probability: f32[B, H, W], probability of the class of the pixel's segment; of that in
-        `semantic` where the pixel is void.
-      score: f32[B, H, W], confidence in the pixel's instance; 1 where that means nothing.
-    """
-
-    panoptic: Array
-    semantic: Array
-    class_probability: Array
-    score: Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +49,8 @@ class SystemOptions(abc.ABC):
     # Outputs that the ground truth can take the place of.
     oracles: ClassVar[tuple[str, ...]] = ()
     has_instances: ClassVar[bool] = True
+    # See `System.labels_images`.
+    labels_images: ClassVar[bool] = False
     max_instances_field: ClassVar[str] = 'targets.max_instances'
 
     crop_size: tuple[int, int]
@@ -204,9 +182,14 @@ class System(abc.ABC):
 
     @abc.abstractmethod
     def loss(
-        self, variables: Variables, samples: Samples, *, rng: Array
+        self,
+        variables: Variables,
+        samples: Samples,
+        *,
+        rng: Array,
+        distillation: 'Distillation | None' = None,
     ) -> tuple[Array, tuple[dict[str, Array], Variables]]:
-        """Computes the loss of a batch; targets are made inside.
+        """Computes the loss of a batch, blended with a teacher's `lessons` if there is one.
 
         Returns:
           The loss f32[], its weighted terms f32[] by name, and the collections that a train step
@@ -253,6 +236,16 @@ class System(abc.ABC):
           f32[B] by name; none from a system that does not tell.
         """
         del outputs, panoptic
+        return {}
+
+    def lessons(self, outputs: Outputs, *, size: tuple[int, int]) -> dict[str, Lesson]:
+        """Lists by name what students learn; none from a system that neither teaches nor learns.
+
+        Args:
+          outputs: as `outputs` returns them, or as `loss` has them.
+          size: (height, width) of the images in pixels.
+        """
+        del outputs, size
         return {}
 
     @abc.abstractmethod
@@ -303,6 +296,15 @@ class System(abc.ABC):
     def has_instances(self) -> bool:
         """Whether labels tell instances apart; else the system is a semantic one."""
         return True
+
+    @property
+    def labels_images(self) -> bool:
+        """Whether an image has one class, which all its pixels share; metrics count images then."""
+        return False
+
+    def image_scores(self, outputs: Outputs) -> Array:
+        """Computes class probabilities f32[B, C] of whole images, see `labels_images`."""
+        raise NotImplementedError(f'{type(self).__name__} labels pixels')
 
     @property
     def max_segments(self) -> int:
@@ -392,8 +394,3 @@ class System(abc.ABC):
                 semantic = maps[key] // self.label_format.label_divisor
                 pictures[name] = color_semantic(semantic, colors)
         return pictures
-
-
-def image_size(images: Array) -> tuple[int, int]:
-    """Returns the (height, width) in pixels of [B, H, W, ...]."""
-    return images.shape[1], images.shape[2]

@@ -99,7 +99,7 @@ class _Loop:
             step += 1
             # Fail if a host scalar reaches the step by accident: it would be copied on every call.
             with jax.transfer_guard('disallow'):
-                state, scalars = run.step(state, batch)
+                state, scalars = run.step(state, batch, *run.arguments)
             if step == run.first_step + 1:
                 # It has been compiled by now.
                 run.time_limit.start()
@@ -179,7 +179,8 @@ class _Loop:
         if not is_written:
             return
         quality = report['pq'] or {}
-        scalars = {f'eval/{key}': report[key] for key in ('miou', 'pixel_accuracy')}
+        averages = ('miou', 'pixel_accuracy', 'top1', 'top5')
+        scalars = {f'eval/{key}': report.get(key) for key in averages}
         for group, suffix in (('All', ''), ('Things', '_things'), ('Stuff', '_stuff')):
             scalars[f'eval/pq{suffix}'] = quality.get(group, {}).get('pq')
         for name, row in quality.get('per_class', {}).items():

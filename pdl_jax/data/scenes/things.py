@@ -129,6 +129,23 @@ def _place_group(
     return group
 
 
+def place_thing(rng: np.random.Generator, name: str, canvas: Canvas) -> Placement | None:
+    """Chooses a position for one thing of a class; None if there is no room.
+
+    Args:
+      rng: source of randomness.
+      name: class of the thing.
+      canvas: canvas that shows only stuff.
+    """
+    placed = _place_group(rng, name, 1, canvas, [])
+    return placed[0] if placed else None
+
+
+def find_kinds(name: str) -> tuple[str, ...]:
+    """Finds the kinds of places that have things of a class."""
+    return tuple(kind for kind, weights in _THINGS.items() if name in weights)
+
+
 def can_stand(thing: Placement, canvas: Canvas) -> bool:
     """Returns whether the foot and both its ends lie on ground that suits the class."""
     height, width = canvas.label.shape
