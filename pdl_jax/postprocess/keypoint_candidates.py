@@ -62,15 +62,19 @@ def vote_keypoints(heatmap: Array, short: Array, *, radius_px: float) -> Array:
     fraction = short - low
     y = low[..., 0].astype(jnp.int32) + jnp.arange(height)[:, None, None]
     x = low[..., 1].astype(jnp.int32) + jnp.arange(width)[:, None]
-    votes = jnp.zeros(heatmap.size, jnp.float32)
+    # The last entry takes what falls outside: formats of other programs do not drop it themselves.
+    votes = jnp.zeros(heatmap.size + 1, jnp.float32)
     for dy, dx in ((0, 0), (0, 1), (1, 0), (1, 1)):
         share_y = fraction[..., 0] if dy else 1 - fraction[..., 0]
         share_x = fraction[..., 1] if dx else 1 - fraction[..., 1]
         is_inside = (y + dy >= 0) & (y + dy < height) & (x + dx >= 0) & (x + dx < width)
         index = ((y + dy) * width + x + dx) * count + jnp.arange(count)
         index = jnp.where(is_inside, index, heatmap.size)
-        votes = votes.at[index].add(heatmap * share_y * share_x, mode='drop')
-    return votes.reshape(heatmap.shape) / (math.pi * radius_px**2)
+        shares = heatmap * share_y * share_x
+        votes = votes.at[index.reshape(-1)].add(
+            shares.reshape(-1), mode='promise_in_bounds', wrap_negative_indices=False
+        )
+    return votes[:-1].reshape(heatmap.shape) / (math.pi * radius_px**2)
 
 
 def find_candidates(

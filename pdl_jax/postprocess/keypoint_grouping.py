@@ -30,7 +30,10 @@ def group_candidates(
 
     def take(number: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
         instances, count = state
-        difference = instances[:, candidates.kind[number]] - candidates.position[number]
+        # A sum of one: ONNX cannot cut a slice out of each image at a place of its own.
+        is_kind = jnp.arange(keypoints.shape[1]) == candidates.kind[number]
+        same = jnp.sum(jnp.where(is_kind[:, None], instances, 0), axis=1)
+        difference = same - candidates.position[number]
         is_near = (jnp.sum(difference**2, axis=-1) <= radius_px**2) & (rows < count)
         is_new = candidates.valid[number] & ~jnp.any(is_near) & (count < max_instances)
         is_row = (is_new & (rows == count))[:, None, None]

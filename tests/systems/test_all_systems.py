@@ -129,11 +129,15 @@ def test_its_files_are_what_the_predictor_says(name, workdir, image_path, tmp_pa
             )
 
 
-def test_its_export_says_the_same(workdir, tmp_path):
+@pytest.mark.parametrize('form', ['stablehlo', 'onnx'])
+def test_its_export_says_the_same(form, workdir, tmp_path):
+    if form == 'onnx':
+        pytest.importorskip('onnxruntime', reason='needs pdl_jax[export]')
+        pytest.importorskip('onnx', reason='needs pdl_jax[export]')
     # The command compares the file's labels with the predictor's before it keeps the file.
-    main(['export', f'--checkpoint={workdir}', f'--output={tmp_path}/e', '--format=stablehlo'])
+    main(['export', f'--checkpoint={workdir}', f'--output={tmp_path}/e', f'--format={form}'])
     description = json.loads((tmp_path / 'e' / 'description.json').read_text())
-    assert description['format'] == 'stablehlo'
+    assert description['format'] == form
 
 
 def test_it_is_planned(name, data, tmp_path):

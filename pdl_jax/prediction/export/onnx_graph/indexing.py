@@ -35,12 +35,28 @@ def _add_gather(low: Lowering, equation: core.JaxprEqn, operands: list[Tensor]) 
     is_of_entries = all(n == 1 for n in sizes) and collapsed == mapped and not numbers.offset_dims
     if is_of_entries and len(batching) == len(x.shape) - 1:
         return [_take_entries(low, x, index, mapped[0], result)]
-    if is_of_entries and batching in ((), (0,)):
+    if _is_of_vectors(numbers, sizes, x.shape, len(index.shape)):
         name = low.add(
             'GatherND', low.whole(x).name, _indices(low, index), batch_dims=len(batching)
         )
         return [low.tensor(name, result)]
     raise ValueError(f'a gather of this kind has no counterpart in ONNX: {numbers}, {sizes}')
+
+
+def _is_of_vectors(numbers: Any, sizes: Any, shape: tuple[Any, ...], index_rank: int) -> bool:
+    """Whether all of the last axes is taken, on the same places of the first, as of GatherND."""
+    num_batching = len(numbers.operand_batching_dims)
+    num_before = num_batching + len(numbers.start_index_map)
+    offset = index_rank - 1
+    return (
+        tuple(numbers.operand_batching_dims) == tuple(range(num_batching))
+        and tuple(numbers.start_indices_batching_dims) == tuple(range(num_batching))
+        and tuple(numbers.collapsed_slice_dims) == tuple(range(num_batching, num_before))
+        and tuple(numbers.start_index_map) == tuple(range(num_batching, num_before))
+        and tuple(numbers.offset_dims) == tuple(range(offset, offset + len(shape) - num_before))
+        and all(n == 1 for n in sizes[:num_before])
+        and all(n == m for n, m in zip(sizes[num_before:], shape[num_before:], strict=True))
+    )
 
 
 def _take_slice(
