@@ -48,6 +48,7 @@ _OF_ONE_BACKBONE = (
     'drop_path_schedule',
     'adaptive_computation',
     'min_active_share',
+    'architecture',
 )
 
 
