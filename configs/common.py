@@ -32,8 +32,10 @@ def get_config() -> ConfigDict:
     config.data.num_workers = 0
     # Skip and count records that cannot be read instead of stopping.
     config.data.skip_unreadable = False
-    # Scenes to generate at `path` if nothing is there; num_train = 0 generates none.
+    # Scenes to generate at `path` if nothing is there; num_train = 0 generates none. The kind is
+    # 'panoptic', or 'classes' for images of one object each, to classify.
     config.data.scenes = ConfigDict()
+    config.data.scenes.kind = 'panoptic'
     config.data.scenes.num_train = 0
     config.data.scenes.num_eval = 0
     config.data.scenes.height_px = 192
@@ -63,13 +65,19 @@ def get_config() -> ConfigDict:
     config.augment.resize_min_px = 0
     config.augment.resize_max_px = 0
     # The rounding of sizes, the resampling and the place of small images in the crop: that of
-    # 'deeplab2' or 'model_garden', see pdl_jax/preprocess/augment.py.
+    # 'deeplab2' or 'model_garden', or for classifiers 'torchvision', see
+    # pdl_jax/preprocess/augment.py.
     config.augment.convention = 'deeplab2'
     config.augment.min_scale = 0.5
     config.augment.max_scale = 2.0
     # Draw the scale from so many equidistant values, DeepLab2's recipe; 0 draws from the whole
     # interval.
     config.augment.num_scales = 15
+    # In the place of a scale, the convention 'torchvision' of classifiers draws a part of the
+    # image: its share of the area, and the ratio of its sides, at most this.
+    config.augment.min_crop_share = 0.08
+    config.augment.max_crop_share = 1.0
+    config.augment.max_crop_aspect = 4 / 3
     config.augment.flip_probability = 0.5
     # The rest is switched off. All of it happens on the devices, by chance for each image.
     config.augment.vertical_flip_probability = 0.0
@@ -140,8 +148,12 @@ def get_config() -> ConfigDict:
     # Steps over which the rate rises linearly, from this factor of the peak.
     config.optimizer.warmup_steps = 0
     config.optimizer.warmup_start_factor = 0.0
-    # Exponent of the decay to 0 over the whole run.
+    # The decay: 'poly' or 'cosine' to 0 over the whole run, or 'step'.
+    config.optimizer.schedule = 'poly'
     config.optimizer.poly_power = 0.9
+    # Of 'step': steps after which the rate is multiplied by the factor.
+    config.optimizer.decay_at_steps = ()
+    config.optimizer.decay_factor = 0.1
     config.optimizer.momentum = 0.9  # of sgd
     # With 'adam' and 'sgd' an L2 penalty on convolution kernels, added to their gradients;
     # depthwise kernels, biases and BatchNorm have none, as in TF DeepLab. With 'adamw' the share of
@@ -171,10 +183,11 @@ def get_config() -> ConfigDict:
     config.train.checkpoint_every_steps = 1000
     config.train.evaluate_every_steps = 10_000
     # The newest checkpoints, so many, and the one with the best PQ, or mIoU of a semantic network,
-    # are kept.
+    # or top-1 accuracy of a classifier, are kept.
     config.train.keep_checkpoints = 5
     # End after so many evaluations without a better value of 'score' (that of the best checkpoint),
-    # 'pq', 'pq_things', 'pq_stuff', 'miou', 'pixel_accuracy' or 'loss'; 0 trains to num_steps.
+    # 'pq', 'pq_things', 'pq_stuff', 'miou', 'pixel_accuracy', 'top1', 'top5' or 'loss'; 0 trains to
+    # num_steps.
     config.train.early_stopping_evals = 0
     config.train.early_stopping_metric = 'score'
     # Minutes of training, without compiling and evaluations, to fit num_steps to: the first steps

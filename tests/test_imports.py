@@ -44,6 +44,7 @@ ALLOWED = {
     'systems.drawing': ('typing', 'systems.drawing'),
     'experiment': (
         'typing',
+        'experiment',
         'postprocess.crf_options',
         'preprocess',
         'presets',

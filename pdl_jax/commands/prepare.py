@@ -38,6 +38,12 @@ format; data sets are read in the layout in which they are published.
                       [--task=semantic|panoptic]; trainaug needs --sbd or SegmentationClassAug
     coco_stuff        --input=FOLDER --split=train|val
     camvid            --input=FOLDER --split=train|val|test
+    image_folder      --input=FOLDER [--split=SPLIT] [--classes=FILE] [--max_side=640]
+                      a folder of images per class, to classify whole images
+    imagenet          --input=FOLDER --split=train|val [--max_side=640]
+                      ILSVRC 2012, as it is published
+    tfds              --input=FOLDER --split=SPLIT [--max_side=640]
+                      a version of a data set of TFDS with image and label, as ArrayRecord
 
 (*) [--classes=FILE] [--stuff=NAMES] [--background=NAME]: the classes and their order, those
 without single objects, and the class of pixels without an object (default: background; void: none).
@@ -107,6 +113,12 @@ _READER_FLAGS: dict[str, dict[str, Any]] = {
     '--background': {
         'help': 'class of pixels without any other (default: background for formats of objects, '
         'void for others, which stands for none)'
+    },
+    '--max_side': {
+        'dest': 'max_side_px',
+        'type': int,
+        'help': 'longest side in pixels of stored images to classify; larger ones are shrunk, 0 '
+        'shrinks none (default: 640)',
     },
     '--void_id': {'type': int, 'help': 'index of pixels without a class (default: 255)'},
 }

@@ -21,6 +21,9 @@ FORMATS = {
     'voc': 'voc',
     'coco_stuff': 'coco_stuff',
     'camvid': 'camvid',
+    'image_folder': 'image_folder',
+    'imagenet': 'imagenet',
+    'tfds': 'tfds_images',
 }
 
 # Names that `catalog.get_spec` takes.

@@ -112,9 +112,9 @@ def recognize(path: str | os.PathLike, *, class_name: str = '') -> list[Layout]:
     raise ValueError(
         f'{os.fspath(root)}: no known layout. Looked for COCO JSON (panoptic or instances), '
         f'LabelMe JSON, YOLO labels with data.yaml, JPEGImages with SegmentationClass, leftImg8bit '
-        f'with gtFine, NAME/images with NAME/masks, and a folder of images '
-        f'({", ".join(_IMAGE_FOLDERS)}) beside one of masks ({", ".join(_LABEL_FOLDERS)}): pass '
-        f'--format and its flags instead'
+        f'with gtFine, NAME/images with NAME/masks, a folder of images '
+        f'({", ".join(_IMAGE_FOLDERS)}) beside one of masks ({", ".join(_LABEL_FOLDERS)}), and a '
+        f'folder of images per class: pass --format and its flags instead'
     )
 
 
@@ -240,6 +240,19 @@ def _find_masks(root: epath.Path, class_name: str) -> list[Layout]:
     return [Layout(format_, options, '', words)]
 
 
+def _find_class_folders(root: epath.Path, class_name: str) -> list[Layout]:
+    """Recognises a folder of images for each class by the first of them."""
+    del class_name
+    folders = list(itertools.islice(_iterate_folders(root), _MAX_SAMPLES))
+    taken = {*_IMAGE_FOLDERS, *_LABEL_FOLDERS, *(n for names in _SPLITS.values() for n in names)}
+    if len(folders) < 2 or any(folder.name in taken for folder in folders):
+        return []
+    if not all(_first_files(folder, IMAGE_SUFFIXES) for folder in folders):
+        return []
+    evidence = f'images in {folders[0].name}/, {folders[1].name}/, ...'
+    return [Layout('image_folder', {'root': os.fspath(root)}, '', evidence)]
+
+
 _RULES: tuple[Callable[[epath.Path, str], list[Layout]], ...] = (
     _find_public,
     _find_voc,
@@ -247,6 +260,7 @@ _RULES: tuple[Callable[[epath.Path, str], list[Layout]], ...] = (
     _find_json,
     _find_object_masks,
     _find_masks,
+    _find_class_folders,
 )
 
 

@@ -18,6 +18,7 @@ from pdl_jax.data.statistics import find_warnings
 from pdl_jax.evaluation.report import make_report
 from pdl_jax.evaluation.run_analysis import RunAnalysis
 from pdl_jax.experiment import EvaluateOptions, Experiment
+from pdl_jax.metrics.class_accuracy import ClassAccuracy
 from pdl_jax.metrics.computation_mean import ComputationMean
 from pdl_jax.metrics.image_tables import describe_images
 from pdl_jax.metrics.instance_ap import CityscapesAP, InstanceAP
@@ -181,7 +182,8 @@ class Evaluator:
         if writer is not None:
             writer.close()
         values = {key: total.compute() for key, total in totals.items()}
-        confusion = totals['miou'].host_sums()['confusion']
+        classes = 'accuracy' if self._system.labels_images else 'miou'
+        confusion = totals[classes].host_sums()['confusion']
         analysis.complete(confusion, batches.file_names)
         self._analysis = analysis
         logging.info('evaluated %d images in %.1f s', len(source), time.monotonic() - start)
@@ -192,8 +194,10 @@ class Evaluator:
     def _describe_inputs(
         self, variables: Variables, batch: dict[str, Array], outputs: Outputs
     ) -> dict[str, Any]:
-        """Computes what metrics at the size of the network's input need."""
+        """Computes what metrics of whole images or at the size of the network's input need."""
         described = {}
+        if self._system.labels_images:
+            described['image_scores'] = self._system.image_scores(outputs)
         if 'loss' in self._metrics or 'computation' in self._metrics:
             labels = self.inference.prepare_labels(batch['panoptic'], batch['size'])
             described['input_labels'] = labels
@@ -259,6 +263,8 @@ def _make_metrics(
 ) -> dict[str, Any]:
     """Makes the metric classes by the keys of the report."""
     label_format = source.spec.label_format
+    if system.labels_images:
+        return {'accuracy': ClassAccuracy.for_format(label_format)}
     metrics: dict[str, Any] = {'miou': SemanticIoU.for_format(label_format)}
     if not system.has_instances:
         return metrics

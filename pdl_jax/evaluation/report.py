@@ -19,8 +19,10 @@ COUNTS = ('tp', 'fp', 'fn')
 CLASS_COLUMNS = (
     tuple(('pq', key) for key in QUALITY),
     tuple(('pq', key) for key in COUNTS),
-    (('ap', 'ap'), ('pc', 'pc'), ('iou', 'iou')),
+    (('ap', 'ap'), ('pc', 'pc'), ('iou', 'iou'), ('accuracy', 'accuracy')),
 )
+# Their titles, where they are not the keys in capitals.
+CLASS_TITLES = {'iou': 'IoU', 'accuracy': 'top-1'}
 
 
 def make_report(
@@ -33,14 +35,14 @@ def make_report(
     """Makes the report of a run's evaluation.
 
     Args:
-      values: results of the metrics' `compute`: 'miou', 'pq' if the network has instances, and
-        optionally 'pc', 'ap', 'loss' and 'computation'.
+      values: results of the metrics' `compute`: 'miou', 'pq' if the network has instances, or
+        'accuracy' if it labels whole images, and optionally 'pc', 'ap', 'loss' and 'computation'.
       spec: description of the dataset, for the names of the classes.
       num_images: number of images scored.
       warnings: what a reader must know of the labels, see `data.statistics.find_warnings`.
 
     Returns:
-      The values of `convert_metrics` by class name, with 'pq' None for a semantic network, 'loss'
+      The values of `convert_metrics` by class name, with 'pq' None without instances, 'loss'
       with its 'total' and its terms if it was computed, 'computation' of an adaptive network (see
       `ComputationMean.compute`), 'num_images' and 'warnings'. Where one
       class has all labelled pixels, a constant answer is right everywhere, so 'miou' and
@@ -68,15 +70,17 @@ def convert_metrics(values: Mapping[str, Any], class_keys: Sequence[str]) -> dic
     """Converts computed metrics to JSON values; None where nothing is averaged.
 
     Args:
-      values: any of 'pq', 'miou', 'pc' and 'ap', as `averages`, `coco_ap` or `cityscapes_ap`
-        returns it: arrays [C] in 'per_class', averages beside it.
+      values: any of 'pq', 'miou', 'pc', 'ap' and 'accuracy', as `averages`, `coco_ap`,
+        `cityscapes_ap` or `ClassAccuracy` returns it: arrays [C] in 'per_class', averages beside
+        it.
       class_keys: key of each class.
 
     Returns:
       'pq': {'All', 'Things', 'Stuff': {'pq', 'sq', 'rq' in [0, 1], 'n' classes averaged},
         'per_class': {key: {'pq', 'sq', 'rq', 'tp', 'fp', 'fn'}}}; 'pc' likewise;
       'miou', 'pixel_accuracy' in [0, 1] and 'iou_per_class';
-      'ap': averages of `coco_ap` or `cityscapes_ap`, and 'per_class'.
+      'ap': averages of `coco_ap` or `cityscapes_ap`, and 'per_class';
+      'top1', 'top5' in [0, 1] and 'accuracy_per_class'.
       Only the classes that are averaged are listed.
     """
     report = {}
@@ -86,6 +90,9 @@ def convert_metrics(values: Mapping[str, Any], class_keys: Sequence[str]) -> dic
             report['miou'] = _to_json(value['miou'])
             report['pixel_accuracy'] = _to_json(value['pixel_accuracy'])
             report['iou_per_class'] = {key: row['iou'] for key, row in per_class.items()}
+        elif metric == 'accuracy':
+            report |= {key: _to_json(value[key]) for key in ('top1', 'top5')}
+            report['accuracy_per_class'] = {k: row['accuracy'] for k, row in per_class.items()}
         else:
             averages = {key: _to_json(item) for key, item in value.items() if key != 'per_class'}
             report[metric] = {**averages, 'per_class': per_class}
@@ -93,9 +100,13 @@ def convert_metrics(values: Mapping[str, Any], class_keys: Sequence[str]) -> dic
 
 
 def find_score(report: Mapping[str, Any]) -> float:
-    """Returns the score that ranks checkpoints: PQ, or mIoU without instances; 0 if undefined."""
+    """Returns the score that ranks checkpoints, 0 if undefined.
+
+    That is PQ, mIoU without instances, or top-1 accuracy of whole images.
+    """
     quality = report['pq']
-    return (report['miou'] if quality is None else quality['All']['pq']) or 0.0
+    score = report.get('top1', report.get('miou')) if quality is None else quality['All']['pq']
+    return score or 0.0
 
 
 def format_report(report: Mapping[str, Any], class_names: Mapping[str, str] | None = None) -> str:
@@ -142,6 +153,9 @@ def _format_averages(report: Mapping[str, Any]) -> list[str]:
     if 'miou' in report:
         lines.append(f'{"mIoU":24} | {_percent(report["miou"])}')
         lines.append(f'{"pixel accuracy":24} | {_percent(report["pixel_accuracy"])}')
+    if 'top1' in report:
+        for key, name in (('top1', 'top-1 accuracy'), ('top5', 'top-5 accuracy')):
+            lines.append(f'{name:24} | {_percent(report[key])}')
     if 'loss' in report:
         words = {k: '-' if v is None else f'{v:.4g}' for k, v in report['loss'].items()}
         total = words.pop('total')
@@ -175,7 +189,7 @@ def _format_classes(report: Mapping[str, Any], class_names: Mapping[str, str] | 
     groups = [group for group in groups if group]
     if not groups:
         return []
-    titles = [_join('IoU' if key == 'iou' else key.upper() for _, key in g) for g in groups]
+    titles = [_join(CLASS_TITLES.get(key, key.upper()) for _, key in g) for g in groups]
     lines = [' | '.join([f'{"class":24}', *titles])]
     for class_key in dict.fromkeys(key for rows in tables.values() for key in rows):
         cells = [
@@ -194,6 +208,9 @@ def list_tables(report: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]
     if 'iou_per_class' in report:
         iou = report['iou_per_class']
         tables['iou'] = {key: {'iou': value} for key, value in iou.items() if value is not None}
+    if 'accuracy_per_class' in report:
+        accuracy = report['accuracy_per_class']
+        tables['accuracy'] = {key: {'accuracy': value} for key, value in accuracy.items()}
     if report.get('pq') is not None:
         rows = report['pq']['per_class']
         tables['pq'] = {key: row for key, row in rows.items() if any(row[c] for c in COUNTS)}

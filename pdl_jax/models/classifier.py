@@ -25,6 +25,7 @@ class Classifier(nn.Module):
       num_classes: number of logits.
       options: the parts; its decoder is 'classifier'.
       dtype: dtype of activations.
+      freeze_backbone_norm: use the backbone's stored BatchNorm statistics in training too.
 
     Source: torchvision, TF-slim (Xception) and the code of the HRNet and SACT authors.
     """
@@ -32,14 +33,17 @@ class Classifier(nn.Module):
     num_classes: int
     options: ModelOptions
     dtype: Any = jnp.float32
+    freeze_backbone_norm: bool = False
 
     @nn.compact
     def __call__(self, image: Array, *, train: bool = False) -> Array:
-        """Maps f32[B, H, W, 3] to logits f32[B, C]."""
+        """Maps f32[B, H, W, 3] to logits f32[B, C]; dropout in training needs an rng 'dropout'."""
         name = self.options.backbone.name
-        features = make_model_backbone(self.options, self.dtype, name='backbone')(
-            image, train=train
+        backbone = make_model_backbone(
+            self.options, self.dtype, is_norm_frozen=self.freeze_backbone_norm, name='backbone'
         )
+        features = backbone(image, train=train)
+        drop = nn.Dropout(self.options.dropout_rate, deterministic=not train)
         layers = LayerOptions(self.dtype, self.options.norm_momentum, self.options.norm_epsilon)
         x = features['last']
         if name in ('mobilenet_v2', 'mobilenet_v2_5x5'):
@@ -50,7 +54,7 @@ class Classifier(nn.Module):
             x = adaptive_average_pool(x, 7)
             x = x.reshape(x.shape[0], 1, 1, -1)
             for layer in ('fc6', 'fc7'):
-                x = nn.relu(Conv(4096, has_bias=True, options=layers, name=layer)(x))
+                x = drop(nn.relu(Conv(4096, has_bias=True, options=layers, name=layer)(x)))
         x = jnp.mean(x, axis=(1, 2), keepdims=True, dtype=jnp.float32)
         if name.startswith('convnext'):
             x = nn.LayerNorm(epsilon=1e-6, name='norm')(x)
@@ -60,4 +64,6 @@ class Classifier(nn.Module):
             if name.startswith(family):
                 activation = nn.relu if name.endswith('minimalistic') else nn.hard_swish
                 x = activation(Conv(width, has_bias=True, options=layers, name='last')(x))
+        if not name.startswith('vgg'):
+            x = drop(x)
         return predict(x, self.num_classes, layers, name='predict')[:, 0, 0]

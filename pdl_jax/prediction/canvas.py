@@ -32,7 +32,8 @@ def find_canvas_size(
     Raises:
       ValueError: the system cannot take an image as large as this.
     """
-    if augment.resize_max_px:
+    is_resized = augment.is_part or bool(augment.resize_max_px)
+    if is_resized:
         height, width = (ceil_div(n, _CANVAS_STEP_PX) * _CANVAS_STEP_PX for n in size)
         canvas = (height, width)
     else:
@@ -44,7 +45,7 @@ def find_canvas_size(
             f'an image of {size[0]}x{size[1]} pixels needs a canvas of {canvas[0]}x{canvas[1]}, '
             f'and the limit is {_MAX_CANVAS_PIXELS} pixels: cut it into parts, as --tile_px does'
         )
-    limit = None if augment.resize_max_px else system.max_pixels
+    limit = None if is_resized else system.max_pixels
     if limit is not None and math.prod(canvas) > limit:
         raise ValueError(
             f'an image of {size[0]}x{size[1]} pixels is too large for a network input of at most '

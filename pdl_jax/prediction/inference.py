@@ -340,11 +340,15 @@ def find_input_size(
 ) -> tuple[int, int]:
     """Finds the network input that holds every image of at most `max_size` after the resize.
 
+    A network that sees a part of the image has that of its training crops.
+
     Args:
       system: gives the grid of input sizes.
       augment: gives the resize.
       max_size: largest (height, width) of the images in pixels.
     """
+    if augment.is_part:
+        return augment.crop_size
     limit = augment.resize_max_px
     return system.grid.fit((limit, limit) if limit else max_size)
 

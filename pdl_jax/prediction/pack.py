@@ -15,7 +15,7 @@ from pdl_jax.prediction.tuned import copy_tuned
 from pdl_jax.storage.checkpoint import FOLDER, check_output, find_checkpoint, make_absolute
 from pdl_jax.storage.checkpointer import Checkpointer
 from pdl_jax.storage.integrity import read_score
-from pdl_jax.storage.metrics import find_metrics
+from pdl_jax.storage.metrics import SCORES, find_metrics
 from pdl_jax.storage.variables import restore_variables
 
 
@@ -53,7 +53,7 @@ def pack(
     score = read_score(checkpoint)
     if score is None:
         # It was evaluated after it was saved.
-        score = metrics.get('pq', metrics.get('miou'))
+        score = next((metrics[name] for name in SCORES if name in metrics), None)
     checkpointer = Checkpointer(output, keep=1)
     number = int(checkpoint.name)
     checkpointer.save(

@@ -10,9 +10,12 @@ from jax.typing import ArrayLike
 from pdl_jax.ops.sampling import sample_bilinear, sample_nearest
 from pdl_jax.preprocess.color_policy import POLICIES
 from pdl_jax.preprocess.normalize import Normalization, normalize_image
+from pdl_jax.preprocess.resized_crop import draw_part, find_center, resize_part
 from pdl_jax.typing import Array, check_function_names, check_positive, check_share
 
-CONVENTIONS = ('deeplab2', 'model_garden')
+# That of classifiers, which see a part of the image.
+CLASSIFIER_CONVENTION = 'torchvision'
+CONVENTIONS = ('deeplab2', 'model_garden', CLASSIFIER_CONVENTION)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,12 +29,17 @@ class AugmentOptions:
       convention: 'deeplab2' rounds sizes down, aligns the centres of corner pixels, and puts an
         image that is smaller than the crop at a random position; 'model_garden' fits images into a
         square of `resize_max_px` (as `resize_min_px`), rounds to the nearest, aligns the corners of
-        the images, and puts a smaller image at the top left.
+        the images, and puts a smaller image at the top left; 'torchvision' resizes a part of the
+        image to the crop: a random one in training, in the place of a random scale, and at
+        inference the central crop of the image whose shorter side has `resize_min_px`.
       min_scale: smallest random scale.
       max_scale: largest random scale.
       num_scales: number of equidistant values that the scale is drawn from; 0 draws from the whole
         interval. DeepLab2 draws from 15 values in [0.5, 2] (Cityscapes) or 10 in [0.5, 1.5] (COCO),
         none of which is 1.
+      min_crop_share, max_crop_share: range of the random share of the image's area that a crop
+        shows in the convention 'torchvision'.
+      max_crop_aspect: limit of the random ratio of its sides there.
       flip_probability: probability of mirroring left and right.
       vertical_flip_probability: probability of mirroring top and bottom.
       quarter_turn_probability: probability of a turn by 90, 180 or 270 degrees, each alike; 0.75
@@ -67,6 +75,9 @@ class AugmentOptions:
     min_scale: float = 0.5
     max_scale: float = 2.0
     num_scales: int = 0
+    min_crop_share: float = 0.08
+    max_crop_share: float = 1.0
+    max_crop_aspect: float = 4 / 3
     flip_probability: float = 0.5
     vertical_flip_probability: float = 0.0
     quarter_turn_probability: float = 0.0
@@ -110,7 +121,9 @@ class AugmentOptions:
                 f'config.augment.max_scale (={self.max_scale}) must not be below '
                 f'config.augment.min_scale (={self.min_scale})'
             )
-        if self.resize_min_px and not self.resize_max_px:
+        if self.is_part:
+            self._check_part()
+        elif self.resize_min_px and not self.resize_max_px:
             # Without a limit a long image would grow beyond every fixed input size.
             raise ValueError(
                 f'config.augment.resize_min_px (={self.resize_min_px}) needs '
@@ -128,6 +141,25 @@ class AugmentOptions:
                 f'config.augment.resize_max_px (={self.resize_max_px}) where '
                 f"config.augment.convention is 'model_garden', which fits images into a square"
             )
+
+    def _check_part(self) -> None:
+        if not 0 < self.min_crop_share <= self.max_crop_share <= 1 <= self.max_crop_aspect:
+            raise ValueError(
+                f'config.augment.min_crop_share (={self.min_crop_share}) and max_crop_share '
+                f'(={self.max_crop_share}) must be ascending shares above 0, and max_crop_aspect '
+                f'(={self.max_crop_aspect}) at least 1'
+            )
+        if self.resize_min_px < max(self.crop_size) or self.resize_max_px or self.is_rotating:
+            raise ValueError(
+                f'config.augment.resize_min_px (={self.resize_min_px}) must hold the crop '
+                f"{self.crop_size} where config.augment.convention is 'torchvision', "
+                f'resize_max_px (={self.resize_max_px}) be 0, and nothing be rotated'
+            )
+
+    @property
+    def is_part(self) -> bool:
+        """Whether the network sees a part of the image, see `convention`."""
+        return self.convention == CLASSIFIER_CONVENTION
 
     @property
     def is_rotating(self) -> bool:
@@ -194,6 +226,9 @@ def resize_to_range(size: Array, min_px: int, max_px: int) -> Array:
 
 def scale_size(size: Array, options: AugmentOptions, scale: Array | float = 1.0) -> Array:
     """Computes the size of an image, i32[2], after the resize to a range and a random scale."""
+    if options.is_part:
+        # Exact for the shorter side; the longer one is cut.
+        return options.resize_min_px * size // jnp.min(size)
     if options.convention == 'model_garden':
         dims = size.astype(jnp.float32)
         box = jnp.round(scale * (options.resize_max_px or dims))
@@ -219,9 +254,19 @@ def random_window(key: Array, size: Array, options: AugmentOptions) -> Window:
       in it, or at the top left.
 
     Source: DeepLab2's data/preprocessing, with its resize and scaling composed into one resampling;
-    Model Garden's official/vision/ops/preprocess_ops.py.
+    Model Garden's official/vision/ops/preprocess_ops.py; `resized_crop.draw_part`.
     """
     scale_key, pad_key, crop_key, flip_key = jax.random.split(key, 4)
+    if options.is_part:
+        start, part = draw_part(
+            scale_key,
+            size,
+            min_share=options.min_crop_share,
+            max_share=options.max_crop_share,
+            max_aspect=options.max_crop_aspect,
+        )
+        positions = resize_part(start, part, options.crop_size)
+        return Window(*_flip(key, flip_key, positions, options))
     if options.num_scales:
         scales = jnp.linspace(options.min_scale, options.max_scale, options.num_scales)
         scale = jax.random.choice(scale_key, scales)
@@ -237,13 +282,8 @@ def random_window(key: Array, size: Array, options: AugmentOptions) -> Window:
         before = jax.random.randint(pad_key, (2,), 0, jnp.maximum(crop - frame, 1))
         start = jax.random.randint(crop_key, (2,), 0, jnp.maximum(frame - crop, 0) + 1)
         offset = start - before
-    is_flipped = jax.random.uniform(flip_key) < options.flip_probability
-    rows = jnp.arange(options.crop_size[0])
-    columns = jnp.arange(options.crop_size[1])
-    columns = jnp.where(is_flipped, columns[::-1], columns)
-    if options.vertical_flip_probability:
-        draw = jax.random.uniform(jax.random.fold_in(key, _VERTICAL_FLIP_DRAW))
-        rows = jnp.where(draw < options.vertical_flip_probability, rows[::-1], rows)
+    index = (jnp.arange(options.crop_size[0]), jnp.arange(options.crop_size[1]))
+    rows, columns = _flip(key, flip_key, index, options)
     if not options.is_rotating:
         return _make_window(
             (rows + offset[0], columns + offset[1]), size, scaled, options.convention
@@ -256,6 +296,19 @@ def random_window(key: Array, size: Array, options: AugmentOptions) -> Window:
         cosine * right - sine * down + (scaled[1] - 1) / 2,
     )
     return Window(*_source_positions(positions, size, scaled, options.convention))
+
+
+def _flip(
+    key: Array, flip_key: Array, positions: tuple[Array, Array], options: AugmentOptions
+) -> tuple[Array, Array]:
+    """Draws flips of the rows and columns of a crop."""
+    rows, columns = positions
+    is_flipped = jax.random.uniform(flip_key) < options.flip_probability
+    columns = jnp.where(is_flipped, columns[::-1], columns)
+    if options.vertical_flip_probability:
+        draw = jax.random.uniform(jax.random.fold_in(key, _VERTICAL_FLIP_DRAW))
+        rows = jnp.where(draw < options.vertical_flip_probability, rows[::-1], rows)
+    return rows, columns
 
 
 def _draw_rotation(
@@ -290,7 +343,8 @@ def centered_window(
 ) -> Window:
     """Returns the window of an image resized to `resized`, at the top left of an output.
 
-    Swapping `size` and `resized` gives the inverse.
+    In the convention 'torchvision' it is the window of its centre, of the size of the output. Else
+    swapping `size` and `resized` gives the inverse.
 
     Args:
       size: i32[2], (height, width) of the source in pixels.
@@ -298,6 +352,8 @@ def centered_window(
       out_size: (height, width) of the output in pixels.
       convention: see `AugmentOptions`.
     """
+    if convention == CLASSIFIER_CONVENTION:
+        return Window(*find_center(size, resized, out_size))
     index = (jnp.arange(out_size[0]), jnp.arange(out_size[1]))
     return _make_window(index, size, resized, convention)
 

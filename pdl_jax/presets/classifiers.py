@@ -3,13 +3,15 @@
 from typing import Any
 
 from pdl_jax.models.backbones import BACKBONES
-from pdl_jax.presets.preset import Preset
+from pdl_jax.presets.preset import CLASSIFICATION_SYSTEM, Preset
 
 _CLASSIFIER = {
     'has_instances': False,
     'decoder': 'classifier',
     'output_stride': 32,
     'normalization': 'imagenet',
+    'resize': 'half_pixel',
+    'dropout_rate': 0.0,
 }
 
 
@@ -26,11 +28,12 @@ def _make_classifier(backbone: str) -> dict[str, Any]:
     if backbone.startswith('hrnet'):
         fields |= {'upsampling': 'nearest', 'norm_epsilon': 1e-5}
     if backbone.startswith('vgg'):
-        fields |= {'stride_convention': 'torchvision'}
+        fields |= {'stride_convention': 'torchvision', 'dropout_rate': 0.5}
+    if backbone.startswith('mobilenet'):
+        fields |= {'dropout_rate': 0.2}
     return fields
 
 
-# No system trains them yet: their weights begin others.
 CLASSIFIER_PRESETS: dict[str, Preset] = {
-    f'imagenet/{name}': Preset('', _make_classifier(name)) for name in BACKBONES
+    f'imagenet/{name}': Preset(CLASSIFICATION_SYSTEM, _make_classifier(name)) for name in BACKBONES
 }

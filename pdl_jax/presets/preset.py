@@ -8,6 +8,7 @@ from typing import Any
 SYSTEM_BY_INSTANCES = {True: 'panoptic_deeplab', False: 'semantic_deeplab'}
 KMAX_SYSTEM = 'kmax_deeplab'
 DEEPERLAB_SYSTEM = 'deeperlab'
+CLASSIFICATION_SYSTEM = 'classification'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,8 +16,7 @@ class Preset:
     """A recipe.
 
     Attributes:
-      system: a name of `systems.SYSTEMS`; '' for a classifier of whole images, which labels no
-        pixels.
+      system: a name of `systems.SYSTEMS`.
       model: fields of the network, by their names in `config.model`.
       targets, loss, postprocess: rules, by the names of the fields in those sections of the
         configuration.

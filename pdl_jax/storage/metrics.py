@@ -11,6 +11,8 @@ from pdl_jax.storage.json_files import MAX_DESCRIPTION_BYTES
 from pdl_jax.storage.json_files import read_json as read_json_file
 from pdl_jax.storage.paths import explain_bucket_errors
 
+# Names of the scores that rank checkpoints: of panoptic networks, classifiers, semantic networks.
+SCORES = ('pq', 'top1', 'miou')
 _GROUPS = {'All': '', 'Things': '_things', 'Stuff': '_stuff'}
 
 
@@ -22,11 +24,11 @@ def summarize_report(report: Mapping[str, Any]) -> dict[str, float]:
 
     Returns:
       Those that are there of 'pq', 'sq', 'rq' and 'pc' of all classes, of '..._things' and of
-      '..._stuff', 'ap', 'ap50', 'miou', 'pixel_accuracy', each in [0, 1], and 'num_images'.
+      '..._stuff', 'ap', 'ap50', 'miou', 'pixel_accuracy', 'top1', 'top5', each in [0, 1], and
+      'num_images'.
     """
-    found: dict[str, Any] = {
-        name: report.get(name) for name in ('miou', 'pixel_accuracy', 'num_images')
-    }
+    own = ('miou', 'pixel_accuracy', 'top1', 'top5', 'num_images')
+    found: dict[str, Any] = {name: report.get(name) for name in own}
     for metric, keys in (('pq', ('pq', 'sq', 'rq')), ('pc', ('pc',))):
         groups = _get_object(report, metric)
         for group, suffix in _GROUPS.items():

@@ -1,4 +1,4 @@
-"""Systems: ways to label pixels, each with network, targets, losses and the way back to labels.
+"""Systems: ways to label images, each with network, targets, losses and the way back to labels.
 
 A new one is a file here with a `SystemOptions` and a `System`, and a line in `SYSTEMS`; presets
 name it.
@@ -11,6 +11,7 @@ from pdl_jax.typing import suggest
 
 # The options class of each system as 'module:class', imported on first use.
 SYSTEMS = {
+    'classification': 'pdl_jax.systems.classification:ClassificationOptions',
     'deeperlab': 'pdl_jax.systems.deeperlab:DeeperLabOptions',
     'kmax_deeplab': 'pdl_jax.systems.kmax_deeplab:KMaXDeepLabOptions',
     'panoptic_deeplab': 'pdl_jax.systems.panoptic_deeplab:PanopticDeepLabOptions',

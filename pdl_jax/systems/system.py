@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Self, get_type_hints
+from typing import Any, ClassVar, Self, get_type_hints
 
 import flax.linen as nn
 import jax
@@ -16,6 +16,7 @@ from pdl_jax.postprocess.scores import segment_table
 from pdl_jax.preprocess.normalize import Normalization
 from pdl_jax.presets import Preset
 from pdl_jax.systems.averaging import Averaging
+from pdl_jax.systems.batches import LabelMaps, Samples
 from pdl_jax.systems.computation import Computation
 from pdl_jax.systems.drawing.colors import color_panoptic, color_semantic
 from pdl_jax.systems.drawing.fields import draw_ponder
@@ -27,35 +28,6 @@ from pdl_jax.typing import Array, LabelFormat, PyTree
 Variables = dict[str, PyTree]
 Outputs = dict[str, Array]
 Sections = Mapping[str, Mapping[str, Any]]
-
-
-class Samples(NamedTuple):
-    """A batch as the network sees it.
-
-    Attributes:
-      image: f32[B, H, W, C], normalised.
-      panoptic: i32[B, H, W], the label map on the same pixels.
-    """
-
-    image: Array
-    panoptic: Array
-
-
-class LabelMaps(NamedTuple):
-    """A labelled batch.
-
-    Attributes:
-      panoptic: i32[B, H, W]; a semantic system gives every class instance 0.
-      semantic: i32[B, H, W], the class of each pixel by itself.
-      class_probability: f32[B, H, W], probability of the class of the pixel's segment; of that in
-        `semantic` where the pixel is void.
-      score: f32[B, H, W], confidence in the pixel's instance; 1 where that means nothing.
-    """
-
-    panoptic: Array
-    semantic: Array
-    class_probability: Array
-    score: Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +45,8 @@ class SystemOptions(abc.ABC):
     # Outputs that the ground truth can take the place of.
     oracles: ClassVar[tuple[str, ...]] = ()
     has_instances: ClassVar[bool] = True
+    # See `System.labels_images`.
+    labels_images: ClassVar[bool] = False
     max_instances_field: ClassVar[str] = 'targets.max_instances'
 
     crop_size: tuple[int, int]
@@ -303,6 +277,15 @@ class System(abc.ABC):
     def has_instances(self) -> bool:
         """Whether labels tell instances apart; else the system is a semantic one."""
         return True
+
+    @property
+    def labels_images(self) -> bool:
+        """Whether an image has one class, which all its pixels share; metrics count images then."""
+        return False
+
+    def image_scores(self, outputs: Outputs) -> Array:
+        """Computes class probabilities f32[B, C] of whole images, see `labels_images`."""
+        raise NotImplementedError(f'{type(self).__name__} labels pixels')
 
     @property
     def max_segments(self) -> int:

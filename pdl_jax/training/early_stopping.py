@@ -40,6 +40,8 @@ class EarlyStopping:
         name = train.early_stopping_metric
         if name == 'score':
             name = 'pq' if experiment.system.has_instances else 'miou'
+            if experiment.system.labels_images:
+                name = 'top1'
         self = cls(f'eval/{name}', train.early_stopping_evals)
         if not train.early_stopping_evals:
             return self

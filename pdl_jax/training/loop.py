@@ -179,7 +179,8 @@ class _Loop:
         if not is_written:
             return
         quality = report['pq'] or {}
-        scalars = {f'eval/{key}': report[key] for key in ('miou', 'pixel_accuracy')}
+        averages = ('miou', 'pixel_accuracy', 'top1', 'top5')
+        scalars = {f'eval/{key}': report.get(key) for key in averages}
         for group, suffix in (('All', ''), ('Things', '_things'), ('Stuff', '_stuff')):
             scalars[f'eval/pq{suffix}'] = quality.get(group, {}).get('pq')
         for name, row in quality.get('per_class', {}).items():

@@ -14,17 +14,28 @@ from pdl_jax.typing import Array, PyTree
 
 
 def make_schedule(options: OptimizerOptions, num_steps: int) -> optax.Schedule:
-    """Makes a linear warm-up, then polynomial decay.
+    """Makes a linear warm-up, then a decay.
 
     The warm-up starts from `options.warmup_start_factor` times the peak. The decay counts from step
-    0, so the rate drops a little where the two meet.
+    0, so the rate drops a little where the two meet. With T for `num_steps` it is
 
-    Source: DeepLab2's trainer: rate * (1 - step / num_steps) ** power, not shifted by the warm-up;
-    its warm-up starts from 0, that of kMaX-DeepLab in PyTorch from 0.001 of the peak.
+      'poly': rate * (1 - step / T) ** power
+      'cosine': rate * (1 + cos(pi * step / T)) / 2
+      'step': rate * factor ** n, after n of `options.decay_at_steps`
+
+    Source: DeepLab2's trainer, not shifted by the warm-up; its warm-up starts from 0, that of
+    kMaX-DeepLab in PyTorch from 0.001 of the peak. Loshchilov and Hutter, SGDR, ICLR 2017.
     """
-    decay = optax.polynomial_schedule(
-        options.learning_rate, 0.0, power=options.poly_power, transition_steps=num_steps
-    )
+    rate = options.learning_rate
+    if options.schedule == 'cosine':
+        decay = optax.cosine_decay_schedule(rate, num_steps)
+    elif options.schedule == 'step':
+        boundaries = dict.fromkeys(options.decay_at_steps, options.decay_factor)
+        decay = optax.piecewise_constant_schedule(rate, boundaries)
+    else:
+        decay = optax.polynomial_schedule(
+            rate, 0.0, power=options.poly_power, transition_steps=num_steps
+        )
 
     def schedule(step: jax.typing.ArrayLike) -> jax.typing.ArrayLike:
         if not options.warmup_steps:

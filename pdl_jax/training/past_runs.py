@@ -16,6 +16,7 @@ from etils import epath
 
 from pdl_jax.storage.config_changes import flatten
 from pdl_jax.storage.json_files import MAX_DESCRIPTION_BYTES, read_json
+from pdl_jax.storage.metrics import SCORES
 from pdl_jax.storage.paths import explain_bucket_errors, make_path
 from pdl_jax.training.log_file import LOG_NAME, read_log
 
@@ -36,8 +37,8 @@ class PastRun:
       name: its folder, relative to the one that was listed; '.' for this one itself.
       step: its last logged or saved step; None if it got nowhere.
       num_steps: steps that its configuration asks for; None without a checkpoint.
-      best_step, pq, miou: the evaluation with the best PQ, or mIoU of a semantic network; scores in
-        [0, 1].
+      best_step, pq, top1, miou: the evaluation with the best PQ, or top-1 accuracy of a classifier,
+        or mIoU of a semantic network; scores in [0, 1].
       loss: the last logged one of training.
       age_seconds: time since its log or its newest checkpoint was written.
       fields: the fields of its configuration, such as 'train.num_steps'.
@@ -49,6 +50,7 @@ class PastRun:
     num_steps: int | None = None
     best_step: int | None = None
     pq: float | None = None
+    top1: float | None = None
     miou: float | None = None
     loss: float | None = None
     age_seconds: float | None = None
@@ -57,8 +59,8 @@ class PastRun:
 
     @property
     def score(self) -> float | None:
-        """PQ, or mIoU without it."""
-        return self.miou if self.pq is None else self.pq
+        """PQ, or without it top-1 accuracy or mIoU."""
+        return next((x for x in (self.pq, self.top1, self.miou) if x is not None), None)
 
 
 def list_runs(folder: str | os.PathLike) -> list[PastRun]:
@@ -92,18 +94,21 @@ def find_differences(runs: Sequence[PastRun]) -> list[dict[str, Any]]:
 
 def format_runs(runs: Sequence[PastRun]) -> str:
     """Formats runs as a table, scores in percent."""
-    rows = [('run', 'step', 'best', 'PQ', 'mIoU', 'loss', 'age', 'differences')]
+    titles = {'pq': 'PQ', 'miou': 'mIoU'}
+    if any(run.top1 is not None for run in runs):
+        titles['top1'] = 'top-1'
+    rows = [('run', 'step', 'best', *titles.values(), 'loss', 'age', 'differences')]
     for run, differences in zip(runs, find_differences(runs), strict=True):
         words = [f'{name}={json.dumps(value)}' for name, value in differences.items()]
         if len(words) > _MAX_SHOWN_FIELDS:
             words[_MAX_SHOWN_FIELDS:] = [f'and {len(words) - _MAX_SHOWN_FIELDS} more (--json)']
         steps = _format(run.step, 'd')
+        scores = [getattr(run, name) for name in titles]
         rows.append((
             _make_printable(run.name),
             steps if run.num_steps is None else f'{steps}/{run.num_steps}',
             _format(run.best_step, 'd'),
-            _format(None if run.pq is None else 100 * run.pq, '.1f'),
-            _format(None if run.miou is None else 100 * run.miou, '.1f'),
+            *(_format(None if score is None else 100 * score, '.1f') for score in scores),
             _format(run.loss, '.4g'),
             '-' if run.age_seconds is None else _format_age(run.age_seconds),
             f'damaged: {run.damage}' if run.damage else ' '.join(words),
@@ -173,16 +178,12 @@ def _summarize_log(workdir: epath.Path) -> dict[str, Any]:
     for step, values in read_log(workdir):
         found['step'] = max(step, found.get('step', 0))
         found |= {'loss': loss} if (loss := _get_number(values, 'loss')) is not None else {}
-        pq, miou = _get_number(values, 'eval/pq'), _get_number(values, 'eval/miou')
-        old = found.get('pq'), found.get('miou')
+        scores = {name: _get_number(values, f'eval/{name}') for name in SCORES}
         # A network with instances is ranked by PQ, also where one of its evaluations has none.
-        is_better = (
-            miou is not None and old[0] is None and (old[1] is None or miou > old[1])
-            if pq is None
-            else old[0] is None or pq > old[0]
-        )
-        if is_better:
-            found |= {'best_step': step, 'pq': pq, 'miou': miou}
+        pairs = [(scores[name], found.get(name)) for name in SCORES]
+        new, old = next((pair for pair in pairs if pair != (None, None)), (None, None))
+        if new is not None and (old is None or new > old):
+            found |= {'best_step': step, **scores}
     return found
 
 
@@ -212,12 +213,16 @@ def _summarize_checkpoints(
     scores = {}
     for checkpoint in checkpoints:
         path = checkpoint / 'metrics' / 'metrics'
-        score = _get_number(_read_object(path), 'score') if path.exists() else None
+        values = _read_object(path) if path.exists() else {}
+        score = _get_number(values, 'score')
         if score is not None:
-            scores[score] = int(checkpoint.name)
+            metrics = values.get('metrics')
+            scores[score] = int(checkpoint.name), metrics if isinstance(metrics, dict) else {}
     if scores:
+        best, metrics = scores[max(scores)]
         key = 'miou' if fields.get('model.has_instances') is False else 'pq'
-        found |= {'best_step': scores[max(scores)], key: max(scores)}
+        key = next((name for name in SCORES if name in metrics), key)
+        found |= {'best_step': best, key: max(scores)}
     return found
 
 

@@ -6,10 +6,12 @@ import tempfile
 
 import jax
 
-from pdl_jax.data.prepare import prepare_panoptic_folder
+from pdl_jax.data.prepare import prepare_panoptic_folder, prepare_split
+from pdl_jax.data.readers import image_folder
+from pdl_jax.data.scenes.classes import write_classes
 from pdl_jax.data.scenes.dataset import write_scenes
 from pdl_jax.data.split_directory import is_complete
-from pdl_jax.experiment import DataOptions
+from pdl_jax.experiment.sections import DataOptions, ScenesOptions
 from pdl_jax.runtime.processes import wait_for_all
 from pdl_jax.storage.paths import is_remote, make_path
 
@@ -35,6 +37,9 @@ def _make_scenes(data: DataOptions) -> None:
         if is_remote(data.path):
             folder = tempfile.TemporaryDirectory(prefix='pdl_jax_scenes_')
             raw = stack.enter_context(folder)
+        if scenes.kind == 'classes':
+            _prepare_classes(scenes, raw, data.path)
+            return
         write_scenes(
             raw,
             num_train=scenes.num_train,
@@ -51,3 +56,15 @@ def _make_scenes(data: DataOptions) -> None:
                 out_dir=data.path,
                 split=split,
             )
+
+
+def _prepare_classes(scenes: ScenesOptions, raw: str, path: str) -> None:
+    write_classes(
+        raw,
+        num_train=scenes.num_train,
+        num_val=scenes.num_eval,
+        side_px=scenes.height_px,
+        seed=scenes.seed,
+    )
+    for split in _SPLITS:
+        prepare_split(image_folder.read_split(raw, split), out_dir=path, split=split)

@@ -221,7 +221,7 @@ def write_scenes(
     if num_processes < 1:
         raise ValueError(f'num_processes (={num_processes}) must be >= 1, or None for every core')
     if out_dir.is_file() or (out_dir.is_dir() and any(out_dir.iterdir())):
-        _check_manifest(out_dir, manifest)
+        check_manifest(out_dir, manifest)
         return
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     temporary = pathlib.Path(tempfile.mkdtemp(prefix=f'.{out_dir.name}.', dir=out_dir.parent))
@@ -242,7 +242,7 @@ def write_scenes(
             os.rename(staging, out_dir)
         except OSError:
             # Another process may have finished the same folder in the meantime.
-            _check_manifest(out_dir, manifest)
+            check_manifest(out_dir, manifest)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -276,13 +276,18 @@ def _write_splits(
         )
 
 
-def _check_manifest(out_dir: pathlib.Path, wanted: dict[str, int]) -> None:
-    path = out_dir / MANIFEST
+def check_manifest(out_dir: pathlib.Path, wanted: dict[str, int], name: str = MANIFEST) -> None:
+    """Checks that a folder was made with some arguments, by the file that lists them.
+
+    Raises:
+      ValueError: it was made with others, or by something else.
+    """
+    path = out_dir / name
     try:
         found = read_json(path, max_bytes=MAX_DESCRIPTION_BYTES)
     except (OSError, ValueError) as error:
         raise ValueError(
-            f'{out_dir} exists but holds no readable {MANIFEST}: give another folder'
+            f'{out_dir} exists but holds no readable {name}: give another folder'
         ) from error
     if found != wanted:
         raise ValueError(

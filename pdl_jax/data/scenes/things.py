@@ -129,6 +129,19 @@ def _place_group(
     return group
 
 
+def place_thing(rng: np.random.Generator, kind: str, name: str, canvas: Canvas) -> Placement | None:
+    """Chooses a position for one thing of a class in a place; None if there is no room.
+
+    Args:
+      rng: source of randomness.
+      kind: kind of place, one of `places.KINDS`.
+      name: class of the thing; None is returned too if such a place has none.
+      canvas: canvas that shows only stuff.
+    """
+    placed = _place_group(rng, name, 1, canvas, []) if name in _THINGS[kind] else []
+    return placed[0] if placed else None
+
+
 def can_stand(thing: Placement, canvas: Canvas) -> bool:
     """Returns whether the foot and both its ends lie on ground that suits the class."""
     height, width = canvas.label.shape

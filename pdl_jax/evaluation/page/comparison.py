@@ -22,7 +22,12 @@ from pdl_jax.evaluation.report import list_tables
 
 _NUM_LISTED = 15
 # (metric, key, title) of the scores by class that are compared.
-_COLUMNS = (('pq', 'pq', 'PQ'), ('iou', 'iou', 'IoU'), ('ap', 'ap', 'AP'))
+_COLUMNS = (
+    ('pq', 'pq', 'PQ'),
+    ('iou', 'iou', 'IoU'),
+    ('ap', 'ap', 'AP'),
+    ('accuracy', 'accuracy', 'top-1'),
+)
 # (path in the report, title) of the headline scores.
 _HEADLINES = (
     (('pq', 'All', 'pq'), 'PQ'),
@@ -32,6 +37,8 @@ _HEADLINES = (
     (('pq', 'Stuff', 'pq'), 'PQ stuff'),
     (('miou',), 'mIoU'),
     (('pixel_accuracy',), 'pixel accuracy'),
+    (('top1',), 'top-1'),
+    (('top5',), 'top-5'),
     (('ap', 'ap'), 'AP'),
     (('ap', 'ap50'), 'AP50'),
     (('pc', 'All', 'pc'), 'PC'),

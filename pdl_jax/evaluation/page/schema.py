@@ -82,6 +82,9 @@ _REPORT = {
     'miou?': _is_value,
     'pixel_accuracy?': _is_value,
     'iou_per_class?': {'*': _is_value},
+    'top1?': _is_value,
+    'top5?': _is_value,
+    'accuracy_per_class?': {'*': _is_value},
     'ap?': {'per_class': {'*': {'ap': _is_value, '*': _is_value}}, '*': _is_value},
     'pc?': {
         'All': {'*': _is_value},

@@ -22,7 +22,7 @@ from pdl_jax.evaluation.page.html import (
     tag,
 )
 from pdl_jax.evaluation.page.scored import Scored
-from pdl_jax.evaluation.report import CLASS_COLUMNS, COUNTS, list_tables
+from pdl_jax.evaluation.report import CLASS_COLUMNS, CLASS_TITLES, COUNTS, list_tables
 
 GROUPS = ('All', 'Things', 'Stuff')
 _EXPLANATIONS = {
@@ -35,6 +35,7 @@ _EXPLANATIONS = {
     'ap': 'average precision of masks, in %',
     'pc': 'parsing covering, in %',
     'iou': 'intersection over union of the pixels of the class, in %',
+    'accuracy': 'share of the images of the class that are classified right, in %',
 }
 CAUSE_TEXTS = {
     'inexact': ('inexact', 'matched, but the outline differs: 1 - IoU'),
@@ -53,6 +54,7 @@ def make_cards(scored: Scored) -> Html:
     numbers = [(key.upper(), scored.get('pq', 'All', key)) for key in ('pq', 'sq', 'rq')]
     numbers += [(f'PQ {g.lower()}', scored.get('pq', g, 'pq')) for g in ('Things', 'Stuff')]
     numbers += [('mIoU', scored.get('miou')), ('pixel accuracy', scored.get('pixel_accuracy'))]
+    numbers += [('top-1', scored.get('top1')), ('top-5', scored.get('top5'))]
     numbers += [(key.upper(), scored.get('ap', key)) for key in ('ap', 'ap50')]
     numbers += [('PC', scored.get('pc', 'All', 'pc'))]
     cards = [
@@ -67,7 +69,7 @@ def make_class_section(scored: Scored) -> Html:
     """Makes the table of all scores by class."""
     tables = list_tables(scored.report)
     columns = [c for group in CLASS_COLUMNS for c in group if c[0] in tables]
-    heads = [('IoU' if key == 'iou' else key.upper(), _EXPLANATIONS[key]) for _, key in columns]
+    heads = [(CLASS_TITLES.get(key, key.upper()), _EXPLANATIONS[key]) for _, key in columns]
 
     def cells(find: Callable[[str, str], Any]) -> list[Html]:
         return [
@@ -77,8 +79,9 @@ def make_class_section(scored: Scored) -> Html:
 
     def find_average(group: str) -> Callable[[str, str], Any]:
         def find(metric: str, key: str) -> Any:
-            if metric == 'iou':
-                return scored.get('miou') if group == 'All' else None
+            if metric in ('iou', 'accuracy'):
+                mean = 'miou' if metric == 'iou' else 'top1'
+                return scored.get(mean) if group == 'All' else None
             if metric == 'ap':
                 return scored.get('ap', key) if group == 'All' else None
             return None if key in COUNTS else scored.get(metric, group, key)

@@ -14,6 +14,15 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from pdl_jax.experiment.sections import (
+    EXTRA_METRICS,
+    DataOptions,
+    EvaluateOptions,
+    OptimizerOptions,
+    ScenesOptions,
+    TrainOptions,
+    find_requirement,
+)
 from pdl_jax.postprocess.crf_options import CrfOptions
 from pdl_jax.preprocess.augment import AugmentOptions
 from pdl_jax.preprocess.normalize import ChannelStatistics
@@ -22,21 +31,7 @@ from pdl_jax.runtime.mesh_options import MeshOptions
 from pdl_jax.systems import find_options_class
 from pdl_jax.systems.option_fields import refuse_unknown
 from pdl_jax.systems.system import System, SystemOptions
-from pdl_jax.typing import (
-    LabelFormat,
-    check_not_negative,
-    check_positive,
-    check_regex,
-    check_share,
-    suggest,
-)
-
-OPTIMIZERS = ('adam', 'adamw', 'sgd')
-EXTRA_METRICS = ('ap', 'pc')
-# Early stopping can watch the score that ranks checkpoints, or a value of an evaluation.
-STOPPING_METRICS = ('score', 'pq', 'pq_things', 'pq_stuff', 'miou', 'pixel_accuracy', 'loss')
-# Services that a run can also be logged to.
-TRACKERS = ('wandb', 'mlflow')
+from pdl_jax.typing import LabelFormat, suggest
 
 # Sections of the configuration that the system reads.
 _SYSTEM_SECTIONS = ('model', 'targets', 'loss', 'postprocess')
@@ -46,148 +41,6 @@ RENAMED = {
     'model.is_backbone_norm_frozen': 'model.freeze_backbone_norm',
     'model.stride_dialect': 'model.stride_convention',
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class ScenesOptions:
-    """Generated scenes to make where no data are; see configs/common.py."""
-
-    num_train: int = 0
-    num_eval: int = 0
-    height_px: int = 192
-    width_px: int = 256
-    seed: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class DataOptions:
-    """The data and their reading; see configs/common.py for the fields."""
-
-    path: str
-    train_split: str = 'train'
-    eval_split: str = 'val'
-    num_classes: int = 0
-    num_channels: int = 3
-    canvas_height_px: int = 0
-    canvas_width_px: int = 0
-    num_workers: int = 0
-    skip_unreadable: bool = False
-    scenes: ScenesOptions = ScenesOptions()
-
-    def __post_init__(self) -> None:
-        if not self.path:
-            raise ValueError(
-                'config.data.path is empty: give the directory that `pdl_jax prepare` wrote, for '
-                'example --config.data.path=data/coco'
-            )
-        check_positive('data', self, 'num_channels')
-
-    def canvas_size(self, max_size: tuple[int, int]) -> tuple[int, int]:
-        """Returns the (height, width) in pixels that training images are padded to.
-
-        Args:
-          max_size: (height, width) of the largest image.
-        """
-        return self.canvas_height_px or max_size[0], self.canvas_width_px or max_size[1]
-
-
-@dataclasses.dataclass(frozen=True)
-class OptimizerOptions:
-    """The optimiser and its schedule; see configs/common.py for the fields."""
-
-    kind: str = 'adam'
-    learning_rate: float = 5e-4
-    backbone_learning_rate_factor: float = 1.0
-    warmup_steps: int = 0
-    warmup_start_factor: float = 0.0
-    poly_power: float = 0.9
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    adam_b1: float = 0.9
-    adam_b2: float = 0.999
-    adam_epsilon: float = 1e-7
-    clip_norm: float = 0.0
-    ema_decay: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.kind not in OPTIMIZERS:
-            raise ValueError(
-                f'config.optimizer.kind (={self.kind!r}) must be one of {list(OPTIMIZERS)}'
-            )
-        check_positive('optimizer', self, 'learning_rate')
-        check_share('optimizer', self, 'ema_decay', 'momentum', 'warmup_start_factor')
-        check_not_negative('optimizer', self, 'backbone_learning_rate_factor', 'weight_decay')
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainOptions:
-    """The schedule of a run; see configs/common.py for the fields.
-
-    Attributes:
-      init_checkpoint: what to start from (`config.model.init_checkpoint`).
-    """
-
-    batch_size: int = 32
-    accumulation_steps: int = 1
-    remat: tuple[str, ...] = ()
-    num_steps: int = 60_000
-    log_every_steps: int = 100
-    picture_every_steps: int = 1000
-    checkpoint_every_steps: int = 1000
-    evaluate_every_steps: int = 10_000
-    keep_checkpoints: int = 5
-    early_stopping_evals: int = 0
-    early_stopping_metric: str = 'score'
-    max_minutes: float = 0.0
-    writers: tuple[str, ...] = ()
-    init_checkpoint: str = ''
-
-    def __post_init__(self) -> None:
-        check_positive(
-            'train',
-            self,
-            'accumulation_steps',
-            'batch_size',
-            'checkpoint_every_steps',
-            'keep_checkpoints',
-            'log_every_steps',
-            'num_steps',
-        )
-        for regex in self.remat:
-            check_regex('config.train.remat', self.remat, regex)
-        if self.early_stopping_metric not in STOPPING_METRICS:
-            raise ValueError(
-                f'config.train.early_stopping_metric (={self.early_stopping_metric!r}) must be one '
-                f'of {list(STOPPING_METRICS)}'
-            )
-        if self.early_stopping_evals < 0 or (
-            self.early_stopping_evals and not self.evaluate_every_steps
-        ):
-            raise ValueError(
-                f'config.train.early_stopping_evals (={self.early_stopping_evals}) must not be '
-                f'negative, and needs config.train.evaluate_every_steps'
-            )
-        check_not_negative('train', self, 'max_minutes')
-        if not set(self.writers) <= set(TRACKERS):
-            raise ValueError(f'config.train.writers (={self.writers!r}) may hold {TRACKERS} only')
-
-
-@dataclasses.dataclass(frozen=True)
-class EvaluateOptions:
-    """Inference and scoring of whole images; see configs/common.py for the fields."""
-
-    batch_size: int = 8
-    scales: tuple[float, ...] = (1.0,)
-    is_flipped: bool = False
-    oracle: tuple[str, ...] = ()
-    extra_metrics: tuple[str, ...] = ()
-    with_loss: bool = False
-    crf: CrfOptions = CrfOptions()
-
-    def __post_init__(self) -> None:
-        check_positive('evaluate', self, 'batch_size')
-        if not self.scales or not all(scale > 0 for scale in self.scales):
-            raise ValueError(f'config.evaluate.scales (={self.scales!r}) must be positive numbers')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,12 +80,19 @@ class Experiment:
                     f'network only'
                 )
         watched = self.train.early_stopping_metric
-        if self.train.early_stopping_evals and (
-            (watched.startswith('pq') and not has_instances)
-            or (watched == 'loss' and not self.evaluate.with_loss)
-        ):
-            needed = 'config.evaluate.with_loss=True' if watched == 'loss' else 'instances'
+        needed = find_requirement(
+            watched,
+            has_instances=has_instances,
+            labels_images=self.system.labels_images,
+            with_loss=self.evaluate.with_loss,
+        )
+        if self.train.early_stopping_evals and needed:
             raise ValueError(f'config.train.early_stopping_metric (={watched!r}) needs {needed}')
+        if self.augment.is_part != self.system.labels_images:
+            raise ValueError(
+                f'config.augment.convention (={self.augment.convention!r}) does not fit the '
+                f"network: 'torchvision' is for classifiers of whole images, and for them alone"
+            )
 
     @classmethod
     def from_config(cls, config: ConfigDict) -> 'Experiment':
@@ -262,11 +122,6 @@ class Experiment:
         except ValueError as error:
             raise ValueError(f'config.{error}') from error
         system_name = find_system(preset, model)
-        if not system_name:
-            raise ValueError(
-                f'config.model.preset (={preset_name!r}) classifies whole images: choose one that '
-                f'labels pixels'
-            )
         augment = dict(_find_section(values, 'augment'))
         crop_size = (augment.pop('crop_height_px', 1025), augment.pop('crop_width_px', 2049))
         sections = {key: _find_section(values, key) for key in _SYSTEM_SECTIONS} | {'model': model}
