@@ -196,6 +196,17 @@ def get_config() -> ConfigDict:
     # Services to log to as well, any of 'wandb' and 'mlflow'.
     config.train.writers = ()
 
+    config.distill = ConfigDict()
+    # A checkpoint or workdir of a network of the same classes, whose outputs are learnt beside the
+    # labels; '' for none.
+    config.distill.teacher = ''
+    # By which the logits of both are divided.
+    config.distill.temperature = 1.0
+    # Weight of the teacher; the labels have the rest.
+    config.distill.weight = 0.5
+    # The outputs that are compared, such as ('semantic', 'offset'); () for all that both have.
+    config.distill.terms = ()
+
     config.evaluate = ConfigDict()
     config.evaluate.batch_size = 8
     # Average the outputs over the image at several scales, and over its mirror image.

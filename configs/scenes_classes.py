@@ -19,8 +19,8 @@ def get_config() -> ConfigDict:
     config.data.path = 'data/scenes_classes'
     config.data.num_classes = 14
     config.data.scenes.kind = 'classes'
-    config.data.scenes.num_train = 4000
-    config.data.scenes.num_eval = 700
+    config.data.scenes.num_train = 2000
+    config.data.scenes.num_eval = 420
     config.data.scenes.height_px = 64
     config.data.scenes.width_px = 64
 
@@ -41,10 +41,10 @@ def get_config() -> ConfigDict:
     config.optimizer.ema_decay = 0.99
     config.optimizer.clip_norm = 10.0
     config.train.batch_size = 32
-    config.train.num_steps = 1000
+    config.train.num_steps = 800
     config.train.log_every_steps = 25
-    config.train.picture_every_steps = 500
-    config.train.checkpoint_every_steps = 250
+    config.train.picture_every_steps = 400
+    config.train.checkpoint_every_steps = 200
     config.train.evaluate_every_steps = 100
     config.train.keep_checkpoints = 1
     config.evaluate.batch_size = 100

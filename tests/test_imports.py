@@ -45,6 +45,7 @@ ALLOWED = {
     'experiment': (
         'typing',
         'experiment',
+        'losses.distillation',
         'postprocess.crf_options',
         'preprocess',
         'presets',
@@ -106,6 +107,8 @@ ALLOWED = {
         'preprocess',
         'runtime',
         'storage',
+        'losses.distillation',
+        'systems.distillation',
         'systems.system',
         'training',
     ),

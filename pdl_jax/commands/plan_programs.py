@@ -19,6 +19,7 @@ from pdl_jax.planning.program import Program
 from pdl_jax.prediction.inference import run_passes
 from pdl_jax.runtime.sharding import batch_sharding
 from pdl_jax.systems.system import LabelMaps, Outputs
+from pdl_jax.training.distillation import find_teacher, list_arguments
 from pdl_jax.training.program import make_step_program
 from pdl_jax.training.state import TrainState
 from pdl_jax.typing import PyTree
@@ -98,12 +99,14 @@ def _make_train(
     experiment: Experiment, mesh: jax.sharding.Mesh, source: Source
 ) -> tuple[Program, TrainState]:
     system = experiment.make_system(source.spec.label_format)
-    program = make_step_program(experiment, system, mesh)
+    teacher = find_teacher(experiment, source.spec, mesh, is_loaded=False)
+    taught_by = None if teacher is None else teacher.system
+    program = make_step_program(experiment, system, mesh, taught_by)
     batch_size = experiment.train.batch_size
     canvas = experiment.data.canvas_size(source.max_size)
     batch = _outline_batch(batch_size, canvas, source.pixels.num_channels)
     batch = _place(batch, batch_sharding(mesh))
-    arguments = program.abstract_state, batch
+    arguments = program.abstract_state, batch, *list_arguments(teacher)
     return (
         Program('train', program.step, arguments, batch_size, program.crop_size),
         program.abstract_state,

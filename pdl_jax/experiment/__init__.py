@@ -23,6 +23,7 @@ from pdl_jax.experiment.sections import (
     TrainOptions,
     find_requirement,
 )
+from pdl_jax.losses.distillation import DistillationOptions
 from pdl_jax.postprocess.crf_options import CrfOptions
 from pdl_jax.preprocess.augment import AugmentOptions
 from pdl_jax.preprocess.normalize import ChannelStatistics
@@ -60,6 +61,7 @@ class Experiment:
     train: TrainOptions
     evaluate: EvaluateOptions
     mesh: MeshOptions
+    distill: DistillationOptions = DistillationOptions()
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -142,6 +144,7 @@ class Experiment:
             train=_make_section(TrainOptions, 'train', train),
             evaluate=_make_section(EvaluateOptions, 'evaluate', {**evaluate, 'crf': crf}),
             mesh=_make_section(MeshOptions, 'mesh', values.get('mesh', {})),
+            distill=_make_section(DistillationOptions, 'distill', values.get('distill', {})),
             seed=values.get('seed', 0),
         )
 
@@ -189,6 +192,7 @@ class Experiment:
             'augment': {'crop_height_px': height, 'crop_width_px': width, **augment},
             'optimizer': dataclasses.asdict(self.optimizer),
             'train': train,
+            'distill': dataclasses.asdict(self.distill),
             'evaluate': dataclasses.asdict(self.evaluate),
             'mesh': dataclasses.asdict(self.mesh),
         }

@@ -71,11 +71,13 @@ def pack(
 
 
 def _without_paths(description: Mapping[str, Any]) -> dict[str, Any]:
-    """Leaves out folders of this machine: where the data and the initial weights lay."""
+    """Leaves out folders of this machine: of the data, the initial weights and the teacher."""
     config = dict(description['config'])
     name = os.path.basename(config['data']['path'].rstrip('/'))
     config['data'] = {**config['data'], 'path': f'data/{name}'}
     config['model'] = {**config['model'], 'init_checkpoint': ''}
+    if 'distill' in config:
+        config['distill'] = {**config['distill'], 'teacher': ''}
     return {**description, 'config': config}
 
 

@@ -32,3 +32,8 @@ class LabelMaps(NamedTuple):
     semantic: Array
     class_probability: Array
     score: Array
+
+
+def image_size(images: Array) -> tuple[int, int]:
+    """Returns the (height, width) in pixels of [B, H, W, ...]."""
+    return images.shape[1], images.shape[2]

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from pdl_jax.losses.classification import ClassLossOptions, class_losses
+from pdl_jax.losses.distillation import Lesson
 from pdl_jax.models.classifier import Classifier
 from pdl_jax.models.options import BACKBONE_FIELDS, FIELD_TYPES, ModelOptions, list_fields
 from pdl_jax.ops.placement import split_rows
@@ -20,6 +21,7 @@ from pdl_jax.preprocess.class_targets import (
 from pdl_jax.presets import make_network
 from pdl_jax.systems.computation import add_ponder_loss
 from pdl_jax.systems.deeplab import DeepLabAveraging
+from pdl_jax.systems.distillation import Distillation, add_distillation
 from pdl_jax.systems.network_options import NetworkSystemOptions
 from pdl_jax.systems.network_system import NetworkSystem
 from pdl_jax.systems.pixel_grid import PixelGrid
@@ -133,7 +135,12 @@ class ClassificationSystem(NetworkSystem):
         return _to_outputs(logits), auxiliary, updates
 
     def loss(
-        self, variables: Variables, samples: Samples, *, rng: Array
+        self,
+        variables: Variables,
+        samples: Samples,
+        *,
+        rng: Array,
+        distillation: Distillation | None = None,
     ) -> tuple[Array, tuple[dict[str, Array], Variables]]:
         """See `System.loss`; the terms are 'semantic', and 'auxiliary' and 'ponder' if any."""
         dropout_rng, mixup_rng = jax.random.split(rng)
@@ -151,7 +158,13 @@ class ClassificationSystem(NetworkSystem):
             terms['auxiliary'] = auxiliary
             loss = loss + auxiliary
         loss, terms = add_ponder_loss(loss, terms, updates, self.options.loss.ponder_weight)
+        loss, terms = add_distillation(loss, terms, distillation, self, outputs, images)
         return loss, (terms, updates)
+
+    def lessons(self, outputs: Outputs, *, size: tuple[int, int]) -> dict[str, Lesson]:
+        """See `System.lessons`: 'semantic'."""
+        del size
+        return {'semantic': Lesson('classes', outputs['semantic'])}
 
     def image_losses(self, outputs: Outputs, panoptic: Array) -> dict[str, Array]:
         """See `System.image_losses`."""

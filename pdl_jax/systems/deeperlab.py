@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from pdl_jax.losses.distillation import Lesson
 from pdl_jax.losses.keypoint_maps import KeypointLossOptions, keypoint_map_losses
 from pdl_jax.models.deeperlab import OFFSETS, DeeperLab
 from pdl_jax.models.deeperlab_options import (
@@ -25,7 +26,8 @@ from pdl_jax.postprocess.keypoint_instances import (
 from pdl_jax.preprocess.keypoint_targets import KeypointTargetOptions, make_keypoint_targets
 from pdl_jax.presets import make_deeperlab_network
 from pdl_jax.systems.computation import add_ponder_loss
-from pdl_jax.systems.deeplab import DeepLabAveraging
+from pdl_jax.systems.deeplab import DeepLabAveraging, find_thing_share
+from pdl_jax.systems.distillation import Distillation, add_distillation
 from pdl_jax.systems.drawing.fields import draw_offset, heatmap_picture
 from pdl_jax.systems.network_options import NetworkSystemOptions
 from pdl_jax.systems.network_system import NetworkSystem
@@ -144,7 +146,12 @@ class DeeperLabSystem(NetworkSystem):
         return map_per_device(jax.vmap(make))(panoptic)
 
     def loss(
-        self, variables: Variables, samples: Samples, *, rng: Array
+        self,
+        variables: Variables,
+        samples: Samples,
+        *,
+        rng: Array,
+        distillation: Distillation | None = None,
     ) -> tuple[Array, tuple[dict[str, Array], Variables]]:
         """See `System.loss`; terms by the keys of the outputs, 'auxiliary' and 'ponder' if any."""
         outputs, auxiliary, updates = self.train_outputs(variables, samples.image, rng)
@@ -155,7 +162,23 @@ class DeeperLabSystem(NetworkSystem):
         loss, terms = add_ponder_loss(
             cast(Array, sum(terms.values())), terms, updates, self.options.loss.ponder_weight
         )
+        loss, terms = add_distillation(loss, terms, distillation, self, outputs, samples.image)
         return loss, (terms, updates)
+
+    def lessons(self, outputs: Outputs, *, size: tuple[int, int]) -> dict[str, Lesson]:
+        """See `System.lessons`: 'semantic', 'keypoint', and the offsets on things."""
+        weights = self.options.loss
+        if image_size(outputs['keypoint']) != size:
+            outputs = self.upsample(outputs, size, is_partial=True)
+        share = find_thing_share(outputs['semantic'], self.label_format, size, self.grid.resize)
+        return {
+            'semantic': Lesson('classes', outputs['semantic'], weights.semantic_weight),
+            'keypoint': Lesson('chances', outputs['keypoint'], weights.keypoint_weight),
+            **{
+                name: Lesson('offsets', outputs[name], getattr(weights, f'{name}_weight'), share)
+                for name in OFFSETS
+            },
+        }
 
     def image_losses(self, outputs: Outputs, panoptic: Array) -> dict[str, Array]:
         """See `System.image_losses`."""

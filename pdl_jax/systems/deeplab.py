@@ -15,6 +15,7 @@ from pdl_jax.losses.class_weights import (
     has_class_weights,
     resolve_class_weights,
 )
+from pdl_jax.losses.distillation import Lesson
 from pdl_jax.losses.panoptic_deeplab import LossOptions, image_losses, panoptic_loss
 from pdl_jax.models.deeplab import DeepLab
 from pdl_jax.models.options import FIELD_TYPES, ModelOptions, list_fields
@@ -27,6 +28,7 @@ from pdl_jax.preprocess.targets import TargetOptions, make_targets
 from pdl_jax.presets import make_network
 from pdl_jax.runtime.own_code import find_own_code
 from pdl_jax.systems.computation import add_ponder_loss
+from pdl_jax.systems.distillation import Distillation, add_distillation
 from pdl_jax.systems.network_options import NetworkSystemOptions
 from pdl_jax.systems.network_system import NetworkSystem
 from pdl_jax.systems.system import (
@@ -37,7 +39,7 @@ from pdl_jax.systems.system import (
     Variables,
     image_size,
 )
-from pdl_jax.typing import Array
+from pdl_jax.typing import Array, LabelFormat
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +172,12 @@ class DeepLabSystem(NetworkSystem):
         return map_per_device(jax.vmap(make))(panoptic)
 
     def loss(
-        self, variables: Variables, samples: Samples, *, rng: Array
+        self,
+        variables: Variables,
+        samples: Samples,
+        *,
+        rng: Array,
+        distillation: Distillation | None = None,
     ) -> tuple[Array, tuple[dict[str, Array], Variables]]:
         """See `System.loss`; terms by the keys of the outputs, 'auxiliary' and 'ponder' if any.
 
@@ -197,7 +204,22 @@ class DeepLabSystem(NetworkSystem):
         for name, value in self._extra_losses(outputs, targets).items():
             terms = {**terms, name: value}
             loss = loss + value
+        loss, terms = add_distillation(loss, terms, distillation, self, outputs, samples.image)
         return loss, (terms, updates)
+
+    def lessons(self, outputs: Outputs, *, size: tuple[int, int]) -> dict[str, Lesson]:
+        """See `System.lessons`: 'semantic', and of instances 'center', and 'offset' on things."""
+        weights = self.options.loss
+        lessons = {'semantic': Lesson('classes', outputs['semantic'], weights.semantic_weight)}
+        if 'center' not in outputs:
+            return lessons
+        outputs = self.upsample_instances(outputs, size)
+        share = find_thing_share(outputs['semantic'], self.label_format, size, self.grid.resize)
+        return {
+            **lessons,
+            'center': Lesson('heat', outputs['center'], weights.center_weight),
+            'offset': Lesson('offsets', outputs['offset'], weights.offset_weight, share),
+        }
 
     def image_losses(self, outputs: Outputs, panoptic: Array) -> dict[str, Array]:
         """See `System.image_losses`."""
@@ -241,6 +263,16 @@ class DeepLabSystem(NetworkSystem):
                 )
             losses[term] = value
         return losses
+
+
+def find_thing_share(
+    logits: Array, label_format: LabelFormat, size: tuple[int, int], resize: str
+) -> Array:
+    """Computes the probability of things, f32[B, H, W] at `size`, from logits f32[B, h, w, C]."""
+    is_thing = jnp.array(label_format.thing_table()[: label_format.num_classes], jnp.float32)
+    share = jnp.sum(jax.nn.softmax(logits) * is_thing, axis=-1, keepdims=True)
+    resized: Array = resize_bilinear(share, size, resize)
+    return resized[..., 0]
 
 
 class DeepLabAveraging(Averaging):

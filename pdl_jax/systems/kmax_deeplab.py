@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pdl_jax.losses.distillation import Lesson
 from pdl_jax.losses.mask_transformer import MaskLossOptions, mask_transformer_loss
 from pdl_jax.losses.segment_queries import match_queries
 from pdl_jax.models.adaptive_computation import COLLECTION
@@ -21,6 +22,7 @@ from pdl_jax.postprocess.masks import label_masks
 from pdl_jax.preprocess.mask_targets import MaskTargetOptions, make_mask_targets
 from pdl_jax.presets import make_kmax_network
 from pdl_jax.systems.computation import add_ponder_loss
+from pdl_jax.systems.distillation import Distillation, add_distillation
 from pdl_jax.systems.drawing.queries import color_queries
 from pdl_jax.systems.network_options import NetworkSystemOptions
 from pdl_jax.systems.network_system import NetworkSystem
@@ -35,6 +37,8 @@ from pdl_jax.systems.system import (
 from pdl_jax.typing import Array, LabelFormat, MaskTargets
 
 _CERTAIN = 20.0
+# Of a class at a pixel; the logarithm of less would rule the divergence from a teacher.
+_LEAST_PROBABILITY = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +139,12 @@ class KMaXDeepLabSystem(NetworkSystem):
         return map_per_device(jax.vmap(make))(panoptic)
 
     def loss(
-        self, variables: Variables, samples: Samples, *, rng: Array
+        self,
+        variables: Variables,
+        samples: Samples,
+        *,
+        rng: Array,
+        distillation: Distillation | None = None,
     ) -> tuple[Array, tuple[dict[str, Array], Variables]]:
         """See `System.loss`; terms are sums over the layers of the transformer decoder."""
         dropout_rng, sampling_rng = jax.random.split(rng)
@@ -160,7 +169,25 @@ class KMaXDeepLabSystem(NetworkSystem):
             resize=resize_mode(self.options.model.resize, targets.segment.shape[1]),
         )
         loss, terms = add_ponder_loss(loss, terms, updates, self.options.loss.ponder_weight)
+        loss, terms = add_distillation(loss, terms, distillation, self, outputs, samples.image)
         return loss, (terms, updates)
+
+    def lessons(self, outputs: Outputs, *, size: tuple[int, int]) -> dict[str, Lesson]:
+        """See `System.lessons`: 'mask', whose queries are matched, and 'semantic' of pixels.
+
+        The probability of a class at a pixel is that of its queries, weighted by their masks.
+        """
+        del size
+        masks, classes = outputs['mask_logits'], outputs['class_logits']
+        valid = self.label_format.valid_classes
+        of_query = jax.nn.softmax(classes)[..., : len(valid)]
+        of_pixel = jnp.einsum('bhwn,bnk->bhwk', jax.nn.softmax(masks), of_query)
+        of_class = of_pixel @ jax.nn.one_hot(jnp.array(valid), self.label_format.num_classes)
+        logits = jnp.log(jnp.maximum(of_class, _LEAST_PROBABILITY))
+        return {
+            'mask': Lesson('queries', masks, classes=classes),
+            'semantic': Lesson('classes', logits),
+        }
 
     def label_maps(self, outputs: Outputs, *, size: tuple[int, int]) -> LabelMaps:
         """See `System.label_maps`."""

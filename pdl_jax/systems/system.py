@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Self, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Self, get_type_hints
 
 import flax.linen as nn
 import jax
@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from pdl_jax.losses.class_weights import PixelCounts
+from pdl_jax.losses.distillation import Lesson
 from pdl_jax.postprocess.scores import segment_table
 from pdl_jax.preprocess.normalize import Normalization
 from pdl_jax.presets import Preset
 from pdl_jax.systems.averaging import Averaging
-from pdl_jax.systems.batches import LabelMaps, Samples
+from pdl_jax.systems.batches import LabelMaps, Samples, image_size
 from pdl_jax.systems.computation import Computation
 from pdl_jax.systems.drawing.colors import color_panoptic, color_semantic
 from pdl_jax.systems.drawing.fields import draw_ponder
@@ -24,6 +25,9 @@ from pdl_jax.systems.option_fields import refuse_unknown, set_fields
 from pdl_jax.systems.parameter_groups import ParameterGroup
 from pdl_jax.systems.pixel_grid import PixelGrid
 from pdl_jax.typing import Array, LabelFormat, PyTree
+
+if TYPE_CHECKING:
+    from pdl_jax.systems.distillation import Distillation
 
 Variables = dict[str, PyTree]
 Outputs = dict[str, Array]
@@ -178,9 +182,14 @@ class System(abc.ABC):
 
     @abc.abstractmethod
     def loss(
-        self, variables: Variables, samples: Samples, *, rng: Array
+        self,
+        variables: Variables,
+        samples: Samples,
+        *,
+        rng: Array,
+        distillation: 'Distillation | None' = None,
     ) -> tuple[Array, tuple[dict[str, Array], Variables]]:
-        """Computes the loss of a batch; targets are made inside.
+        """Computes the loss of a batch, blended with a teacher's `lessons` if there is one.
 
         Returns:
           The loss f32[], its weighted terms f32[] by name, and the collections that a train step
@@ -227,6 +236,16 @@ class System(abc.ABC):
           f32[B] by name; none from a system that does not tell.
         """
         del outputs, panoptic
+        return {}
+
+    def lessons(self, outputs: Outputs, *, size: tuple[int, int]) -> dict[str, Lesson]:
+        """Lists by name what students learn; none from a system that neither teaches nor learns.
+
+        Args:
+          outputs: as `outputs` returns them, or as `loss` has them.
+          size: (height, width) of the images in pixels.
+        """
+        del outputs, size
         return {}
 
     @abc.abstractmethod
@@ -375,8 +394,3 @@ class System(abc.ABC):
                 semantic = maps[key] // self.label_format.label_divisor
                 pictures[name] = color_semantic(semantic, colors)
         return pictures
-
-
-def image_size(images: Array) -> tuple[int, int]:
-    """Returns the (height, width) in pixels of [B, H, W, ...]."""
-    return images.shape[1], images.shape[2]

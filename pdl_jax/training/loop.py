@@ -99,7 +99,7 @@ class _Loop:
             step += 1
             # Fail if a host scalar reaches the step by accident: it would be copied on every call.
             with jax.transfer_guard('disallow'):
-                state, scalars = run.step(state, batch)
+                state, scalars = run.step(state, batch, *run.arguments)
             if step == run.first_step + 1:
                 # It has been compiled by now.
                 run.time_limit.start()

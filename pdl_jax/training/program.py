@@ -23,7 +23,8 @@ class StepProgram:
 
     Attributes:
       init: jitted; draws the first state.
-      step: jitted (state, batch) -> (state, scalars); the incoming state is donated.
+      step: jitted (state, batch) -> (state, scalars); the incoming state is donated. With a teacher
+        its variables come third.
       abstract_state: shapes, types and shardings of the state.
       crop_size: (height, width) in pixels of the images that the network sees.
     """
@@ -42,10 +43,13 @@ def make_step_options(experiment: Experiment) -> StepOptions:
         seed=experiment.seed,
         accumulation_steps=experiment.train.accumulation_steps,
         remat=experiment.train.remat,
+        distill=experiment.distill,
     )
 
 
-def make_step_program(experiment: Experiment, system: System, mesh: Mesh) -> StepProgram:
+def make_step_program(
+    experiment: Experiment, system: System, mesh: Mesh, teacher: System | None = None
+) -> StepProgram:
     """Makes the train step; compiles nothing yet.
 
     Raises:
@@ -63,7 +67,7 @@ def make_step_program(experiment: Experiment, system: System, mesh: Mesh) -> Ste
     sharding = jax.tree.map(lambda x: x.sharding, abstract_state)
     platform = mesh.devices.flat[0].platform
     step = jax.jit(
-        make_train_step(system, optimizer, schedule, options),
+        make_train_step(system, optimizer, schedule, options, teacher),
         donate_argnums=0,
         out_shardings=(sharding, replicated(mesh)),
         compiler_options=train_compiler_options(platform),

@@ -29,6 +29,7 @@ from pdl_jax.runtime.sharding import find_batch_shard, make_mesh
 from pdl_jax.storage.checkpointer import Checkpointer
 from pdl_jax.storage.config_changes import check_changes, find_changes
 from pdl_jax.storage.workdir_lock import lock_workdir
+from pdl_jax.training.distillation import find_teacher, list_arguments
 from pdl_jax.training.initialize import initialize
 from pdl_jax.training.pictures import PictureMaker
 from pdl_jax.training.program import StepProgram
@@ -37,7 +38,7 @@ from pdl_jax.training.state import TrainState
 from pdl_jax.training.time_limit import Fitted, TimeLimit, fit_new_run, keep_fitted
 from pdl_jax.training.trackers import check_trackers, make_trackers
 from pdl_jax.training.writers import MetricWriter, make_writer
-from pdl_jax.typing import Device
+from pdl_jax.typing import Device, PyTree
 
 _ADVICE = (
     'Choose another --workdir for another network (config.model.init_checkpoint starts from the '
@@ -55,6 +56,7 @@ class Run:
       mesh: the devices.
       program: the train step.
       step: the train step, compiled at its first call.
+      arguments: of the step, behind the state and the batch.
       time_limit: the clock of `train.max_minutes`.
       evaluator: scores variables on the eval split.
       pictures: draws fixed images of the eval split.
@@ -71,6 +73,7 @@ class Run:
     mesh: jax.sharding.Mesh
     program: StepProgram
     step: CompiledOnFirstCall
+    arguments: tuple[PyTree, ...]
     time_limit: TimeLimit
     evaluator: Evaluator
     pictures: PictureMaker
@@ -138,7 +141,8 @@ def setup(
         iterator = _make_iterator(experiment, source, mesh)
         stack.callback(iterator.close)
         limit = TimeLimit(experiment.train.max_minutes)
-        fitted = Fitted.unchanged(experiment, system, mesh, fields)
+        teacher = find_teacher(experiment, source.spec, mesh)
+        fitted = Fitted.unchanged(experiment, system, mesh, fields, teacher)
         if experiment.train.max_minutes and checkpointer.latest_step is None:
             fitted = fit_new_run(fitted, system, mesh, iterator, limit)
         experiment = fitted.experiment
@@ -152,6 +156,7 @@ def setup(
             mesh=mesh,
             program=fitted.program,
             step=fitted.step,
+            arguments=list_arguments(teacher),
             time_limit=limit,
             evaluator=evaluator,
             pictures=PictureMaker(evaluator.inference, eval_source, mesh),

@@ -1,19 +1,22 @@
 """The pure train step: arrays in, arrays out, no I/O."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from pdl_jax.losses.distillation import DistillationOptions
 from pdl_jax.ops.placement import map_per_device, replicate, split_rows
 from pdl_jax.preprocess import copy_paste
 from pdl_jax.preprocess.augment import AugmentOptions, random_window, sample_image, sample_labels
 from pdl_jax.preprocess.photometric import distort_image
 from pdl_jax.runtime.own_code import find_own_code
+from pdl_jax.systems.distillation import Distillation
 from pdl_jax.systems.system import Samples, System
-from pdl_jax.training.gradient_accumulation import accumulate_gradients
+from pdl_jax.training.gradient_accumulation import Gradient, accumulate_gradients
 from pdl_jax.training.rematerialization import rematerialize
 from pdl_jax.training.state import TrainState
 from pdl_jax.typing import Array, LabelFormat, PyTree
@@ -36,6 +39,7 @@ class StepOptions:
       seed: seed of initial variables, augmentation and dropout.
       accumulation_steps: parts of a batch whose gradients are computed one after the other.
       remat: regexes of modules whose inside is recomputed in the backward pass.
+      distill: what is learnt from a teacher.
     """
 
     augment: AugmentOptions = AugmentOptions((513, 513))
@@ -43,6 +47,7 @@ class StepOptions:
     seed: int = 0
     accumulation_steps: int = 1
     remat: tuple[str, ...] = ()
+    distill: DistillationOptions = DistillationOptions()
 
 
 def init_state(
@@ -158,31 +163,41 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     options: StepOptions,
-) -> Callable[[TrainState, dict[str, Array]], tuple[TrainState, dict[str, Array]]]:
-    """Makes the step (state, batch) -> (state, scalars), to be jitted with the state donated."""
+    teacher: System | None = None,
+) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
+    """Makes the step (state, batch) -> (state, scalars), to be jitted with the state donated.
+
+    With a teacher the step is (state, batch, variables of the teacher) -> (state, scalars).
+    """
 
     def compute_loss(
-        params: PyTree, batch_stats: PyTree, samples: Samples, rng: Array
+        params: PyTree, batch_stats: PyTree, samples: Samples, rng: Array, **learning: Distillation
     ) -> tuple[Array, tuple[dict[str, Array], PyTree]]:
         variables = {'params': replicate(params), 'batch_stats': batch_stats}
         with rematerialize(options.remat):
-            loss, (terms, updates) = system.loss(variables, samples, rng=rng)
+            loss, (terms, updates) = system.loss(variables, samples, rng=rng, **learning)
         # A system whose statistics are frozen, or that has none, updates nothing.
         return loss, (terms, updates.get('batch_stats', batch_stats))
 
-    gradient = jax.value_and_grad(compute_loss, has_aux=True)
-    if options.accumulation_steps > 1:
-        gradient = accumulate_gradients(gradient, options.accumulation_steps)
+    def make_gradient(*taught: PyTree) -> Gradient:
+        learning = {}
+        if teacher is not None:
+            learning['distillation'] = Distillation(teacher, replicate(taught[0]), options.distill)
+        gradient = jax.value_and_grad(functools.partial(compute_loss, **learning), has_aux=True)
+        if options.accumulation_steps > 1:
+            return accumulate_gradients(gradient, options.accumulation_steps)
+        return gradient
+
     label_format = system.label_format
 
     def train_step(
-        state: TrainState, batch: dict[str, Array]
+        state: TrainState, batch: dict[str, Array], *taught: PyTree
     ) -> tuple[TrainState, dict[str, Array]]:
         samples = make_training_samples(
             batch, state.step, label_format=label_format, options=options
         )
         rng = jax.random.fold_in(jax.random.key(options.seed + 1), state.step)
-        (loss, (terms, batch_stats)), gradients = gradient(
+        (loss, (terms, batch_stats)), gradients = make_gradient(*taught)(
             state.params, state.batch_stats, samples, rng
         )
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)

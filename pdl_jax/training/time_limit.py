@@ -19,6 +19,7 @@ from pdl_jax.runtime.processes import share_array
 from pdl_jax.runtime.progress import stage
 from pdl_jax.runtime.sharding import shard_batch
 from pdl_jax.systems.system import System
+from pdl_jax.training.distillation import Teacher, list_arguments
 from pdl_jax.training.program import StepProgram, make_step_program
 
 # Steps are timed for this share of the limit, but at least so many of them and at most so many.
@@ -86,12 +87,14 @@ class Fitted:
       step: the same, compiled at its first call.
       fields: `train.num_steps` and `optimizer.warmup_steps` as [asked for, fitted], for the
         description of the checkpoint; empty where the schedule is the one asked for.
+      teacher: the network that the student learns from, if any.
     """
 
     experiment: Experiment
     program: StepProgram
     step: CompiledOnFirstCall
     fields: Mapping[str, Any]
+    teacher: Teacher | None = None
 
     @classmethod
     def unchanged(
@@ -100,11 +103,13 @@ class Fitted:
         system: System,
         mesh: jax.sharding.Mesh,
         fields: Mapping[str, Any] = MappingProxyType({}),
+        teacher: Teacher | None = None,
     ) -> 'Fitted':
         """Takes the schedule of an experiment as it is; the fields say how it came about."""
-        program = make_step_program(experiment, system, mesh)
+        taught_by = None if teacher is None else teacher.system
+        program = make_step_program(experiment, system, mesh, taught_by)
         step = CompiledOnFirstCall(program.step, name='the train step')
-        return cls(experiment, program, step, fields)
+        return cls(experiment, program, step, fields, teacher)
 
 
 def fit_new_run(
@@ -155,7 +160,7 @@ def fit_new_run(
         warmup_steps,
     )
     experiment = _replace_schedule(experiment, num_steps, warmup_steps)
-    return Fitted.unchanged(experiment, system, mesh, fields)
+    return Fitted.unchanged(experiment, system, mesh, fields, asked.teacher)
 
 
 def keep_fitted(experiment: Experiment, fields: Any) -> tuple[Experiment, dict[str, Any]]:
@@ -197,7 +202,7 @@ def _time_steps(
         for _ in range(num_steps):
             batch = shard_batch(next(iterator), mesh)
             batch.pop('num_unreadable', None)
-            state, _ = asked.step(state, batch)
+            state, _ = asked.step(state, batch, *list_arguments(asked.teacher))
         jax.block_until_ready(state)
         return time.monotonic() - start
 

@@ -18,6 +18,7 @@ from pdl_jax.experiment import Experiment
 from pdl_jax.ops.placement import split_rows
 from pdl_jax.presets import find_preset
 from pdl_jax.runtime.sharding import make_mesh, replicated, shard_batch
+from pdl_jax.storage.checkpoint import find_checkpoint, read_structure
 from pdl_jax.systems.classification import ClassificationOptions
 from pdl_jax.systems.system import Samples
 from pdl_jax.training.initialize import load_initial_variables
@@ -105,9 +106,9 @@ def test_it_predicts_the_class_and_its_probability(workdir, colors, tmp_path):
         with Image.open(path) as image:
             assert result.panoptic.shape == image.size[::-1]
         (segment,) = result.segments
-        assert segment.name in NAMES and 1 / 3 <= segment.score <= 1
+        assert segment.class_name in NAMES and 1 / 3 <= segment.score <= 1
         (listed,) = json.loads((tmp_path / f'{path.stem}.json').read_text())['segments']
-        assert listed['category'] == segment.name
+        assert listed['class_name'] == segment.class_name
     unsure = pdl_jax.load(str(workdir), min_score=1.0)(str(path))
     assert not unsure.segments
 
@@ -124,6 +125,45 @@ def test_its_encoder_begins_another_network(workdir):
         not report.find_differences(Experiment.from_config(config).system.describe_weights())
         or report.expected['backbone'] == toy_backbone.NAME
     )
+
+
+@pytest.fixture(scope='module')
+def student(workdir, colors, tmp_path_factory) -> pathlib.Path:
+    """A run of two steps that learns from the other one."""
+    path = tmp_path_factory.mktemp('work') / 'student'
+    own = ('--config.train.num_steps=2', '--config.train.picture_every_steps=0')
+    flags = [*FLAGS, f'--config.data.path={colors}/data', *own, f'--workdir={path}']
+    main(['train', '--config=scenes_classes', *flags, f'--config.distill.teacher={workdir}'])
+    return path
+
+
+def test_it_teaches_another_one(student, workdir):
+    lines = [json.loads(line) for line in (student / 'metrics.jsonl').read_text().splitlines()]
+    (losses,) = [line for line in lines if 'loss_distill_semantic' in line]
+    terms = losses['loss_semantic'] + losses['loss_distill_semantic']
+    assert losses['loss'] == pytest.approx(terms, rel=1e-4)
+    # The checkpoint holds the student alone.
+    structures = [read_structure(find_checkpoint(path)) for path in (student, workdir)]
+    assert structures[0] == structures[1]
+
+
+@pytest.mark.parametrize(
+    ('fields', 'message'),
+    [
+        ({'distill.teacher': 'NUCLEI'}, 'choose a teacher of the same classes'),
+        ({'model.normalization': 'imagenet'}, 'was trained with config.model.normalization='),
+        ({'distill.teacher': 'none'}, 'none'),
+        ({'distill.terms': "('masks',)"}, "config.distill.terms (=('masks',)) may hold"),
+    ],
+)
+def test_teachers_that_do_not_fit_are_refused(fields, message, workdir, colors, tmp_path, capsys):
+    nuclei = pathlib.Path(pdl_jax.__file__).parent / 'storage' / 'weights' / 'nuclei'
+    fields = {'data.path': f'{colors}/data', 'distill.teacher': workdir, **fields}
+    flags = [f'--config.{name}={value}' for name, value in fields.items()]
+    flags = [flag.replace('NUCLEI', str(nuclei)) for flag in flags]
+    with pytest.raises(SystemExit):
+        main(['train', '--config=scenes_classes', f'--workdir={tmp_path}/run', *FLAGS, *flags])
+    assert message in capsys.readouterr().err
 
 
 def make_system(**fields):

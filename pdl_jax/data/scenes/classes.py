@@ -35,6 +35,16 @@ _MIN_SIDE_PX = 24
 # Share of a window that the stuff it is named after must cover, and windows tried in a place.
 _MIN_STUFF_SHARE = 0.7
 _NUM_WINDOWS = 8
+# Kinds of places that have some stuff, often enough to look for it there.
+_KINDS_OF_STUFF = {
+    'sky': scene_places.KINDS,
+    'mountain': ('street', 'lake', 'meadow'),
+    'grass': ('street', 'lake', 'meadow'),
+    'water': ('lake', 'beach', 'meadow'),
+    'road': ('street', 'town'),
+    'wall': ('town',),
+    'sand': ('beach',),
+}
 # Keeps the draws apart from those of `dataset.render_scene`.
 _DRAW = 1
 
@@ -55,8 +65,9 @@ def render_object(
     """
     rng = np.random.default_rng([seed, SPLITS.index(split), index, _DRAW])
     name = CLASSES[rng.integers(len(CLASSES))]
+    kinds = _KINDS_OF_STUFF.get(name) or scene_things.find_kinds(name)
     while True:
-        kind = scene_places.KINDS[rng.integers(len(scene_places.KINDS))]
+        kind = kinds[rng.integers(len(kinds))]
         light = scene_textures.sample_light(rng)
         canvas = scene_places.draw_place(rng, kind, light, **_PLACE_SIZE)
         if name in scene_places.STUFF_NAMES:
@@ -91,7 +102,7 @@ def _draw_thing(
     name: str,
 ) -> tuple[int, int, int, int] | None:
     """Draws a thing into a place, if it has room, and returns a window around it."""
-    thing = scene_things.place_thing(rng, kind, name, canvas)
+    thing = scene_things.place_thing(rng, name, canvas)
     if thing is None:
         return None
     label = len(scene_places.STUFF_NAMES) + 1

@@ -129,17 +129,21 @@ def _place_group(
     return group
 
 
-def place_thing(rng: np.random.Generator, kind: str, name: str, canvas: Canvas) -> Placement | None:
-    """Chooses a position for one thing of a class in a place; None if there is no room.
+def place_thing(rng: np.random.Generator, name: str, canvas: Canvas) -> Placement | None:
+    """Chooses a position for one thing of a class; None if there is no room.
 
     Args:
       rng: source of randomness.
-      kind: kind of place, one of `places.KINDS`.
-      name: class of the thing; None is returned too if such a place has none.
+      name: class of the thing.
       canvas: canvas that shows only stuff.
     """
-    placed = _place_group(rng, name, 1, canvas, []) if name in _THINGS[kind] else []
+    placed = _place_group(rng, name, 1, canvas, [])
     return placed[0] if placed else None
+
+
+def find_kinds(name: str) -> tuple[str, ...]:
+    """Finds the kinds of places that have things of a class."""
+    return tuple(kind for kind, weights in _THINGS.items() if name in weights)
 
 
 def can_stand(thing: Placement, canvas: Canvas) -> bool:
