@@ -123,6 +123,21 @@ ALLOWED = {
         'storage',
         'systems',
     ),
+    # It trains many networks, as training does one, and reports on them.
+    'search': (
+        *_LEAVES,
+        'data',
+        'evaluation.page',
+        'experiment',
+        'metrics',
+        'models',
+        'prediction',
+        'runtime',
+        'search',
+        'storage',
+        'systems.system',
+        'training',
+    ),
     # A leaf: it analyses compiled programs, whatever they compute.
     'planning': ('typing', 'ops.rounding', 'planning', 'storage.json_files'),
     'main': ('commands',),
@@ -142,6 +157,7 @@ NEVER = (
     ('training', 'systems'),
     ('evaluation', 'systems'),
     ('prediction', 'systems'),
+    ('search', 'systems'),
 )
 # What configurations may import, whole names.
 CONFIGS_MAY_IMPORT = ('ml_collections', 'configs')

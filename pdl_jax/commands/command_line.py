@@ -28,6 +28,7 @@ COMMANDS = {
     'score': 'score',
     'runs': 'runs',
     'plan': 'plan',
+    'search': 'search',
     'summary': 'summary',
 }
 ALLOW_CODE_HELP = 'import the modules that the checkpoint names, from here: trust it first'

@@ -140,8 +140,11 @@ def _parse_branch(index: int, operation: Any) -> Branch:
 
 def _parse_pair(index: int, key: str, fields: dict[str, Any]) -> tuple[int, int]:
     pair = fields.get(key)
-    is_pair = isinstance(pair, list) and len(pair) == 2
-    if not is_pair or not all(type(n) is int and 0 < n <= _MAX_RATE for n in pair):
+    if (
+        not isinstance(pair, list)
+        or len(pair) != 2
+        or not all(type(n) is int and 0 < n <= _MAX_RATE for n in pair)
+    ):
         raise ValueError(
             f'model.cell: branch {index} needs a "{key}" of two integers from 1 to {_MAX_RATE}'
         )

@@ -10,6 +10,7 @@ import numpy as np
 
 from pdl_jax.experiment import Experiment
 from pdl_jax.metrics.semantic_iou import SemanticIoU
+from pdl_jax.ops.resize import resize_bilinear
 from pdl_jax.ops.rounding import ceil_div
 from pdl_jax.prediction.inference import Inference
 from pdl_jax.runtime.sharding import make_mesh
@@ -108,19 +109,19 @@ def score(experiment: Experiment, system: System, variables: Variables, images: 
     batches = np.arange(num_batches * batch_size).reshape(num_batches, batch_size)
 
     @jax.jit
-    def count(variables: Variables, images: Images, rows: Array) -> Array:
+    def count(variables: Variables, images: Images, rows: Array) -> SemanticIoU:
         image, panoptic, size = (x[rows % images.count] for x in images)
         maps = inference.label_maps(variables, image, size)
         return metric.from_model_output(
             panoptic_label=panoptic,
             semantic_prediction=maps.semantic,
             valid=rows < images.count,
-        ).confusion
+        )
 
     on_device = jax.device_put(images)
     total = metric.empty()
     for rows in batches:
-        total = total.merge(metric(confusion=count(variables, on_device, rows)))
+        total = total.merge(count(variables, on_device, rows))
     values = total.compute()
     # Images of one class and one size are right or wrong as a whole.
     return float(values['pixel_accuracy' if system.labels_images else 'miou'] or 0.0)
@@ -146,9 +147,7 @@ class _Course:
         self._images = images
         self._teacher = teacher
         train = experiment.train
-        self._order = draw_batches(
-            images.count, train.batch_size, train.num_steps, experiment.seed
-        )
+        self._order = draw_batches(images.count, train.batch_size, train.num_steps, experiment.seed)
         self._sample = jax.jit(
             functools.partial(
                 make_training_samples, label_format=label_format, options=self._options

@@ -53,21 +53,10 @@ class BlockSpace:
     skips: tuple[bool, ...] = (False, True)
     width_factors: tuple[float, ...] = (0.75, 1.0, 1.25)
 
-    @functools.cached_property
+    @property
     def decisions(self) -> tuple[Decision, ...]:
         """See `SearchSpace.decisions`; six per stage."""
-        return tuple(
-            Decision(f'stage {i}: {name}', values)
-            for i, stage in enumerate(self.stages)
-            for name, values in (
-                ('operator', self.operators),
-                ('kernel', self.kernel_sizes),
-                ('squeeze-and-excite', self.squeeze_excite),
-                ('skip', self.skips),
-                ('width', self._list_widths(stage)),
-                ('layers', stage.layers),
-            )
-        )
+        return _list_decisions(self)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """See `SearchSpace.decode`; in the notation of `parse_architecture`."""
@@ -107,9 +96,7 @@ class BlockSpace:
                 group.features,
                 group.repeats,
             )
-            for decision, value in zip(
-                self.decisions[6 * i : 6 * i + 6], values, strict=True
-            ):
+            for decision, value in zip(self.decisions[6 * i : 6 * i + 6], values, strict=True):
                 if value not in decision.values:
                     raise ValueError(
                         f'{decision.name} is one of {decision.values}, not {value}, in the space '
@@ -118,17 +105,36 @@ class BlockSpace:
                 tokens.append(decision.values.index(value))
         return tuple(tokens)
 
-    def _list_widths(self, stage: Stage) -> tuple[int, ...]:
-        widths = (make_divisible(stage.features * factor) for factor in self.width_factors)
-        # Narrow stages round two factors to the same width.
-        return tuple(dict.fromkeys(widths))
+
+@functools.cache
+def _list_decisions(space: BlockSpace) -> tuple[Decision, ...]:
+    return tuple(
+        Decision(f'stage {i}: {name}', values)
+        for i, stage in enumerate(space.stages)
+        for name, values in (
+            ('operator', space.operators),
+            ('kernel', space.kernel_sizes),
+            ('squeeze-and-excite', space.squeeze_excite),
+            ('skip', space.skips),
+            ('width', _list_widths(stage, space.width_factors)),
+            ('layers', stage.layers),
+        )
+    )
+
+
+def _list_widths(stage: Stage, factors: Sequence[float]) -> tuple[int, ...]:
+    widths = (make_divisible(stage.features * factor) for factor in factors)
+    # Narrow stages round two factors to the same width.
+    return tuple(dict.fromkeys(widths))
 
 
 def _make_mobilenet_space() -> BlockSpace:
     """Makes the space around MobileNetV2: its groups, with a layer more or less."""
     stem, *groups = parse_architecture(MOBILENET_V2)
     stages = tuple(
-        Stage(g.features, tuple(n for n in (g.repeats - 1, g.repeats, g.repeats + 1) if n), g.stride)
+        Stage(
+            g.features, tuple(n for n in (g.repeats - 1, g.repeats, g.repeats + 1) if n), g.stride
+        )
         for g in groups
     )
     return BlockSpace(stem, stages, (('cn', 1), ('ds', 1), ('ir', 3), ('ir', 6)))

@@ -1,9 +1,11 @@
 """The options of a search, the section `search` of a configuration."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any, Self
 
 from pdl_jax.search.ppo import ControllerOptions
-from pdl_jax.typing import check_not_negative, check_positive, check_share
+from pdl_jax.typing import check_not_negative, check_positive, check_share, suggest
 
 METHODS = ('akd', 'nas', 'random')
 LATENCIES = ('multiply_adds', 'measured')
@@ -46,6 +48,28 @@ class SearchOptions:
     num_final: int = 0
     final_steps: int = 0
     controller: ControllerOptions = ControllerOptions()
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Reads the section.
+
+        Raises:
+          ValueError: names the field, its value and what it may be.
+        """
+        given = dict(values)
+        controller = given.pop('controller', {})
+        for kind, name, fields in (
+            (cls, 'search', given),
+            (ControllerOptions, 'search.controller', controller),
+        ):
+            known = {field.name for field in dataclasses.fields(kind)}
+            for key in fields:
+                if key not in known:
+                    raise ValueError(
+                        f'config.{name}.{key} is unknown; {suggest(key, known)}it has '
+                        f'{", ".join(sorted(known))}'
+                    )
+        return cls(**given, controller=ControllerOptions(**controller))
 
     def __post_init__(self) -> None:
         for field, choices in (('method', METHODS), ('space', SPACES), ('latency', LATENCIES)):

@@ -1,13 +1,12 @@
 """The reward of a student: its accuracy, traded against its latency."""
 
-import jax
 import numpy as np
-from jax.typing import ArrayLike
+from numpy.typing import ArrayLike
 
 
 def compute_reward(
     accuracy: ArrayLike, latency: ArrayLike, target: ArrayLike, exponent: ArrayLike = -0.07
-) -> np.ndarray | jax.Array:
+) -> np.ndarray:
     """Computes accuracy * (latency / target) ** exponent.
 
     The same exponent counts on both sides of the target, the soft constraint of MnasNet: twice the
@@ -20,8 +19,9 @@ def compute_reward(
       exponent: negative; 0 ignores the latency.
 
     Returns:
-      The rewards, of the shape that the arguments broadcast to.
+      f64, of the shape that the arguments broadcast to.
 
     Source: Tan et al., MnasNet, CVPR 2019, equation 2.
     """
-    return accuracy * (latency / target) ** exponent  # pyright: ignore[reportOperatorIssue]
+    ratio = np.divide(latency, target, dtype=np.float64)
+    return np.multiply(accuracy, np.power(ratio, exponent))

@@ -16,9 +16,7 @@ OPTIONS = SearchOptions(num_students=20, students_per_round=8)
 
 def run(path, options=OPTIONS, environment=None):
     environment = environment or FakeEnvironment()
-    return search(
-        SPACE, environment, make_proposer(SPACE, options, 3), options, StudentFile(path)
-    )
+    return search(SPACE, environment, make_proposer(SPACE, options, 3), options, StudentFile(path))
 
 
 def test_the_controller_reaches_the_optimum(tmp_path):
