@@ -1,9 +1,10 @@
 """Architecture-aware distillation (AKD) in small: the best student of a given teacher.
 
-    pdl_jax train --config=search_akd --workdir=runs/teacher --config.train.num_steps=300 \
+    python -m pdl_jax.main --config=configs/search_akd.py --workdir=runs/teacher \
         --config.model.preset=imagenet/resnet18 --config.model.width_multiplier=0.5 \
-        --config.model.output_stride=16
-    pdl_jax search --config=search_akd --workdir=runs/akd --config.distill.teacher=runs/teacher
+        --config.model.output_stride=16 --config.train.num_steps=300
+    python -m pdl_jax search --config=configs/search_akd.py --workdir=runs/akd \
+        --config.distill.teacher=runs/teacher
 
 --config.search.method=nas searches without the teacher. docs/search.md has results.
 """

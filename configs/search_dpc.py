@@ -1,8 +1,9 @@
 """Random search of the Dense Prediction Cell on the features of a frozen encoder (proxy task).
 
-    pdl_jax train --config=scenes_semantic --workdir=runs/scenes_semantic
-    pdl_jax search --config=search_dpc --workdir=runs/dpc \
+    python -m pdl_jax search --config=configs/search_dpc.py --workdir=runs/dpc \
         --config.model.init_checkpoint=runs/scenes_semantic
+
+The encoder is that of scenes_semantic.py, which is trained before.
 """
 
 from ml_collections import ConfigDict

@@ -24,7 +24,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 FILES = sorted(
     path.stem
     for path in (ROOT / 'configs').glob('*.py')
-    if path.stem not in ('__init__', 'common', 'deeperlab', 'kmax')
+    if path.stem not in ('__init__', 'common', 'deeperlab', 'kmax', 'search')
 )
 COMMON = str(ROOT / 'configs' / 'common.py')
 
@@ -105,7 +105,7 @@ def test_file_is_locked_and_valid(name):
 def test_file_tells_its_command_line(name):
     doc = ast.get_docstring(ast.parse((ROOT / 'configs' / f'{name}.py').read_text()))
     assert doc, f'configs/{name}.py has no docstring'
-    commands = re.findall(r'python -m pdl_jax\.main (.*(?:\\\n.*)*)', doc)
+    commands = re.findall(r'python -m pdl_jax(?:\.main| search) (.*(?:\\\n.*)*)', doc)
     assert commands, f'the docstring of configs/{name}.py has no `python -m pdl_jax.main` command'
     arguments = shlex.split(commands[0].replace('\\\n', ' '))
     assert f'--config=configs/{name}.py' in arguments

@@ -1,34 +1,23 @@
 """Students that are backbones: trained from scratch in memory, scored on images held out."""
 
-import dataclasses
-import functools
-from typing import Any, cast
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from pdl_jax.experiment import Experiment
 from pdl_jax.metrics.semantic_iou import SemanticIoU
-from pdl_jax.ops.resize import resize_bilinear
 from pdl_jax.ops.rounding import ceil_div
 from pdl_jax.prediction.inference import Inference
 from pdl_jax.runtime.sharding import make_mesh
+from pdl_jax.search.course import Course
 from pdl_jax.search.latency import count_multiply_adds, measure_milliseconds
-from pdl_jax.search.memory import Images, draw_batches
+from pdl_jax.search.memory import Images
 from pdl_jax.search.student import Measurement
-from pdl_jax.systems.system import Outputs, Samples, System, Variables
+from pdl_jax.systems.system import System, Variables
 from pdl_jax.training.distillation import Teacher
-from pdl_jax.training.optim import make_optimizer, make_schedule
-from pdl_jax.training.program import make_step_options
-from pdl_jax.training.step import init_state, make_training_samples, make_update
 from pdl_jax.typing import Array, LabelFormat
 
 BACKBONE = 'mobile_blocks'
-# Crops and outputs of the teacher are kept for the next student if all of them take less.
-_MAX_KEPT_BYTES = 2**31
-# LLVM takes longer to optimise a program that runs once than the program.
-_SINGLE_USE = {'xla_backend_optimization_level': '0'}
 
 
 class BackboneStudents:
@@ -69,7 +58,7 @@ class BackboneStudents:
         self._label_format = label_format
         self._held = held
         self._is_latency_measured = is_latency_measured
-        self._course = _Course(experiment, label_format, images, teacher)
+        self._course = Course(experiment, label_format, images, teacher)
 
     def evaluate(self, architecture: str) -> Measurement:
         """See `Environment.evaluate`."""
@@ -130,87 +119,3 @@ def score(experiment: Experiment, system: System, variables: Variables, images: 
 def _find_inference(experiment: Experiment, system: System, images: Images) -> Inference:
     height, width = images.image.shape[1:3]
     return Inference.for_images(system, experiment.augment, experiment.evaluate, (height, width))
-
-
-class _Course:
-    """The lessons that all students take: the same crops, and a teacher's outputs for them."""
-
-    def __init__(
-        self,
-        experiment: Experiment,
-        label_format: LabelFormat,
-        images: Images,
-        teacher: Teacher | None,
-    ) -> None:
-        self._experiment = experiment
-        self._options = make_step_options(experiment)
-        self._images = images
-        self._teacher = teacher
-        train = experiment.train
-        self._order = draw_batches(images.count, train.batch_size, train.num_steps, experiment.seed)
-        self._sample = jax.jit(
-            functools.partial(
-                make_training_samples, label_format=label_format, options=self._options
-            )
-        )
-        self._ask = None if teacher is None else jax.jit(_ask(teacher.system))
-        self._kept: list[tuple[Any, ...]] = []
-
-    def train(self, system: System) -> Variables:
-        """Trains a student from scratch; returns the variables to score."""
-        options, num_steps = self._experiment.optimizer, len(self._order)
-        optimizer = make_optimizer(
-            options, num_steps, system.parameter_groups, system.backbone_regex
-        )
-        recorded = None if self._teacher is None else _Recorded(self._teacher.system)
-        update = make_update(
-            system,
-            optimizer,
-            make_schedule(options, num_steps),
-            self._options,
-            cast(System, recorded),
-        )
-        init = jax.jit(
-            functools.partial(init_state, system, optimizer, self._options),
-            compiler_options=_SINGLE_USE if jax.default_backend() == 'cpu' else None,
-        )
-        state = init()
-        update = jax.jit(update, donate_argnums=0)
-        for step in range(num_steps):
-            state, _ = update(state, *self._find_lesson(step))
-        return state.eval_variables
-
-    def _find_lesson(self, step: int) -> tuple[Any, ...]:
-        """Returns the samples of a step and, with a teacher, its outputs for them."""
-        if step < len(self._kept):
-            return self._kept[step]
-        batch = jax.tree.map(lambda x: x[self._order[step]], self._images._asdict())
-        samples: Samples = self._sample(batch, jnp.int32(step))
-        lesson: tuple[Any, ...] = (samples,)
-        if self._ask is not None and self._teacher is not None:
-            lesson = samples, self._ask(self._teacher.variables, samples.image)
-        num_bytes = sum(x.nbytes for x in jax.tree.leaves(lesson))
-        if num_bytes * len(self._order) <= _MAX_KEPT_BYTES and step == len(self._kept):
-            self._kept.append(lesson)
-        return lesson
-
-
-@dataclasses.dataclass(frozen=True)
-class _Recorded:
-    """A teacher whose outputs are given in the place of its variables."""
-
-    system: System
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.system, name)
-
-    def outputs(self, variables: Outputs, images: Array) -> Outputs:
-        return variables
-
-
-def _ask(teacher: System) -> Any:
-    def ask(variables: Variables, images: Array) -> Outputs:
-        size = teacher.grid.fit((images.shape[1], images.shape[2]))
-        return teacher.outputs(variables, resize_bilinear(images, size, teacher.grid.resize))
-
-    return ask

@@ -40,7 +40,7 @@ class ControllerOptions:
 
 
 class PolicyState(NamedTuple):
-    """What the updates change.
+    """The training state of a controller.
 
     Attributes:
       params: the controller's.

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from absl import logging
 
+from pdl_jax.data.pixel_counts import count_class_pixels
 from pdl_jax.data.records import RecordSource, open_split
 from pdl_jax.experiment import Experiment
 from pdl_jax.runtime.progress import stage
@@ -118,8 +119,6 @@ def _describe(experiment: Experiment, options: SearchOptions, workdir: str) -> N
 
 
 def _fill_in(experiment: Experiment, source: RecordSource) -> Experiment:
-    from pdl_jax.data.pixel_counts import count_class_pixels
-
     return experiment.for_data(source.spec.class_names, lambda: count_class_pixels(source))
 
 

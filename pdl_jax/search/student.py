@@ -13,7 +13,7 @@ _MAX_BYTES = 2**28
 
 
 class Measurement(NamedTuple):
-    """What became of an architecture.
+    """The result of training an architecture.
 
     Attributes:
       accuracy: share in [0, 1]; of images for classifiers, mIoU for semantic networks.

@@ -15,8 +15,9 @@ from pdl_jax.experiment import Experiment
 from pdl_jax.models.backbones.mobile_blocks import BlockGroup
 from pdl_jax.runtime.sharding import make_mesh
 from pdl_jax.search import block_space
-from pdl_jax.search.backbone_students import BackboneStudents, _Course, set_model_field
+from pdl_jax.search.backbone_students import BackboneStudents, set_model_field
 from pdl_jax.search.block_space import BlockSpace, Stage
+from pdl_jax.search.course import Course
 from pdl_jax.search.memory import draw_batches, hold_out, load_images
 from pdl_jax.search.options import SearchOptions
 from pdl_jax.search.student import StudentFile
@@ -133,7 +134,7 @@ def test_lessons_are_those_of_the_train_step(colors):
         for rows in order:
             batch = jax.tree.map(lambda x, rows=rows: x[rows], images._asdict())
             state, _ = step(state, batch, teacher.variables)
-        course = _Course(experiment, label_format, images, teacher)
+        course = Course(experiment, label_format, images, teacher)
         # The second student takes the lessons that were kept.
         for _ in range(2):
             found = course.train(system)

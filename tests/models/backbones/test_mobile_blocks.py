@@ -20,10 +20,9 @@ MNASNET_B1 = (
 )
 
 
-@pytest.mark.parametrize('output_stride', [8, 16, 32])
-def test_the_default_is_mobilenet_v2(output_stride):
+def test_the_default_is_mobilenet_v2():
     traced = [
-        probe.trace(kind(output_stride=output_stride), (97, 129))
+        probe.trace(kind(output_stride=16), (97, 129))
         for kind in (MobileBlocks, MobileNetV2)
     ]
     assert traced[0] == traced[1]
@@ -76,11 +75,10 @@ def test_the_stride_must_be_reached():
 def test_skips_add_the_input():
     x = jax.random.normal(jax.random.key(0), (1, 9, 9, 8))
     stem = 'cn_r1_k3_s2_c8_noskip,cn_r1_k3_s2_c8_noskip'
-    for kind in ('cn_r1_k3_s1_c8', 'ir_r1_k3_s1_e2_c8'):
-        skip = MobileBlocks(4, architecture=f'{stem},{kind}')
-        variables = skip.init(jax.random.key(1), x, train=False)
-        last, without, before = (
-            MobileBlocks(4, architecture=text).apply(variables, x, train=False)['last']
-            for text in (skip.architecture, f'{skip.architecture}_noskip', stem)
-        )
-        np.testing.assert_allclose(last - without, before, atol=1e-5)
+    skip = MobileBlocks(4, architecture=f'{stem},cn_r1_k3_s1_c8')
+    variables = skip.init(jax.random.key(1), x, train=False)
+    last, without, before = (
+        MobileBlocks(4, architecture=text).apply(variables, x, train=False)['last']
+        for text in (skip.architecture, f'{skip.architecture}_noskip', stem)
+    )
+    np.testing.assert_allclose(last - without, before, atol=1e-5)
