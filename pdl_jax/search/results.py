@@ -74,29 +74,22 @@ def write_results(
     Args:
       workdir: a folder, local or gs://.
       searches: the students of each search by its name.
-      finals: those that were trained again; the picture shows them instead if there are any.
+      finals: those that were trained again, likewise.
       unit: of latencies, the title of an axis.
     """
-    shown = {f'{name}, trained to the end': s for name, s in finals.items() if s}
-    charts = {'all': _draw(searches, 'All students: accuracy (%) by latency', unit)}
-    if shown:
-        charts['final'] = _draw(shown, 'Trained to the end: accuracy (%) by latency', unit)
+    groups = {**searches, **{f'{name}, trained to the end': s for name, s in finals.items() if s}}
+    chart = _draw(groups, unit)
     sections = [
-        make_section('students', 'Students', charts['all']),
-        *(
-            make_section(f'search-{i}', name, _make_table(students))
-            for i, (name, students) in enumerate({**searches, **shown}.items())
-        ),
+        make_section(f'search-{i}', name, _make_table(students))
+        for i, (name, students) in enumerate(groups.items())
     ]
-    if shown:
-        sections.insert(1, make_section('final', 'Trained to the end', charts['final']))
-    page = make_document('Search', [tag('h1', f'Search: {", ".join(searches)}'), *sections])
+    page = make_document('Search', [tag('h1', f'Search: {", ".join(searches)}'), chart, *sections])
     folder = make_path(workdir)
     write_whole(folder / 'search.html', page.encode())
-    write_whole(folder / 'search.svg', _make_picture(charts.get('final', charts['all'])).encode())
+    write_whole(folder / 'search.svg', _make_picture(chart).encode())
 
 
-def _draw(groups: Mapping[str, Sequence[Student]], title: str, unit: str) -> Html:
+def _draw(groups: Mapping[str, Sequence[Student]], unit: str) -> Html:
     points = [
         Points(
             name,
@@ -109,7 +102,7 @@ def _draw(groups: Mapping[str, Sequence[Student]], title: str, unit: str) -> Htm
         for color, (name, students) in enumerate(groups.items())
         if students
     ]
-    return scatter_chart(points, title=title, x_title=unit)
+    return scatter_chart(points, title='Accuracy (%) by latency', x_title=unit)
 
 
 def _make_table(students: Sequence[Student]) -> Html:

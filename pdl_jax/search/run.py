@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,7 +37,7 @@ from pdl_jax.training.state import TrainState
 _DESCRIPTION = 'search.json'
 _STUDENTS, _FINALS = 'students.jsonl', 'finals.jsonl'
 # Fields that a search may be started again with other values of.
-_FREE = ('search.num_students', 'search.num_final', 'search.final_steps')
+_FREE = ('search.num_students', 'search.num_final')
 _UNITS = {'multiply_adds': 'multiply-adds of an image', 'measured': 'milliseconds of a batch'}
 _CELL_SPACE = 'dense_prediction_cell'
 
@@ -184,8 +183,9 @@ def _train_finals(
 ) -> None:
     """Trains the best students again, with the teacher if there is one, on all images."""
     file = StudentFile(make_path(workdir) / _FINALS)
-    best = rank(students)[: options.num_final]
-    if len(file.students) >= len(best):
+    done = {student.architecture for student in file.students}
+    best = [s for s in rank(students)[: options.num_final] if s.architecture not in done]
+    if not best:
         return
     train = dataclasses.replace(experiment.train, num_steps=options.final_steps)
     experiment = dataclasses.replace(experiment, train=train)
@@ -198,7 +198,7 @@ def _train_finals(
         teacher=find_teacher(experiment, source.spec, make_mesh(devices=jax.devices()[:1])),
         is_latency_measured=options.latency == 'measured',
     )
-    for student in best[len(file.students) :]:
+    for student in best:
         with stage('training a student to the end'):
             accuracy, latency = environment.evaluate(student.architecture)
         reward = compute_reward(accuracy, latency, options.target_latency, options.latency_exponent)
@@ -215,20 +215,16 @@ def _train_finals(
 
 
 def _report(options: SearchOptions, workdir: str, others: Sequence[str]) -> None:
-    folders = {_name(folder): folder for folder in (workdir, *others)}
+    folders = [folder.rstrip('/') for folder in (workdir, *others)]
     searches, finals = (
-        {name: StudentFile(make_path(folder) / file).students for name, folder in folders.items()}
+        {folder: StudentFile(make_path(folder) / file).students for folder in folders}
         for file in (_STUDENTS, _FINALS)
     )
     write_results(workdir, searches, finals, unit=_UNITS[options.latency])
     for title, group in (('students', searches), ('trained to the end', finals)):
-        for name, students in group.items():
+        for folder, students in group.items():
             if students:
-                print(f'{name}, {title}:\n{format_table(students)}')
-    best = rank(finals[_name(workdir)] or searches[_name(workdir)])[0].architecture
+                print(f'{folder}, {title}:\n{format_table(students)}')
+    best = rank(finals[folders[0]] or searches[folders[0]])[0].architecture
     field = 'cell' if options.space == _CELL_SPACE else 'architecture'
     print(f"the best one for `pdl_jax train`: --config.model.{field}='{best}'")
-
-
-def _name(workdir: str) -> str:
-    return os.path.basename(workdir.rstrip('/'))

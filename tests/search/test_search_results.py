@@ -48,5 +48,5 @@ def test_page_and_picture(tmp_path):
     assert corners is not None and len(corners[1].split()) == 1
     finals['akd'] = make_students((0.95, 1e6))
     write_results(tmp_path, searches, finals, unit='multiply-adds')
-    assert (tmp_path / 'search.svg').read_text().count('<circle') == 2
-    assert 'Trained to the end' in (tmp_path / 'search.html').read_text()
+    assert (tmp_path / 'search.svg').read_text().count('<circle') == 4 + 3
+    assert 'akd, trained to the end' in (tmp_path / 'search.html').read_text()

@@ -102,7 +102,10 @@ def line_chart(
 
 
 def scatter_chart(groups: Sequence[Points], *, title: str, x_title: str) -> Html:
-    """Draws points in groups, the front of each as steps; the legend is part of the drawing."""
+    """Draws costs (x) and shares (y) in groups, the front of each as steps.
+
+    The legend is part of the drawing, which can so be a file of its own.
+    """
     xs = [x for group in groups for x in group.x]
     ys = [y for group in groups for y in group.y]
     margin = 0.05 * ((max(ys) - min(ys)) or 0.2)
@@ -121,7 +124,8 @@ def scatter_chart(groups: Sequence[Points], *, title: str, x_title: str) -> Html
         for (x, y), text in zip(places, group.texts, strict=True):
             style = f'fill: {color}; opacity: 0.75'
             parts.append(tag('circle', tag('title', text), cx=x, cy=y, r=4, style=style))
-        x, y = _WIDTH - 180, _HEIGHT - _BOTTOM - 18 * (len(groups) - row) + 4
+        # At the left, where only networks without any cost would be.
+        x, y = _LEFT + 12, _HEIGHT - _BOTTOM - 18 * (len(groups) - row) + 4
         parts.append(tag('circle', cx=x, cy=y - 4, r=4, style=f'fill: {color}'))
         parts.append(tag('text', group.name, x=x + 10, y=y))
     return tag('figure', tag('figcaption', title), _draw_svg(title, parts))
