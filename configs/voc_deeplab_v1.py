@@ -10,8 +10,8 @@
     pdl_jax evaluate --workdir=runs/voc_deeplab_v1 --crf=voc_v1
 
 Aims at 62.25 mIoU on val, 67.64 with the CRF (Chen et al., ICLR 2015, LargeFOV of 20.5 M
-parameters), from ImageNet weights. The paper divides the rate by 10 every 2000 of 6000 steps; here
-it falls as in DeepLab v2. Not run to its end here.
+parameters), from ImageNet weights; the rate is divided by 10 every 2000 steps. Not run to its end
+here.
 """
 
 from ml_collections import ConfigDict
@@ -26,6 +26,8 @@ def get_config() -> ConfigDict:
     common.use_deeplab_v1_v2_recipe(config)
     config.model.preset = 'caffe/deeplab_v1_vgg16_largefov_os8'
     config.optimizer.learning_rate = 1e-3
+    config.optimizer.schedule = 'step'
+    config.optimizer.decay_at_steps = (2_000, 4_000)
     config.train.batch_size = 20
     config.train.num_steps = 6_000
     return config

@@ -24,7 +24,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 FILES = sorted(
     path.stem
     for path in (ROOT / 'configs').glob('*.py')
-    if path.stem not in ('__init__', 'common', 'deeperlab', 'kmax', 'search')
+    if path.stem not in ('__init__', 'classification', 'common', 'deeperlab', 'kmax', 'search')
 )
 COMMON = str(ROOT / 'configs' / 'common.py')
 

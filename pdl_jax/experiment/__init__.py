@@ -30,7 +30,7 @@ from pdl_jax.preprocess.normalize import ChannelStatistics
 from pdl_jax.presets import find_preset, find_system
 from pdl_jax.runtime.mesh_options import MeshOptions
 from pdl_jax.systems import find_options_class
-from pdl_jax.systems.option_fields import refuse_unknown
+from pdl_jax.systems.option_fields import UnknownFieldError, refuse_unknown
 from pdl_jax.systems.system import System, SystemOptions
 from pdl_jax.typing import LabelFormat, suggest
 
@@ -129,7 +129,12 @@ class Experiment:
         augment = dict(_find_section(values, 'augment'))
         crop_size = (augment.pop('crop_height_px', 1025), augment.pop('crop_width_px', 2049))
         sections = {key: _find_section(values, key) for key in _SYSTEM_SECTIONS} | {'model': model}
-        system = find_options_class(system_name).from_sections(preset, sections, crop_size)
+        try:
+            system = find_options_class(system_name).from_sections(preset, sections, crop_size)
+        except UnknownFieldError as error:
+            raise ValueError(
+                f'{error} for the network of config.model.preset (={preset_name!r})'
+            ) from error
         data = dict(_find_section(values, 'data'))
         system = dataclasses.replace(system, num_channels=data.get('num_channels', 3))
         scenes = _make_section(ScenesOptions, 'data.scenes', data.pop('scenes', {}))

@@ -15,7 +15,8 @@ from pdl_jax.prediction.tuned import copy_tuned
 from pdl_jax.storage.checkpoint import FOLDER, check_output, find_checkpoint, make_absolute
 from pdl_jax.storage.checkpointer import Checkpointer
 from pdl_jax.storage.integrity import read_score
-from pdl_jax.storage.metrics import SCORES, find_metrics
+from pdl_jax.storage.metrics import find_metrics
+from pdl_jax.storage.scores import SCORES
 from pdl_jax.storage.variables import restore_variables
 
 

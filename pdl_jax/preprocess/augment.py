@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 
 from pdl_jax.ops.sampling import sample_bilinear, sample_nearest
 from pdl_jax.preprocess.color_policy import POLICIES
+from pdl_jax.preprocess.image_sizes import resize_to_range
 from pdl_jax.preprocess.normalize import Normalization, normalize_image
 from pdl_jax.preprocess.resized_crop import draw_part, find_center, resize_part
 from pdl_jax.typing import Array, check_function_names, check_positive, check_share
@@ -202,26 +203,6 @@ class Window(NamedTuple):
     columns: Array
     label_rows: Array | None = None
     label_columns: Array | None = None
-
-
-def resize_to_range(size: Array, min_px: int, max_px: int) -> Array:
-    """Computes the size of an image after a resize to a range of side lengths.
-
-    Args:
-      size: i32[2], (height, width) in pixels.
-      min_px: target of the shorter side; 0 keeps the size unless it exceeds `max_px`.
-      max_px: limit of the longer side; 0 for none. It wins over `min_px`.
-
-    Returns:
-      i32[2]. Two floors in float32 one after the other, as in DeepLab2: (480, 640) with 641 and 641
-      becomes (481, 641).
-    """
-    dims = size.astype(jnp.float32)
-    if min_px:
-        dims = jnp.floor(dims * jnp.max(min_px / dims))
-    if max_px:
-        dims = jnp.floor(dims * jnp.minimum(jnp.min(max_px / dims), 1.0))
-    return jnp.maximum(dims.astype(jnp.int32), 1)
 
 
 def scale_size(size: Array, options: AugmentOptions, scale: Array | float = 1.0) -> Array:

@@ -11,8 +11,6 @@ from pdl_jax.storage.json_files import MAX_DESCRIPTION_BYTES
 from pdl_jax.storage.json_files import read_json as read_json_file
 from pdl_jax.storage.paths import explain_bucket_errors
 
-# Names of the scores that rank checkpoints: of panoptic networks, classifiers, semantic networks.
-SCORES = ('pq', 'top1', 'miou')
 _GROUPS = {'All': '', 'Things': '_things', 'Stuff': '_stuff'}
 
 

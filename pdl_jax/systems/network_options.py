@@ -10,7 +10,7 @@ import jax
 from pdl_jax.models.model_backbone import describe_backbone, make_model_backbone
 from pdl_jax.preprocess.normalize import NORMALIZATIONS, ChannelStatistics, Normalization
 from pdl_jax.presets import Preset
-from pdl_jax.systems.option_fields import refuse_unknown, set_fields
+from pdl_jax.systems.option_fields import UnknownFieldError, refuse_unknown, set_fields
 from pdl_jax.systems.system import Sections, SystemOptions
 from pdl_jax.typing import suggest
 
@@ -148,5 +148,5 @@ class NetworkSystemOptions(SystemOptions):
     def _refuse_unknown(cls, section: str, fields: Mapping[str, Any], known: set[str]) -> None:
         try:
             refuse_unknown(section, fields, known)
-        except ValueError as error:
-            raise ValueError(f'{error}; see configs/{cls.base_config}.py') from error
+        except UnknownFieldError as error:
+            raise UnknownFieldError(f'{error}; see configs/{cls.base_config}.py') from error

@@ -6,6 +6,10 @@ from typing import Any
 from pdl_jax.typing import suggest
 
 
+class UnknownFieldError(ValueError):
+    """A section of the configuration has a field that the system does not read."""
+
+
 def set_fields(section: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the fields of a section of the configuration that are set."""
     return {key: value for key, value in section.items() if value is not None}
@@ -15,11 +19,11 @@ def refuse_unknown(section: str, fields: Mapping[str, Any], known: set[str]) -> 
     """Checks the names of fields.
 
     Raises:
-      ValueError: names the first unknown one, and the one that it resembles.
+      UnknownFieldError: names the first unknown one, and the one that it resembles.
     """
     for name in fields:
         if name not in known:
-            raise ValueError(
+            raise UnknownFieldError(
                 f'config.{section}.{name} is unknown; {suggest(name, known)}it may hold '
                 f'{", ".join(sorted(known))}'
             )

@@ -16,8 +16,8 @@ from etils import epath
 
 from pdl_jax.storage.config_changes import flatten
 from pdl_jax.storage.json_files import MAX_DESCRIPTION_BYTES, read_json
-from pdl_jax.storage.metrics import SCORES
 from pdl_jax.storage.paths import explain_bucket_errors, make_path
+from pdl_jax.storage.scores import SCORES
 from pdl_jax.training.log_file import LOG_NAME, read_log
 
 _CHECKPOINTS = 'checkpoints'

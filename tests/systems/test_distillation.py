@@ -18,10 +18,17 @@ from pdl_jax.systems.system import Samples
 from pdl_jax.training.step import StepOptions, init_state, make_train_step
 from pdl_jax.typing import LabelFormat
 from tests import tiny, toy_backbone
+from tests.process_group import BARE_NETWORK
 
 FORMAT = LabelFormat(4, (2, 3), 255, 100)
 TERMS = {'semantic', 'center', 'offset'}
-TINY = {**tiny.overrides(pathlib.Path('unused')), 'model.backbone': toy_backbone.NAME}
+TINY = {
+    **tiny.overrides(pathlib.Path('unused')),
+    **BARE_NETWORK,
+    'model.backbone': toy_backbone.NAME,
+}
+# These programs run once: compiling costs more than what it would save.
+QUICK = {'xla_backend_optimization_level': 0}
 
 
 def make_system(name, **fields):
@@ -77,7 +84,7 @@ def draw_samples(num_images=8):
 
 def test_no_gradient_reaches_the_teacher_and_the_student_feels_it():
     student, teacher = make_tiny(), make_tiny(model__output_stride=8)
-    own, taught = (s.init(jax.random.key(i)) for i, s in enumerate((student, teacher)))
+    own, taught = (jax.jit(s.init)(jax.random.key(i)) for i, s in enumerate((student, teacher)))
     options = DistillationOptions('x', temperature=2.0, weight=1.0)
 
     def compute(params, taught_params):
@@ -91,7 +98,8 @@ def test_no_gradient_reaches_the_teacher_and_the_student_feels_it():
         )
         return loss, terms
 
-    gradient = jax.jit(jax.grad(compute, argnums=(0, 1), has_aux=True))
+    gradient = jax.grad(compute, argnums=(0, 1), has_aux=True)
+    gradient = jax.jit(gradient, compiler_options=QUICK)
     (felt, reached), terms = gradient(own['params'], taught['params'])
     assert optax.global_norm(reached) == 0
     assert optax.global_norm(felt) > 0.01
@@ -118,7 +126,10 @@ def test_terms_that_are_not_there_are_named():
 def run_step(mesh, accumulation_steps=1):
     """Takes one step of plain SGD; returns its scalars and the change of the parameters."""
     system = make_tiny(
-        model__has_instances=False, model__dropout_rate=0.0, model__freeze_backbone_norm=True
+        model__has_instances=False,
+        model__dropout_rate=0.0,
+        model__freeze_backbone_norm=True,
+        loss__top_k_fraction=1.0,
     )
     options = StepOptions(
         augment=dataclasses.replace(StepOptions().augment, crop_size=(33, 33)),
@@ -134,19 +145,23 @@ def run_step(mesh, accumulation_steps=1):
         'size': np.full((8, 2), 33, np.int32),
     }
     with jax.set_mesh(mesh):
-        taught = jax.jit(system.init)(jax.random.key(7))
+        # Logits far from those of the student.
+        taught = jax.tree.map(lambda x: 5 * x, jax.jit(system.init)(jax.random.key(7)))
         state = jax.jit(lambda: init_state(system, optimizer, options))()
         before = state.params
-        state, scalars = jax.jit(step, out_shardings=replicated(mesh))(
+        state, scalars = jax.jit(step, out_shardings=replicated(mesh), compiler_options=QUICK)(
             state, shard_batch(batch, mesh), taught
         )
         return jax.device_get((scalars, jax.tree.map(jnp.subtract, state.params, before)))
 
 
-def test_parts_of_a_batch_on_eight_devices_equal_the_whole_on_one():
+def test_eight_devices_equal_one_and_parts_of_a_batch_learn_alike():
     scalars, change = run_step(make_mesh(devices=jax.devices()[:1]))
-    found_scalars, found = run_step(make_mesh(4, 2), accumulation_steps=2)
-    for name in ('loss', 'loss_semantic', 'loss_distill_semantic'):
-        np.testing.assert_allclose(found_scalars[name], scalars[name], rtol=2e-3)
+    sharded, found = run_step(make_mesh(4, 2))
+    np.testing.assert_allclose(sharded['loss'], scalars['loss'], rtol=1e-5)
     difference = optax.global_norm(jax.tree.map(np.subtract, found, change))
-    assert difference < 0.02 * optax.global_norm(change)
+    assert difference < 1e-4 * optax.global_norm(change)
+    # BatchNorm behind the backbone normalises each part by itself.
+    parts, _ = run_step(make_mesh(devices=jax.devices()[:1]), accumulation_steps=2)
+    for name in ('loss', 'loss_semantic', 'loss_distill_semantic'):
+        np.testing.assert_allclose(parts[name], scalars[name], rtol=1e-3)

@@ -13,6 +13,19 @@ from pdl_jax.systems.system import ParameterGroup
 from pdl_jax.training.optim import OptimizerOptions, make_optimizer, make_schedule
 
 
+def test_cosine_and_step_schedules():
+    cosine = OptimizerOptions(learning_rate=0.5, schedule='cosine')
+    found = [float(make_schedule(cosine, 100)(jnp.asarray(step))) for step in (0, 25, 50, 100)]
+    np.testing.assert_allclose(found, 0.25 * (1 + np.cos(np.pi * np.array([0, 0.25, 0.5, 1]))))
+    # Caffe: the rate falls once so many steps are done.
+    steps = OptimizerOptions(
+        learning_rate=0.5, schedule='step', decay_at_steps=(20, 40), warmup_steps=2
+    )
+    schedule = make_schedule(steps, 100)
+    found = [float(schedule(jnp.asarray(step))) for step in (0, 1, 2, 19, 20, 39, 40, 99)]
+    np.testing.assert_allclose(found, [0, 0.25, 0.5, 0.5, 0.05, 0.05, 0.005, 0.005], rtol=1e-6)
+
+
 @pytest.mark.parametrize('step', [0, 1, 9, 10, 50, 99, 100])
 def test_schedule_is_deeplab2s(step):
     schedule = make_schedule(OptimizerOptions(learning_rate=0.5, warmup_steps=10), 100)
