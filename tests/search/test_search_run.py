@@ -3,6 +3,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -18,6 +19,7 @@ from pdl_jax.search import block_space
 from pdl_jax.search.backbone_students import BackboneStudents, set_model_field
 from pdl_jax.search.block_space import BlockSpace, Stage
 from pdl_jax.search.course import Course
+from pdl_jax.search.latency import measure_milliseconds
 from pdl_jax.search.memory import draw_batches, hold_out, load_images
 from pdl_jax.search.options import SearchOptions
 from pdl_jax.search.student import StudentFile
@@ -193,6 +195,10 @@ def test_configurations_have_all_fields():
     assert SearchOptions.from_dict(load_config('search').to_dict()['search']) == SearchOptions()
     with pytest.raises(ValueError, match="did you mean 'method'"):
         SearchOptions.from_dict({'metod': 'akd'})
+
+
+def test_latency_is_measured():
+    assert 0 < measure_milliseconds(jnp.matmul, jnp.ones((64, 64)), jnp.ones((64, 64))) < 1e4
 
 
 def test_images_are_held_out(colors):
