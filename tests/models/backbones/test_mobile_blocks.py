@@ -22,8 +22,7 @@ MNASNET_B1 = (
 
 def test_the_default_is_mobilenet_v2():
     traced = [
-        probe.trace(kind(output_stride=16), (97, 129))
-        for kind in (MobileBlocks, MobileNetV2)
+        probe.trace(kind(output_stride=16), (97, 129)) for kind in (MobileBlocks, MobileNetV2)
     ]
     assert traced[0] == traced[1]
 
