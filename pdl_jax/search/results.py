@@ -77,7 +77,7 @@ def write_results(
       finals: those that were trained again, likewise.
       unit: of latencies, the title of an axis.
     """
-    groups = {**searches, **{f'{name}, trained to the end': s for name, s in finals.items() if s}}
+    groups = {**searches, **{f'{name}, final': s for name, s in finals.items() if s}}
     chart = _draw(groups, unit)
     sections = [
         make_section(f'search-{i}', name, _make_table(students))

@@ -221,7 +221,7 @@ def _report(options: SearchOptions, workdir: str, others: Sequence[str]) -> None
         for file in (_STUDENTS, _FINALS)
     )
     write_results(workdir, searches, finals, unit=_UNITS[options.latency])
-    for title, group in (('students', searches), ('trained to the end', finals)):
+    for title, group in (('students', searches), ('final', finals)):
         for folder, students in group.items():
             if students:
                 print(f'{folder}, {title}:\n{format_table(students)}')
