@@ -9,7 +9,6 @@ from pdl_jax.models.backbones.inverted_residual import InvertedResidual, make_di
 from pdl_jax.models.blocks import ConvNorm, LayerOptions
 from pdl_jax.typing import Array
 
-KINDS = ('cn', 'ds', 'ir')
 # MobileNetV2's.
 MOBILENET_V2 = (
     'cn_r1_k3_s2_c32_noskip,ds_r1_k3_s1_c16,ir_r2_k3_s2_e6_c24,ir_r3_k3_s2_e6_c32,'
@@ -85,11 +84,13 @@ def _parse_group(text: str) -> BlockGroup:
         raise ValueError(f"{where} must read like 'ir_r3_k5_s2_e6_c40_se0.25_noskip'")
     group = BlockGroup(
         match['kind'],
-        *(int(match[key]) for key in ('repeats', 'kernel_size', 'stride')),
-        int(match['expansion'] or 1),
-        int(match['features']),
-        match['squeeze_excite'] is not None,
-        match['noskip'] is None,
+        repeats=int(match['repeats']),
+        kernel_size=int(match['kernel_size']),
+        stride=int(match['stride']),
+        expansion=int(match['expansion'] or 1),
+        features=int(match['features']),
+        has_squeeze_excite=match['squeeze_excite'] is not None,
+        has_skip=match['noskip'] is None,
     )
     if (match['expansion'] is not None) != (group.kind == 'ir'):
         raise ValueError(f"{where}: 'ir' needs an expansion such as e6, and the others have none")
