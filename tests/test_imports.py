@@ -133,6 +133,23 @@ ALLOWED = {
         'storage',
         'systems.drawing',
     ),
+    # It trains many networks, as training does one, and reports on them.
+    'search': (
+        *_LEAVES,
+        'data',
+        'evaluation.page',
+        'experiment',
+        'losses.distillation',
+        'metrics',
+        'models',
+        'prediction',
+        'runtime',
+        'search',
+        'storage',
+        'systems.pixel_grid',
+        'systems.system',
+        'training',
+    ),
     # A leaf: it analyses compiled programs, whatever they compute.
     'planning': ('typing', 'ops.rounding', 'planning', 'storage.json_files'),
     'main': ('commands',),
@@ -152,6 +169,7 @@ NEVER = (
     ('training', 'systems'),
     ('evaluation', 'systems'),
     ('prediction', 'systems'),
+    ('search', 'systems'),
 )
 # What configurations may import, whole names.
 CONFIGS_MAY_IMPORT = ('ml_collections', 'configs')

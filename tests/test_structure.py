@@ -9,7 +9,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 MODULES = sorted((ROOT / 'pdl_jax').rglob('*.py'))
 # Folders and modules on top: a reader should hold them in mind.
-MAX_ROOMS = 26
+MAX_ROOMS = 27
 MAX_MODULE_LINES = 400
 MAX_BODY_LINES = 60
 # A docstring starts with a verb or a noun phrase.

@@ -29,6 +29,7 @@ COMMANDS = {
     'propose': 'propose',
     'runs': 'runs',
     'plan': 'plan',
+    'search': 'search',
     'summary': 'summary',
 }
 ALLOW_CODE_HELP = 'import the modules that the checkpoint names, from here: trust it first'

@@ -36,6 +36,8 @@ from pdl_jax.typing import LabelFormat, suggest
 
 # Sections of the configuration that the system reads.
 _SYSTEM_SECTIONS = ('model', 'targets', 'loss', 'postprocess')
+# Sections of programs other than training, evaluation and prediction, which leave them alone.
+_OTHER_SECTIONS = ('search',)
 # Names of fields in configurations of earlier versions.
 RENAMED = {
     'data.is_unreadable_skipped': 'data.skip_unreadable',
@@ -225,7 +227,7 @@ def _refuse_unknown_sections(values: Mapping[str, Any]) -> None:
     known = [field.name for field in dataclasses.fields(Experiment)]
     known = sorted({*known, *_SYSTEM_SECTIONS} - {'preset', 'system'})
     for name in values:
-        if name not in known:
+        if name not in (*known, *_OTHER_SECTIONS):
             raise ValueError(
                 f'config.{name} is unknown; {suggest(name, known)}it has {", ".join(known)}'
             )

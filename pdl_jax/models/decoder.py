@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from pdl_jax.models.aspp import ASPP, Projection
 from pdl_jax.models.blocks import ConvNorm, LayerOptions, make_fusion
-from pdl_jax.models.dense_prediction_cell import DensePredictionCell
+from pdl_jax.models.dense_prediction_cell import CITYSCAPES_CELL, DensePredictionCell, parse_cell
 from pdl_jax.models.options import SEMANTIC_BRANCH, BranchOptions, ModelOptions
 from pdl_jax.ops.resize import resize_bilinear
 from pdl_jax.typing import Array
@@ -72,8 +72,10 @@ class Decoder(nn.Module):
             return DensePredictionCell(
                 self.branch.aspp_features,
                 network.backbone.output_stride,
-                dropout_rate=network.dropout_rate,
-                options=self.options,
+                parse_cell(network.cell) if network.cell else CITYSCAPES_CELL,
+                network.dropout_rate,
+                self.options,
+                self.pool_window,
                 name='dense_prediction_cell',
             )
         if network.context == 'projection':

@@ -58,6 +58,7 @@ def make_model_backbone(
         # Backbones without such units have no such attributes.
         adaptive_computation=backbone.adaptive_computation or None,
         min_active_share=backbone.min_active_share or None,
+        architecture=backbone.architecture,
     )
 
 
@@ -69,6 +70,7 @@ _BACKBONE_ATTRIBUTES = (
     'activation',
     'squeeze_excite_gate',
     'upsampling',
+    'architecture',
 )
 
 

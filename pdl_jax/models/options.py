@@ -61,6 +61,7 @@ class BackboneOptions:
         position ('sact'), see `models.adaptive_computation`.
       min_active_share: with 'sact', an image halts at inference in a stage once a smaller share of
         its positions would go on; 0 lets every position decide.
+      architecture: the blocks of 'mobile_blocks', see `mobile_blocks.parse_architecture`.
     """
 
     name: str = 'resnet50'
@@ -81,6 +82,7 @@ class BackboneOptions:
     drop_path_schedule: str | None = None
     adaptive_computation: str = ''
     min_active_share: float = 0.0
+    architecture: str | None = None
 
     def __post_init__(self) -> None:
         check_choice('output_stride', self.output_stride, (4, 8, 16, 32))
@@ -141,6 +143,8 @@ class ModelOptions:
       resize: 'corner_aligned' for odd input sizes (k * stride + 1), 'half_pixel' for even ones.
       context: 'aspp' or 'dense_prediction_cell', the module that widens the field of view, or
         'projection', which only changes the channels of features that attention has widened.
+      cell: the branches of 'dense_prediction_cell' as JSON, see
+        `dense_prediction_cell.parse_cell`; '' is the best one found on Cityscapes.
       aspp_rates: dilations of the 3x3 branches; () for none.
       is_aspp_separable: whether they are depthwise separable (the paper, detectron2's DSConv) or
         full (DeepLab2).
@@ -188,6 +192,7 @@ class ModelOptions:
     norm_epsilon: float = 1e-3
     resize: str = 'corner_aligned'
     context: str = 'aspp'
+    cell: str = ''
     aspp_rates: tuple[int, ...] = (3, 6, 9)
     is_aspp_separable: bool = False
     has_aspp_depthwise_norm: bool = True
@@ -278,6 +283,7 @@ BACKBONE_FIELDS = {
     'drop_path_schedule': 'drop_path_schedule',
     'adaptive_computation': 'adaptive_computation',
     'min_active_share': 'min_active_share',
+    'architecture': 'architecture',
 }
 _PARTS = ('backbone', 'semantic', 'instance')
 _OWN_FIELDS = tuple(f.name for f in dataclasses.fields(ModelOptions) if f.name not in _PARTS)

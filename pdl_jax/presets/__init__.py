@@ -51,6 +51,7 @@ _OF_ONE_BACKBONE = (
     'drop_path_schedule',
     'adaptive_computation',
     'min_active_share',
+    'architecture',
 )
 
 

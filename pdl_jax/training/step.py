@@ -169,6 +169,27 @@ def make_train_step(
 
     With a teacher the step is (state, batch, variables of the teacher) -> (state, scalars).
     """
+    update = make_update(system, optimizer, schedule, options, teacher)
+
+    def train_step(
+        state: TrainState, batch: dict[str, Array], *taught: PyTree
+    ) -> tuple[TrainState, dict[str, Array]]:
+        samples = make_training_samples(
+            batch, state.step, label_format=system.label_format, options=options
+        )
+        return update(state, samples, *taught)
+
+    return train_step
+
+
+def make_update(
+    system: System,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    options: StepOptions,
+    teacher: System | None = None,
+) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
+    """Makes the part of `make_train_step` behind the augmentation: samples for a batch."""
 
     def compute_loss(
         params: PyTree, batch_stats: PyTree, samples: Samples, rng: Array, **learning: Distillation
@@ -188,14 +209,9 @@ def make_train_step(
             return accumulate_gradients(gradient, options.accumulation_steps)
         return gradient
 
-    label_format = system.label_format
-
-    def train_step(
-        state: TrainState, batch: dict[str, Array], *taught: PyTree
+    def update(
+        state: TrainState, samples: Samples, *taught: PyTree
     ) -> tuple[TrainState, dict[str, Array]]:
-        samples = make_training_samples(
-            batch, state.step, label_format=label_format, options=options
-        )
         rng = jax.random.fold_in(jax.random.key(options.seed + 1), state.step)
         (loss, (terms, batch_stats)), gradients = make_gradient(*taught)(
             state.params, state.batch_stats, samples, rng
@@ -219,7 +235,7 @@ def make_train_step(
         )
         return state, scalars
 
-    return train_step
+    return update
 
 
 def _average(state: TrainState, variables: PyTree, decay: float) -> PyTree | None:

@@ -1,5 +1,6 @@
 """Charts as inline SVG."""
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -27,6 +28,25 @@ class Curve(NamedTuple):
     y: Sequence[float]
     color: int = 0
     is_dashed: bool = False
+
+
+class Points(NamedTuple):
+    """Marks of a scatter chart.
+
+    Attributes:
+      name: text of the legend.
+      x, y: the points; values are finite, y a share of 1.
+      texts: one for each point, for the pointer.
+      front: the points that a line joins as steps, by their indices, ascending in x.
+      color: number of the colour.
+    """
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    texts: Sequence[str]
+    front: Sequence[int] = ()
+    color: int = 0
 
 
 class _Frame(NamedTuple):
@@ -85,6 +105,43 @@ def line_chart(
     axes = _draw_axes(frame, x_ticks, ticks, _format_number, show, x_title)
     legend = [(c.name, f'var(--s{c.color % _NUM_COLORS})', c.is_dashed) for c in curves]
     return tag('figure', tag('figcaption', title), _draw_svg(title, [*axes, *lines]), _list(legend))
+
+
+def scatter_chart(groups: Sequence[Points], *, title: str, x_title: str) -> Html:
+    """Draws costs (x) and shares (y) in groups, the front of each as steps.
+
+    The legend is part of the drawing, which can so be a file of its own.
+    """
+    xs = [x for group in groups for x in group.x]
+    ys = [y for group in groups for y in group.y]
+    margin = 0.05 * ((max(ys) - min(ys)) or 0.2)
+    low = max(min(ys) - margin, 0.0)
+    frame = _Frame((0.0, 1.05 * max(xs)), (low, max(min(max(ys) + margin, 1.0), low + 0.01)))
+    parts = _draw_axes(
+        frame, _ticks(*frame.x), _ticks(*frame.y), _format_short, _format_share, x_title
+    )
+    for row, group in enumerate(groups):
+        color = f'var(--s{group.color % _NUM_COLORS})'
+        places = [frame.place(x, y) for x, y in zip(group.x, group.y, strict=True)]
+        steps = [f'{places[a][0]},{places[b][1]}' for a, b in _join_steps(group.front)]
+        parts.append(
+            tag('polyline', points=' '.join(steps), class_='curve', style=f'stroke: {color}')
+        )
+        for (x, y), text in zip(places, group.texts, strict=True):
+            style = f'fill: {color}; opacity: 0.75'
+            parts.append(tag('circle', tag('title', text), cx=x, cy=y, r=4, style=style))
+        # At the left, where only networks without any cost would be.
+        x, y = _LEFT + 12, _HEIGHT - _BOTTOM - 18 * (len(groups) - row) + 4
+        parts.append(tag('circle', cx=x, cy=y - 4, r=4, style=f'fill: {color}'))
+        parts.append(tag('text', group.name, x=x + 10, y=y))
+    return tag('figure', tag('figcaption', title), _draw_svg(title, parts))
+
+
+def _join_steps(front: Sequence[int]) -> list[tuple[int, int]]:
+    """Lists (point of x, point of y) of the corners: along each point to the x of the next."""
+    corners = [(index, index) for index in front]
+    turns = [(after, before) for before, after in itertools.pairwise(front)]
+    return [c for pair in itertools.zip_longest(corners, turns) for c in pair if c is not None]
 
 
 def reliability_chart(bins: Sequence[dict[str, Any]]) -> Html:
@@ -231,6 +288,14 @@ def _format_share(value: float) -> str:
 
 def _format_number(value: float) -> str:
     return f'{value:,.0f}' if float(value).is_integer() and abs(value) >= 1 else f'{value:.4g}'
+
+
+def _format_short(value: float) -> str:
+    """Formats a number that may have many digits: 1.5M."""
+    for unit, power in (('G', 1e9), ('M', 1e6), ('k', 1e3)):
+        if abs(value) >= power:
+            return f'{value / power:.4g}{unit}'
+    return f'{value:.4g}'
 
 
 def _bar(text: str, x0: float, x1: float, y: float, height: float, *, style: str) -> Html:

@@ -15,6 +15,7 @@ from pdl_jax.models.backbones.axial_resnet import AxialResNet
 from pdl_jax.models.backbones.cifar_resnet import CifarResNet
 from pdl_jax.models.backbones.convnext import ConvNeXt
 from pdl_jax.models.backbones.hrnet import HRNet
+from pdl_jax.models.backbones.mobile_blocks import MobileBlocks
 from pdl_jax.models.backbones.mobilenet_v2 import MobileNetV2
 from pdl_jax.models.backbones.mobilenet_v3 import MobileNetV3
 from pdl_jax.models.backbones.preactivation_resnet import PreactivationResNet
@@ -90,6 +91,7 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     'xception41': functools.partial(Xception, depth=41),
     'xception65': functools.partial(Xception, depth=65),
     'xception71': functools.partial(Xception, depth=71),
+    'mobile_blocks': MobileBlocks,
     'mobilenet_v2': MobileNetV2,
     'mobilenet_v2_5x5': functools.partial(MobileNetV2, kernel_size=5),
     'mobilenet_v3_large': functools.partial(MobileNetV3, size='large'),

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from jax import lax
 from jax.extend import core
 
 from pdl_jax.prediction.export.onnx_graph.graph import Shape, Tensor
@@ -219,6 +220,13 @@ def _add_erf(low: Lowering, equation: core.JaxprEqn, operands: list[Tensor]) -> 
 def _add_erfc(low: Lowering, equation: core.JaxprEqn, operands: list[Tensor]) -> list[Tensor]:
     (erf,) = apply(low, result_of(equation), operands, 'Erf', None)
     return apply(low, result_of(equation), [low.constant(np.ones((), erf.dtype)), erf], 'Sub', None)
+
+
+@rule('round')
+def _add_round(low: Lowering, equation: core.JaxprEqn, operands: list[Tensor]) -> list[Tensor]:
+    if equation.params['rounding_method'] != lax.RoundingMethod.TO_NEAREST_EVEN:
+        raise ValueError('rounding halves away from zero has no counterpart in ONNX')
+    return apply(low, result_of(equation), align(low, operands), 'Round', np.round)
 
 
 @rule('is_finite')

@@ -1,0 +1,1 @@
+"""Search of architectures: spaces, a controller, rewards, students and their results."""
