@@ -327,10 +327,11 @@ def test_documented_plans_are_those_of_the_json_files():
         text = path.with_suffix('.txt').read_text()
         assert format_report(json.loads(path.read_text())) == text.removesuffix('\n')
     names = ('coco_v5e_2x2', 'coco_mobilenet_v3_v5e_2x2', 'cityscapes_v5e_4x4')
+    names += ('coco_kmax_641_v5e_2x2', 'coco_kmax_v5e_2x2')
     paths = [folder / f'{name}.json' for name in names]
     scaling = (tiny.ROOT / 'docs' / 'scaling.md').read_text()
     assert compare.compare_plans(paths) in scaling
-    assert compare.compare_plans(paths[:2], program='eval') in scaling
+    assert compare.compare_plans(paths[:2] + paths[3:], program='eval') in scaling
 
 
 @pytest.mark.slow

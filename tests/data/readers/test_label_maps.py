@@ -9,6 +9,7 @@ from PIL import Image
 
 from pdl_jax.data import records
 from pdl_jax.data.readers import label_maps
+from tests.data.few_bit_png import encode_grey
 from tests.data.prepare_command import run_prepare
 
 CLASSES = [{'id': 1, 'name': 'soil'}, {'id': 7, 'name': 'crop', 'color': [1, 2, 3]}]
@@ -207,7 +208,7 @@ def test_masks_of_bits_and_of_few_grey_values(folder):
     (folder / 'classes.txt').write_text('a\nb\nc\nd\n')
     values = make_labels() % 4
     Image.fromarray(values == 1).save(folder / 'labels' / 'a.png')
-    Image.fromarray(values).save(folder / 'labels' / 'b.png', bits=2)
+    (folder / 'labels' / 'b.png').write_bytes(encode_grey(values, bits=2))
     split = read(folder, 'classes.txt')
     np.testing.assert_array_equal(split.load(split.items[0]).panoptic, (values == 1) * 1000)
     np.testing.assert_array_equal(split.load(split.items[1]).panoptic, values.astype(int) * 1000)
