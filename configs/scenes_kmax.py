@@ -6,7 +6,8 @@ The data and the number of steps are those of configs/scenes.py, where Panoptic-
 (things 51, stuff 83). PQ on the same 100 unseen scenes reaches 53 (things 16, stuff 90), 54 with
 `pdl_jax evaluate --tune`: regions are learnt at once, and small things take queries much longer to
 share out. With ReMaX (--config.model.num_relaxed_layers=3 --config.loss.class_relaxation=0.1) the
-same steps reach 55 (things 19, stuff 90). About twelve minutes on two CPU cores, three more to compile.
+same steps reach 55 (things 19, stuff 90). About twelve minutes on two CPU cores, three more to
+compile.
 """
 
 from ml_collections import ConfigDict
