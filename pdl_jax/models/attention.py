@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from pdl_jax.models.blocks import LayerOptions, batch_norm
+from pdl_jax.ops.precise_products import einsum_float32
 from pdl_jax.typing import Array
 
 
@@ -30,9 +31,7 @@ def attend(query: Array, key: Array, value: Array, options: LayerOptions, *, tra
     """
     precise = dataclasses.replace(options, dtype=jnp.float32)
     precision = lax.Precision.HIGHEST
-    logits = jnp.einsum(
-        'bnhd,bmhd->bhnm', query, key, precision=precision, preferred_element_type=jnp.float32
-    )
+    logits = einsum_float32('bnhd,bmhd->bhnm', query, key, precision=precision)
     logits = batch_norm(precise, train=train, axis=1, name='similarity_norm')(logits)
     weights = jax.nn.softmax(logits).astype(value.dtype)
     retrieved = jnp.einsum('bhnm,bmhd->bnhd', weights, value, precision=precision)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from pdl_jax.models.blocks import Conv, LayerOptions, batch_norm, check_choices
+from pdl_jax.ops.precise_products import einsum_float32
 from pdl_jax.typing import Array
 
 # Distances further than this share an embedding.
@@ -110,15 +111,15 @@ class AxialAttention(nn.Module):
         # l and m: places on the axis of attention; o: on the other; n: heads.
         queries, keys = ('blond', 'bmond') if self.axis == 1 else ('bolnd', 'bomnd')
         similarities = (
-            _contract(f'{queries},{keys}->bonlm', query, key),
-            _contract(f'{queries},lmd->bonlm', query, query_position),
-            _contract(f'{keys},lmd->bonlm', key, key_position),
+            einsum_float32(f'{queries},{keys}->bonlm', query, key),
+            einsum_float32(f'{queries},lmd->bonlm', query, query_position),
+            einsum_float32(f'{keys},lmd->bonlm', key, key_position),
         )
         logits = NormalizedSum(2, self.options, name='similarity_norm')(similarities, train=train)
         weights = jax.nn.softmax(logits).astype(dtype)
         retrieved = (
-            _contract(f'bonlm,{keys}->{queries}', weights, value),
-            _contract(f'bonlm,lmd->{queries}', weights, value_position),
+            einsum_float32(f'bonlm,{keys}->{queries}', weights, value),
+            einsum_float32(f'bonlm,lmd->{queries}', weights, value_position),
         )
         x = NormalizedSum(3, self.options, name='retrieved_norm')(
             [part.reshape(*x.shape[:3], -1) for part in retrieved], train=train
@@ -208,7 +209,3 @@ def spread_distances(table: Array, length: int) -> Array:
     rows = jnp.pad(table, ((0, 1), (0, 0)))
     rows = jnp.broadcast_to(rows, (length, *rows.shape)).reshape(length * period, -1)
     return rows[:-length].reshape(length, period - 1, -1)[:, length - 1 :]
-
-
-def _contract(subscripts: str, a: Array, b: Array) -> Array:
-    return jnp.einsum(subscripts, a, b, preferred_element_type=jnp.float32)

@@ -14,6 +14,7 @@ from pdl_jax.models.blocks import (
     project_branch,
 )
 from pdl_jax.models.mask_predictor import MaskPredictor
+from pdl_jax.ops.precise_products import einsum_float32
 from pdl_jax.typing import Array
 
 
@@ -101,13 +102,7 @@ def sum_by_query(mask_logits: Array, values: Array) -> Array:
     assignment = jnp.argmax(lax.stop_gradient(mask_logits), axis=-1)
     # Zeros and ones are exact in every dtype, and the sums are float32's.
     is_query = jax.nn.one_hot(assignment, mask_logits.shape[-1], dtype=values.dtype)
-    return jnp.einsum(
-        'bhwn,bhwd->bnd',
-        is_query,
-        values,
-        precision=lax.Precision.HIGHEST,
-        preferred_element_type=jnp.float32,
-    )
+    return einsum_float32('bhwn,bhwd->bnd', is_query, values, precision=lax.Precision.HIGHEST)
 
 
 class SelfAttention(nn.Module):

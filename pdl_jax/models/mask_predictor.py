@@ -11,6 +11,7 @@ from jax import lax
 
 from pdl_jax.models.blocks import ConvNorm, LayerOptions, batch_norm
 from pdl_jax.models.heads import predict
+from pdl_jax.ops.precise_products import einsum_float32
 from pdl_jax.typing import Array
 
 # Initial scale of the masks' BatchNorm.
@@ -58,12 +59,11 @@ class MaskPredictor(nn.Module):
             self.mask_features, activation=None, options=self.options, name='mask_kernel'
         )(mask_embedding, train=train)
         dtype = self.options.dtype
-        logits = jnp.einsum(
+        logits = einsum_float32(
             'bhwd,bnd->bhwn',
             feature.astype(dtype),
             kernel[:, 0].astype(dtype),
             precision=lax.Precision.HIGHEST,
-            preferred_element_type=jnp.float32,
         )
         # One mean and one variance for all queries and pixels: there is no axis of features.
         norm = batch_norm(
