@@ -339,7 +339,7 @@ def run_tiny(command: Command, data: pathlib.Path, seen: set[str], monkeypatch) 
         # The fields that the command itself sets count.
         tiny_flags = list_tiny_flags(data)
         words += [flag for key, flag in tiny_flags.items() if not command.get(f'config.{key}')]
-    if command.name == 'plan' and not command.get('compare'):
+    if command.name == 'plan' and '--compare' not in command.words:
         words.append('--programs=postprocess')
         monkeypatch.setattr(jax, 'devices', _list_devices)
     if command.name == 'prepare':
