@@ -4,7 +4,7 @@
 
 Trains from scratch on two CPU cores, with the data and the schedule of configs/scenes_semantic.py.
 
-After 150 of the 700 steps (--config.train.num_steps=150) it has 35.2 and 36.7 mIoU on the 100 unseen
+After 150 of the 700 steps (--config.train.num_steps=150) it has 35.2 and 36.7 mIoU on 100 unseen
 scenes (seeds 0 and 1), and the one stage of configs/scenes_spgnet_one_stage.py, of as many
 parameters, 54.7 and 52.8: so early, two stages learn more slowly. Not run to the end.
 """
