@@ -9,7 +9,6 @@ import jax.numpy as jnp
 
 from pdl_jax.losses.classification import ClassLossOptions, class_losses
 from pdl_jax.losses.distillation import Lesson
-from pdl_jax.models.classifier import Classifier
 from pdl_jax.models.options import BACKBONE_FIELDS, FIELD_TYPES, ModelOptions, list_fields
 from pdl_jax.ops.placement import split_rows
 from pdl_jax.postprocess.panoptic import mark_images
@@ -91,17 +90,6 @@ class ClassificationSystem(NetworkSystem):
     """
 
     options: ClassificationOptions
-
-    @property
-    def network(self) -> Classifier:
-        """The flax module."""
-        options = self.options
-        return Classifier(
-            self.label_format.num_classes,
-            options=options.model,
-            dtype=options.compute_dtype,
-            freeze_backbone_norm=options.freeze_backbone_norm,
-        )
 
     @property
     def has_instances(self) -> bool:

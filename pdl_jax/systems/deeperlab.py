@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 
 from pdl_jax.losses.distillation import Lesson
 from pdl_jax.losses.keypoint_maps import KeypointLossOptions, keypoint_map_losses
-from pdl_jax.models.deeperlab import OFFSETS, DeeperLab
+from pdl_jax.models.deeperlab import OFFSETS
 from pdl_jax.models.deeperlab_options import (
     DEEPERLAB_FIELDS,
     DeeperLabNetworkOptions,
@@ -98,18 +98,6 @@ class DeeperLabSystem(NetworkSystem):
 
     options: DeeperLabOptions
     max_segments_field: ClassVar[str] = 'postprocess.max_instances'
-
-    @property
-    def network(self) -> DeeperLab:
-        """The flax module."""
-        options = self.options
-        return DeeperLab(
-            self.label_format.num_classes,
-            options=options.model,
-            pool_crop=self.pool_crop,
-            dtype=options.compute_dtype,
-            freeze_backbone_norm=options.freeze_backbone_norm,
-        )
 
     @property
     def max_segments(self) -> int:

@@ -17,7 +17,6 @@ from pdl_jax.losses.class_weights import (
 )
 from pdl_jax.losses.distillation import Lesson
 from pdl_jax.losses.panoptic_deeplab import LossOptions, image_losses, panoptic_loss
-from pdl_jax.models.deeplab import DeepLab
 from pdl_jax.models.options import FIELD_TYPES, ModelOptions, list_fields
 from pdl_jax.ops.placement import map_per_device, split_rows
 from pdl_jax.ops.resize import resize_bilinear
@@ -85,18 +84,6 @@ class DeepLabSystem(NetworkSystem):
     """A DeepLab for the classes of a dataset."""
 
     options: DeepLabOptions
-
-    @property
-    def network(self) -> DeepLab:
-        """The flax module."""
-        options = self.options
-        return DeepLab(
-            self.label_format.num_classes,
-            options=options.model,
-            pool_crop=self.pool_crop,
-            dtype=options.compute_dtype,
-            freeze_backbone_norm=options.freeze_backbone_norm,
-        )
 
     @property
     def has_instances(self) -> bool:

@@ -1,10 +1,9 @@
 """kMaX-DeepLab and ReMaX: a mask and a class for each of a fixed number of queries."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +12,6 @@ from pdl_jax.losses.distillation import Lesson
 from pdl_jax.losses.mask_transformer import MaskLossOptions, mask_transformer_loss
 from pdl_jax.losses.segment_queries import match_queries
 from pdl_jax.models.adaptive_computation import COLLECTION
-from pdl_jax.models.kmax_deeplab import KMaXDeepLab
 from pdl_jax.models.kmax_options import KMAX_FIELDS, KMaXNetworkOptions
 from pdl_jax.models.max_options import MaXNetworkOptions
 from pdl_jax.models.pixel_decoder import resize_mode
@@ -106,19 +104,12 @@ class KMaXDeepLabSystem(NetworkSystem):
     """
 
     options: KMaXDeepLabOptions
-    network_class: ClassVar[Callable[..., nn.Module]] = KMaXDeepLab
     max_segments_field: ClassVar[str] = 'model.num_queries'
 
     @property
-    def network(self) -> nn.Module:
-        """The flax module."""
-        options = self.options
-        return self.network_class(
-            len(self.label_format.valid_classes),
-            options=options.model,
-            dtype=options.compute_dtype,
-            freeze_backbone_norm=options.freeze_backbone_norm,
-        )
+    def num_classes(self) -> int:
+        """See `NetworkSystem.num_classes`; queries have a logit of their own for void."""
+        return len(self.label_format.valid_classes)
 
     @property
     def grid(self) -> PixelGrid:
@@ -166,7 +157,7 @@ class KMaXDeepLabSystem(NetworkSystem):
             outputs['auxiliary'],
             outputs.get('semantic'),
             targets,
-            num_classes=len(self.label_format.valid_classes),
+            num_classes=self.num_classes,
             options=self.options.loss,
             rng=sampling_rng,
             resize=resize_mode(self.options.model.resize, targets.segment.shape[1]),

@@ -1,12 +1,9 @@
 """MaX-DeepLab: masks and classes of queries, which exchange with the pixels inside the backbone."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import ClassVar
 
-import flax.linen as nn
-
-from pdl_jax.models.max_deeplab import MaXDeepLab
 from pdl_jax.models.max_options import MAX_FIELDS, MaXNetworkOptions
 from pdl_jax.presets import make_max_network
 from pdl_jax.systems.kmax_deeplab import KMaXDeepLabOptions, KMaXDeepLabSystem
@@ -37,4 +34,3 @@ class MaXDeepLabSystem(KMaXDeepLabSystem):
     """
 
     options: MaXDeepLabOptions
-    network_class: ClassVar[Callable[..., nn.Module]] = MaXDeepLab

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from pdl_jax.models.adaptive_computation import COLLECTION
+from pdl_jax.models.any_network import make_module
 from pdl_jax.systems.computation import Computation, measure_computation
 from pdl_jax.systems.network_options import NetworkSystemOptions
 from pdl_jax.systems.pixel_grid import PixelGrid
@@ -33,7 +34,19 @@ class NetworkSystem(System):
     @property
     def network(self) -> nn.Module:
         """The flax module."""
-        raise NotImplementedError
+        options = self.options
+        return make_module(
+            self.num_classes,
+            options.model,
+            self.pool_crop,
+            dtype=options.compute_dtype,
+            freeze_backbone_norm=options.freeze_backbone_norm,
+        )
+
+    @property
+    def num_classes(self) -> int:
+        """The classes that the network predicts, see `make_module`."""
+        return self.label_format.num_classes
 
     @property
     def grid(self) -> PixelGrid:
