@@ -146,6 +146,7 @@ ALLOWED = {
         'runtime',
         'search',
         'storage',
+        'systems.distillation',
         'systems.pixel_grid',
         'systems.system',
         'training',

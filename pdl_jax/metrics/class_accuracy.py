@@ -8,6 +8,7 @@ import numpy as np
 from flax import struct
 
 from pdl_jax.metrics.format_metric import FormatMetric, make_class
+from pdl_jax.ops.image_classes import find_classes
 from pdl_jax.typing import Array, LabelFormat
 
 _TOP = 5
@@ -54,9 +55,7 @@ class ClassAccuracy(FormatMetric):
         """
         label_format = cls.format()
         num_classes = label_format.num_classes
-        semantic = panoptic_label // label_format.label_divisor
-        is_class = (semantic != label_format.ignore_label) & (semantic < num_classes)
-        label = jnp.max(jnp.where(is_class, semantic, -1), axis=(1, 2))
+        label = find_classes(panoptic_label, label_format=label_format)
         counted = (valid & (label >= 0)).astype(jnp.int32)
         is_label = jax.nn.one_hot(label, num_classes, dtype=jnp.int32) * counted[:, None]
         is_best = jax.nn.one_hot(

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from pdl_jax.ops.image_classes import find_classes
 from pdl_jax.typing import Array, LabelFormat, check_not_negative, check_share
 
 
@@ -26,22 +27,6 @@ class ClassTargetOptions:
         check_not_negative('targets', self, 'mixup_alpha')
 
 
-def find_classes(panoptic: Array, *, label_format: LabelFormat) -> Array:
-    """Finds the class of whole images, the one that their pixels share.
-
-    Args:
-      panoptic: i32[B, H, W], label maps; beside void an image has one class, and the highest counts
-        if it has several.
-      label_format: encoding of the label maps.
-
-    Returns:
-      i32[B], -1 for images of void alone.
-    """
-    semantic = panoptic // label_format.label_divisor
-    is_class = (semantic != label_format.ignore_label) & (semantic < label_format.num_classes)
-    return jnp.max(jnp.where(is_class, semantic, -1), axis=(1, 2))
-
-
 def make_class_targets(
     panoptic: Array, *, label_format: LabelFormat, options: ClassTargetOptions
 ) -> Array:
@@ -50,7 +35,7 @@ def make_class_targets(
     Label smoothing makes (1 - e) one_hot + e / K of them for the K classes other than void.
 
     Args:
-      panoptic: i32[B, H, W], label maps, see `find_classes`.
+      panoptic: i32[B, H, W], label maps, see `ops.image_classes.find_classes`.
       label_format: encoding of the label maps.
       options: the smoothing.
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any, cast
 
 import jax
@@ -10,8 +9,8 @@ import jax.numpy as jnp
 
 from pdl_jax.experiment import Experiment
 from pdl_jax.losses.distillation import Lesson
-from pdl_jax.ops.resize import resize_bilinear
 from pdl_jax.search.memory import Images, draw_batches
+from pdl_jax.systems.distillation import ask_teacher
 from pdl_jax.systems.pixel_grid import PixelGrid
 from pdl_jax.systems.system import Outputs, Samples, System, Variables
 from pdl_jax.training.distillation import Teacher
@@ -56,7 +55,9 @@ class Course:
                 make_training_samples, label_format=label_format, options=self._options
             )
         )
-        self._ask = None if teacher is None else jax.jit(_ask(teacher.system))
+        self._ask = (
+            None if teacher is None else jax.jit(functools.partial(ask_teacher, teacher.system))
+        )
         self._kept: list[tuple[Any, ...]] = []
 
     def train(self, system: System) -> Variables:
@@ -115,11 +116,3 @@ class _Recorded:
 
     def lessons(self, outputs: Outputs, *, size: tuple[int, int]) -> dict[str, Lesson]:
         return self.system.lessons(outputs, size=size)
-
-
-def _ask(teacher: System) -> Callable[[Variables, Array], Outputs]:
-    def ask(variables: Variables, images: Array) -> Outputs:
-        size = teacher.grid.fit((images.shape[1], images.shape[2]))
-        return teacher.outputs(variables, resize_bilinear(images, size, teacher.grid.resize))
-
-    return ask

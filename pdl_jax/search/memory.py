@@ -7,6 +7,7 @@ import numpy as np
 
 from pdl_jax.data.pipeline import make_eval_batches
 from pdl_jax.data.records import RecordSource
+from pdl_jax.ops.rounding import ceil_div
 
 _MAX_BYTES = 2**34
 
@@ -73,5 +74,5 @@ def draw_batches(num_images: int, batch_size: int, num_steps: int, seed: int) ->
     """Draws i32[num_steps, batch_size] indices of images, epoch after epoch in a new order."""
     rng = np.random.default_rng(seed)
     needed = batch_size * num_steps
-    epochs = [rng.permutation(num_images) for _ in range(-(-needed // num_images))]
+    epochs = [rng.permutation(num_images) for _ in range(ceil_div(needed, num_images))]
     return np.concatenate(epochs)[:needed].reshape(num_steps, batch_size).astype(np.int32)

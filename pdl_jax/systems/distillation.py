@@ -41,8 +41,7 @@ class Distillation:
           ValueError: they have nothing in common, or `options.terms` names something else.
         """
         size, teacher = image_size(images), self.teacher
-        resized: Array = resize_bilinear(images, teacher.grid.fit(size), teacher.grid.resize)
-        given = teacher.outputs(lax.stop_gradient(self.variables), split_rows(resized))
+        given = ask_teacher(teacher, lax.stop_gradient(self.variables), images)
         theirs = teacher.lessons(lax.stop_gradient(given), size=size)
         ours = student.lessons(outputs, size=size)
         common = [name for name in ours if name in theirs]
@@ -59,6 +58,13 @@ class Distillation:
             temperature=self.options.temperature,
             resize=student.grid.resize,
         )
+
+
+def ask_teacher(teacher: System, variables: Variables, images: Array) -> Outputs:
+    """Runs a teacher on f32[B, H, W, C] at the nearest size that it takes."""
+    size = teacher.grid.fit(image_size(images))
+    resized: Array = resize_bilinear(images, size, teacher.grid.resize)
+    return teacher.outputs(variables, split_rows(resized))
 
 
 def add_distillation(

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from pdl_jax.losses.classification import class_losses
+from pdl_jax.ops.image_classes import find_classes
 from pdl_jax.preprocess.class_targets import (
     ClassTargetOptions,
-    find_classes,
     make_class_targets,
     mix_images,
 )
